@@ -1,0 +1,1 @@
+"""What everything is made of: tensors in, tensors out; knows torch only."""

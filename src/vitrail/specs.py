@@ -1,0 +1,124 @@
+"""Names that people type, and what they stand for.
+
+A *spec* is a frozen, keyword-only dataclass with a registered name. It is written as a call::
+
+    parse(MixerSpec, "window(size=7)")  ->  Window(size=7)      str(Window(size=7)) -> "window(size=7)"
+
+The text is read with ``ast.literal_eval``; nothing in it is ever run. A *place* says where in a
+backbone the thing will stand, so that a spec can build what fits, or say why it cannot.
+"""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, ClassVar, Self
+
+from vitrail.layers.grid import Grid
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a backbone a mixer or a reducer stands.
+
+    ``grid`` is the grid the model was built for (other sizes come at run time), ``extra`` counts
+    class tokens in front of the grid's tokens, ``scattered`` says that the working tokens no
+    longer lie on a grid (a reducer chose or clustered them), ``name`` is used in messages only.
+    """
+
+    _: KW_ONLY
+    dim: int
+    heads: int
+    grid: Grid
+    extra: int = 0
+    scattered: bool = False
+    name: str = "here"
+
+    @property
+    def tokens(self) -> int:
+        """``N``: class tokens and grid tokens together."""
+        return self.extra + self.grid[0] * self.grid[1]
+
+
+class SpecError(ValueError):
+    """A name, an option or a place that cannot be; the message says what to do instead."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Base of mixer and reducer specs: a registered name, call-like text, equality by value."""
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = "spec"
+    known: ClassVar[dict[str, type["Spec"]]] = {}
+
+    def __init_subclass__(cls, name: str = "", **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not name:
+            return
+        if name in cls.known:
+            raise SpecError(f"two {cls.kind}s are called {name!r}; rename one")
+        cls.name = name
+        cls.known[name] = cls
+
+    def __str__(self) -> str:
+        changed = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+    def refuse(self, place: Place, why: str, remedy: str) -> SpecError:
+        """The error for a place this spec cannot serve."""
+        return SpecError(
+            f"{self.kind} {str(self)!r} cannot serve {place.name} "
+            f"(dim {place.dim}, heads {place.heads}, grid {place.grid[0]}x{place.grid[1]}, "
+            f"class tokens {place.extra}): {why}; {remedy}"
+        )
+
+    @classmethod
+    def parse(cls, text: "str | Self") -> Self:
+        """Read ``"name(option=value)"``; a spec passes through.
+
+        Raises:
+            SpecError: unknown name or option, or text that is not a call with literal values.
+        """
+        if isinstance(text, cls):
+            return text
+        name, options = parse_call(str(text))
+        if name not in cls.known:
+            raise SpecError(f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))}")
+        chosen = cls.known[name]
+        allowed = [f.name for f in fields(chosen)]
+        for option in options:
+            if option not in allowed:
+                has = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+                raise SpecError(f"{cls.kind} {name!r} has no option {option!r}; {has}")
+        return chosen(**options)  # type: ignore[return-value]
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """``"name(a=1)"`` -> ``("name", {"a": 1})``.
+
+    Raises:
+        SpecError: the text is not a name or a call with keyword literals.
+    """
+    wanted = f"{text!r} is not of the form name or name(option=value)"
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise SpecError(wanted) from error
+    if isinstance(call, ast.Name):
+        return call.id, {}
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        raise SpecError(wanted)
+    try:
+        return call.func.id, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except ValueError as error:
+        raise SpecError(f"{wanted}; values must be numbers, texts or tuples") from error
+
+
+def print_call(name: str, options: Mapping[str, Any]) -> str:
+    """The inverse of :func:`parse_call`."""
+    inside = ", ".join(f"{k}={v!r}" for k, v in options.items())
+    return f"{name}({inside})" if inside else name
