@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, ClassVar, Self
 
+from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
 
 
@@ -39,7 +40,7 @@ class Place:
         return self.extra + self.grid[0] * self.grid[1]
 
 
-class SpecError(ValueError):
+class SpecError(UserError):
     """A name, an option or a place that cannot be; the message says what to do instead."""
 
 
