@@ -16,7 +16,6 @@ from torch import nn
 from vitrail import data
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
-from vitrail.files import sweep
 from vitrail.tasks.card import Card
 from vitrail.tasks.classify import Scores
 from vitrail.train import checkpoint, folder, processes

@@ -44,7 +44,7 @@ class Recipe:
     weight_decay: float = 0.05
     """Not for biases, norms and what the model exempts."""
     layer_decay: float = 1.0
-    """Each layer's learning rate is this times the one above (fine-tuning: 0.65 to 0.9); 1 is off."""
+    """Learning rate of each layer over that of the next (fine-tuning: 0.65 to 0.9); 1 is off."""
     smoothing: float = 0.1
     """Label smoothing."""
     mixup: float = 0.8
