@@ -23,7 +23,10 @@ def whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}{_MARK}")
     try:
+        draft.touch()
+        mode = draft.stat().st_mode
         yield draft
+        draft.chmod(mode)  # some writers put a private file in its place
         _flush(draft, os.O_RDWR)
         draft.replace(path)
         _flush(path.parent, os.O_RDONLY)

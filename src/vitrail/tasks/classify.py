@@ -89,7 +89,7 @@ def score(logits: Tensor, labels: Tensor, classes: int) -> Scores:
     predicted = logits.argmax(-1)
     confusion = metrics.multiclass_confusion_matrix(predicted, labels, classes)
     seen = confusion.sum(1) > 0
-    recalls = confusion.diagonal()[seen] / confusion.sum(1)[seen]
+    recalls = confusion.diagonal()[seen].double() / confusion.sum(1)[seen]
     top5 = None
     if classes > _TOP:
         top5 = float(
@@ -97,7 +97,7 @@ def score(logits: Tensor, labels: Tensor, classes: int) -> Scores:
         )
     return Scores(
         loss=float(nn.functional.cross_entropy(logits, labels)),
-        accuracy=float(metrics.multiclass_accuracy(predicted, labels, classes, average="micro")),
+        accuracy=int(confusion.diagonal().sum()) / len(labels),
         balanced_accuracy=float(recalls.mean()),
         top5=top5,
         ece=float(metrics.multiclass_calibration_error(probabilities, labels, classes, n_bins=15)),

@@ -33,7 +33,7 @@ class Display:
             self.bar = None
 
     def _start(self, event: dict[str, Any]) -> None:
-        self.console.print(event["line"], markup=False)
+        self._line(event["line"])
         if not (self.console.is_terminal and sys.stderr.isatty()):
             return
         from rich import progress
@@ -84,4 +84,4 @@ class Display:
         self._line(event["line"])
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
