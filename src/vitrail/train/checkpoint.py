@@ -36,6 +36,7 @@ class Progress:
     step: int = 0
     epoch: int = 0
     update: int = 0
+    lr: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
     images: int = 0
@@ -130,7 +131,8 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
     """The whole state dict on the CPU (a collective call; complete in the first process)."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    return get_model_state_dict(model, options=_options())
+    state: Any = get_model_state_dict(model, options=_options())
+    return dict(state)
 
 
 def set_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -146,8 +148,8 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[st
 
     if not optimizer.state:
         return {}
-    state = get_optimizer_state_dict(model, optimizer, options=_options())
-    return state.get("state", {})  # type: ignore[return-value]
+    state: Any = get_optimizer_state_dict(model, optimizer, options=_options())
+    return dict(state.get("state", {}))
 
 
 def set_optimizer_state(
