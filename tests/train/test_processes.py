@@ -62,9 +62,9 @@ def test_two_processes_are_one_with_two_parts(tmp_path: Path) -> None:
     small.fit(tmp_path / "one", small.recipe(epochs=4, lr=3e-3, accumulate=2), norm=False)
     small.fit(tmp_path / "other", recipe, norm=False)
     difference = largest_difference(tmp_path / "one", tmp_path / "two")
-    assert difference < 1e-5
+    assert difference < 1e-4
     # The test can fail: other micro-batches (mixing, dropped paths) lead elsewhere.
-    assert largest_difference(tmp_path / "one", tmp_path / "other") > 100 * max(difference, 1e-7)
+    assert largest_difference(tmp_path / "one", tmp_path / "other") > 10 * max(difference, 1e-4)
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         assert one == pytest.approx(two, rel=1e-4)
 

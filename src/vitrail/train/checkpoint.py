@@ -170,7 +170,8 @@ def set_optimizer_state(
         return
     options = StateDictOptions(full_state_dict=True)
     fresh = get_optimizer_state_dict(model, optimizer, options=options)
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    bare = getattr(model, "module", model)
+    parameters = dict(bare.named_parameters(remove_duplicate=False))
     fresh["state"] = {
         name: {key: _like(value, parameters.get(name)) for key, value in values.items()}
         for name, values in state.items()
@@ -179,6 +180,7 @@ def set_optimizer_state(
 
 
 def _like(value: Any, parameter: nn.Parameter | None) -> Any:
-    if isinstance(value, Tensor) and parameter is not None and value.shape == parameter.shape:
+    whole = type(parameter) is nn.Parameter  # a sharded one has no strides to copy
+    if isinstance(value, Tensor) and whole and value.shape == parameter.shape:
         return torch.empty_like(parameter, device="cpu", dtype=value.dtype).copy_(value)
     return value
