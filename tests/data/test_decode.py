@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
 from tests.data.corpus import BAD, GOOD, HEIGHT, WIDTH, Bad, Good, picture, saved, truth
+
 from vitrail.data import decode as module
 from vitrail.data.decode import PictureError, decode, probe, to_rgb
 from vitrail.data.items import KINDS

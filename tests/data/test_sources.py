@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tests.data.corpus import BAD, GOOD, numbered, small_set, write
+
 from vitrail.data import open_pictures, write_problems
 from vitrail.data.decode import PictureError
 from vitrail.data.files import Folder
@@ -204,7 +204,8 @@ FAULTS = (
     Fault("zip that climbs out", lambda f: zipped(f / "s.zip", SET | {"a/../../x.png": SAME}),
           "unsafe-name", "a/../../x.png: an absolute name or one with '..' in a zip; left out", 10),
     Fault("locked zip", locked_zip, "locked", "a/0.png: locked with a password; unzip it first", 9),
-    Fault("zip with a damaged file", damaged_member, "broken", "a/0.png: damaged inside the zip", 9),
+    Fault("zip with a damaged file", damaged_member, "broken",
+          "a/0.png: damaged inside the zip", 9),
     Fault("table names no file", table(ROWS + "a/gone.png,a\n"), "missing",
           "a/gone.png: there is no such file; left out", 10),
     Fault("table repeats a row", table(ROWS + "a/0.png,a\n"), "repeated-row",
@@ -311,7 +312,7 @@ def test_linked_class_folders_are_followed(tmp_path):
 def test_unreadable_folder_and_file(tmp_path, monkeypatch):
     """By stand-ins: permissions do not bind the superuser that tests may run as."""
     write(tmp_path, SET | {"c/0.png": numbered(1)})
-    scan, secret = os.scandir, os.path.join(tmp_path, "c")
+    scan, secret = os.scandir, str(tmp_path / "c")
 
     def refuse(path):
         if str(path) == secret:
