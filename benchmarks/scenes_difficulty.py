@@ -72,8 +72,10 @@ def accuracy(model: nn.Module, data: dict[str, tuple[Tensor, Tensor]], epochs: i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--levels", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5])
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     print("difficulty  model   test accuracy  seconds")
     for level in arguments.levels:
         scenes = Scenes(difficulty=level)

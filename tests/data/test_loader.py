@@ -117,6 +117,12 @@ def test_a_file_lost_on_the_way_is_named_in_one_line(tmp_path, workers):
     assert str(caught.value) == f"{tmp_path}, {data.items[0].key}: there is no such file"
 
 
+@pytest.mark.parametrize("augment", [None, STRONG])
+def test_the_caches_size_is_known_before(pictures, augment):
+    data = make(pictures, cache="memory", augment=augment)
+    assert data.cache.bytes == PictureSet.cache_bytes(data.items, data.transform) > 0
+
+
 def test_no_such_cache(pictures):
     with pytest.raises(UserError, match="no cache 'disk'"):
         make(pictures, cache="disk")

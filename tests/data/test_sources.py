@@ -244,6 +244,14 @@ def test_strict_stops_on_what_would_be_left_out(fault: Fault, tmp_path: Path):
         assert len(open_pictures(source, strict=True).items) == fault.left
 
 
+def test_every_kind_of_problem_is_tried_and_written_down():
+    tried = {fault.kind for fault in FAULTS} | {"unreadable", "unreadable-folder"}
+    assert tried == set(KINDS)
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    lines = page.split("## Lines")[1]
+    assert [kind for kind in KINDS if kind not in lines] == []
+
+
 # ---- nothing to go on with ----------------------------------------------------------------------
 
 STOPS: dict[str, tuple[Callable[[Path], Path], str]] = {

@@ -46,6 +46,11 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
         self.transform, self.seed = transform, seed
         self.cache = PictureCache.fill(len(self.items), self._prepared) if cache else None
 
+    @staticmethod
+    def cache_bytes(items: Sequence[Item], transform: Transform) -> int:
+        """Memory that ``cache="memory"`` would take, known without reading a picture."""
+        return sum(transform.prepared_bytes(item.size) for item in items)
+
     def __len__(self) -> int:
         return len(self.items)
 
