@@ -91,6 +91,19 @@ def test_the_callers_randomness_is_left_alone(pictures):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_the_callers_threads_are_left_alone(pictures):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in Loader(make(pictures)).epoch([[0], [1]]):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(IndexError):
+            list(Loader(make(pictures)).epoch([[999]]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_sets_pickle_with_their_cache(pictures):
     data = make(pictures, cache="memory")
     copy = pickle.loads(pickle.dumps(data))
