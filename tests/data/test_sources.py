@@ -139,6 +139,15 @@ def link(name: str, target: str) -> Callable[[Path], Path]:
     return build
 
 
+def undecodable(folder: Path) -> Path:
+    write(folder, SET)
+    try:
+        Path(os.fsdecode(os.fsencode(folder / "a") + b"/caf\xe9.png")).write_bytes(numbered(1))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    return folder
+
+
 def locked_zip(folder: Path) -> Path:
     """A member whose flags say that it is encrypted."""
     path = zipped(folder / "set.zip", SET)
@@ -195,6 +204,10 @@ FAULTS = (
           "2 files not taken for pictures (.txt 1, no ending 1)", 10),
     Fault("iPhone pictures", tree(SET, {"a/1.HEIC": b"x", "b/2.heic": b"x"}), "unsupported",
           "2 .heic files left out: convert to JPEG or PNG", 10),
+    Fault("name that is no text", undecodable, "unsafe-name",
+          "a/caf\\udce9.png: the name is not UTF-8; rename it; left out", 10),
+    Fault("name with a newline", tree(SET, {"a/x\ny.png": b""}), "empty-file",
+          "a/x\\ny.png: the file has zero bytes; left out", 10),
     Fault("link loop", link("a/again", ".."), "link-loop",
           "a/again: a link back to a folder above it; not followed", 10),
     Fault("link to nothing", link("a/gone.png", "nowhere.png"), "link-to-nothing",
