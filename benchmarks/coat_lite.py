@@ -20,9 +20,9 @@ from torch import nn
 
 import vitrail
 from benchmarks import contract
-from vitrail.cost import Settings, Timing, count, ratio, time_side_by_side
+from vitrail.cost import Count, Settings, Timing, count, ratio, time_side_by_side
 from vitrail.cost.arms import compiling, forward
-from vitrail.cost.counting import evaluating, example, parameters
+from vitrail.cost.counting import evaluating, example
 from vitrail.models.zoo import load_into
 
 Part = Literal["peers", "clustering"]
@@ -151,7 +151,8 @@ def measure(setting: Setting, options: Options) -> list[dict[str, Any]]:
             warmup_s=options.warmup_s,
             threads=setting.threads,
         )
-    rows = [row_of(setting, arm, graph, built[arm.name], timings) for arm, graph in places]
+    counts = {name: count(model, setting.image) for name, model in built.items()}
+    rows = [row_of(setting, arm.name, graph, counts[arm.name], timings) for arm, graph in places]
     del built, calls
     if "compiled" in options.graphs:
         torch._dynamo.reset()  # the next setting's models share this one's code
@@ -160,17 +161,15 @@ def measure(setting: Setting, options: Options) -> list[dict[str, Any]]:
 
 
 def row_of(
-    setting: Setting, arm: Arm, graph: str, model: nn.Module, timings: Mapping[str, Timing]
+    setting: Setting, arm: str, graph: str, counted: Count, timings: Mapping[str, Timing]
 ) -> dict[str, Any]:
     """One arm in one graph, against the part's yardsticks in the same graph."""
-    own = timings[f"{arm.name} {graph}"]
+    own = timings[f"{arm} {graph}"]
     others = [
-        name
-        for name in YARDSTICKS[setting.part]
-        if name != arm.name and f"{name} {graph}" in timings
+        name for name in YARDSTICKS[setting.part] if name != arm and f"{name} {graph}" in timings
     ]
     return contract.row(
-        arm.name,
+        arm,
         own,
         {name: ratio(own, timings[f"{name} {graph}"]) for name in others},
         part=setting.part,
@@ -179,8 +178,8 @@ def row_of(
         batch=setting.batch,
         graph=graph,
         precision="float32",
-        params=parameters(model),
-        macs=count(model, setting.image).macs,
+        params=counted.params,
+        macs=counted.macs,
         images_per_s=own.rate(setting.batch),
     )
 
