@@ -4,14 +4,17 @@ Every random choice for a picture is a pure function of (seed, epoch, key). So t
 and go on anywhere, and one process or eight give the same tensors.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from vitrail.data.cache import PictureCache
+from vitrail.data.decode import PictureError
 from vitrail.data.items import Item, seed_of
 from vitrail.data.pictures import Pictures
 from vitrail.data.transforms import Transform
@@ -43,6 +46,11 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
         self.transform, self.seed = transform, seed
         self.cache = PictureCache.fill(len(self.items), self._prepared) if cache else None
 
+    @staticmethod
+    def cache_bytes(items: Sequence[Item], transform: Transform) -> int:
+        """Memory that ``cache="memory"`` would take, known without reading a picture."""
+        return sum(transform.prepared_bytes(item.size) for item in items)
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -57,7 +65,7 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
             torch.default_generator.manual_seed(seed_of("picture", self.seed, epoch, item.key))
             return self.transform.finish(prepared), item.label, i
 
-    def _prepared(self, i: int) -> Any:
+    def _prepared(self, i: int) -> np.ndarray:
         picture = self.pictures.read(self.items[i], self.transform.short_side)
         return self.transform.prepare(picture)
 
@@ -98,7 +106,16 @@ class Loader:
     def epoch(self, order: Sequence[Sequence[int]], *, epoch: int = 0) -> Iterator[Batch]:
         """The batches of ``order``, which may begin anywhere in an epoch (slice it)."""
         self._plan.batches = [[(epoch, i) for i in lot] for lot in order]
-        return iter(self._loader)
+        found = iter(self._loader)
+        return self._one_line_errors(found if self._loader.num_workers else _one_thread(found))
+
+    @staticmethod
+    def _one_line_errors(found: Iterator[Batch]) -> Iterator[Batch]:
+        """A worker's error comes with its whole traceback as text; people need its last line."""
+        try:
+            yield from found
+        except PictureError as error:
+            raise PictureError(str(error).rsplit("PictureError: ", 1)[-1].strip()) from error
 
 
 def batches(
@@ -106,6 +123,47 @@ def batches(
 ) -> Iterator[Batch]:
     """One pass over ``order``; for many epochs with workers, keep a :class:`Loader`."""
     return Loader(pictures, workers=workers).epoch(order, epoch=epoch)
+
+
+def measure_loader(
+    pictures: PictureSet, *, batch: int = 64, workers: int = 0, seconds: float = 3.0
+) -> float:
+    """Images per second of the loader alone, to be read beside the model's.
+
+    Runs through shuffled epochs until ``seconds`` have passed, after a first batch for each worker
+    that is not counted: it pays for starting processes and libraries.
+    """
+    loader = Loader(pictures, workers=workers)
+    warm = epoch_order(len(pictures), batch=batch, seed=0, epoch=0)[: max(1, workers)]
+    for _ in loader.epoch(warm):
+        pass
+    done, epoch, start = 0, 1, time.perf_counter()
+    while True:
+        order = epoch_order(len(pictures), batch=batch, seed=0, epoch=epoch)
+        for images, _, _ in loader.epoch(order, epoch=epoch):
+            done += len(images)
+            passed = time.perf_counter() - start
+            if passed >= seconds:
+                return done / passed
+        epoch += 1
+
+
+def _one_thread(found: Iterator[Batch]) -> Iterator[Batch]:
+    """Make each batch with one thread, as workers do.
+
+    A picture is too small to share out: on a busy machine, waiting for the second thread cost more
+    than ten times the work.
+    """
+    while True:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            batch = next(found)
+        except StopIteration:
+            return
+        finally:
+            torch.set_num_threads(threads)
+        yield batch
 
 
 class _Plan:
@@ -122,5 +180,5 @@ class _Plan:
 
 
 def _collate(samples: list[tuple[Tensor, int, int]]) -> Batch:
-    images, labels, places = zip(*samples, strict=True)
-    return torch.stack(images), torch.tensor(labels), torch.tensor(places)
+    images, labels, places = default_collate(samples)  # in a worker: straight into shared memory
+    return images, labels, places
