@@ -1,0 +1,56 @@
+"""A model from its text: our own zoo, or a baseline from timm."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitrail.hub.baselines import create_baseline
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIMM = "timm:"
+
+
+def build(
+    arm: str,
+    *,
+    classes: int,
+    image: int,
+    in_chans: int = 3,
+    drop_path: float = 0.0,
+    weights: str | Path | None = None,
+) -> "nn.Module":
+    """The model that ``arm`` names: ``"coat_lite_tiny(mixer='softmax')"`` or ``"timm:resnet18"``.
+
+    ``forward`` takes ``(B, in_chans, image, image)`` and gives logits ``(B, classes)``. Nothing is
+    downloaded: weights are random unless ``weights`` is a file.
+
+    Raises:
+        UserError: no such model or option, or a model that cannot serve this image size.
+    """
+    if arm.startswith(TIMM):
+        return create_baseline(
+            arm.removeprefix(TIMM),
+            classes=classes,
+            image=image,
+            in_chans=in_chans,
+            drop_path=drop_path,
+            weights=weights,
+        )
+    import vitrail
+
+    return vitrail.create(
+        arm,
+        classes=classes,
+        image=image,
+        in_chans=in_chans,
+        drop_path=drop_path,
+        weights=weights,
+    )
+
+
+def model_names() -> list[str]:
+    """All names of our own zoo."""
+    import vitrail
+
+    return vitrail.models()
