@@ -119,13 +119,20 @@ def read(words: list[str]) -> Command | int:
 
 def parse(words: list[str]) -> Any:
     """tyro's reading of ``words``; help and completion scripts go to stdout, then SystemExit."""
+    listing = words[0] in ("-h", "--help")
     choice = Union[  # noqa: UP007 - built from a table
         tuple(
-            Annotated[command, tyro.conf.subcommand(name, prefix_name=False)]
+            Annotated[command, subcommand(name, command, first_line=listing)]
             for name, command in COMMANDS.items()
         )
     ]
     return tyro.cli(choice, prog="vitrail", description=ABOUT, args=words, config=CONFIG)  # type: ignore[call-overload]
+
+
+def subcommand(name: str, command: type[Command], *, first_line: bool) -> Any:
+    """How tyro shows a command: its docstring, or that docstring's first line in the list."""
+    about = (command.__doc__ or "").strip().splitlines()[0] if first_line else None
+    return tyro.conf.subcommand(name, description=about, prefix_name=False)
 
 
 def refuse_unknown_options(name: str, words: list[str]) -> None:
@@ -142,15 +149,25 @@ def option(field_name: str) -> str:
 
 
 def gist(box: str) -> str:
-    """The one sentence in a box of tyro's: what stands before its first rule."""
-    lines = [re.sub(r"^[│|]|[│|]$", "", line.strip()).strip() for line in box.splitlines()]
-    inside = [line for line in lines if line and line[0] not in "╭╰+"]
+    """The one sentence in a box of tyro's: what stands before its first rule, without help."""
     said: list[str] = []
-    for line in inside:
-        if re.fullmatch(r"[─-]{4,}", line) or line.startswith("Got errors"):
+    for line in box.splitlines():
+        inside = re.sub(r"^[│|] ?|[│|]$", "", line.strip())
+        text = inside.strip()
+        if re.fullmatch(r"[─-]{4,}", text) or text.startswith("Got errors"):
             break
-        said.append(line)
-    return " ".join(said).removesuffix(" (required)").rstrip(".")
+        if text and text[0] not in "╭╰+" and not inside.startswith(" " * 8):
+            said.append(text)
+    return plainer(" ".join(said))
+
+
+def plainer(sentence: str) -> str:
+    """tyro's sentence in words for people who do not write Python."""
+    wrong = re.match(r"Error parsing ([^:]+): .*?('[^']*')\]?\)?\.?$", sentence)
+    if wrong:
+        return f"{wrong[1]} takes a number, not {wrong[2]}"
+    stray = re.match(r"Unrecognized options: (.*)$", sentence)
+    return f"not understood: {stray[1]}" if stray else sentence.rstrip(".")
 
 
 def show(answer: Answer, as_data: bool) -> None:

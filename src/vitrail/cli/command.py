@@ -5,8 +5,10 @@ import json as jsonlib
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tyro.conf import arg
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,20 @@ class Answer:
     status: int = 0
 
 
+def shown_as(metavar: str) -> Any:
+    """An option whose help shows ``metavar`` and no default (its text says what happens)."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+FLAG = arg(help_behavior_hint="")
+"""A switch: its help needs no default."""
+
+
 @dataclass(kw_only=True)
 class Command:
     """Base of all commands."""
 
-    json: bool = field(default=False)
+    json: Annotated[bool, FLAG] = False
     """Print the result as JSON on stdout; everything else goes to stderr."""
 
     def run(self) -> Answer:
@@ -66,7 +77,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], lef
     from rich import box
     from rich.table import Table
 
-    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False)
     for i, name in enumerate(columns):
         figure = i >= left
         made.add_column(name, justify="right" if figure else "left", overflow="fold")

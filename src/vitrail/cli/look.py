@@ -1,11 +1,11 @@
 """``vitrail models | mixers | reducers``: what there is."""
 
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from vitrail.cli.command import Answer, Command, table
+from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
 from vitrail.errors import unknown
 
 
@@ -16,11 +16,11 @@ class Models(Command):
     Example: vitrail models coat
     """
 
-    like: Positional[str] = ""
+    like: Positional[Annotated[str, shown_as("TEXT")]] = ""
     """Only names that contain this."""
     image: int = 224
     """Size in pixels at which multiply-adds are counted."""
-    names: bool = False
+    names: Annotated[bool, FLAG] = False
     """Names alone (fast: nothing is built)."""
 
     def run(self) -> Answer:

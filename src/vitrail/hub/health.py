@@ -85,9 +85,7 @@ def torchvision_pair() -> Finding:
     """Do torch and torchvision come from one channel?"""
     problem = torchvision_problem()
     if problem:
-        return Finding(
-            about="torchvision", found=installed("torchvision"), ok=False, cure=problem
-        )
+        return Finding(about="torchvision", found=installed("torchvision"), ok=False, cure=problem)
     return Finding(about="torchvision", found=f"{installed('torchvision')}, fits torch")
 
 
@@ -108,7 +106,9 @@ def extras() -> Finding:
     have = [f"{name} {installed(name)}" for name in EXTRAS if find_spec(name)]
     lack = [f"pip install 'vitrail[{EXTRAS[name]}]'" for name in EXTRAS if not find_spec(name)]
     return Finding(
-        about="extras", found=", ".join(have) or "none", cure="; ".join(lack) and f"optional: {'; '.join(lack)}"
+        about="extras",
+        found=", ".join(have) or "none",
+        cure="; ".join(lack) and f"optional: {'; '.join(lack)}",
     )
 
 
@@ -130,7 +130,9 @@ def processor() -> Finding:
 
 def memory() -> Finding:
     """Memory of the machine, or of the container where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    total = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    )
     limit = read("/sys/fs/cgroup/memory.max").strip()
     usable = min(total, int(limit)) if limit.isdigit() else total
     return Finding(about="memory", found=f"{usable / GIB:.1f} GiB" if usable else "unknown")
@@ -145,7 +147,9 @@ def loader_memory() -> Finding:
     return Finding(
         about="shared memory",
         found=f"{free / GIB:.1f} GiB free in /dev/shm",
-        cure="small: start the container with --shm-size=2g, or train with --workers 0" if small else "",
+        cure="small: start the container with --shm-size=2g, or train with --workers 0"
+        if small
+        else "",
     )
 
 
