@@ -265,7 +265,7 @@ def window(call: Call, calls: int, number: int, clock: Clock) -> Window:
 
 
 def _rounds(
-    calls: Mapping[str, tuple[Call, int]], wanted: int, clock: Clock, tell: Callable[[str], None]
+    calls: dict[str, tuple[Call, int]], wanted: int, clock: Clock, tell: Callable[[str], None]
 ) -> dict[str, list[Window]]:
     """Rounds until every candidate has enough clean windows, at most twice ``wanted``."""
     windows: dict[str, list[Window]] = {name: [] for name in calls}
