@@ -1,7 +1,6 @@
 """``vitrail check | predict``: look at a set of pictures; say what is on new ones."""
 
 import glob
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, say, table
-from vitrail.cli.measure import bar
+from vitrail.cli.progress import bar, gauge
 from vitrail.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +41,10 @@ class Check(Command):
         """Open the set and report."""
         from vitrail.data import open_pictures
 
-        pictures = open_pictures(self.data, strict=self.strict, val=self.val, seed=self.seed)
+        with gauge("looking at the pictures") as seen:
+            pictures = open_pictures(
+                self.data, strict=self.strict, val=self.val, seed=self.seed, progress=seen
+            )
         return Answer(*checked(pictures))
 
 
@@ -132,7 +134,7 @@ def matches(text: str) -> list[Path]:
     if path.is_file():
         return [path]
     if glob.has_magic(text):
-        seen = sorted(Path(name) for name in glob.glob(text, recursive=True))
+        seen = sorted(Path(name) for name in glob.glob(text, recursive=True))  # noqa: PTH207 - absolute too
         files = [name for name in seen if name.is_file()]
         if files:
             return files
@@ -146,7 +148,7 @@ def near(path: Path) -> str:
 
     if not path.parent.is_dir():
         return f" (there is no folder {str(path.parent)!r})"
-    close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=3)
+    close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=3)
     return f"; close: {', '.join(close)}" if close else ""
 
 

@@ -1,21 +1,12 @@
 """``vitrail train``: from a set of pictures to a trained model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
 from vitrail.cli.command import FLAG, Answer, Command, resumable, say, shown_as
-from vitrail.errors import UserError
-
-if TYPE_CHECKING:
-    from vitrail.data import Pictures
-
-SMALLEST, LARGEST, LARGEST_WITHOUT_GPU = 64, 224, 128
-
 
 @dataclass(kw_only=True)
 class Train(Command):
@@ -57,9 +48,13 @@ class Train(Command):
 
     def run(self) -> Answer:
         """Train, or go on with a stopped run."""
+        from vitrail.cli.job import again, prepared
+
         job = again(self.resume) if self.resume else prepared(self)
-        say(f"training {job.card.model} at {job.card.image} px; the run folder is {job.out}")
+        say(f"{job.card.model} at {job.card.image} px on {job.about}")
+        say(f"recipe: {job.recipe.describe()}")
+        say(f"run folder: {job.out}")
         with resumable(f"vitrail train --resume {job.out}"):
             result = job.fit(resume=self.resume is not None)
-        facts = {"run": str(job.out), **result}
-        return Answer(facts, [*result_lines(facts), f"try it: vitrail predict {job.out} PICTURES"])
+        facts = {"run": str(job.out), "model": job.card.model} | as_dict(result)
+        return Answer(facts, [result_line(facts), f"next: vitrail predict {job.out} PICTURES"])

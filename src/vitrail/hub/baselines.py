@@ -5,12 +5,14 @@ built for one size and must be told another at creation (``img_size``); CrossViT
 fixed but takes any size, EfficientFormer can be told nothing. Measured on timm 1.0.31.
 """
 
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError, unknown
 from vitrail.hub.pairing import require_torchvision
+from vitrail.tasks.card import load_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,9 +49,9 @@ def create_baseline(
     options: dict[str, Any] = {"num_classes": classes, "in_chans": in_chans}
     if config.fixed_input_size and not architecture.startswith(TAKES_ANY_SIZE):
         options["img_size"] = image
-    if weights is not None:
-        options |= {"pretrained": True, "pretrained_cfg_overlay": weight_file(weights)}
     model = create(architecture, options, drop_path)
+    if weights is not None:
+        load(model, architecture, weights, classes=classes, in_chans=in_chans)
     if image != config.input_size[-1]:
         try_size(model, architecture, image, in_chans)
     return model
@@ -75,12 +77,34 @@ def create(name: str, options: dict[str, Any], drop_path: float) -> "nn.Module":
     return create(name, left, drop_path)
 
 
-def weight_file(weights: str | Path) -> dict[str, Any]:
-    """timm's way to say "these weights, from this file, nothing from the net"."""
-    path = Path(weights)
-    if not path.is_file():
-        raise UserError(f"no weights file {str(path)!r}; give a .pth or .safetensors file")
-    return {"file": str(path), "url": None, "hf_hub_id": None, "custom_load": False}
+def load(
+    model: "nn.Module", name: str, weights: str | Path, *, classes: int, in_chans: int
+) -> None:
+    """Load a file by timm's rules, but miss nothing except the head (timm only logs the rest).
+
+    Raises:
+        UserError: the file cannot be read, or leaves part of the model as it was.
+    """
+    from timm.models import load_pretrained
+
+    config: Any = {**model.pretrained_cfg, "state_dict": load_weights(weights), "source": ""}
+    rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    missing: list[str] = []
+    hook = model.register_load_state_dict_post_hook(
+        lambda _, keys: missing.extend(keys.missing_keys)
+    )
+    misfit = f"the weights in {str(weights)!r} do not fit timm:{name}"
+    try:
+        load_pretrained(model, config, classes, in_chans, filter_fn=rename)
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{misfit}: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        hook.remove()
+    head = config["classifier"] or ()
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    lost = [key for key in missing if not key.startswith(heads) and "num_batches" not in key]
+    if lost:
+        raise UserError(f"{misfit}: {len(lost)} tensors are missing, such as {lost[0]}")
 
 
 def try_size(model: "nn.Module", name: str, image: int, in_chans: int) -> None:
