@@ -2,7 +2,7 @@
 
 A *spec* is a frozen, keyword-only dataclass with a registered name. It is written as a call::
 
-    parse(MixerSpec, "window(size=7)")  ->  Window(size=7)      str(Window(size=7)) -> "window(size=7)"
+    MixerSpec.parse("conv(windows=(3, 5))")  <->  str(Conv(windows=(3, 5)))
 
 The text is read with ``ast.literal_eval``; nothing in it is ever run. A *place* says where in a
 backbone the thing will stand, so that a spec can build what fits, or say why it cannot.

@@ -1,0 +1,161 @@
+"""Which token belongs to which cluster: pure functions over ``(B, N, D)`` features.
+
+Every function returns ``owner`` ``(B, N)``: the cluster of each token. All but
+:func:`hash_owners` make a number of clusters that follows from the grid alone.
+
+Sources: destination matching inside windows is this project's (reference page "CoaT, clustered
+attention", C7); the hash is E2LSH (Datar et al. 2004) as used by ACT (Zheng et al., BMVC 2021),
+with the defects of its released code mended; Lloyd's iteration is textbook k-means.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.layers.grid import Grid, cells
+
+
+def sum_by_owner(x: Tensor, owner: Tensor, clusters: int) -> Tensor:
+    """Add up the members of each cluster, ``(B, N, E)`` -> ``(B, clusters, E)``."""
+    images, _, channels = x.shape
+    sums = x.new_zeros(images * clusters, channels)
+    return sums.index_add(0, flat_owner(owner, clusters), x.flatten(0, 1)).view(
+        images, clusters, channels
+    )
+
+
+def spread_back(z: Tensor, owner: Tensor) -> Tensor:
+    """Give each token its cluster's row, ``(B, clusters, E)`` -> ``(B, N, E)``."""
+    images, clusters, channels = z.shape
+    rows = z.flatten(0, 1).index_select(0, flat_owner(owner, clusters))
+    return rows.view(images, owner.shape[1], channels)
+
+
+def flat_owner(owner: Tensor, clusters: int) -> Tensor:
+    """Owners numbered over the whole batch, ``(B, N)`` -> ``(B * N,)``."""
+    first = torch.arange(owner.shape[0], device=owner.device).unsqueeze(1) * clusters
+    return (owner + first).flatten()
+
+
+def count_members(owner: Tensor, clusters: int) -> Tensor:
+    """``(B, N)`` -> ``(B, clusters)`` float: how many tokens each cluster has."""
+    ones = torch.ones(owner.shape, device=owner.device, dtype=torch.float32)
+    return sum_by_owner(ones.unsqueeze(2), owner, clusters).squeeze(2)
+
+
+def cell_owners(grid: Grid, side: int, device: torch.device) -> Tensor:
+    """The plainest clustering: ``(1, H*W)``, every ``side x side`` cell is one cluster."""
+    rows = torch.arange(grid[0], device=device) // side
+    columns = torch.arange(grid[1], device=device) // side
+    return (rows[:, None] * cells(grid, side)[1] + columns).view(1, -1)
+
+
+def destination_owners(x: Tensor, grid: Grid, side: int, window: int) -> Tensor:
+    """Join the most similar destination of one's window, ``(B, N, D)`` -> ``(B, N)``.
+
+    The top-left token of each ``side x side`` cell is a destination, so there are
+    ``ceil(H / side) * ceil(W / side)`` clusters and none is empty (a destination owns itself).
+    Windows are ``window`` tokens wide; similarity is the cosine.
+    """
+    images, _, features = x.shape
+    per, across = window // side, cells(grid, window)
+    down, right = across[0] * window - grid[0], across[1] * window - grid[1]
+    x = F.normalize(x, dim=-1).view(images, *grid, features)
+    x = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
+    tiles = x.view(images, across[0], window, across[1], window, features).transpose(2, 3)
+    seats = tiles.unflatten(3, (per, side)).unflatten(5, (per, side))[:, :, :, :, 0, :, 0]
+    likeness = tiles.flatten(3, 4) @ seats.flatten(3, 4).mT
+    number, outside = seat_numbers(grid, side, window, x.device)
+    if down or right:
+        likeness = likeness.masked_fill(outside, -torch.inf)
+    local = likeness.argmax(-1)
+    owner = number.expand(images, -1, -1, -1).gather(3, local)
+    owner = owner.unflatten(3, (window, window)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return own_seats(owner[:, : grid[0], : grid[1]].flatten(1), grid, side)
+
+
+def seat_numbers(grid: Grid, side: int, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Clusters by window: numbers ``(1, a, b, S)`` and whether each lies in the padding
+    ``(1, a, b, 1, S)``, for ``a x b`` windows of ``S = (window / side)^2`` destinations.
+    """
+    per, across, real = window // side, cells(grid, window), cells(grid, side)
+    rows = torch.arange(across[0] * per, device=device)[:, None]
+    columns = torch.arange(across[1] * per, device=device)
+
+    def tiled(table: Tensor) -> Tensor:
+        return table.view(across[0], per, across[1], per).transpose(1, 2).flatten(2)[None]
+
+    outside = (rows >= real[0]) | (columns >= real[1])
+    return tiled(rows * real[1] + columns), tiled(outside).unsqueeze(3)
+
+
+def own_seats(owner: Tensor, grid: Grid, side: int) -> Tensor:
+    """Let the top-left token of every cell own itself: then no cluster is ever empty."""
+    real = cells(grid, side)
+    number = torch.arange(real[0] * real[1], device=owner.device)
+    seat = number // real[1] * side * grid[1] + number % real[1] * side
+    seat, number = seat.expand(owner.shape[0], -1), number.expand(owner.shape[0], -1)
+    return owner.scatter(1, seat, number)
+
+
+def sorted_owners(key: Tensor, clusters: int) -> Tensor:
+    """Sort tokens by ``key`` ``(B, N)`` and cut the line into ``clusters`` equal runs."""
+    tokens = key.shape[1]
+    order = key.argsort(dim=1, stable=True)
+    rank = torch.arange(tokens, device=key.device) * clusters // tokens
+    return torch.empty_like(order).scatter_(1, order, rank.expand_as(order))
+
+
+def kmeans_owners(x: Tensor, grid: Grid, side: int, steps: int) -> Tensor:
+    """Lloyd's iterations from the means of ``side x side`` cells, ``(B, N, D)`` -> ``(B, N)``.
+
+    The top-left token of each cell stays with its cell's centre, so no cluster is empty.
+    """
+    real = cells(grid, side)
+    clusters = real[0] * real[1]
+    owner = cell_owners(grid, side, x.device).expand(x.shape[0], -1)
+    for _ in range(steps):
+        counts = count_members(owner, clusters).unsqueeze(2).to(x.dtype)
+        centres = sum_by_owner(x, owner, clusters) / counts
+        far = centres.square().sum(-1).unsqueeze(1) - 2 * (x @ centres.mT)
+        owner = own_seats(far.argmin(-1), grid, side)
+    return owner
+
+
+def hash_digits(x: Tensor, planes: Tensor, offsets: Tensor, width: float) -> Tensor:
+    """E2LSH, ``(B, N, D)`` -> ``(B, N, L)`` int: ``floor((x a_l + b_l) / width)``, b in [0, width).
+
+    ``planes`` is ``(D, L)`` standard normal, ``offsets`` ``(L,)`` uniform in ``[0, 1)``: they are
+    scaled by the width here, as E2LSH asks (ACT's code leaves them in ``[0, 1)``).
+    """
+    return ((x @ planes) / width + offsets).floor().long()
+
+
+MIX = (-7046029254386353131, -4658895280553007687, -7723592293110705685)
+"""Odd 64-bit constants of the splitmix64 finaliser (Steele et al. 2014), as signed integers."""
+
+
+def mix_digits(digits: Tensor) -> Tensor:
+    """``(B, N, L)`` -> ``(B, N)``: one 64-bit code for all digits of a token.
+
+    Digits are mixed, not packed in base 4 as in ACT's code, where a digit above 3 spills into
+    the next round's and merges unrelated buckets.
+    """
+    code = torch.zeros_like(digits[..., 0])
+    for digit in digits.unbind(-1):
+        code = (code + digit) * MIX[0]
+        code = (code ^ (code >> 30)) * MIX[1]
+        code = (code ^ (code >> 27)) * MIX[2]
+    return code
+
+
+def hash_owners(code: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the distinct codes of each image: ``(B, N)`` -> owners ``(B, N)``, counts ``(B,)``.
+
+    How many clusters an image gets depends on its content: nothing here has a static shape.
+    """
+    line, order = code.sort(dim=1, stable=True)
+    new = torch.ones_like(line)
+    new[:, 1:] = (line[:, 1:] != line[:, :-1]).long()
+    run = new.cumsum(1) - 1
+    return torch.empty_like(order).scatter_(1, order, run), run[:, -1] + 1

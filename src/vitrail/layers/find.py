@@ -1,0 +1,109 @@
+"""Small modules that find clusters: ``(B, N, D)`` features and a grid in, owners and a count out.
+
+The count is that of the fullest image; only :class:`HashFinder` lets images differ.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.cluster import (
+    destination_owners,
+    hash_digits,
+    hash_owners,
+    kmeans_owners,
+    mix_digits,
+    sorted_owners,
+)
+from vitrail.layers.grid import Grid, cells
+
+SEED = 2011_09315
+"""Random planes are drawn once from this seed and kept as buffers, saved with the weights: two
+passes over a picture find the same clusters (ACT's code draws anew at every forward)."""
+
+
+class Finder(nn.Module):
+    """Finds clusters, without gradient."""
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
+        """Owners ``(B, N)`` and the number of clusters."""
+        raise NotImplementedError
+
+
+class WindowFinder(Finder):
+    """The most similar destination of one's window; one destination a ``side x side`` cell."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
+        """Owners ``(B, N)`` and the number of clusters."""
+        height, width = cells(grid, self.side)
+        window = window_side(grid, self.side)
+        return destination_owners(x, grid, self.side, window), height * width
+
+
+def window_side(grid: Grid, side: int) -> int:
+    """The window for a grid: four cells wide, or seven or two where that divides it evenly."""
+    for per in (4, 7, 2):
+        if grid[0] % (per * side) == 0 and grid[1] % (per * side) == 0:
+            return per * side
+    return 4 * side
+
+
+def window_products(grid: Grid, side: int) -> int:
+    """Similarities :class:`WindowFinder` computes, padding of ragged grids included."""
+    window = window_side(grid, side)
+    height, width = cells(grid, window)
+    return height * width * window**2 * (window // side) ** 2
+
+
+class KMeansFinder(Finder):
+    """Lloyd's iterations over the whole grid: a ceiling of quality, quadratic in tokens."""
+
+    def __init__(self, side: int, steps: int) -> None:
+        super().__init__()
+        self.side = side
+        self.steps = steps
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
+        """Owners ``(B, N)`` and the number of clusters."""
+        height, width = cells(grid, self.side)
+        return kmeans_owners(x, grid, self.side, self.steps), height * width
+
+
+class SortFinder(Finder):
+    """Equal runs along one fixed random projection: fastest, and blind to place."""
+
+    plane: Tensor
+
+    def __init__(self, features: int, ratio: int) -> None:
+        super().__init__()
+        self.ratio = ratio
+        draw = torch.Generator().manual_seed(SEED)
+        self.register_buffer("plane", torch.randn(features, 1, generator=draw))
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
+        """Owners ``(B, N)`` and the number of clusters."""
+        clusters = max(1, x.shape[1] // self.ratio)
+        return sorted_owners((x @ self.plane.to(x.dtype)).squeeze(2), clusters), clusters
+
+
+class HashFinder(Finder):
+    """ACT's E2LSH: as many clusters as there are distinct codes, so nothing here is static."""
+
+    planes: Tensor
+    offsets: Tensor
+
+    def __init__(self, features: int, rounds: int, width: float) -> None:
+        super().__init__()
+        self.width = width
+        draw = torch.Generator().manual_seed(SEED)
+        self.register_buffer("planes", torch.randn(features, rounds, generator=draw))
+        self.register_buffer("offsets", torch.rand(rounds, generator=draw))
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
+        """Owners ``(B, N)`` and the number of clusters of the fullest image."""
+        digits = hash_digits(x.float(), self.planes.float(), self.offsets.float(), self.width)
+        owner, counts = hash_owners(mix_digits(digits))
+        return owner, int(counts.max())

@@ -1,0 +1,122 @@
+"""What a reducer hands over beside the working tokens: the way back.
+
+A :class:`Plan` knows which tokens of the full sequence ``(B, N, C)`` each working token
+``(B, K, C)`` stands for. Class tokens (``extra`` of them, in front) always stand for themselves.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.layers.cluster import cell_owners, count_members, spread_back, sum_by_owner
+from vitrail.layers.grid import Grid, cells, to_map, to_tokens
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """How working tokens and full tokens belong together.
+
+    Attributes:
+        grid: the full grid ``(H, W)``; ``N = extra + H * W``.
+        extra: class tokens in front.
+    """
+
+    grid: Grid
+    extra: int
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Tensor:
+        """``(B, K)`` float: how many tokens each working token stands for; rows sum to N."""
+
+    @abstractmethod
+    def reduce(self, x: Tensor) -> Tensor:
+        """``(B, N, E)`` -> ``(B, K, E)``: the same reduction applied to another tensor."""
+
+    @abstractmethod
+    def restore(self, update: Tensor) -> Tensor:
+        """``(B, K, E)`` -> ``(B, N, E)``: carry what the working tokens learned back to all."""
+
+    @property
+    def assignment(self) -> Tensor | None:
+        """``(B, H * W)`` int: the working token each grid token belongs to, or None."""
+        return None
+
+    @property
+    def importance(self) -> Tensor | None:
+        """``(B, H * W)``: the score each grid token was chosen by, or None."""
+        return None
+
+
+@dataclass(frozen=True)
+class Clusters(Plan):
+    """Every grid token belongs to one cluster; a cluster's token is the mean of its members.
+
+    Attributes:
+        owner: ``(B, H * W)`` int, the cluster of each grid token, in ``[0, clusters)``.
+        clusters: how many clusters an image has.
+        counts: ``(B, clusters)`` float, members of each. A zero marks the padding that
+            data-dependent clustering needs inside a batch; static reducers never make one.
+    """
+
+    owner: Tensor
+    clusters: int
+    counts: Tensor
+
+    @property
+    def sizes(self) -> Tensor:
+        ones = self.counts.new_ones(self.counts.shape[0], self.extra)
+        return torch.cat((ones, self.counts), 1)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        summed = sum_by_owner(x[:, self.extra :], self.owner, self.clusters)
+        means = summed / self.counts.clamp(min=1).to(summed.dtype).unsqueeze(2)
+        return torch.cat((x[:, : self.extra], means), 1) if self.extra else means
+
+    def restore(self, update: Tensor) -> Tensor:
+        spread = spread_back(update[:, self.extra :], self.owner)
+        return torch.cat((update[:, : self.extra], spread), 1) if self.extra else spread
+
+    @property
+    def assignment(self) -> Tensor:
+        return self.owner
+
+
+@dataclass(frozen=True)
+class Cells(Plan):
+    """Every ``side x side`` cell of the grid is one working token; these form a coarser grid.
+
+    Attributes:
+        side: tokens along a cell; cells at the right and bottom edge may be ragged.
+        like: any tensor of the batch, for its shape, device and dtype.
+    """
+
+    side: int
+    like: Tensor
+
+    @property
+    def coarse(self) -> Grid:
+        """The grid the working tokens lie on."""
+        return cells(self.grid, self.side)
+
+    @property
+    def sizes(self) -> Tensor:
+        owner = self.assignment
+        counts = count_members(owner, self.coarse[0] * self.coarse[1])
+        return torch.cat((counts.new_ones(counts.shape[0], self.extra), counts), 1)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        image = to_map(x[:, self.extra :], self.grid)
+        pooled = to_tokens(F.avg_pool2d(image, self.side, ceil_mode=True, count_include_pad=False))
+        return torch.cat((x[:, : self.extra], pooled), 1) if self.extra else pooled
+
+    def restore(self, update: Tensor) -> Tensor:
+        spread = spread_back(update[:, self.extra :], self.assignment)
+        return torch.cat((update[:, : self.extra], spread), 1) if self.extra else spread
+
+    @property
+    def assignment(self) -> Tensor:
+        return cell_owners(self.grid, self.side, self.like.device).expand(self.like.shape[0], -1)

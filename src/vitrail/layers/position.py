@@ -1,0 +1,82 @@
+"""Where a token is: learned tables, resized to any grid, and convolutions that know by looking."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.layers.grid import Grid, to_map, to_tokens
+
+RESIZE = {
+    "bicubic": {"mode": "bicubic", "antialias": True},
+    "bilinear": {"mode": "bilinear", "antialias": False},
+    "corner": {"mode": "bilinear", "antialias": False, "align_corners": True},
+}
+"""How codebases resize a position table: timm's state dicts, timm's npz loader, and the JAX
+original with big_vision (corner-aligned). They differ by up to 0.8 on unit-variance tables."""
+
+
+def resize_table(
+    table: Tensor, old: Grid, new: Grid, extra: int = 0, how: str = "bicubic"
+) -> Tensor:
+    """A position table for another grid, ``(1, extra + h*w, C)`` -> ``(1, extra + H*W, C)``.
+
+    Entries of class tokens stay as they are; the same grid returns the same table.
+    """
+    if old == new:
+        return table
+    image = to_map(table[:, extra:].float(), old)
+    image = F.interpolate(image, size=new, **RESIZE[how])  # type: ignore[arg-type]
+    return torch.cat((table[:, :extra], to_tokens(image).to(table.dtype)), 1)
+
+
+class ConvPosition(nn.Module):
+    """``x + DWConv(x)`` on the grid's tokens (CoaT's CPE, CMT's LPU, CPVT's PEG).
+
+    Class tokens pass untouched. The identity is folded into the kernel's centre: one pass over
+    the map instead of two, equal up to rounding.
+    """
+
+    def __init__(self, dim: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """``(B, E + H*W, C)`` -> the same shape."""
+        extra = x.shape[1] - grid[0] * grid[1]
+        middle = self.proj.kernel_size[0] // 2
+        kernel = self.proj.weight + centre_tap(self.proj.weight, middle)
+        placed = F.conv2d(
+            to_map(x[:, extra:], grid), kernel, self.proj.bias, padding=middle, groups=x.shape[2]
+        )
+        return torch.cat((x[:, :extra], to_tokens(placed)), 1) if extra else to_tokens(placed)
+
+
+def centre_tap(kernel: Tensor, middle: int) -> Tensor:
+    """The depthwise kernel ``(1, 1, k, k)`` that copies its input."""
+    tap = kernel.new_zeros(1, 1, *kernel.shape[-2:])
+    tap[..., middle, middle] = 1
+    return tap
+
+
+class ConvRelative(nn.Module):
+    """Depthwise convolutions of several window sizes, each over its share of the heads.
+
+    CoaT's CRPE without the query: ``(B, H*W, C)`` -> ``(B, H*W, C)``. ``conv_list`` holds one
+    convolution a window, in the order of the heads.
+    """
+
+    def __init__(self, head_dim: int, windows: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.widths = tuple(heads * head_dim for _, heads in windows)
+        self.conv_list = nn.ModuleList(
+            nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+            for (kernel, _), width in zip(windows, self.widths, strict=True)
+        )
+
+    def forward(self, v: Tensor, grid: Grid) -> Tensor:
+        """Look at the values around each token."""
+        parts = v.split(self.widths, 2)
+        looked = [conv(to_map(p, grid)) for conv, p in zip(self.conv_list, parts, strict=True)]
+        return torch.cat([to_tokens(part) for part in looked], 2)

@@ -1,0 +1,75 @@
+"""What every token mixer promises.
+
+A frozen *spec* describes a mixer; a *place* says where it goes; the spec builds the module::
+
+    spec = MixerSpec.parse("conv")
+    mixer, shared = spec.build(place), spec.build_shared(place)
+    y = mixer(x, grid, shared, plan)                 # (B, N, C) -> (B, N, C)
+
+A mixer owns its projections, positions and scale. It does not normalise its input, add a
+residual, or know its model. In evaluation it is deterministic and treats every image of a batch
+alone. What cannot serve a place is refused by ``build``, with the remedy.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from vitrail.layers.grid import Grid
+from vitrail.layers.plan import Plan
+from vitrail.specs import Place, Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerSpec(Spec):
+    """How tokens meet, as data; register one by subclassing with a ``name``."""
+
+    kind: ClassVar[str] = "mixer"
+    known: ClassVar[dict[str, type[Spec]]] = {}
+
+    @abstractmethod
+    def build(self, place: Place) -> "Mixer":
+        """The module for one block.
+
+        Raises:
+            SpecError: the mixer cannot serve this place.
+        """
+
+    def build_shared(self, place: Place) -> nn.Module | None:
+        """What the blocks of a stage hold in common, owned once by the stage; mostly nothing."""
+        return None
+
+    @abstractmethod
+    def macs(self, place: Place, working: int | None = None) -> int:
+        """Multiply-adds for one image, where ``working`` tokens (all, if None) do the work."""
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring, for listings."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+class Mixer(nn.Module):
+    """A built mixer."""
+
+    def forward(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Tensor:
+        """``(B, K, C)`` -> ``(B, K, C)``.
+
+        Args:
+            x: normalised working tokens, class tokens in front.
+            grid: the full grid ``(H, W)``.
+            shared: what the spec's ``build_shared`` made for this stage.
+            plan: how the working tokens stand for the grid's; None where they are the grid's.
+        """
+        raise NotImplementedError
+
+    def explain(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Mapping[str, Tensor]:
+        """The same step spelled out, slowly: named tensors that :meth:`forward` never forms."""
+        raise NotImplementedError

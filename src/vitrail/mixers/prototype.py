@@ -1,0 +1,195 @@
+"""Clustering CoaT's attention, as its design note says it and as CoaT's weights allow it.
+
+The note ("Transformer 기반의 Clustering CoaT 모델 설계": Bang, Park, Jung, Sim) puts the Adaptive
+Clustering of ACT (Zheng et al., BMVC 2021, arXiv 2011.09315) into CoaT's conv-attention: queries
+that are alike are replaced by their mean, the *prototype*. It leaves the order of the products
+open, so there are two readings, and neither saves work: CoaT's attention core is 1-2 % of a
+block. The reading that saves is a reducer, ``cluster``.
+
+ACT's hash is used with its defects mended: planes drawn once and kept, offsets over the whole
+bucket width, digits mixed so that none spills into the next.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.attend import attend, join_heads, split_heads
+from vitrail.layers.cluster import count_members, spread_back, sum_by_owner
+from vitrail.layers.find import Finder, HashFinder, SortFinder, WindowFinder, window_products
+from vitrail.layers.grid import Grid, cells
+from vitrail.layers.plan import Plan
+from vitrail.layers.position import ConvRelative
+from vitrail.mixers.base import Mixer, MixerSpec
+from vitrail.mixers.conv import Conv, add_position, relative_macs, summary
+from vitrail.mixers.softmax import check_heads, project
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeConv(MixerSpec, name="prototype_conv"):
+    """Clustering CoaT, reading QF: conv-attention whose queries are cluster means.
+
+    Loads CoaT's weights. Since attention is linear in q here, it *is* CoaT's attention averaged
+    over each cluster: a smoother, and dearer than what it replaces by the hash.
+
+    ``by``: ``"e2lsh"`` (ACT's hash, ``rounds`` digits of ``width``; how many clusters depends on
+    the picture, so it neither compiles to one graph nor exports), ``"sort"`` (equal runs along
+    one projection) or ``"window"`` (most similar destination of a window); the last two make one
+    cluster for ``ratio`` tokens.
+    """
+
+    by: str = "e2lsh"
+    rounds: int = 32
+    width: float = 8.0
+    ratio: int = 4
+
+    def build(self, place: Place) -> "PrototypeAttention":
+        """Serves tokens on a grid."""
+        return PrototypeAttention(place, finder(self, place), factorised)
+
+    def build_shared(self, place: Place) -> ConvRelative:
+        """CoaT's convolutions."""
+        return Conv().build_shared(place)
+
+    def macs(self, place: Place, working: int | None = None) -> int:
+        """An upper bound for ``e2lsh``, where it is reached if no two queries meet."""
+        head = place.dim // place.heads
+        core = (place.tokens + query_count(self, place)) * place.dim * head
+        fixed = 4 * place.tokens * place.dim**2 + relative_macs(Conv(), place)
+        return fixed + core + place.dim * comparisons(self, place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeSoftmax(MixerSpec, name="prototype_softmax"):
+    """Clustering CoaT, reading QS (its literal text): prototypes attend to all keys by softmax.
+
+    ``O_i = softmax_keys(p_g(i) k^T / sqrt(d)) v``, ``y = proj(O + q * DWConv(v))``. Another
+    attention than CoaT's: its weights fit in shape, not in meaning; train from scratch. The core
+    costs ``clusters / d`` times the factorised one. Options as ``prototype_conv``.
+    """
+
+    by: str = "e2lsh"
+    rounds: int = 32
+    width: float = 8.0
+    ratio: int = 4
+
+    def build(self, place: Place) -> "PrototypeAttention":
+        """Serves tokens on a grid."""
+        return PrototypeAttention(place, finder(self, place), attended)
+
+    def build_shared(self, place: Place) -> ConvRelative:
+        """CoaT's convolutions."""
+        return Conv().build_shared(place)
+
+    def macs(self, place: Place, working: int | None = None) -> int:
+        """An upper bound for ``e2lsh``, where it is reached if no two queries meet."""
+        core = 2 * query_count(self, place) * place.tokens * place.dim
+        fixed = 4 * place.tokens * place.dim**2 + relative_macs(Conv(), place)
+        return fixed + core + place.dim * comparisons(self, place)
+
+
+Prototypes = PrototypeConv | PrototypeSoftmax
+Core = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def finder(spec: Prototypes, place: Place) -> Finder:
+    """The module that finds clusters for one head.
+
+    Raises:
+        SpecError: tokens have left the grid, or an option has no meaning.
+    """
+    check_heads(spec, place)
+    if place.scattered:
+        raise spec.refuse(
+            place, "its tokens are already chosen", "use mixer 'conv' or 'softmax' with a reducer"
+        )
+    head = place.dim // place.heads
+    side = round(spec.ratio**0.5)
+    if spec.by == "e2lsh" and spec.rounds > 0 and spec.width > 0:
+        return HashFinder(head, spec.rounds, spec.width)
+    if spec.by == "sort" and spec.ratio > 0:
+        return SortFinder(head, spec.ratio)
+    if spec.by == "window" and side * side == spec.ratio:
+        return WindowFinder(side)
+    raise spec.refuse(
+        place,
+        "the options do not fit",
+        "by is 'e2lsh' (rounds, width > 0), 'sort' (ratio > 0) or 'window' (ratio 1, 4, 9, ...)",
+    )
+
+
+def query_count(spec: Prototypes, place: Place) -> int:
+    """Queries that are asked, the class token's included."""
+    grid = place.grid[0] * place.grid[1]
+    real = cells(place.grid, round(spec.ratio**0.5))
+    counts = {"e2lsh": grid, "sort": max(1, grid // spec.ratio), "window": real[0] * real[1]}
+    return place.extra + counts[spec.by]
+
+
+def comparisons(spec: Prototypes, place: Place) -> int:
+    """Products of query features while clusters are found, for one feature."""
+    tokens = place.grid[0] * place.grid[1]
+    side = round(spec.ratio**0.5)
+    if spec.by == "window":
+        return window_products(place.grid, side)
+    return tokens * {"e2lsh": spec.rounds, "sort": 1}[spec.by]
+
+
+def factorised(p: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """CoaT's order: ``p (softmax_tokens(k)^T v)``; all ``(B, heads, ., d)``."""
+    return p @ summary(join_heads(k), join_heads(v), k.shape[1], None)
+
+
+def attended(p: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The note's order: ``softmax_keys(p k^T) v``."""
+    return attend(p, k, v)
+
+
+class PrototypeAttention(Mixer):
+    """Queries meet keys as prototypes, head by head; each token takes its prototype's answer."""
+
+    def __init__(self, place: Place, find: Finder, core: Core) -> None:
+        super().__init__()
+        self.heads = place.heads
+        self.qkv = nn.Linear(place.dim, 3 * place.dim)
+        self.proj = nn.Linear(place.dim, place.dim)
+        self.find = find
+        self.core = core
+
+    def forward(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Tensor:
+        """See :class:`~vitrail.mixers.base.Mixer`; ``shared`` is the stage's convolutions."""
+        assert shared is not None
+        q, k, v = project(self.qkv, x)
+        extra = x.shape[1] - grid[0] * grid[1]
+        asked, owner = self.prototypes(split_heads(q, self.heads), extra, grid)
+        k_heads, v_heads = split_heads(k, self.heads), split_heads(v, self.heads)
+        content = join_heads(answer_all(self.core(asked, k_heads, v_heads), owner, extra))
+        return self.proj(add_position(content, q, v, grid, shared, plan))
+
+    def prototypes(self, q: Tensor, extra: int, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Class queries and cluster means ``(B, heads, E + C, d)``, owners ``(B * heads, N)``."""
+        tokens = q[:, :, extra:].flatten(0, 1)
+        with torch.no_grad():
+            owner, count = self.find(tokens * q.shape[-1] ** -0.5, grid)
+            members = count_members(owner, count).clamp(min=1).unsqueeze(2).to(q.dtype)
+        means = sum_by_owner(tokens, owner, count) / members
+        return torch.cat((q[:, :, :extra], means.view(*q.shape[:2], count, -1)), 2), owner
+
+    def explain(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> dict[str, Tensor]:
+        """``clusters`` ``(B, heads, N)``: which prototype each query joined."""
+        q = split_heads(project(self.qkv, x)[0], self.heads)
+        owner = self.prototypes(q, x.shape[1] - grid[0] * grid[1], grid)[1]
+        return {"clusters": owner.view(*q.shape[:2], -1)}
+
+
+def answer_all(answers: Tensor, owner: Tensor, extra: int) -> Tensor:
+    """``(B, heads, E + C, d)`` -> ``(B, heads, E + N, d)``: every token its prototype's answer."""
+    spread = spread_back(answers[:, :, extra:].flatten(0, 1), owner)
+    return torch.cat((answers[:, :, :extra], spread.unflatten(0, answers.shape[:2])), 2)

@@ -1,0 +1,80 @@
+"""All tokens meet all tokens: the attention of ViT (Dosovitskiy et al. 2021, eq. 2 and app. A)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.layers.attend import attend, attention_weights, join_heads, size_bias, split_heads
+from vitrail.layers.grid import Grid
+from vitrail.layers.plan import Plan
+from vitrail.mixers.base import Mixer, MixerSpec
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(MixerSpec, name="softmax"):
+    """Every token attends to every token; cost grows with their square.
+
+    ``y = proj(softmax(q k^T / sqrt(d)) v)``, one bias-ful projection each for q, k, v, output.
+    """
+
+    def build(self, place: Place) -> "SoftmaxAttention":
+        """Serves every place whose heads divide its channels."""
+        check_heads(self, place)
+        return SoftmaxAttention(place.dim, place.heads)
+
+    def macs(self, place: Place, working: int | None = None) -> int:
+        """Four projections, two products of tokens with tokens."""
+        tokens = place.tokens if working is None else working
+        return 4 * tokens * place.dim**2 + 2 * tokens**2 * place.dim
+
+
+class SoftmaxAttention(Mixer):
+    """Multi-head softmax attention; keys that stand for many tokens count so often."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Tensor:
+        """See :class:`~vitrail.mixers.base.Mixer`."""
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        return self.proj(join_heads(attend(q, k, v, key_bias(plan, q))))
+
+    def explain(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Mapping[str, Tensor]:
+        """``attention`` ``(B, heads, K, K)``: rows sum to one."""
+        q, k, _ = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        return {"attention": attention_weights(q, k, key_bias(plan, q))}
+
+
+def key_bias(plan: Plan | None, like: Tensor) -> Tensor | None:
+    """Log sizes of the working tokens, or nothing where every token stands for itself."""
+    return None if plan is None else size_bias(plan.sizes, like)
+
+
+def project(linear: nn.Linear, x: Tensor, parts: int = 3) -> list[Tensor]:
+    """Queries, keys and values of one fused projection, each dense: ``(B, N, C)``.
+
+    Several products with slices of the weight, not one product cut afterwards: what follows
+    reads dense memory, which on a CPU is worth more than the larger product.
+    """
+    weights, biases = linear.weight.chunk(parts), linear.bias.chunk(parts)
+    return [F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
+
+
+def check_heads(spec: MixerSpec, place: Place) -> None:
+    """Heads must share the channels evenly.
+
+    Raises:
+        SpecError: they do not.
+    """
+    if place.dim % place.heads:
+        raise spec.refuse(place, "heads do not divide the channels", "change heads or dim")

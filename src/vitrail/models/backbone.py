@@ -1,0 +1,193 @@
+"""What every backbone promises, and the few lines all of them share.
+
+``forward`` gives logits (pooled features with ``classes=0``), in both modes; ``features`` gives
+four maps at strides 4, 8, 16, 32, of ``channels`` each, for detectors and segmenters. Any input
+size works, square or not, and any number of input channels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitrail.errors import UserError
+from vitrail.layers.block import Block, CoarseBlock, Mlp, ReducedBlock
+from vitrail.layers.grid import Grid
+from vitrail.mixers import MixerSpec
+from vitrail.reducers import All, ReducerSpec
+from vitrail.specs import Place
+
+Size = int | tuple[int, int]
+"""Pixels: a side, or (height, width)."""
+
+
+class Config(Protocol):
+    """What every model's frozen config has; the rest is the paper's own."""
+
+    classes: int
+    in_chans: int
+    image: Size
+    mixer: tuple[str, ...]
+    reducer: tuple[str, ...]
+    drop_path: float
+
+
+class Backbone(nn.Module, ABC):
+    """A vision backbone with a classifier on top.
+
+    Attributes:
+        classes: logits; 0 leaves the head out.
+        in_chans: channels of the input image.
+        channels: of each map of :meth:`features`.
+        strides: pixels of the image for one step in each map of :meth:`features`.
+        width: channels of the pooled features.
+        head: the classifier, or the identity.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    width: int
+    head: nn.Module
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.classes: int = config.classes
+        self.in_chans: int = config.in_chans
+        self.grad_checkpointing = False
+
+    @abstractmethod
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``(B, in_chans, H, W)`` -> four maps, ``channels[i]`` deep, at ``strides[i]``."""
+
+    @abstractmethod
+    def forward_features(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> what the head pools: tokens, or for CoaT class tokens."""
+
+    @abstractmethod
+    def pool(self, x: Tensor) -> Tensor:
+        """What :meth:`forward_features` gave -> ``(B, width)``."""
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool and classify: ``(B, classes)``, or ``(B, width)`` with ``pre_logits``."""
+        x = self.pool(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> ``(B, classes)``."""
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def reset_classifier(self, classes: int) -> None:
+        """Replace the head by a fresh one for another number of classes (0: none)."""
+        self.classes = classes
+        self.head = classifier(self.width, classes)
+        self.head.apply(init_weights)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass: less memory, the same values."""
+        self.grad_checkpointing = enable
+
+    def run(self, block: Callable[..., Tensor], *args: Any) -> Tensor:
+        """Call a block, recomputing it in the backward pass if so asked."""
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    @abstractmethod
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves alone, beside biases and norms."""
+
+    @abstractmethod
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters belong to which depth, as timm's layer-wise decay reads it."""
+
+
+def classifier(width: int, classes: int) -> nn.Module:
+    """A linear head, or none."""
+    return nn.Linear(width, classes) if classes else nn.Identity()
+
+
+def init_weights(module: nn.Module) -> None:
+    """Linear weights truncated normal with deviation 0.02, biases zero (timm, CoaT, DeiT)."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The mixer and reducer of one stage, and where they stand."""
+
+    place: Place
+    mixer: MixerSpec
+    reducer: ReducerSpec
+
+    @property
+    def working(self) -> Place:
+        """Where the mixer stands: behind the reducer."""
+        return self.reducer.place(self.place)
+
+    def shared(self) -> nn.Module | None:
+        """What the mixers of the stage hold in common."""
+        return self.mixer.build_shared(self.working)
+
+    def block(self, hidden: int, drop_path: float) -> Block:
+        """One block: plain, on a coarser grid, or on scattered working tokens."""
+        place = self.place
+        args = (place.dim, self.mixer.build(self.working), Mlp(place.dim, hidden), drop_path)
+        if isinstance(self.reducer, All):
+            return Block(*args)
+        reducer = self.reducer.build(place)
+        if self.reducer.coarse(place) is None:
+            return ReducedBlock(reducer, *args)
+        return CoarseBlock(reducer, *args)
+
+
+def choose(places: Sequence[Place], mixers: Sequence[str], reducers: Sequence[str]) -> list[Choice]:
+    """Parse the specs of all stages.
+
+    Raises:
+        SpecError: an unknown name or option.
+        UserError: not one spec a stage.
+    """
+    for kind, specs in (("mixer", mixers), ("reducer", reducers)):
+        if len(specs) != len(places):
+            raise UserError(
+                f"{len(specs)} {kind}s for {len(places)} stages; give one for all, or one each"
+            )
+    return [
+        Choice(place, MixerSpec.parse(mixer), ReducerSpec.parse(reducer))
+        for place, mixer, reducer in zip(places, mixers, reducers, strict=True)
+    ]
+
+
+def sides(image: Size) -> Grid:
+    """Height and width in pixels."""
+    return (image, image) if isinstance(image, int) else (image[0], image[1])
+
+
+def check_image(x: Tensor, in_chans: int, least: int) -> None:
+    """Refuse what no convolution could take, in words.
+
+    Raises:
+        UserError: wrong channels, or a picture smaller than the coarsest stride.
+    """
+    if x.dim() != 4 or x.shape[1] != in_chans:
+        raise UserError(
+            f"the model takes images (B, {in_chans}, H, W), not {tuple(x.shape)}; "
+            f"build it with in_chans={x.shape[1] if x.dim() == 4 else '...'} or convert the images"
+        )
+    if min(x.shape[2:]) < least:
+        raise UserError(
+            f"images of {x.shape[2]} x {x.shape[3]} pixels are smaller than the model's stride "
+            f"of {least}; resize them to at least {least} pixels a side"
+        )

@@ -1,0 +1,280 @@
+"""CoaT: Co-Scale Conv-Attentional Image Transformers (Xu et al., ICCV 2021, arXiv 2104.06399).
+
+picture -> 4 x [patch embedding, class token, blocks of (CPE, conv-attention, mlp)]
+        -> CoaT-Lite: norm, class token of stage 4 -> head
+        -> CoaT: blocks over three scales at once -> norms -> three class tokens mixed -> head
+
+Follows the released code (mlpc-ucsd/CoaT 220d31f) where the paper is silent: the class token of
+a stage is dropped at its end; the three scales of a parallel block share one feed-forward; drop
+path has one rate for all blocks; patch norms have epsilon 1e-5, all others 1e-6. Not carried
+over: its unused ``norm1`` (and ``norm2``, ``norm3`` of the Lite models).
+
+**Clustering CoaT** (design note by Bang, Park, Jung, Sim, after ACT, arXiv 2011.09315) is the
+same network with another answer to "which tokens work" or "how do they meet"; the note allows
+several readings and reports no experiment, so each has its own name:
+
+=============================== =================================== ===============================
+name                            what differs from coat_lite_*       what it costs
+=============================== =================================== ===============================
+clustering_coat_lite_tiny       reading TB: cluster(ratio=4) in     about 0.4 of the multiply-adds
+                                stages 1-3                          (the one that saves)
+clustering_coat_lite_tiny_qf    prototype_conv in every stage       1.01 of them: the hash costs
+                                                                    more than it saves
+clustering_coat_lite_tiny_qs    prototype_softmax in every stage    more, by how many clusters the
+                                                                    hash makes (quadratic at worst)
+pooled_coat_lite_tiny           control: pool(size=2), stages 1-3   about 0.35; not a clustering
+=============================== =================================== ===============================
+
+and likewise for mini, small and medium.
+"""
+
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.layers.block import DropPath, Mlp
+from vitrail.layers.grid import Grid, grid_of, to_map, to_tokens
+from vitrail.layers.position import ConvPosition
+from vitrail.models.backbone import (
+    Backbone,
+    Choice,
+    Size,
+    check_image,
+    choose,
+    classifier,
+    init_weights,
+    sides,
+)
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True)
+class CoaTConfig:
+    """One row of the released code's table, and what a user may change."""
+
+    dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    ratios: tuple[int, ...]
+    parallel: int = 0
+    _: KW_ONLY
+    heads: int = 8
+    classes: int = 1000
+    in_chans: int = 3
+    image: Size = 224
+    mixer: tuple[str, ...] = ("conv",) * 4
+    reducer: tuple[str, ...] = ("all",) * 4
+    drop_path: float = 0.0
+
+
+# fmt: off
+PLAIN = {  #                      dims                  depths         mlp ratios    parallel
+    "coat_lite_tiny":   CoaTConfig((64, 128, 256, 320),  (2, 2, 2, 2),  (8, 8, 4, 4)),
+    "coat_lite_mini":   CoaTConfig((64, 128, 320, 512),  (2, 2, 2, 2),  (8, 8, 4, 4)),
+    "coat_lite_small":  CoaTConfig((64, 128, 320, 512),  (3, 4, 6, 3),  (8, 8, 4, 4)),
+    "coat_lite_medium": CoaTConfig((128, 256, 320, 512), (3, 6, 10, 8), (4, 4, 4, 4)),
+    "coat_tiny":        CoaTConfig((152, 152, 152, 152), (2, 2, 2, 2),  (4, 4, 4, 4), 6),
+    "coat_mini":        CoaTConfig((152, 216, 216, 216), (2, 2, 2, 2),  (4, 4, 4, 4), 6),
+    "coat_small":       CoaTConfig((152, 320, 320, 320), (2, 2, 2, 2),  (4, 4, 4, 4), 6),
+}
+READINGS = {
+    "clustering_{}":    {"reducer": ("cluster",) * 3 + ("all",)},
+    "clustering_{}_qf": {"mixer": ("prototype_conv",) * 4},
+    "clustering_{}_qs": {"mixer": ("prototype_softmax",) * 4},
+    "pooled_{}":        {"reducer": ("pool",) * 3 + ("all",)},
+}
+# fmt: on
+PATCHES = (4, 2, 2, 2)
+CONFIGS = PLAIN | {
+    reading.format(name): replace(config, **change)  # type: ignore[arg-type]
+    for name, config in PLAIN.items()
+    if not config.parallel
+    for reading, change in READINGS.items()
+}
+
+
+class CoaT(Backbone):
+    """Serial stages from fine to coarse, then (CoaT, not Lite) blocks over three scales."""
+
+    def __init__(self, config: CoaTConfig) -> None:
+        super().__init__(config)
+        self.channels, self.width = config.dims, config.dims[-1]
+        widths = (config.in_chans, *config.dims[:-1])
+        choices = choose(places(config), config.mixer, config.reducer)
+        self.stages = nn.ModuleList(
+            Stage(*row, config.drop_path)
+            for row in zip(widths, PATCHES, choices, config.depths, config.ratios, strict=True)
+        )
+        hidden = config.dims[-1] * config.ratios[-1]
+        self.parallel = nn.ModuleList(
+            ParallelBlock(choices[1:], hidden, config.drop_path) for _ in range(config.parallel)
+        )
+        read = range(1, 4) if config.parallel else range(3, 4)
+        self.norms = nn.ModuleDict({str(i): nn.LayerNorm(config.dims[i], eps=1e-6) for i in read})
+        self.aggregate = nn.Conv1d(3, 1, 1) if config.parallel else None
+        self.head = classifier(self.width, config.classes)
+        self.apply(init_weights)
+
+    def scales(self, x: Tensor) -> tuple[list[Tensor], list[Grid]]:
+        """``(B, in_chans, H, W)`` -> tokens ``(B, 1 + N_i, C_i)`` and grid of each stage."""
+        check_image(x, self.in_chans, 32)
+        tokens, grids = [], []
+        for stage in self.stages:
+            x, grid = stage(x, self.run)
+            tokens.append(x)
+            grids.append(grid)
+            x = to_map(x[:, 1:], grid)
+        for block in self.parallel:
+            tokens[1:] = self.run(block, tokens[1:], grids[1:], list(self.stages[1:]))
+        return tokens, grids
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The image tokens of each stage as maps, un-normalised (official ``x1_nocls`` ...)."""
+        tokens, grids = self.scales(x)
+        return tuple(to_map(t[:, 1:], grid) for t, grid in zip(tokens, grids, strict=True))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Normalised tokens of stage 4 ``(B, 1 + N, C)``; CoaT: class tokens ``(B, 3, C)``."""
+        tokens, _ = self.scales(x)
+        if self.aggregate is None:
+            return self.norms["3"](tokens[3])
+        return torch.cat([norm(tokens[int(i)][:, :1]) for i, norm in self.norms.items()], 1)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The class token of stage 4, or the learned mix of three: ``(B, C)``."""
+        return x[:, 0] if self.aggregate is None else self.aggregate(x).squeeze(1)
+
+    def no_weight_decay(self) -> set[str]:
+        """Class tokens."""
+        return {f"stages.{i}.cls" for i in range(4)}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Stage 1's embedding, then each block by stage, then the parallel blocks."""
+        return {
+            "stem": r"^stages\.0\.(embed|cls|cpe|shared)",
+            "blocks": [
+                (r"^stages\.(\d+)\.(?:embed|cls|cpe|shared)", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^parallel\.(\d+)", (10,)),
+                (r"^norms|^aggregate", (99999,)),
+            ],
+        }
+
+
+def places(config: CoaTConfig) -> list[Place]:
+    """Where each stage's mixers and reducers stand: strides 4, 8, 16, 32, one class token."""
+    height, width = sides(config.image)
+    return [
+        Place(
+            dim=dim,
+            heads=config.heads,
+            grid=(max(1, height // stride), max(1, width // stride)),
+            extra=1,
+            name=f"coat's stage {i + 1}",
+        )
+        for i, (dim, stride) in enumerate(zip(config.dims, Backbone.strides, strict=True))
+    ]
+
+
+class Stage(nn.Module):
+    """Patch embedding, a class token, and the serial blocks, which share CPE and CRPE."""
+
+    def __init__(
+        self, width: int, patch: int, choice: Choice, depth: int, ratio: int, drop_path: float
+    ) -> None:
+        super().__init__()
+        dim = choice.place.dim
+        self.embed = PatchEmbed(width, dim, patch)
+        self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
+        self.cpe = ConvPosition(dim)
+        self.shared = choice.shared()
+        self.blocks = nn.ModuleList(choice.block(dim * ratio, drop_path) for _ in range(depth))
+
+    def forward(self, x: Tensor, run: Any) -> tuple[Tensor, Grid]:
+        """``(B, width, H, W)`` -> tokens ``(B, 1 + N, dim)`` and their grid."""
+        x, grid = self.embed(x)
+        x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
+        for block in self.blocks:
+            x = run(block, x, grid, self.cpe, self.shared)
+        return x, grid
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping convolution, then layer norm; the last ragged rows fall away."""
+
+    def __init__(self, width: int, dim: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(width, dim, patch, patch)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
+        """``(B, width, H, W)`` -> tokens ``(B, N, dim)`` and their grid."""
+        x = self.proj(x)
+        return self.norm(to_tokens(x)), grid_of(x)
+
+
+class Scale(nn.Module):
+    """One scale's own part of a parallel block."""
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(choice.place.dim, eps=1e-6)
+        self.mixer = choice.mixer.build(choice.place)
+        self.norm2 = nn.LayerNorm(choice.place.dim, eps=1e-6)
+
+
+class ParallelBlock(nn.Module):
+    """Three scales attend by themselves, are resized and added, and share one feed-forward."""
+
+    def __init__(self, choices: list[Choice], hidden: int, drop_path: float) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(Scale(choice) for choice in choices)
+        self.mlp = Mlp(choices[0].place.dim, hidden)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, tokens: list[Tensor], grids: list[Grid], stages: list["Stage"]
+    ) -> list[Tensor]:
+        """Three times ``(B, 1 + N_i, C)`` -> the same; CPE and CRPE are the serial stages'."""
+        xs, seen = [], []
+        for scale, x, grid, stage in zip(self.scales, tokens, grids, stages, strict=True):
+            x = stage.cpe(x, grid)
+            xs.append(x)
+            seen.append(scale.mixer(scale.norm1(x), grid, stage.shared))
+        out = []
+        for i, (scale, x) in enumerate(zip(self.scales, xs, strict=True)):
+            other = [resize(s, grids[j], grids[i]) for j, s in enumerate(seen) if j != i]
+            x = x + self.drop_path(seen[i] + other[0] + other[1])
+            out.append(x + self.drop_path(self.mlp(scale.norm2(x))))
+        return out
+
+
+def resize(x: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Bilinear resize of image tokens to another grid; the class token passes as it is."""
+    image = F.interpolate(to_map(x[:, 1:], old), size=new, mode="bilinear", align_corners=False)
+    return torch.cat((x[:, :1], to_tokens(image)), 1)
+
+
+RENAMES = (  # official and timm's name -> ours; several names of one tensor meet in one of ours
+    (r"^(patch_embed|cls_token|cpe|crpe)(\d)", lambda m: f"stages.{int(m[2]) - 1}.{SHARED[m[1]]}"),
+    (r"^serial_blocks(\d)\.\d+\.cpe", lambda m: f"stages.{int(m[1]) - 1}.cpe"),
+    (r"^serial_blocks(\d)\.\d+\.factoratt_crpe\.crpe", lambda m: f"stages.{int(m[1]) - 1}.shared"),
+    (r"^parallel_blocks\.\d+\.cpes\.(\d)", lambda m: f"stages.{int(m[1]) + 1}.cpe"),
+    (
+        r"^parallel_blocks\.\d+\.factoratt_crpe(\d)\.crpe",
+        lambda m: f"stages.{int(m[1]) - 1}.shared",
+    ),
+    (r"^serial_blocks(\d)", lambda m: f"stages.{int(m[1]) - 1}.blocks"),
+    (r"^parallel_blocks\.(\d+)\.mlp[234]", r"parallel.\1.mlp"),
+    (
+        r"^parallel_blocks\.(\d+)\.(norm[12]|factoratt_crpe)([234])",
+        lambda m: f"parallel.{m[1]}.scales.{int(m[3]) - 2}.{m[2]}",
+    ),
+    (r"factoratt_crpe\.", "mixer."),
+    (r"^norm(\d)", lambda m: f"norms.{int(m[1]) - 1}"),
+)
+SHARED = {"patch_embed": "embed", "cls_token": "cls", "cpe": "cpe", "crpe": "shared"}
+UNUSED = r"^norms\.[0-2]\."
+"""Norms the official models carry and never call (all of them in CoaT-Lite, norm1 in CoaT)."""

@@ -1,0 +1,149 @@
+"""Released weights into our models: read, rename, check, fit, load strictly.
+
+Files are safetensors, or ``.pth``/``.pt``/``.bin`` read with ``weights_only=True``: nothing in a
+file is ever run.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.errors import UserError
+from vitrail.layers.grid import Grid
+from vitrail.layers.position import resize_table
+
+Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+State = dict[str, Tensor]
+
+
+def read_weights(path: str | Path) -> State:
+    """The tensors of a file, unwrapped from ``model`` or ``state_dict`` where they are nested.
+
+    Raises:
+        UserError: no such file, not a weight file, or one that holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no weight file at {str(path)!r}")
+    try:
+        state = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    except Exception as error:  # every reader has errors of its own; all mean the same here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{str(path)!r} cannot be read as weights ({reason}); give a .safetensors file, or a "
+            ".pth that holds tensors only"
+        ) from error
+    return unwrap(state, path)
+
+
+def read_safetensors(path: Path) -> State:
+    """A safetensors file."""
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def read_pickle(path: Path) -> Any:
+    """A torch file; objects other than tensors and plain containers are refused by torch."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def unwrap(state: Any, path: Path) -> State:
+    """The innermost mapping of names to tensors, ``module.`` prefixes removed."""
+    for key in ("model", "state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{str(path)!r} holds no state dict; expected names and tensors")
+    return {re.sub(r"^module\.", "", name): tensor for name, tensor in state.items()}
+
+
+def rename(state: Mapping[str, Tensor], renames: Renames) -> State:
+    """Our names; several old names of one tensor meet in one, after it is checked that they agree.
+
+    Raises:
+        UserError: two names that should share a tensor differ.
+    """
+    ours: State = {}
+    origin: dict[str, str] = {}
+    for old, tensor in state.items():
+        new = old
+        for pattern, into in renames:
+            new = re.sub(pattern, into, new)
+        if new in ours and not torch.equal(ours[new], tensor):
+            raise UserError(
+                f"{origin[new]!r} and {old!r} should be one shared tensor but differ; this file "
+                "comes from a port that separated them, and is another model"
+            )
+        ours.setdefault(new, tensor)
+        origin.setdefault(new, old)
+    return ours
+
+
+def fit(state: State, model: nn.Module) -> State:
+    """Adapt what a user may change: classes, input channels, and the size of position tables."""
+    own = model.state_dict()
+    for name in [n for n in state if n.startswith("head.")]:
+        if name not in own or own[name].shape != state[name].shape:
+            del state[name]
+    for name, tensor in state.items():
+        if name not in own or own[name].shape == tensor.shape:
+            continue
+        if tensor.dim() == 4 and own[name].shape[2:] == tensor.shape[2:] and is_stem(own, name):
+            state[name] = fit_channels(tensor, own[name].shape[1])
+        if name == "position":
+            state[name] = fit_table(tensor, model)
+    return state
+
+
+def is_stem(own: Mapping[str, Tensor], name: str) -> bool:
+    """Whether a tensor is the first convolution of the model."""
+    return name == next(n for n, t in own.items() if t.dim() == 4)
+
+
+def fit_channels(kernel: Tensor, channels: int) -> Tensor:
+    """A stem for other input channels: repeat the filters in turn, keep the response's scale."""
+    have = kernel.shape[1]
+    repeated = kernel.repeat(1, -(-channels // have), 1, 1)[:, :channels]
+    if channels == 1:
+        return kernel.sum(1, keepdim=True)
+    return repeated * (have / channels)
+
+
+def fit_table(table: Tensor, model: Any) -> Tensor:
+    """A square position table resized to the model's grid."""
+    grid: Grid = model.grid
+    extra = int(model.cls is not None)
+    side = int((table.shape[1] - extra) ** 0.5)
+    return resize_table(table, (side, side), grid, extra, model.config.resize)
+
+
+def load(
+    model: nn.Module, state: Mapping[str, Tensor], renames: Renames, unused: str = "$^"
+) -> None:
+    """Load a state dict under our names or a released model's, strictly.
+
+    Only the head may be missing (another number of classes), and fixed buffers of reducers.
+
+    Raises:
+        UserError: tensors missing, left over or of another shape; the first few are named.
+    """
+    own = model.state_dict()
+    ours = rename(state, renames)
+    ours = {n: t for n, t in ours.items() if n in own or not re.search(unused, n)}
+    ours = fit(ours, model)
+    buffers = {name for name, _ in model.named_buffers()}
+    missing = [n for n in own if n not in ours and n not in buffers and not n.startswith("head.")]
+    left = [n for n in ours if n not in own]
+    wrong = [n for n in ours if n in own and own[n].shape != ours[n].shape]
+    for what, names in (("missing", missing), ("unknown", left), ("of another shape", wrong)):
+        if names:
+            raise UserError(
+                f"these weights do not fit {type(model).__name__}: {len(names)} tensors {what}, "
+                f"such as {', '.join(names[:3])}; is this the same variant?"
+            )
+    model.load_state_dict({**own, **ours})

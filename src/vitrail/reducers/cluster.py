@@ -1,0 +1,116 @@
+"""Cluster tokens into prototypes that do the block's work: Clustering CoaT's saving reading (TB).
+
+ACT (Zheng et al., BMVC 2021) clusters queries; here whole tokens are clustered, so that
+projections and feed-forward shrink too (reference page "CoaT, clustered attention", C3).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitrail.layers.cluster import count_members
+from vitrail.layers.find import (
+    Finder,
+    HashFinder,
+    KMeansFinder,
+    SortFinder,
+    WindowFinder,
+    window_products,
+)
+from vitrail.layers.grid import Grid, cells
+from vitrail.layers.plan import Clusters, Plan
+from vitrail.reducers.base import Look, Reducer, ReducerSpec
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster(ReducerSpec, name="cluster"):
+    """Similar tokens share one prototype, their mean, for attention and feed-forward.
+
+    One cluster for ``ratio`` tokens; class tokens stay out. ``by``: ``"window"`` joins the most
+    similar destination of a window, one destination a cell (the default: local, static,
+    deterministic); ``"kmeans"`` runs ``steps`` Lloyd iterations over the whole grid (a ceiling
+    of quality, quadratic); ``"sort"`` cuts equal runs along one random projection (fastest,
+    weakest); ``"e2lsh"`` is ACT's hash of ``rounds`` digits of ``width``: as many clusters as
+    the picture has codes, for study only, for it promises no cost and does not compile.
+    """
+
+    ratio: int = 4
+    by: str = "window"
+    steps: int = 5
+    rounds: int = 16
+    width: float = 8.0
+
+    @property
+    def static(self) -> bool:
+        """All but the hash."""
+        return self.by != "e2lsh"
+
+    @property
+    def side(self) -> int:
+        """Tokens along a cell."""
+        return round(self.ratio**0.5)
+
+    def build(self, place: Place) -> "TokenClusters":
+        """Serves every place."""
+        return TokenClusters(self.finder(place))
+
+    def finder(self, place: Place) -> Finder:
+        """The module that finds the clusters.
+
+        Raises:
+            SpecError: options without meaning.
+        """
+        if self.ratio < 1 or (self.by in ("window", "kmeans") and self.side**2 != self.ratio):
+            raise self.refuse(
+                place, "ratio must be a square number of at least 1", "try cluster(ratio=4)"
+            )
+        if self.by == "window":
+            return WindowFinder(self.side)
+        if self.by == "kmeans" and self.steps > 0:
+            return KMeansFinder(self.side, self.steps)
+        if self.by == "sort":
+            return SortFinder(place.dim, self.ratio)
+        if self.by == "e2lsh" and self.rounds > 0 and self.width > 0:
+            return HashFinder(place.dim, self.rounds, self.width)
+        raise self.refuse(
+            place,
+            "the options do not fit",
+            "by is 'window', 'kmeans' (steps > 0), 'sort' or 'e2lsh' (rounds and width > 0)",
+        )
+
+    def working(self, place: Place) -> int:
+        """Class tokens, and one prototype a cell or run (``e2lsh``: at most all tokens)."""
+        tokens = place.grid[0] * place.grid[1]
+        height, width = cells(place.grid, self.side)
+        counts = {"sort": max(1, tokens // self.ratio), "e2lsh": tokens}
+        return place.extra + counts.get(self.by, height * width)
+
+    def macs(self, place: Place) -> int:
+        """Comparing tokens; means and copies are no multiply-adds."""
+        tokens = place.grid[0] * place.grid[1]
+        compared = {
+            "window": lambda: window_products(place.grid, self.side),
+            "kmeans": lambda: self.steps * tokens * (self.working(place) - place.extra),
+            "sort": lambda: tokens,
+            "e2lsh": lambda: tokens * self.rounds,
+        }
+        return compared[self.by]() * place.dim
+
+
+class TokenClusters(Reducer):
+    """Means of clusters found in what the mixer would see, without gradient."""
+
+    def __init__(self, find: Finder) -> None:
+        super().__init__()
+        self.find = find
+
+    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
+        """See :class:`~vitrail.reducers.base.Reducer`."""
+        extra = x.shape[1] - grid[0] * grid[1]
+        with torch.no_grad():
+            owner, clusters = self.find(look(x)[:, extra:], grid)
+            counts = count_members(owner, clusters)
+        plan = Clusters(grid=grid, extra=extra, owner=owner, clusters=clusters, counts=counts)
+        return plan.reduce(x), plan
