@@ -21,7 +21,9 @@ LAZY = (
     "torchvision", "timm", "scipy", "matplotlib", "PIL", "accelerate", "torchmetrics", "jinja2",
     "rich", "tyro", "yaml", "pyarrow", "tensorboard",
 )  # fmt: skip
-SURFACE = ["create", "models"]
+SURFACE = [
+    "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create", "models",
+]  # fmt: skip
 
 
 def requirement_name(text: str) -> str:
@@ -61,8 +63,15 @@ def fresh(code: str) -> str:
 
 
 def test_import_brings_torch_at_most() -> None:
-    code = f"import json, sys, vitrail; print(json.dumps([m for m in {LAZY!r} if m in sys.modules]))"
+    code = (
+        f"import json, sys, vitrail; print(json.dumps([m for m in {LAZY!r} if m in sys.modules]))"
+    )
     assert json.loads(fresh(code)) == []
+
+
+def test_the_command_line_reads_words_without_torch() -> None:
+    code = "import sys\nfrom vitrail.cli import main\nmain(['--help'])\nassert 'torch' not in sys.modules"
+    assert "usage: vitrail" in fresh(code)
 
 
 def test_building_and_running_a_model_imports_torch_only() -> None:
@@ -78,8 +87,9 @@ def test_building_and_running_a_model_imports_torch_only() -> None:
 def test_public_surface() -> None:
     assert sorted(vitrail.__all__) == SURFACE
     for name in SURFACE:
-        assert callable(getattr(vitrail, name))
+        assert getattr(vitrail, name)
         assert name in dir(vitrail)
+    assert vitrail.models() == vitrail.models.models()
 
 
 def test_an_unknown_attribute_is_an_attribute_error() -> None:

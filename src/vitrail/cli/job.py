@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import say
 from vitrail.cli.progress import gauge
-from vitrail.data import Preprocess, fraction, open_pictures, read_manifest
+from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
 from vitrail.hub import build
 from vitrail.hub.build import TIMM

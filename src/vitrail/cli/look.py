@@ -6,39 +6,52 @@ from typing import Annotated, Any
 from tyro.conf import Positional
 
 from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
+from vitrail.cli.progress import bar
 from vitrail.errors import unknown
 
 
 @dataclass(kw_only=True)
 class Models(Command):
-    """List the backbones, with parameters and multiply-adds.
+    """List the backbones: how their tokens meet, which of them work, and the paper.
 
-    Example: vitrail models coat
+    Example: vitrail models coat --count
     """
 
     like: Positional[Annotated[str, shown_as("TEXT")]] = ""
     """Only names that contain this."""
+    count: Annotated[bool, FLAG] = False
+    """Also count parameters and multiply-adds (each model is built and run once)."""
     image: int = 224
-    """Size in pixels at which multiply-adds are counted."""
-    names: Annotated[bool, FLAG] = False
-    """Names alone (fast: nothing is built)."""
+    """Size in pixels at which they are counted."""
 
     def run(self) -> Answer:
-        """List, and count each model unless names suffice."""
-        from vitrail.hub import model_names
+        """List, and count if asked to."""
+        from vitrail.hub import catalogue
 
-        every = model_names()
-        chosen = [name for name in every if self.like in name]
-        if not chosen:
-            raise unknown("model", self.like, every)
-        if self.names:
-            return Answer(chosen, chosen)
-        from vitrail.cli.measure import counted
+        every = catalogue()
+        rows: list[dict[str, Any]] = [row for row in every if self.like in row["model"]]
+        if not rows:
+            raise unknown("model", self.like, [row["model"] for row in every])
+        if self.count:
+            rows = [row | counted(row["model"], self.image) for row in bar("counting", rows)]
+        shown = [(*list(row.values())[:4], *figures(row)) for row in rows]
+        head = ["model", "mixer", "reducer", "paper", "M params", "G multiply-adds"]
+        title = f"{len(rows)} backbones; any of timm's too, as timm:NAME"
+        return Answer(rows, [table(title, head if self.count else head[:4], shown, left=4)])
 
-        rows = counted(tuple(chosen), (self.image,))
-        shown = [(r["model"], f"{r['params'] / 1e6:.2f}", f"{r['macs'] / 1e9:.3f}") for r in rows]
-        title = f"{len(rows)} backbones at {self.image} px, 1000 classes (vitrail.create(name))"
-        return Answer(rows, [table(title, ("model", "M parameters", "G multiply-adds"), shown)])
+
+def counted(model: str, image: int) -> dict[str, int]:
+    """Parameters, and multiply-adds of one picture with 1000 classes."""
+    from vitrail.cost import count
+    from vitrail.hub import build
+
+    found = count(build(model, classes=1000, image=image), image)
+    return {"params": found.params, "macs": found.macs}
+
+
+def figures(row: dict[str, Any]) -> tuple[str, ...]:
+    """Millions of parameters and billions of multiply-adds, where counted."""
+    return (f"{row['params'] / 1e6:.2f}", f"{row['macs'] / 1e9:.3f}") if "params" in row else ()
 
 
 @dataclass(kw_only=True)

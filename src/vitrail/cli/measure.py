@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
-from vitrail.cli.progress import bar
+from vitrail.cli.progress import ticker
 from vitrail.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Cost(Command):
         from vitrail.cost import cost
 
         models = tuple(dict.fromkeys(self.models))
-        with bar("measuring", None) as step:
+        with ticker("measuring") as step:
             reports = [
                 cost(models, one, build=BUILD, with_memory=not self.no_memory, on_step=step)
                 for one in settings(self)
@@ -89,22 +89,6 @@ def settings(wanted: Cost) -> "list[Settings]":
         )
         for image, batch, threads in product(wanted.image, wanted.batch, wanted.threads or (None,))
     ]
-
-
-def counted(
-    models: tuple[str, ...], images: tuple[int, ...], classes: int = 1000
-) -> list[dict[str, Any]]:
-    """Parameters and multiply-adds of one picture, for each model and size."""
-    from vitrail.cost import count
-    from vitrail.hub import build
-
-    rows = []
-    with bar("counting", len(models) * len(images)) as step:
-        for name, image in product(models, images):
-            got = count(build(name, classes=classes, image=image), image)
-            rows.append({"model": name, "image": image, "params": got.params, "macs": got.macs})
-            step(name)
-    return rows
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import glob
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,18 +155,16 @@ def near(path: Path) -> str:
 def predictions(run: "Classifier", paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
     """One row a picture: its top classes, or its problem."""
     rows: list[dict[str, Any]] = []
-    with bar("predicting", len(paths)) as step:
-        for some in chunks(paths, AT_ONCE):
-            read = [(path, *picture_or_problem(path)) for path in some]
-            images = [image for _, image, _ in read if image is not None]
-            tops = iter(top_classes(run, images, top) if images else [])
-            for path, image, problem in read:
-                if image is None:
-                    say(problem)
-                    rows.append({"picture": str(path), "problem": problem})
-                else:
-                    rows.append({"picture": str(path), "top": next(tops)})
-                step(path.name)
+    for some in bar("predicting", chunks(paths, AT_ONCE)):
+        read = [(path, *picture_or_problem(path)) for path in some]
+        images = [image for _, image, _ in read if image is not None]
+        tops = iter(top_classes(run, images, top) if images else [])
+        for path, image, problem in read:
+            if image is None:
+                say(problem)
+                rows.append({"picture": str(path), "problem": problem})
+            else:
+                rows.append({"picture": str(path), "top": next(tops)})
     return rows
 
 
@@ -192,7 +190,6 @@ def top_classes(run: "Classifier", images: Sequence[Any], top: int) -> list[list
     ]
 
 
-def chunks(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+def chunks(paths: Sequence[Path], size: int) -> list[Sequence[Path]]:
     """``paths`` in pieces of at most ``size``."""
-    for start in range(0, len(paths), size):
-        yield paths[start : start + size]
+    return [paths[start : start + size] for start in range(0, len(paths), size)]

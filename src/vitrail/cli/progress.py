@@ -1,16 +1,24 @@
 """Progress bars, on stderr and on a terminal only."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def bar(title: str, things: Sequence[T]) -> Iterator[T]:
+    """``things`` one by one, with a bar that says how far we are."""
+    with _progress(counted=True) as progress:
+        yield from progress.track(things, description=title)
 
 
 @contextmanager
-def bar(title: str, steps: int | None) -> Iterator[Callable[[str], None]]:
-    """A bar of ``steps`` steps (None: nobody knows); call the given function after each."""
-    with _progress(counted=bool(steps)) as progress:
-        task = progress.add_task(title, total=steps)
-        yield lambda what: progress.update(task, advance=1, description=f"{title} {what}")
+def ticker(title: str) -> Iterator[Callable[[str], None]]:
+    """A bar without an end, which shows the words it is told."""
+    with _progress(counted=False) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda what: progress.update(task, description=f"{title} {what}")
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional
 
 from vitrail.cli.command import FLAG, Answer, Command, resumable, say, shown_as
+
 
 @dataclass(kw_only=True)
 class Train(Command):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError, unknown
 from vitrail.hub.pairing import require_torchvision
-from vitrail.tasks.card import load_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,6 +85,8 @@ def load(
         UserError: the file cannot be read, or leaves part of the model as it was.
     """
     from timm.models import load_pretrained
+
+    from vitrail.tasks.card import load_weights
 
     config: Any = {**model.pretrained_cfg, "state_dict": load_weights(weights), "source": ""}
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)

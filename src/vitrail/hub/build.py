@@ -1,5 +1,6 @@
 """A model from its text: our own zoo, or a baseline from timm."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,22 @@ def build(
     )
 
 
-def model_names() -> list[str]:
-    """All names of our own zoo."""
-    import vitrail
+def catalogue() -> list[dict[str, str]]:
+    """Our own zoo, built of nothing: name, mixer and reducer by stage, and the paper."""
+    from vitrail.models.zoo import ZOO
 
-    return vitrail.models()
+    return [
+        {
+            "model": name,
+            "mixer": by_stage(entry.config.mixer),
+            "reducer": by_stage(entry.config.reducer),
+            "paper": (entry.paper.__doc__ or "").strip().splitlines()[0].rstrip("."),
+        }
+        for name, entry in sorted(ZOO.items())
+    ]
+
+
+def by_stage(specs: Sequence[str]) -> str:
+    """One spec for all stages, or one each."""
+    texts = [str(spec) for spec in specs]
+    return texts[0] if len(set(texts)) == 1 else ", ".join(texts)

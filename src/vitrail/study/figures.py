@@ -152,7 +152,9 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str]], analysis: A
         )  # fmt: skip
 
 
-def _label_points(axes: Any, points: Sequence[tuple[float, float, str]], analysis: Analysis) -> None:
+def _label_points(
+    axes: Any, points: Sequence[tuple[float, float, str]], analysis: Analysis
+) -> None:
     """Names beside their points, each at the free spot that collides least."""
     axes.figure.draw_without_rendering()
     dot = axes.figure.dpi / 72

@@ -79,9 +79,7 @@ def accuracy(correct: NDArray[np.bool_], level: float = 0.95) -> Interval:
     )
 
 
-def compare(
-    a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95
-) -> Difference:
+def compare(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> Difference:
     """Paired comparison of two arms, each ``(seeds, pictures)`` of right answers.
 
     One seed: exact McNemar test. More: :func:`crossed`.
