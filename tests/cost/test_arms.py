@@ -3,7 +3,7 @@ import torch
 from tests.cost import builders
 
 from vitrail import cost
-from vitrail.cost.arms import find_build, forward, name_build, place
+from vitrail.cost.arms import compiling, find_build, forward, name_build, place
 from vitrail.errors import UserError
 
 SMALL = cost.Settings(image=16, batch=2, classes=5)
@@ -52,3 +52,21 @@ def test_compiled_forward_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     settings = cost.Settings(image=16, classes=5, graph="compiled")
     forward(place("narrow", settings, builders.build), settings, batch=1)()
     assert asked == {"dynamic": False}
+
+
+def test_many_compiled_models_do_not_fall_back_to_eager() -> None:
+    import torch._dynamo
+
+    settings, graphs = cost.Settings(graph="compiled"), []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    with compiling(settings):
+        for classes in range(1, 11):  # torch's own limit is eight
+            model = builders.build("narrow", classes=classes, image=4)
+            torch.compile(model, backend=backend, dynamic=False)(torch.zeros(1, 3, 4, 4))
+    assert len(graphs) == 10
+    torch._dynamo.reset()

@@ -1,8 +1,10 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from vitrail.cost.clock import SystemClock, machine_busy
+from vitrail.cost.clock import SystemClock, machine_busy, own_cpu
 
 
 def test_busy_leaves_out_idling_and_waiting(
@@ -22,3 +24,9 @@ def test_readings_go_forward() -> None:
     after = clock.stop()
     assert after.wall > before.wall
     assert after.own > before.own
+
+
+def test_finished_children_are_our_own_work() -> None:
+    before = own_cpu()
+    subprocess.run([sys.executable, "-c", "sum(range(6_000_000))"], check=True)
+    assert own_cpu() - before > 0.03

@@ -4,7 +4,8 @@ text --build--> nn.Module --precision, graph, device--> a call without arguments
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -117,3 +118,19 @@ def forward(model: nn.Module, settings: Settings, *, batch: int) -> Callable[[],
             return run(pictures)
 
     return call
+
+
+@contextmanager
+def compiling(settings: Settings) -> Iterator[None]:
+    """Room for many compiled models at once, where the settings ask for compiled ones.
+
+    By itself torch falls back to eager, with a mere warning, after eight graphs of one ``forward``
+    (models of one family share it): the figures would be eager ones under another name.
+    """
+    if settings.graph == "eager":
+        yield
+        return
+    import torch._dynamo  # late: it takes a second
+
+    with torch._dynamo.config.patch(recompile_limit=1000, fail_on_recompile_limit_hit=True):
+        yield

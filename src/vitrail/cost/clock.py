@@ -13,7 +13,9 @@ import torch
 
 
 class Reading(NamedTuple):
-    """Seconds since some start: wall, CPU of this process, CPU of the machine (if known)."""
+    """Seconds since some start: wall, CPU of this process and of the children it has waited for,
+    CPU of the machine (if known).
+    """
 
     wall: float
     own: float
@@ -38,14 +40,20 @@ class SystemClock:
     def start(self) -> Reading:
         """The wall clock is read last, so that reading the others is not in the window."""
         synchronise()
-        busy, own = machine_busy(), time.process_time()
+        busy, own = machine_busy(), own_cpu()
         return Reading(wall=time.perf_counter(), own=own, busy=busy)
 
     def stop(self) -> Reading:
         """The wall clock is read first, for the same reason."""
         synchronise()
         wall = time.perf_counter()
-        return Reading(wall=wall, own=time.process_time(), busy=machine_busy())
+        return Reading(wall=wall, own=own_cpu(), busy=machine_busy())
+
+
+def own_cpu() -> float:
+    """CPU seconds of this process, all threads, and of its finished children."""
+    spent = os.times()
+    return time.process_time() + spent.children_user + spent.children_system
 
 
 def synchronise() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from vitrail.cost.arms import CREATE, Build, Settings, forward, place
+from vitrail.cost.arms import CREATE, Build, Settings, compiling, forward, place
 from vitrail.cost.counting import Count, count
 from vitrail.cost.host import machine
 from vitrail.cost.peak import memory
@@ -155,14 +155,15 @@ def _timings(
         for text in built
         for batch in dict.fromkeys((1, settings.batch))
     }
-    timings = time_side_by_side(
-        {n: forward(built[text], settings, batch=batch) for n, (text, batch) in names.items()},
-        rounds=settings.rounds,
-        window_s=settings.window_s,
-        warmup_s=settings.warmup_s,
-        threads=settings.threads,
-        on_window=tell,
-    )
+    with compiling(settings):
+        timings = time_side_by_side(
+            {n: forward(built[text], settings, batch=batch) for n, (text, batch) in names.items()},
+            rounds=settings.rounds,
+            window_s=settings.window_s,
+            warmup_s=settings.warmup_s,
+            threads=settings.threads,
+            on_window=tell,
+        )
     return {names[name]: timing for name, timing in timings.items()}
 
 

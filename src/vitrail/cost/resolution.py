@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
 
-from vitrail.cost.arms import CREATE, Build, Settings, forward, place
+from vitrail.cost.arms import CREATE, Build, Settings, compiling, forward, place
 from vitrail.cost.counting import count
 from vitrail.cost.peak import memory
 from vitrail.cost.timing import Timing, time_side_by_side
@@ -103,38 +103,49 @@ def growth(
     Raises:
         UserError: fewer than two sizes or no model, or one that cannot be built at a size.
     """
-    settings = settings or Settings(batch=1)
+    settings, tell = settings or Settings(batch=1), on_step or (lambda text: None)
     if not models or len(set(sizes)) < 2:
         raise UserError("growth needs at least one model and two different sizes")
-    tell = on_step or (lambda text: None)
     at = {
         (model, image): replace(settings, image=image)
         for model, image in product(dict.fromkeys(models), sorted(set(sizes)))
     }
     built = {key: place(key[0], where, build) for key, where in at.items()}
-    timings = time_side_by_side(
-        {_name(*key): forward(built[key], at[key], batch=settings.batch) for key in at},
-        rounds=settings.rounds,
-        window_s=settings.window_s,
-        warmup_s=settings.warmup_s,
-        threads=settings.threads,
-        on_window=tell,
-    )
-    rows = []
-    for (model, image), where in at.items():
-        tell(f"memory of {_name(model, image)}")
-        rows.append(
-            Row(
-                model=model,
-                image=image,
-                macs=count(built[model, image], image, settings.in_chans).macs,
-                timing=timings[_name(model, image)],
-                memory=memory(model, image, settings.batch, build=build, settings=where)
-                if with_memory
-                else None,
-            )
+    calls = {
+        _name(*key): forward(model, at[key], batch=settings.batch) for key, model in built.items()
+    }
+    with compiling(settings):
+        timings = time_side_by_side(
+            calls,
+            rounds=settings.rounds,
+            window_s=settings.window_s,
+            warmup_s=settings.warmup_s,
+            threads=settings.threads,
+            on_window=tell,
         )
+    rows = [
+        Row(
+            model=key[0],
+            image=key[1],
+            macs=count(built[key], key[1], settings.in_chans).macs,
+            timing=timings[_name(*key)],
+            memory=_memory(key[0], where, build, tell) if with_memory else None,
+        )
+        for key, where in at.items()
+    ]
     return Growth(settings=settings, rows=tuple(rows), exponents=tuple(fit(rows)))
+
+
+def _memory(
+    model: str, where: Settings, build: Build | str, tell: Callable[[str], None]
+) -> int | None:
+    """The forward's peak, or None where there was not enough memory for it."""
+    tell(f"memory of {_name(model, where.image)}")
+    try:
+        return memory(model, where.image, where.batch, build=build, settings=where)
+    except UserError as error:
+        tell(str(error))
+        return None
 
 
 def _name(model: str, image: int) -> str:
