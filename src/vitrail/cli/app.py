@@ -17,7 +17,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from vitrail.cli.command import Answer, Command, Stopped, as_json, say
+from vitrail.cli.command import Answer, Command, as_json, say
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
@@ -61,10 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_warnings():
         try:
             return answer_to(words)
-        except Stopped as stop:
-            return fail(str(stop), 130, debug)
-        except KeyboardInterrupt:
-            return fail("stopped", 130, debug)
+        except KeyboardInterrupt as stop:
+            return fail(str(stop) or "stopped", 130, debug)
         except UserError as error:
             return fail(str(error), 2, debug)
         except BrokenPipeError:

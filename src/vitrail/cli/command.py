@@ -1,10 +1,9 @@
 """What every command is: options typed as a dataclass, ``run`` that gives one answer."""
 
-import contextlib
 import json as jsonlib
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -42,19 +41,6 @@ class Command:
     def run(self) -> Answer:
         """Do the work; raises UserError for wrong input."""
         raise NotImplementedError
-
-
-class Stopped(Exception):
-    """Ctrl-C, with the command that goes on where this one stopped."""
-
-
-@contextlib.contextmanager
-def resumable(command: str) -> Iterator[None]:
-    """Turn Ctrl-C into :class:`Stopped` saying how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise Stopped(f"stopped; go on with: {command}") from error
 
 
 def as_json(data: Any) -> str:

@@ -17,7 +17,7 @@ from vitrail.hub import build
 from vitrail.hub.build import TIMM
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card
-from vitrail.train import Recipe, fit
+from vitrail.train import Recipe, Result, fit, read_run, resume
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,13 +42,9 @@ class Job:
     card: Card
     out: Path
 
-    @property
-    def about(self) -> str:
-        """The pictures in a few words."""
-        counts = ", ".join(f"{len(items)} {part}" for part, items in self.parts.items())
-        return f"{self.pictures.name}: {len(self.card.classes)} classes, {counts}"
+    facts: Mapping[str, Any]
 
-    def fit(self, *, resume: bool) -> Any:
+    def fit(self) -> Result:
         """Train."""
         return fit(
             self.model,
@@ -56,12 +52,12 @@ class Job:
             self.recipe,
             self.out,
             card=self.card,
-            parts=dict(self.parts),
-            resume=resume,
+            parts=self.parts,
+            facts=self.facts,
         )
 
 
-def prepared(wanted: "Train") -> Job:
+def prepare(wanted: "Train") -> Job:
     """A new training, from what was typed.
 
     Raises:
@@ -71,7 +67,8 @@ def prepared(wanted: "Train") -> Job:
         raise UserError("say what to train on: vitrail train photos/ (or fashion, to try it)")
     arm = arm_text(wanted.model, wanted.mixer, wanted.reducer)
     out = free_folder(wanted.out, wanted.data)
-    pictures = opened(wanted.data, strict=wanted.strict, val=wanted.val, seed=wanted.seed)
+    how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
+    pictures = opened(wanted.data, **how)
     parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
     recipe = recipe_of(wanted, len(parts["train"]))
@@ -81,10 +78,16 @@ def prepared(wanted: "Train") -> Job:
         classes=pictures.classes,
         image=image,
         preprocess=Preprocess(image=image).to_dict(),
-        extra={name: getattr(wanted, name) for name in ("data", "val", "fraction", "seed")},
     )
-    model = model_of(card, recipe)
-    return Job(model=model, pictures=pictures, parts=parts, recipe=recipe, card=card, out=out)
+    return Job(
+        model=model_of(card, recipe),
+        pictures=pictures,
+        parts=parts,
+        recipe=recipe,
+        card=card,
+        out=out,
+        facts={"fraction": wanted.fraction, "open": how},
+    )
 
 
 def opened(source: str, **options: Any) -> "Pictures":
@@ -218,12 +221,11 @@ def the_same_everywhere(folder: Path) -> Path:
     return Path(choice[0])
 
 
-def again(run: Path) -> Job:
+def go_on(run: Path) -> Result:
     """A stopped training, from its folder alone.
 
     Raises:
         UserError: the folder is no run, or its pictures are gone.
     """
-    if not (run / "run.json").is_file():
-        raise UserError(f"{str(run)!r} is not a run folder (no run.json); runs are in runs/")
-    raise NotImplementedError
+    recipe = read_run(run).recipe
+    return resume(run, lambda card: model_of(card, recipe))

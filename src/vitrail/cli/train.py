@@ -1,12 +1,12 @@
 """``vitrail train``: from a set of pictures to a trained model."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional
 
-from vitrail.cli.command import FLAG, Answer, Command, resumable, say, shown_as
+from vitrail.cli.command import FLAG, Answer, Command, say, shown_as
 
 
 @dataclass(kw_only=True)
@@ -49,13 +49,16 @@ class Train(Command):
 
     def run(self) -> Answer:
         """Train, or go on with a stopped run."""
-        from vitrail.cli.job import again, prepared
+        from vitrail.cli.job import go_on, prepare
 
-        job = again(self.resume) if self.resume else prepared(self)
-        say(f"{job.card.model} at {job.card.image} px on {job.about}")
-        say(f"recipe: {job.recipe.describe()}")
-        say(f"run folder: {job.out}")
-        with resumable(f"vitrail train --resume {job.out}"):
-            result = job.fit(resume=self.resume is not None)
-        facts = {"run": str(job.out), "model": job.card.model} | as_dict(result)
-        return Answer(facts, [result_line(facts), f"next: vitrail predict {job.out} PICTURES"])
+        if self.resume is not None:
+            result = go_on(self.resume)
+        else:
+            job = prepare(self)
+            say(f"run folder: {job.out}")
+            result = job.fit()
+        facts = asdict(result)
+        best = result.best.get("accuracy")
+        score = "" if best is None else f", best validation accuracy {best:.1%}"
+        said = f"{result.epochs} epochs in {result.seconds:.0f} s{score}: {result.folder}"
+        return Answer(facts, [said, f"next: vitrail predict {result.folder} PICTURES"])
