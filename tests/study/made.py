@@ -1,0 +1,83 @@
+"""Made-up studies for the tests: records with chosen accuracies, no training."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitrail.study.record import ArmCost, Mistake, Record
+from vitrail.study.report import Dossier
+
+
+def jpeg(luck: np.random.Generator) -> str:
+    picture = Image.fromarray(luck.integers(0, 255, (48, 48, 3), dtype=np.uint8))
+    held = io.BytesIO()
+    picture.save(held, "JPEG")
+    return base64.b64encode(held.getvalue()).decode()
+
+
+def record(
+    arm: str, share: float, seed: int, accuracy: float, *, classes: int = 4, pictures: int = 200
+) -> Record:
+    """A record whose answers are right with the given probability."""
+    luck = np.random.default_rng([seed, sum(map(ord, arm)), int(1000 * share)])
+    labels = np.arange(pictures) % classes
+    wrong = (labels + luck.integers(1, max(2, classes), pictures)) % classes
+    predictions = np.where(luck.random(pictures) < accuracy, labels, wrong)
+    right = float((labels == predictions).mean())
+    return Record(
+        digest=f"{arm}-{share}-{seed}", arm=arm, share=share, seed=seed,
+        train_count=int(1600 * share), labels=tuple(labels.tolist()),
+        predictions=tuple(predictions.tolist()), confidences=(0.8,) * pictures, loss=0.5,
+        accuracy=right, balanced_accuracy=right, ece=0.05, seconds=40 * share, epochs=10,
+        images_seen=int(16000 * share),
+        curve=tuple({"epoch": e, "accuracy": right * (1 - 0.7**e), "train_loss": 2 * 0.8**e}
+                    for e in range(1, 11)),
+        mistakes=tuple(Mistake(key=f"p{i}", true="a<b>", predicted="c", probability=0.9 - i / 100,
+                               jpeg=jpeg(luck)) for i in range(3)),
+    )  # fmt: skip
+
+
+def cost(macs: int, latency: float) -> ArmCost:
+    return ArmCost(
+        params=5_700_000, macs=macs, latency=latency, latency_spread=latency / 10,
+        throughput=2 / latency, throughput_spread=0.1 / latency, batch=32, memory=200_000_000,
+    )  # fmt: skip
+
+
+def dossier(
+    levels: dict[str, float],
+    *,
+    shares: tuple[float, ...] = (0.1, 1.0),
+    seeds: tuple[int, ...] = (0,),
+    classes: tuple[str, ...] = ("coat", "shirt", "bag", "shoe"),
+    **changes: Any,
+) -> Dossier:
+    """A whole study: every arm's accuracy at full data, less at smaller shares."""
+    records = tuple(
+        record(arm, s, seed, level - 0.1 * (1 - s), classes=len(classes))
+        for arm, level in levels.items() for s in shares for seed in seeds
+    )  # fmt: skip
+    told: dict[str, Any] = {
+        "digest": "5eed" * 16,
+        "plan": {"data": "fashion", "arms": list(levels), "fractions": list(shares),
+                 "seeds": list(seeds), "recipe": {"epochs": 10, "lr": 0.001}},
+        "facts": facts(classes, len(levels) * len(shares) * len(seeds)),
+        "records": records,
+        "costs": {arm: cost(10**7 * 3**i, 0.002 * (i + 1)) for i, arm in enumerate(levels)},
+    }  # fmt: skip
+    return Dossier(**(told | changes))
+
+
+def facts(classes: tuple[str, ...], jobs: int) -> dict[str, Any]:
+    return {
+        "data": {"name": "fashion", "classes": list(classes), "manifest": "ab" * 8, "tested": 200,
+                 "counts": {"train": 1600, "val": 400, "test": 200}, "tested_on": "test",
+                 "problems": ["x.jpg: truncated"], "problem_count": 1},
+        "preprocess": {"image": 32, "mean": [0.5], "std": [0.5]},
+        "machine": {"cpu": "made up", "cores": 2, "versions": {"torch": "2.15"}},
+        "command": "vitrail study fashion", "started": "2026-01-02T03:04:05", "jobs": jobs,
+        "budget": "10 epochs for every arm",
+    }  # fmt: skip
