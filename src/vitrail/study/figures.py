@@ -147,7 +147,8 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str]], analysis: A
         last = max(y, last + gap)
         axes.annotate(
             arm, (x, y), (1.025, last), xycoords="data", textcoords=axes.get_yaxis_transform(),
-            va="center", color=look(analysis.arms, arm)["color"], annotation_clip=False, parse_math=False,
+            va="center", color=look(analysis.arms, arm)["color"], annotation_clip=False,
+            parse_math=False,
         )  # fmt: skip
 
 
