@@ -118,6 +118,8 @@ def lay(plan: Plan) -> Bench:
     from vitrail.data import Preprocess, open_pictures
     from vitrail.train import Recipe
 
+    if plan.recipe.get("weights"):
+        raise UserError("a study trains every arm from scratch: leave 'weights' out of its recipe")
     pictures = open_pictures(plan.data, val=plan.val, seed=plan.split_seed)
     if not (pictures.split("test") or pictures.split("val")):
         raise UserError(f"{plan.data} has no pictures to test on: every class has too few")
