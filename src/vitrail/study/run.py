@@ -113,7 +113,7 @@ def resume(out: str | Path, *, progress: bool = True, use: Tools | None = None) 
 
 def finish(out: str | Path) -> Finished:
     """Write tables and report of what a study folder holds."""
-    dossier = Dossier.load(Path(out))
+    dossier = Dossier.load(out)
     write_tables(dossier, Path(out))
     return Finished(
         out=Path(out),
