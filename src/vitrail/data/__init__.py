@@ -5,10 +5,19 @@ source -> Pictures (what is there, what is wrong) -> fraction -> PictureSet -> b
 
 from vitrail.data.fractions import fraction
 from vitrail.data.items import Item, Problem, write_problems
-from vitrail.data.loader import Loader, PictureSet, batches, epoch_order, plain_order
+from vitrail.data.loader import (
+    Loader,
+    PictureSet,
+    batches,
+    epoch_order,
+    measure_loader,
+    plain_order,
+)
 from vitrail.data.manifest import Manifest, manifest_digest, read_manifest, write_manifest
 from vitrail.data.pictures import Pictures
-from vitrail.data.sources import open_pictures
+from vitrail.data.scenes import Scene, Scenes
+from vitrail.data.sources import check, open_pictures
+from vitrail.data.summary import Summary
 from vitrail.data.transforms import Augment, Preprocess
 
 __all__ = [
@@ -20,10 +29,15 @@ __all__ = [
     "Pictures",
     "Preprocess",
     "Problem",
+    "Scene",
+    "Scenes",
+    "Summary",
     "batches",
+    "check",
     "epoch_order",
     "fraction",
     "manifest_digest",
+    "measure_loader",
     "open_pictures",
     "plain_order",
     "read_manifest",

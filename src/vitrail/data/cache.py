@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 
@@ -23,11 +22,11 @@ class PictureCache:
     shapes: Tensor
 
     @classmethod
-    def fill(cls, count: int, prepared: Callable[[int], Image.Image]) -> "PictureCache":
+    def fill(cls, count: int, prepared: Callable[[int], np.ndarray]) -> "PictureCache":
         """Prepare pictures 0 .. count - 1 in threads and keep them."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            arrays = list(pool.map(lambda i: np.asarray(prepared(i)), range(count)))
-        shapes = torch.tensor([(*a.shape, 1)[:3] for a in arrays], dtype=torch.int32).view(-1, 3)
+            arrays = list(pool.map(prepared, range(count)))
+        shapes = torch.tensor([a.shape for a in arrays], dtype=torch.int32).view(-1, 3)
         sizes = torch.tensor([0, *(a.size for a in arrays)], dtype=torch.int64)
         starts = sizes.cumsum(0)
         data = torch.empty(int(starts[-1]), dtype=torch.uint8)
@@ -37,11 +36,9 @@ class PictureCache:
             arrays[i] = np.empty(0)  # give the memory back as we go
         return cls(data, starts, shapes)
 
-    def __getitem__(self, i: int) -> Image.Image:
-        height, width, channels = self.shapes[i].tolist()
+    def __getitem__(self, i: int) -> np.ndarray:
         start, end = self.starts[i : i + 2].tolist()
-        shape = (height, width) if channels == 1 else (height, width, channels)
-        return Image.fromarray(self.data[start:end].numpy().reshape(shape))
+        return self.data[start:end].numpy().reshape(self.shapes[i].tolist())
 
     @property
     def bytes(self) -> int:

@@ -4,14 +4,17 @@ Every random choice for a picture is a pure function of (seed, epoch, key). So t
 and go on anywhere, and one process or eight give the same tensors.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from vitrail.data.cache import PictureCache
+from vitrail.data.decode import PictureError
 from vitrail.data.items import Item, seed_of
 from vitrail.data.pictures import Pictures
 from vitrail.data.transforms import Transform
@@ -57,7 +60,7 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
             torch.default_generator.manual_seed(seed_of("picture", self.seed, epoch, item.key))
             return self.transform.finish(prepared), item.label, i
 
-    def _prepared(self, i: int) -> Any:
+    def _prepared(self, i: int) -> np.ndarray:
         picture = self.pictures.read(self.items[i], self.transform.short_side)
         return self.transform.prepare(picture)
 
@@ -98,7 +101,15 @@ class Loader:
     def epoch(self, order: Sequence[Sequence[int]], *, epoch: int = 0) -> Iterator[Batch]:
         """The batches of ``order``, which may begin anywhere in an epoch (slice it)."""
         self._plan.batches = [[(epoch, i) for i in lot] for lot in order]
-        return iter(self._loader)
+        return self._one_line_errors(iter(self._loader))
+
+    @staticmethod
+    def _one_line_errors(found: Iterator[Batch]) -> Iterator[Batch]:
+        """A worker's error comes with its whole traceback as text; people need its last line."""
+        try:
+            yield from found
+        except PictureError as error:
+            raise PictureError(str(error).rsplit("PictureError: ", 1)[-1].strip()) from error
 
 
 def batches(
@@ -106,6 +117,29 @@ def batches(
 ) -> Iterator[Batch]:
     """One pass over ``order``; for many epochs with workers, keep a :class:`Loader`."""
     return Loader(pictures, workers=workers).epoch(order, epoch=epoch)
+
+
+def measure_loader(
+    pictures: PictureSet, *, batch: int = 64, workers: int = 0, seconds: float = 3.0
+) -> float:
+    """Images per second of the loader alone, to be read beside the model's.
+
+    Runs through shuffled epochs until ``seconds`` have passed, after a first batch for each worker
+    that is not counted: it pays for starting processes and libraries.
+    """
+    loader = Loader(pictures, workers=workers)
+    warm = epoch_order(len(pictures), batch=batch, seed=0, epoch=0)[: max(1, workers)]
+    for _ in loader.epoch(warm):
+        pass
+    done, epoch, start = 0, 1, time.perf_counter()
+    while True:
+        order = epoch_order(len(pictures), batch=batch, seed=0, epoch=epoch)
+        for images, _, _ in loader.epoch(order, epoch=epoch):
+            done += len(images)
+            passed = time.perf_counter() - start
+            if passed >= seconds:
+                return done / passed
+        epoch += 1
 
 
 class _Plan:
@@ -122,5 +156,5 @@ class _Plan:
 
 
 def _collate(samples: list[tuple[Tensor, int, int]]) -> Batch:
-    images, labels, places = zip(*samples, strict=True)
-    return torch.stack(images), torch.tensor(labels), torch.tensor(places)
+    images, labels, places = default_collate(samples)  # in a worker: straight into shared memory
+    return images, labels, places

@@ -4,6 +4,7 @@ source -> files -> layout (names) -> look (every file decoded once) -> settle (d
 classes) -> cut (validation part) -> Pictures
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from vitrail.data.layout import Layout, arrange
 from vitrail.data.look import Progress, look
 from vitrail.data.pictures import FileStore, Pictures
 from vitrail.data.sample import fashion
+from vitrail.data.scenes import Scenes
 from vitrail.data.settle import cut, settle
+from vitrail.data.summary import Summary
 from vitrail.data.table import ENDINGS as TABLES
 from vitrail.data.table import arrange_table, is_table
+from vitrail.data.torchvision_sets import torchvision_pictures
 from vitrail.errors import UserError
 
 
@@ -49,6 +53,23 @@ def open_pictures(
     return replace(pictures, items=items, problems=(*pictures.problems, *problems))
 
 
+def check(
+    source: str | Path,
+    *,
+    strict: bool = False,
+    val: float = 0.2,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Pictures, Summary]:
+    """What ``vitrail check`` does: :func:`open_pictures`, then counts, sizes and lines.
+
+    Raises:
+        UserError: as :func:`open_pictures`.
+    """
+    pictures = open_pictures(source, strict=strict, val=val, seed=seed, progress=progress)
+    return pictures, Summary.of(pictures)
+
+
 def refuse(problems: tuple[Problem, ...]) -> None:
     """Stop on anything that was left out.
 
@@ -65,6 +86,10 @@ def _made(text: str) -> Pictures | None:
     """The sets that are not files of the user's."""
     if text == "fashion":
         return fashion()
+    if re.match(r"scenes\s*(\(|$)", text):
+        return Scenes.parse(text).pictures()
+    if text.startswith("torchvision:"):
+        return torchvision_pictures(text)
     return None
 
 
