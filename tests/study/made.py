@@ -2,13 +2,21 @@
 
 import base64
 import io
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from vitrail.data import Preprocess, open_pictures
+from vitrail.errors import UserError
+from vitrail.study.bench import Bench
+from vitrail.study.plan import Job, Plan
 from vitrail.study.record import ArmCost, Mistake, Record
 from vitrail.study.report import Dossier
+from vitrail.study.run import Tools
 
 
 def jpeg(luck: np.random.Generator) -> str:
@@ -81,3 +89,60 @@ def facts(classes: tuple[str, ...], jobs: int) -> dict[str, Any]:
         "command": "vitrail study fashion", "started": "2026-01-02T03:04:05", "jobs": jobs,
         "budget": "10 epochs for every arm",
     }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A stand-in for ``train.Recipe``: what a bench asks of it."""
+
+    epochs: int = 2
+    batch: int = 32
+    lr: float = 1e-3
+    seed: int = 0
+    seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def lay(plan: Plan) -> Bench:
+    """A bench on the sample pictures, with the stand-in recipe."""
+    return Bench(
+        plan=plan,
+        pictures=open_pictures("fashion"),
+        recipe=Recipe(**plan.recipe),  # type: ignore[arg-type]
+        preprocess=Preprocess(image=plan.image),
+    )
+
+
+@dataclass
+class Lab:
+    """Stand-in tools that remember what was asked of them; no model is built."""
+
+    broken: tuple[str, ...] = ()
+    stop_at: int | None = None
+    refused: tuple[str, ...] = ()
+    trained: list[Job] = field(default_factory=list)
+    measured: int = 0
+
+    @property
+    def tools(self) -> Tools:
+        return Tools(lay=lay, check=self.check, measure=self.measure, train=self.train)
+
+    def check(self, arm: str, bench: Bench) -> None:
+        if arm in self.refused:
+            raise UserError(f"no model {arm!r}")
+
+    def measure(self, bench: Bench, tell: Callable[[str], None]) -> dict[str, ArmCost]:
+        self.measured += 1
+        return {arm: cost(10**7 * 3**i, 0.002) for i, arm in enumerate(bench.plan.arms)}
+
+    def train(self, job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
+        if len(self.trained) == self.stop_at:
+            raise KeyboardInterrupt
+        self.trained.append(job)
+        tell(done=0.5, what="epoch 1 of 2")
+        if job.arm in self.broken:
+            raise RuntimeError(f"loss of {job.arm} is not finite")
+        made = record(job.arm, job.share, job.seed, 0.8, classes=len(bench.pictures.classes))
+        return replace(made, digest=bench.digest_of(job))

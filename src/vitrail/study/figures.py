@@ -34,10 +34,10 @@ def look(arms: Sequence[str], arm: str) -> dict[str, Any]:
 def over_share(analysis: Analysis) -> str:
     """Accuracy over the share of the training pictures, with intervals."""
     with _canvas(9, 3.9) as (figure, axes):
-        ends = []
+        span, ends = analysis.shares[-1] / analysis.shares[0], []
         for i, arm in enumerate(analysis.arms):
             cells = [c for s in analysis.shares if (c := analysis.cell(arm, s))]
-            shift = 1 + 0.012 * (i - (len(analysis.arms) - 1) / 2)
+            shift = max(span, 10) ** (0.007 * (i - (len(analysis.arms) - 1) / 2))
             x = [c.share * shift for c in cells]
             y = [100 * c.accuracy.value for c in cells]
             _bars(axes, x, y, [(c.accuracy.low, c.accuracy.high) for c in cells], analysis, arm)
@@ -46,7 +46,6 @@ def over_share(analysis: Analysis) -> str:
         axes.set_xscale("log")
         counts = {c.share: c.train_count for c in analysis.cells}
         _ticks(axes, [(s, f"{share_text(s)}\n{counts[s]:,}") for s in analysis.shares])
-        span = analysis.shares[-1] / analysis.shares[0]
         axes.set_xlim(analysis.shares[0] * 0.9, analysis.shares[-1] * max(span, 10) ** 0.06)
         axes.set_xlabel("share of the training pictures, and their number")
         axes.set_ylabel("accuracy, %")
@@ -148,7 +147,7 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str]], analysis: A
         last = max(y, last + gap)
         axes.annotate(
             arm, (x, y), (1.025, last), xycoords="data", textcoords=axes.get_yaxis_transform(),
-            va="center", color=look(analysis.arms, arm)["color"], annotation_clip=False,
+            va="center", color=look(analysis.arms, arm)["color"], annotation_clip=False, parse_math=False,
         )  # fmt: skip
 
 
@@ -168,7 +167,7 @@ def _label_points(
         taken.append(box)
         axes.annotate(
             arm, (x, y), (9 * side, rise), textcoords="offset points",
-            ha="left" if side > 0 else "right", va="center",
+            ha="left" if side > 0 else "right", va="center", parse_math=False,
             color=look(analysis.arms, arm)["color"],
         )  # fmt: skip
 

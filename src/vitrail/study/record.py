@@ -73,7 +73,7 @@ class ArmCost:
 
     ``latency``: seconds a picture at batch 1; ``throughput``: pictures a second at ``batch``;
     spreads are interquartile ranges in the same units; ``memory``: peak bytes of a training step,
-    ``None`` where it could not be measured.
+    ``None`` where it could not be measured; ``quiet``: no other program disturbed the clock.
     """
 
     params: int
@@ -84,14 +84,20 @@ class ArmCost:
     throughput_spread: float
     batch: int
     memory: int | None = None
+    quiet: bool = True
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write beside and rename, so that a reader never sees half a file."""
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A text file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    with beside.open("w", encoding="utf-8") as out:
-        json.dump(content, out, ensure_ascii=False, indent=1)
+    with beside.open("w", encoding="utf-8", newline="") as out:
+        out.write(text)
         out.flush()
         os.fsync(out.fileno())
     beside.replace(path)

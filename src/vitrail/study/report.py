@@ -4,7 +4,6 @@ study folder -> :class:`Dossier` -> tables, figures, words -> ``report.html``
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from vitrail.errors import UserError
 from vitrail.study import figures, stats, words
 from vitrail.study.analyse import Analysis, analyse, costs_of
 from vitrail.study.glass import window
-from vitrail.study.record import ArmCost, Mistake, Record
+from vitrail.study.record import ArmCost, Mistake, Record, write_whole
 
 MOST_CLASSES = 20
 
@@ -47,6 +46,11 @@ class Dossier:
     def analysis(self) -> Analysis:
         """The records weighed, arms in the plan's order."""
         return analyse(self.records, tuple(self.plan["arms"]))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no other program disturbed the timings."""
+        return all(cost.quiet for cost in self.costs.values())
 
     @classmethod
     def load(cls, out: Path) -> "Dossier":
@@ -79,9 +83,7 @@ class Dossier:
 def report(out: str | Path) -> Path:
     """Write ``report.html`` into a study folder from what is there, and return its path."""
     at = Path(out) / "report.html"
-    beside = at.with_name("report.html.part")
-    beside.write_text(render(Dossier.load(Path(out))), encoding="utf-8")
-    os.replace(beside, at)
+    write_whole(at, render(Dossier.load(Path(out))))
     return at
 
 
