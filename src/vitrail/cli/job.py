@@ -73,7 +73,9 @@ def prepare(wanted: "Train") -> Job:
     parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
     recipe = recipe_of(wanted, len(parts["train"]))
-    image = wanted.image or suited_image(pictures, parts["train"])
+    image = wanted.image
+    if image is None:
+        image = suited_image(pictures, parts["train"])
     card = Card(
         model=arm,
         classes=pictures.classes,
