@@ -123,6 +123,11 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def rising(rate: float, depth: int) -> list[float]:
+    """Drop-path rates from 0 at the first block to ``rate`` at the last."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]
+
+
 @dataclass(frozen=True)
 class Choice:
     """The mixer and reducer of one stage, and where they stand."""

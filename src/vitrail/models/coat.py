@@ -153,7 +153,7 @@ class CoaT(Backbone):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Stage 1's embedding, then each block by stage, then the parallel blocks."""
         return {
-            "stem": r"^stages\.0\.(embed|cls|cpe|shared)",
+            "stem": r"^stages\.0\.(?:embed|cls|cpe|shared)",
             "blocks": [
                 (r"^stages\.(\d+)\.(?:embed|cls|cpe|shared)", (0,)),
                 (r"^stages\.(\d+)\.blocks\.(\d+)", None),

@@ -27,6 +27,7 @@ from vitrail.models.backbone import (
     choose,
     classifier,
     init_weights,
+    rising,
     sides,
 )
 from vitrail.specs import Place
@@ -78,7 +79,7 @@ class ViT(Backbone):
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
         (choice,) = choose([place], config.mixer, config.reducer)
         self.shared = choice.shared()
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rates = rising(config.drop_path, config.depth)
         hidden = int(dim * config.mlp_ratio)
         self.blocks = nn.ModuleList(choice.block(hidden, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)

@@ -1,0 +1,145 @@
+"""The laws every mixer keeps; a new mixer gets them by subclassing with its specs.
+
+class TestMine(MixerLaws):
+    specs = ["mine", "mine(option=2)"]
+"""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitrail.layers.plan import Clusters
+from vitrail.mixers import MixerSpec
+from vitrail.specs import Place, SpecError
+
+GRID = (6, 8)
+
+
+class MixerLaws:
+    """Laws of :mod:`vitrail.mixers.base`."""
+
+    specs: ClassVar[list[str]] = []
+    places: ClassVar[list[Place]] = [
+        Place(dim=32, heads=8, grid=GRID, extra=1),
+        Place(dim=24, heads=3, grid=GRID),
+    ]
+    order_free = False  # whether tokens may come in any order
+    exact_macs = True  # whether macs() is a count, not an upper bound
+    half_error = 0.05  # relative; more where a rounded score may choose another cluster
+
+    def pytest_generate_tests(self, metafunc):
+        cases = [(s, p) for s in self.specs for p in self.places]
+        if "case" in metafunc.fixturenames:
+            ids = [f"{s}-extra{p.extra}-heads{p.heads}" for s, p in cases]
+            metafunc.parametrize("case", cases, ids=ids)
+
+    @pytest.fixture
+    def built(self, case):
+        spec, place = MixerSpec.parse(case[0]), case[1]
+        torch.manual_seed(0)
+        mixer, shared = spec.build(place).eval(), spec.build_shared(place)
+        with torch.no_grad():
+            for p in mixer.parameters():
+                p.add_(torch.randn_like(p) * 0.2)
+        return spec, place, mixer, shared
+
+    def test_text_round_trip(self, case):
+        spec = MixerSpec.parse(case[0])
+        assert MixerSpec.parse(str(spec)) == spec
+
+    def test_keeps_the_shape(self, built):
+        _, place, mixer, shared = built
+        x = torch.randn(2, place.tokens, place.dim)
+        assert mixer(x, place.grid, shared).shape == x.shape
+
+    def test_serves_other_grids(self, built):
+        _, place, mixer, shared = built
+        for grid in ((1, 1), (3, 5), (7, 7), (16, 12)):
+            x = torch.randn(1, place.extra + grid[0] * grid[1], place.dim)
+            y = mixer(x, grid, shared)
+            assert y.shape == x.shape and y.isfinite().all()
+
+    def test_images_do_not_see_each_other(self, built):
+        _, place, mixer, shared = built
+        x = torch.randn(3, place.tokens, place.dim)
+        alone = torch.cat([mixer(image[None], place.grid, shared) for image in x])
+        torch.testing.assert_close(mixer(x, place.grid, shared), alone, rtol=1e-5, atol=1e-5)
+
+    def test_answers_the_same_twice(self, built):
+        _, place, mixer, shared = built
+        x = torch.randn(2, place.tokens, place.dim)
+        assert torch.equal(mixer(x, place.grid, shared), mixer(x, place.grid, shared))
+
+    def test_every_parameter_learns(self, built):
+        _, place, mixer, shared = built
+        mixer(torch.randn(2, place.tokens, place.dim), place.grid, shared).square().sum().backward()
+        parameters = [*mixer.named_parameters(), *(shared.named_parameters() if shared else [])]
+        assert parameters
+        assert [n for n, p in parameters if p.grad is None or not p.grad.any()] == []
+
+    def test_gradient_is_right(self, built):
+        _, place, mixer, shared = built
+        mixer = mixer.double()
+        shared = shared.double() if shared else None
+        grid = (2, 3)
+        x = torch.randn(1, place.extra + 6, place.dim, dtype=torch.float64, requires_grad=True)
+        probe = torch.randn_like(x)
+
+        def value(x: Tensor) -> Tensor:
+            return (mixer(x, grid, shared) * probe).sum()
+
+        torch.autograd.gradcheck(value, x, fast_mode=True)
+
+    def test_cost_formula_is_what_it_costs(self, built):
+        spec, place, mixer, shared = built
+        x = torch.randn(1, place.tokens, place.dim)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            mixer(x, place.grid, shared)
+        counted = counter.get_total_flops() / 2
+        if self.exact_macs:
+            assert spec.macs(place) == pytest.approx(counted, rel=1e-3)
+        else:
+            assert counted <= spec.macs(place)
+
+    def test_half_precision_is_finite(self, built):
+        _, place, mixer, shared = built
+        x = 3 * torch.randn(1, place.tokens, place.dim)
+        wanted = mixer(x, place.grid, shared)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = mixer(x, place.grid, shared).float()
+        assert got.isfinite().all()
+        assert (got - wanted).abs().mean() < self.half_error * wanted.abs().mean() + 0.02
+
+    def test_working_tokens_or_a_remedy(self, case):
+        """Scattered tokens are either served, with sizes that count, or refused in words."""
+        spec, place = MixerSpec.parse(case[0]), case[1]
+        scattered = Place(
+            dim=place.dim, heads=place.heads, grid=GRID, extra=place.extra, scattered=True
+        )
+        try:
+            mixer, shared = spec.build(scattered).eval(), spec.build_shared(scattered)
+        except SpecError as error:
+            assert str(spec) in str(error) and ";" in str(error)
+            return
+        plan = pairs_plan(place.extra)
+        z = torch.randn(2, place.extra + GRID[0] * GRID[1] // 2, place.dim)
+        assert mixer(z, GRID, shared, plan).shape == z.shape
+        full = plan.restore(z)
+        torch.testing.assert_close(
+            plan.restore(mixer(z, GRID, shared, plan)),
+            plan.restore(plan.reduce(mixer(full, GRID, shared))),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+def pairs_plan(extra: int) -> Clusters:
+    """Neighbours in a row are one cluster."""
+    tokens = GRID[0] * GRID[1]
+    owner = (torch.arange(tokens) // 2).expand(2, -1)
+    counts = torch.full((2, tokens // 2), 2.0)
+    return Clusters(grid=GRID, extra=extra, owner=owner, clusters=tokens // 2, counts=counts)

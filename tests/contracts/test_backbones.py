@@ -1,0 +1,182 @@
+"""Every registered backbone keeps the promises of ``models/backbone.py``."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import vitrail
+from vitrail.errors import UserError
+from vitrail.mixers import MixerSpec
+from vitrail.reducers import ReducerSpec
+from vitrail.specs import SpecError
+
+BIG = ("base", "large", "medium", "small", "mini")
+SHALLOW = {
+    "vit": {"depth": 4},
+    "coat_lite": {"depths": (1, 1, 1, 1)},
+    "coat": {"depths": (1, 1, 1, 1), "parallel": 1},
+}
+HASHED = ("_qf", "_qs")
+
+
+def small(name: str, **options):
+    """A variant with its own widths, wiring and specs, but few blocks."""
+    family = "vit" if name.startswith("vit") else "coat_lite" if "coat_lite" in name else "coat"
+    return vitrail.create(name, classes=5, image=64, **SHALLOW[family], **options)
+
+
+every = pytest.mark.parametrize("name", vitrail.models())
+light = pytest.mark.parametrize(
+    "name", [n for n in vitrail.models() if not any(b in n for b in BIG)]
+)
+
+
+@every
+def test_maps_at_four_strides_for_any_size(name):
+    model = small(name).eval()
+    assert model.strides == (4, 8, 16, 32) and len(model.channels) == 4
+    for size in ((64, 64), (96, 64), (75, 101)):
+        with torch.no_grad():
+            maps = model.features(torch.randn(1, 3, *size))
+        for m, channels, stride in zip(maps, model.channels, model.strides, strict=True):
+            assert m.shape[:2] == (1, channels) and m.isfinite().all()
+            for side, pixels in zip(m.shape[2:], size, strict=True):
+                assert pixels // stride <= side <= -(-pixels // stride)
+
+
+@every
+def test_logits_features_and_channels(name):
+    model = small(name, in_chans=4).eval()
+    x = torch.randn(2, 4, 64, 64)
+    logits = model(x)
+    assert logits.shape == (2, 5)
+    pooled = model.forward_head(model.forward_features(x), pre_logits=True)
+    assert pooled.shape == (2, model.width)
+    torch.testing.assert_close(model.head(pooled), logits)
+    model.reset_classifier(0)
+    assert model(x).shape == (2, model.width)
+
+
+@every
+def test_every_parameter_learns(name):
+    model = small(name)
+    model(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+@light
+def test_images_do_not_see_each_other_and_answers_repeat(name):
+    model = small(name).eval()
+    x = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        together = model(x)
+        assert torch.equal(together, model(x))
+        torch.testing.assert_close(together[1:2], model(x[1:2]), rtol=1e-4, atol=1e-5)
+
+
+@light
+def test_slices_at_inference_change_nothing(name):
+    model = small(name).eval()
+    x = torch.randn(2, 3, 128, 96)
+    with torch.no_grad():
+        sliced = model(x)
+    torch.testing.assert_close(sliced, model(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@light
+def test_checkpointing_changes_memory_only(name):
+    model = small(name)
+    x = torch.randn(2, 3, 64, 64)
+    model(x).square().sum().backward()
+    wanted = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    model.set_grad_checkpointing()
+    model(x).square().sum().backward()
+    for n, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[n], rtol=1e-4, atol=1e-5)
+
+
+@light
+def test_safetensors_round_trip(name, tmp_path):
+    model, other = small(name).eval(), small(name).eval()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    state = load_file(tmp_path / "w.safetensors")
+    other.load_state_dict(state)
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(model(x), other(x))
+
+
+@every
+def test_timms_optimiser_hooks_name_every_parameter(name):
+    from timm.models import group_parameters
+
+    model = small(name)
+    names = {n for n, _ in model.named_parameters()}
+    assert model.no_weight_decay() - {"cls"} <= names
+    grouped = group_parameters(model, model.group_matcher(), reverse=True)
+    assert set(grouped) == names
+    assert len(set(grouped.values())) > 3
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in vitrail.models() if not n.endswith(HASHED) and not any(b in n for b in BIG)]
+)
+def test_one_graph_and_export(name):
+    model = small(name).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        three = torch.randn(3, 3, 64, 64)
+        torch.testing.assert_close(exported.module()(three), model(three), rtol=1e-4, atol=1e-5)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+REDUCERS = [
+    "all",
+    "pool",
+    "cluster",
+    "cluster(by='kmeans')",
+    "cluster(by='sort')",
+    "cluster(by='e2lsh')",
+]
+
+
+@pytest.mark.parametrize("reducer", REDUCERS)
+@pytest.mark.parametrize("mixer", sorted(MixerSpec.known))
+@every
+def test_any_mixer_any_reducer(name, mixer, reducer):
+    """Forward and backward at 64 px, or a refusal that names spec, place and remedy."""
+    assert {ReducerSpec.parse(r).name for r in REDUCERS} == set(ReducerSpec.known)
+    try:
+        model = small(name, mixer=mixer, reducer=reducer)
+    except SpecError as refusal:
+        assert "cannot serve" in str(refusal) and "; " in str(refusal)
+        assert mixer.startswith("prototype") and reducer.startswith("cluster")
+        return
+    model(torch.randn(1, 3, 64, 64)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: vitrail.create("coat_lite_tini"), "did you mean coat_lite_tiny"),
+        (lambda: vitrail.create("vit_tiny(patches=8)"), "has no option 'patches'; it has depth"),
+        (lambda: vitrail.create("vit_tiny", mixer="softmix"), "no mixer 'softmix'; there are conv"),
+        (
+            lambda: vitrail.create("vit_tiny", mixer="conv(size=3)"),
+            "has no option 'size'; it takes",
+        ),
+        (lambda: vitrail.create("vit_tiny", mixer="conv(3)"), "is not of the form"),
+        (lambda: vitrail.create("vit_tiny", mixer="conv(windows=open('x'))"), "must be numbers"),
+        (lambda: vitrail.create("coat_tiny", mixer=("conv", "conv")), "2 mixers for 4 stages"),
+        (lambda: vitrail.create("vit_tiny(pool='max')"), "pool is 'token' or 'mean'"),
+        (lambda: vitrail.create("vit_tiny", weights="/no/where.pth"), "no weight file"),
+        (lambda: vitrail.create("coat_lite_tiny")(torch.zeros(1, 1, 64, 64)), "in_chans=1"),
+        (lambda: vitrail.create("coat_lite_tiny")(torch.zeros(1, 3, 28, 28)), "at least 32 pixels"),
+    ],
+)
+def test_what_cannot_be_is_said_in_words(call, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        call()

@@ -1,0 +1,67 @@
+"""Every registered reducer keeps the laws."""
+
+import pytest
+import torch
+from tests.contracts.reducer_laws import ReducerLaws, same
+
+from vitrail.reducers import ReducerSpec
+from vitrail.specs import Place, SpecError
+
+
+class TestAll(ReducerLaws):
+    specs = ["all"]
+    identities = ["all"]
+
+
+class TestPool(ReducerLaws):
+    specs = ["pool", "pool(size=3)"]
+    identities = ["pool(size=1)"]
+
+
+class TestCluster(ReducerLaws):
+    specs = [
+        "cluster",
+        "cluster(ratio=9)",
+        "cluster(by='kmeans', steps=2)",
+        "cluster(by='sort')",
+        "cluster(by='sort', ratio=3)",
+    ]
+    identities = ["cluster(ratio=1)", "cluster(ratio=1, by='kmeans')"]
+
+
+class TestHash(ReducerLaws):
+    specs = ["cluster(by='e2lsh', rounds=2, width=4.0)"]
+
+
+def test_all_are_under_law():
+    tested = {
+        ReducerSpec.parse(s).name for laws in ReducerLaws.__subclasses__() for s in laws.specs
+    }
+    assert tested >= set(ReducerSpec.known)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cluster(ratio=5)", "cluster(by='mean')", "pool(size=0)", "cluster(by='e2lsh', width=0)"],
+)
+def test_what_cannot_be_is_refused_in_words(text):
+    place = Place(dim=8, heads=2, grid=(8, 8), name="stage 1")
+    with pytest.raises(SpecError, match="cannot serve stage 1 .*; "):
+        ReducerSpec.parse(text).build(place)
+
+
+def test_clusters_lose_less_than_cells():
+    """Reference page C6: window destinations lose about half the variance of 2x2 cells."""
+    torch.manual_seed(1)
+    smooth = torch.nn.functional.interpolate(torch.randn(4, 12, 12, 12), (32, 32), mode="bicubic")
+    smooth = torch.where(smooth[:, :1] > 0, smooth, -smooth.flip(1))  # edges between regions
+    x = smooth.permute(0, 2, 3, 1).reshape(4, 1024, 12)
+    place = Place(dim=12, heads=3, grid=(32, 32))
+
+    def lost(text):
+        z, plan = ReducerSpec.parse(text).build(place)(x, (32, 32), same)
+        return ((plan.restore(z) - x).square().sum() / x.square().sum()).item()
+
+    assert lost("cluster") < 0.8 * lost("pool")
+    assert lost("cluster(by='kmeans')") < lost("cluster")
+    assert lost("cluster(by='sort')") > lost("cluster")
