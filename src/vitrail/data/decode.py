@@ -115,7 +115,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
-        raise PictureError(f"no picture inside ({_looks_like(data)})", "not-a-picture") from error
+        raise _stranger(data) from error
     except Image.DecompressionBombError as error:
         raise PictureError(
             f"more than {MAX_PIXELS:,} pixels, refused as a decompression bomb", "too-large"
@@ -189,6 +189,26 @@ def _reason(error: BaseException) -> PictureError:
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return PictureError("the file ends too early (truncated)", "truncated")
     return PictureError(f"cannot be decoded ({text})", "broken")
+
+
+# How files of these formats begin, to tell a damaged one from something else.
+_BEGINNINGS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+}
+
+
+def _stranger(data: bytes) -> PictureError:
+    """The reason for data that no reader takes."""
+    for beginning, name in _BEGINNINGS.items():
+        if data.startswith(beginning):
+            return PictureError(f"cannot be decoded (a damaged {name} file)", "broken")
+    return PictureError(f"no picture inside ({_looks_like(data)})", "not-a-picture")
 
 
 def _looks_like(data: bytes) -> str:

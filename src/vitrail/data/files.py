@@ -92,8 +92,16 @@ def _walk(path: str, inside: str, above: tuple[tuple[int, int], ...], found: _Fo
         found.note("unreadable-folder", inside or ".", line)
         return
     for entry in entries:
-        if not entry.name.startswith("."):
-            _visit(entry, f"{inside}/{entry.name}" if inside else entry.name, above, found)
+        name = f"{inside}/{entry.name}" if inside else entry.name
+        if not _is_text(entry.name):
+            found.note("unsafe-name", name, "the name is not UTF-8; rename it; left out")
+        elif not entry.name.startswith("."):
+            _visit(entry, name, above, found)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down: undecodable bytes come as lone surrogates."""
+    return name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def _visit(

@@ -71,6 +71,10 @@ class Problem:
     where: str
     line: str
 
+    def __post_init__(self) -> None:
+        for name in ("where", "line"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
     @property
     def left_out(self) -> bool:
         """Whether something is left out of the set because of this."""
@@ -83,6 +87,11 @@ def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
         rows = csv.writer(file)
         rows.writerow(("kind", "where", "left_out", "line"))
         rows.writerows((p.kind, p.where, "yes" if p.left_out else "no", p.line) for p in problems)
+
+
+def printable(text: str) -> str:
+    """``text`` on one line: names of files may hold newlines, terminal codes, undecodable bytes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def content_digest(data: bytes) -> str:

@@ -46,6 +46,11 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
         self.transform, self.seed = transform, seed
         self.cache = PictureCache.fill(len(self.items), self._prepared) if cache else None
 
+    @staticmethod
+    def cache_bytes(items: Sequence[Item], transform: Transform) -> int:
+        """Memory that ``cache="memory"`` would take, known without reading a picture."""
+        return sum(transform.prepared_bytes(item.size) for item in items)
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -101,7 +106,8 @@ class Loader:
     def epoch(self, order: Sequence[Sequence[int]], *, epoch: int = 0) -> Iterator[Batch]:
         """The batches of ``order``, which may begin anywhere in an epoch (slice it)."""
         self._plan.batches = [[(epoch, i) for i in lot] for lot in order]
-        return self._one_line_errors(iter(self._loader))
+        found = iter(self._loader)
+        return self._one_line_errors(found if self._loader.num_workers else _one_thread(found))
 
     @staticmethod
     def _one_line_errors(found: Iterator[Batch]) -> Iterator[Batch]:
@@ -140,6 +146,24 @@ def measure_loader(
             if passed >= seconds:
                 return done / passed
         epoch += 1
+
+
+def _one_thread(found: Iterator[Batch]) -> Iterator[Batch]:
+    """Make each batch with one thread, as workers do.
+
+    A picture is too small to share out: on a busy machine, waiting for the second thread cost more
+    than ten times the work.
+    """
+    while True:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            batch = next(found)
+        except StopIteration:
+            return
+        finally:
+            torch.set_num_threads(threads)
+        yield batch
 
 
 class _Plan:

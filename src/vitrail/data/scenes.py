@@ -55,7 +55,7 @@ class Scenes:
     count: int = 2000
     classes: int = 6
     seed: int = 0
-    difficulty: float = 0.5
+    difficulty: float = 0.2
 
     def __post_init__(self) -> None:
         if not 2 <= self.classes <= len(SHAPES):

@@ -37,6 +37,10 @@ class Transform(Protocol):
         """The part without choices: uint8 ``(H, W, C)``, may be kept and used again."""
         ...
 
+    def prepared_bytes(self, size: tuple[int, int]) -> int:
+        """Bytes that ``prepare`` makes of a picture of (width, height); (0, 0) is unknown."""
+        ...
+
     def finish(self, prepared: np.ndarray) -> Tensor:
         """To a float tensor ``(C, H, W)``."""
         ...
@@ -150,6 +154,10 @@ class Evaluation:
         """Grey if asked, resize, crop: ``(image, image, C)``."""
         return _to_array(self._shape(_coloured(picture, self.preprocess)))
 
+    def prepared_bytes(self, size: tuple[int, int]) -> int:
+        """The same for every picture."""
+        return self.preprocess.image**2 * self.preprocess.in_chans
+
     def finish(self, prepared: np.ndarray) -> Tensor:
         """Float and normalised."""
         return self._values(_to_tensor(prepared))
@@ -217,14 +225,22 @@ class Training:
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Grey if asked, shrunk to what the crops need."""
         picture = _coloured(picture, self.preprocess)
-        short = min(picture.size)
+        size = self._shrunk(picture.size)
+        if size != picture.size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        return _to_array(picture)
+
+    def prepared_bytes(self, size: tuple[int, int]) -> int:
+        """After shrinking; a square where the size is unknown."""
+        width, height = self._shrunk(size) if min(size) else (self.short_side, self.short_side)
+        return width * height * self.preprocess.in_chans
+
+    def _shrunk(self, size: tuple[int, int]) -> tuple[int, int]:
+        short = min(size)
         if short <= self.short_side:
-            return _to_array(picture)
-        size = [
-            max(self.short_side, round(side * self.short_side / short)) for side in picture.size
-        ]
-        how = Image.Resampling.BICUBIC
-        return _to_array(picture.resize((size[0], size[1]), how, reducing_gap=2.0))
+            return size
+        width, height = (max(self.short_side, round(n * self.short_side / short)) for n in size)
+        return width, height
 
     def finish(self, prepared: np.ndarray) -> Tensor:
         """Crop, mirror, colours on 8 bits; float and normalised; erase."""
