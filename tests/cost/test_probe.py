@@ -41,3 +41,8 @@ def test_main_prints_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> Non
     job = Job(model="narrow", build="tests.cost.builders:build", train=False, settings=SETTINGS)
     probe.main(job.to_json())
     assert json.loads(capsys.readouterr().out)["peak"] > 0
+
+
+@pytest.mark.parametrize(("in_chans", "image"), [(1, 4), (3, 30), (5, 64)])
+def test_the_rehearsal_serves_every_picture(in_chans: int, image: int) -> None:
+    assert probe.Toy(in_chans)(torch.zeros(2, in_chans, image, image)).shape == (2, 2)
