@@ -36,6 +36,7 @@ class Progress:
     step: int = 0
     epoch: int = 0
     update: int = 0
+    lr: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
     images: int = 0
@@ -130,7 +131,8 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
     """The whole state dict on the CPU (a collective call; complete in the first process)."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    return get_model_state_dict(model, options=_options())
+    state: Any = get_model_state_dict(model, options=_options())
+    return dict(state)
 
 
 def set_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -146,8 +148,8 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[st
 
     if not optimizer.state:
         return {}
-    state = get_optimizer_state_dict(model, optimizer, options=_options())
-    return state.get("state", {})  # type: ignore[return-value]
+    state: Any = get_optimizer_state_dict(model, optimizer, options=_options())
+    return dict(state.get("state", {}))
 
 
 def set_optimizer_state(
@@ -168,7 +170,8 @@ def set_optimizer_state(
         return
     options = StateDictOptions(full_state_dict=True)
     fresh = get_optimizer_state_dict(model, optimizer, options=options)
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    bare = getattr(model, "module", model)
+    parameters = dict(bare.named_parameters(remove_duplicate=False))
     fresh["state"] = {
         name: {key: _like(value, parameters.get(name)) for key, value in values.items()}
         for name, values in state.items()
@@ -177,6 +180,7 @@ def set_optimizer_state(
 
 
 def _like(value: Any, parameter: nn.Parameter | None) -> Any:
-    if isinstance(value, Tensor) and parameter is not None and value.shape == parameter.shape:
+    whole = type(parameter) is nn.Parameter  # a sharded one has no strides to copy
+    if isinstance(value, Tensor) and whole and value.shape == parameter.shape:
         return torch.empty_like(parameter, device="cpu", dtype=value.dtype).copy_(value)
     return value

@@ -22,7 +22,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
-    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    exempt: set[str] = getattr(model, "no_weight_decay", set)()
     if recipe.layer_decay < 1:
         return param_groups_layer_decay(
             model,

@@ -49,7 +49,14 @@ def first(accelerator: Any, work: Callable[[], T]) -> T:
     broadcast_object_list(answer)
     if answer[1] is not None:
         raise UserError(answer[1])
-    return answer[0]  # type: ignore[no-any-return]
+    return answer[0]
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Whether each process holds only its shard of the parameters (FSDP)."""
+    from accelerate.utils import DistributedType
+
+    return bool(accelerator.distributed_type == DistributedType.FSDP)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ class Recipe:
         """
         batch = changes.get("batch") or (16 if count < 200 else 32 if count < 1000 else 64)
         epochs = min(300, max(20, round(_SMALLEST_RUN * batch / max(count, 1))))
-        return cls(**{"batch": batch, "epochs": epochs} | changes)
+        values: dict[str, Any] = {"batch": batch, "epochs": epochs}
+        return cls(**values | changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as in YAML."""

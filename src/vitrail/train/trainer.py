@@ -67,12 +67,17 @@ class Trainer:
 
     def _set_up_model(self) -> None:
         recipe, model = self.recipe, self.job.model.to(self.accelerator.device)
+        self.sharded = processes.is_sharded(self.accelerator)
+        if self.sharded and recipe.ema:
+            raise UserError("averaged weights need a whole model in each process: with FSDP, ema 0")
         self.ema = averaged(model, recipe.ema) if recipe.ema else None
         if recipe.compile:
             model.compile()
         optimizer = optim.optimizer(model, recipe)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.bare = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+        self.bare = self.model
+        if not self.sharded:
+            self.bare = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
         self.bare_optimizer = self.optimizer.optimizer
         self.schedule = optim.Schedule(self.bare_optimizer, recipe, self._length())
 
@@ -109,6 +114,7 @@ class Trainer:
         while progress.update < self.course.updates and self.done < 1:
             began = time.perf_counter()
             self.schedule.set(self.done)
+            progress.lr = max(group["lr"] for group in self.bare_optimizer.param_groups)
             lots = [next(batches) for _ in range(self.recipe.accumulate)]
             waited = time.perf_counter() - began
             loss = self._update(lots)
@@ -146,13 +152,10 @@ class Trainer:
             "epoch": progress.epoch,
             "done": self.done,
             "loss": loss,
-            "lr": self._lr(),
+            "lr": progress.lr,
             "images_per_s": progress.epoch_images / max(progress.epoch_seconds, 1e-9),
         }
         self.emit(event)
-
-    def _lr(self) -> float:
-        return max(group["lr"] for group in self.bare_optimizer.param_groups)
 
     # ---- one update ------------------------------------------------------------------------------
 
@@ -168,6 +171,7 @@ class Trainer:
         norm = torch.zeros(())
         if self.recipe.clip:
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            norm = getattr(norm, "full_tensor", lambda norm=norm: norm)()  # sharded gradients
         self._refuse_non_finite(total + 0 * norm.to(total.device))
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -187,7 +191,7 @@ class Trainer:
         """Gradients of the processes are averaged in the last micro-batch of an update."""
         if last:
             return contextlib.nullcontext()
-        return self.accelerator.no_sync(self.model)  # type: ignore[no-any-return]
+        return self.accelerator.no_sync(self.model)
 
     def _refuse_non_finite(self, check: Tensor) -> None:
         if self.accelerator.scaler is not None:
@@ -198,7 +202,7 @@ class Trainer:
         recipe, progress = self.recipe, self.progress
         raise UserError(
             f"the loss or its gradient is {float(check)} at step {progress.step} (epoch "
-            f"{progress.epoch + 1}, lr {self._lr():.2g}); the weights before it are in "
+            f"{progress.epoch + 1}, lr {self.progress.lr:.2g}); the weights before it are in "
             f"{str(self.job.out)!r}; train anew with a lower lr ({recipe.lr / 3:.1g}), "
             f"clip 1 or less (now {recipe.clip:g}), precision fp32 (now {recipe.precision})"
         )
@@ -259,7 +263,7 @@ class Trainer:
             "val_loss": scores.loss if scores else None,
             "accuracy": scores.accuracy if scores else None,
             "balanced_accuracy": scores.balanced_accuracy if scores else None,
-            "lr": self._lr(),
+            "lr": self.progress.lr,
             "images_per_s": round(progress.epoch_images / max(progress.epoch_seconds, 1e-9), 1),
         }
 
@@ -291,7 +295,7 @@ class Trainer:
 
     def _share_buffers(self, module: nn.Module) -> None:
         """Running statistics of the first process count, as they do in training."""
-        if self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1 or self.sharded:
             return
         from accelerate.utils import broadcast
 
@@ -303,9 +307,8 @@ class Trainer:
         if part not in self.loaders:
             preprocess = data.Preprocess.from_dict(self.job.card.preprocess)
             training = part == "train"
-            transform = (
-                self.recipe.augment.transform(preprocess) if training else preprocess.transform()
-            )
+            random = self.recipe.augment.transform(preprocess)
+            transform: Any = random if training else preprocess.transform()
             items = self.job.parts[part]
             size = len(items) * preprocess.in_chans * (1.6 * preprocess.image) ** 2
             cache = "memory" if self.recipe.cache and size <= _CACHE_LIMIT else None
