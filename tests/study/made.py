@@ -87,7 +87,7 @@ def facts(classes: tuple[str, ...], jobs: int) -> dict[str, Any]:
         "preprocess": {"image": 32, "mean": [0.5], "std": [0.5]},
         "machine": {"cpu": "made up", "cores": 2, "versions": {"torch": "2.15"}},
         "command": "vitrail study fashion", "started": "2026-01-02T03:04:05", "jobs": jobs,
-        "budget": "10 epochs for every arm",
+        "budget": "10 epochs for every arm", "recipe": {"epochs": 10, "augment": {"flip": 0.5}},
     }  # fmt: skip
 
 

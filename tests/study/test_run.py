@@ -33,13 +33,9 @@ def test_a_second_run_trains_nothing(tmp_path: Path) -> None:
     assert (lab.trained, lab.measured, len(again.rows)) == ([], 0, 4)
 
 
-def test_ctrl_c_leaves_a_study_that_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(PLAN, tmp_path, use=Lab(stop_at=2).tools)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "2 of 4 runs done; nothing is lost: give the same command again" in said
+def test_ctrl_c_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match="2 of 4 runs done; nothing is lost: give the same"):
+        run(PLAN, tmp_path, use=Lab(stop_at=2).tools, progress=False)
     assert "still to come" in (tmp_path / "report.html").read_text(encoding="utf-8")
     lab = Lab()
     assert len(resume(tmp_path, use=lab.tools, progress=False).rows) == 4

@@ -6,12 +6,20 @@ import pytest
 from vitrail.study import stats
 
 
-def test_student_gives_the_textbook_interval() -> None:
-    # mean 3, sd sqrt(2.5), t(0.975, 4) = 2.776445: 3 +- 2.776445 * sqrt(2.5 / 5)
-    found = stats.student([1, 2, 3, 4, 5])
-    assert (found.value, found.low) == pytest.approx((3, 3 - 2.776445 * 0.5**0.5), abs=1e-5)
-    with pytest.raises(ValueError, match="two values"):
-        stats.student([1.0])
+def test_crossed_with_alike_pictures_is_students_textbook_interval() -> None:
+    # Every picture of a seed answered alike: all luck is the seed's. Means 1, 1, 0, 1, 1:
+    # mean 0.8, sd sqrt(0.2), t(0.975, 4) = 2.776445, so 0.8 +- 2.776445 * sqrt(0.2 / 5)
+    a = np.array([1, 1, 0, 1, 1], bool)[:, None].repeat(50, 1)
+    found = stats.crossed(a, np.zeros_like(a))
+    assert (found.value, found.low) == pytest.approx((0.8, 0.8 - 2.776445 * 0.2), abs=1e-5)
+
+
+def test_crossed_with_alike_seeds_is_students_interval_over_pictures() -> None:
+    # Every seed answers alike: all luck is the pictures'. 4 of 10, sd sqrt(0.4 * 0.6 * 10 / 9)
+    a = np.array([1] * 4 + [0] * 6, bool)[None, :].repeat(3, 0)
+    found = stats.crossed(a, np.zeros_like(a))
+    half = 2.262157 * (0.4 * 0.6 * 10 / 9 / 10) ** 0.5
+    assert (found.value, found.high) == pytest.approx((0.4, 0.4 + half), abs=1e-5)
 
 
 def test_wilson_gives_the_textbook_interval() -> None:
@@ -24,10 +32,13 @@ def test_wilson_gives_the_textbook_interval() -> None:
         stats.wilson(3, 2)
 
 
-def test_one_seed_is_judged_over_pictures_and_more_over_seeds() -> None:
-    right = np.zeros((1, 10), bool)
+def test_one_seed_is_judged_over_pictures_and_more_over_both() -> None:
+    right = np.array([[1, 1, 1, 0]], bool)
     assert "Wilson" in stats.accuracy(right).method
-    assert "3 seeds" in stats.accuracy(right.repeat(3, 0)).method
+    agreed = stats.accuracy(right.repeat(2, 0))
+    assert "2 seeds and 4 test pictures" in agreed.method
+    assert agreed.low < agreed.value < agreed.high <= 1
+    assert stats.accuracy(np.ones((3, 20), bool)).low < 1
 
 
 def test_mcnemar_tosses_a_coin_for_each_differing_picture() -> None:
@@ -98,10 +109,9 @@ def test_a_real_gain_is_found() -> None:
     assert np.mean([d.p < 0.05 and d.value > 0 for d in found]) > 0.8
 
 
-def test_student_and_wilson_hold_the_truth_as_often_as_promised() -> None:
+def test_accuracy_holds_the_truth_as_often_as_promised() -> None:
     luck = np.random.default_rng(2)
-    trials = 2000
-    means = [stats.student(luck.normal(0.8, 0.02, 3).tolist()) for _ in range(trials)]
-    hits = [stats.wilson(int(luck.binomial(200, 0.85)), 200) for _ in range(trials)]
-    assert np.mean([m.low <= 0.8 <= m.high for m in means]) == pytest.approx(0.95, abs=0.015)
-    assert np.mean([h.low <= 0.85 <= h.high for h in hits]) == pytest.approx(0.95, abs=0.02)
+    wide = simulate(luck, 2, 200_000, 0, 0.0)[0].mean()  # the truth for shift 0
+    for seeds in (1, 3):
+        found = [stats.accuracy(simulate(luck, seeds, 200, 0, 0.0)[0]) for _ in range(600)]
+        assert np.mean([f.low <= wide <= f.high for f in found]) == pytest.approx(0.955, abs=0.03)

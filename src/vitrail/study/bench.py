@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Changes whenever a job of an older Vitrail must not be taken for one of this.
 FORMAT = 1
+#: Parts of a recipe that change no result, or that the study sets itself.
+FREE = ("workers", "cache", "checkpoint_seconds", "checkpoint_steps", "track", "seed")
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class Bench:
         """Digest of all that must be alike for two jobs to be compared."""
         from vitrail.data import manifest_digest
 
-        free = ("workers", "checkpoint_seconds", "checkpoint_steps", "track", "seed")
-        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in free}
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in FREE}
         return digest(
             {
                 "format": FORMAT,
@@ -104,7 +105,7 @@ class Bench:
                 "problem_count": len(problems),
             },
             "preprocess": self.preprocess.to_dict(),
-            "recipe": self.recipe.to_dict(),
+            "recipe": {k: v for k, v in self.recipe.to_dict().items() if k not in FREE},
         }
 
 
@@ -117,6 +118,8 @@ def lay(plan: Plan) -> Bench:
     from vitrail.data import Preprocess, open_pictures
     from vitrail.train import Recipe
 
+    if plan.recipe.get("weights"):
+        raise UserError("a study trains every arm from scratch: leave 'weights' out of its recipe")
     pictures = open_pictures(plan.data, val=plan.val, seed=plan.split_seed)
     if not (pictures.split("test") or pictures.split("val")):
         raise UserError(f"{plan.data} has no pictures to test on: every class has too few")

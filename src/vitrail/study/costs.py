@@ -4,10 +4,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from vitrail.errors import UserError
 from vitrail.study.bench import Bench
 from vitrail.study.record import ArmCost, write_json
+
+if TYPE_CHECKING:
+    from vitrail.cost import Settings
 
 Tell = Callable[[str], None]
 
@@ -36,6 +40,7 @@ def settle(path: Path, bench: Bench, measure: Measure, tell: Tell) -> None:
 def measure(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
     """Count and time all arms through :mod:`vitrail.cost`; memory in a fresh process each."""
     from vitrail.cost import Settings, cost
+    from vitrail.hub import build
 
     settings = Settings(
         image=bench.plan.image,
@@ -46,10 +51,7 @@ def measure(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
         window_s=0.2,
         warmup_s=1.0,
     )
-    measured = cost(bench.plan.arms, settings, build="vitrail.hub:build")
-    for row in measured.rows:
-        for note in row.notes:
-            tell(f"{row.model}: {note}")
+    measured = cost(bench.plan.arms, settings, build=build, with_memory=False)
     return {
         row.model: ArmCost(
             params=row.count.params,
@@ -59,8 +61,21 @@ def measure(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
             throughput=row.images_per_s,
             throughput_spread=row.images_per_s * row.throughput.iqr / row.throughput.median,
             batch=row.batch,
-            memory=row.memory_train,
+            memory=training_memory(row.model, settings, tell),
             quiet=row.latency.quiet and row.throughput.quiet,
         )
         for row in measured.rows
     }
+
+
+def training_memory(arm: str, settings: "Settings", tell: Tell) -> int | None:
+    """Peak bytes of a training step in a fresh process, or None and a line that says why."""
+    from vitrail.cost import memory
+
+    try:
+        return memory(
+            arm, settings.image, settings.batch, True, build="vitrail.hub:build", settings=settings
+        )
+    except UserError as error:
+        tell(f"memory of {arm} is not known: {error}")
+        return None

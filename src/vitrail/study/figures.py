@@ -31,6 +31,11 @@ def look(arms: Sequence[str], arm: str) -> dict[str, Any]:
     }
 
 
+def short(arm: str, most: int = 30) -> str:
+    """An arm's name as a label: its middle left out where it is long."""
+    return arm if len(arm) <= most else f"{arm[: most - 13]}…{arm[-12:]}"
+
+
 def over_share(analysis: Analysis) -> str:
     """Accuracy over the share of the training pictures, with intervals."""
     with _canvas(9, 3.9) as (figure, axes):
@@ -83,6 +88,8 @@ def curves(analysis: Analysis, records: Sequence[Record]) -> str:
         return ""
     with _canvas(9, 4.6, rows=2, columns=len(shares)) as (figure, axes):
         for column, share in enumerate(shares):
+            axes[0][column].xaxis.get_major_locator().set_params(integer=True)
+            axes[1][column].xaxis.get_major_locator().set_params(integer=True)
             for r in (r for r in records if r.share == share and r.arm in analysis.arms):
                 style = look(analysis.arms, r.arm) | {"marker": "", "linewidth": 1.3}
                 for row, field in enumerate(("accuracy", "train_loss")):
@@ -145,9 +152,11 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str]], analysis: A
     gap, last = (high - low) * 0.058, float("-inf")
     for x, y, arm in sorted(ends, key=lambda e: e[1]):
         last = max(y, last + gap)
+        place = axes.get_yaxis_transform()
         axes.annotate(
-            arm, (x, y), (1.025, last), xycoords="data", textcoords=axes.get_yaxis_transform(),
-            va="center", color=look(analysis.arms, arm)["color"], annotation_clip=False, parse_math=False,
+            short(arm), (x, y), (1.025, last), xycoords="data", textcoords=place,
+            va="center", color=look(analysis.arms, arm)["color"], annotation_clip=False,
+            parse_math=False,
         )  # fmt: skip
 
 
@@ -161,12 +170,12 @@ def _label_points(
     taken = [Box(x - 6 * dot, y - 6 * dot, x + 6 * dot, y + 6 * dot) for x, y in at.values()]
     room = Box(*axes.bbox.extents)
     for x, y, arm in sorted(points):
-        width = 5.6 * len(arm) * dot
+        width = 5.6 * len(short(arm)) * dot
         spots = [_spot(at[arm], side, rise, width, dot) for side in (1, -1) for rise in RISES]
         side, rise, box = min(spots, key=lambda s: _clash(s[2], taken, room) + abs(s[1]) / 100)
         taken.append(box)
         axes.annotate(
-            arm, (x, y), (9 * side, rise), textcoords="offset points",
+            short(arm), (x, y), (9 * side, rise), textcoords="offset points",
             ha="left" if side > 0 else "right", va="center", parse_math=False,
             color=look(analysis.arms, arm)["color"],
         )  # fmt: skip

@@ -5,7 +5,7 @@ arm -> model -> train.fit in ``run/`` -> best weights -> test pictures -> Record
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vitrail.data import Item
+    from vitrail.train import Result
 
 THUMBNAIL, WORST = 112, 8
 
@@ -57,9 +58,9 @@ def build(arm: str, bench: Bench) -> "nn.Module":
 def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
     """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
     from vitrail.tasks import Card, load_weights
-    from vitrail.train import fit
+    from vitrail.train import fit, read_run
 
-    recipe, parts, run = bench.recipe_of(job), bench.parts(job), at / "run"
+    parts, run = bench.parts(job), at / "run"
     torch.manual_seed(job.seed)
     model = build(job.arm, bench)
     card = Card(
@@ -69,29 +70,41 @@ def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record
         in_chans=bench.preprocess.in_chans,
         preprocess=bench.preprocess.to_dict(),
     )
-    at.mkdir(parents=True, exist_ok=True)
     result = fit(
         model,
         bench.pictures,
-        recipe,
+        bench.recipe_of(job),
         run,
         card=card,
         parts=parts,
-        resume=(run / "run.json").is_file(),
+        resume=True,
         progress=False,
-        on_event=tell,
+        on_event=lambda event: _pass_on(event, tell),
     )
     model.load_state_dict(load_weights(run / "best.safetensors"))
-    return evaluated(job, bench, model, result, len(parts["train"]))
+    return evaluated(job, bench, model, result, read_run(run).metrics)
 
 
-def evaluated(job: Job, bench: Bench, model: "nn.Module", result: Any, train_count: int) -> Record:
+def _pass_on(event: Mapping[str, Any], tell: Callable[..., None]) -> None:
+    """The trainer's events as the study's progress shows them."""
+    if event["kind"] == "step":
+        tell(done=event["done"], what=f"epoch {event['epoch'] + 1}, loss {event['loss']:.2f}")
+
+
+def evaluated(
+    job: Job,
+    bench: Bench,
+    model: "nn.Module",
+    result: "Result",
+    curve: Sequence[dict[str, Any]],
+) -> Record:
     """The record of a trained model: its answers to the study's test pictures."""
     from vitrail.tasks.classify import score
 
     logits, labels = answers(model, bench)
     scores = score(logits, labels, len(bench.pictures.classes))
-    confidences = logits.softmax(-1).amax(-1)
+    confidences = logits.softmax(-1).amax(-1).tolist()
+    train_count = len(bench.parts(job)["train"])
     return Record(
         digest=bench.digest_of(job),
         arm=job.arm,
@@ -100,16 +113,16 @@ def evaluated(job: Job, bench: Bench, model: "nn.Module", result: Any, train_cou
         train_count=train_count,
         labels=tuple(scores.labels),
         predictions=tuple(scores.predictions),
-        confidences=tuple(round(c, 5) for c in confidences.tolist()),
+        confidences=tuple(round(c, 5) for c in confidences),
         loss=scores.loss,
         accuracy=scores.accuracy,
         balanced_accuracy=scores.balanced_accuracy,
         ece=scores.ece,
         seconds=result.seconds,
         epochs=result.epochs,
-        images_seen=result.images,
-        curve=tuple(result.rows),
-        mistakes=worst(bench, scores.labels, scores.predictions, confidences.tolist()),
+        images_seen=result.step * min(bench.recipe.batch, train_count),
+        curve=tuple(curve),
+        mistakes=worst(bench, scores.labels, scores.predictions, confidences),
     )
 
 

@@ -61,11 +61,6 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.bars.stop()
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self.note(
-                f"stopped with {len(self.done)} of {len(self.weights)} runs done; nothing is lost: "
-                "give the same command again to go on"
-            )
 
     def note(self, text: str) -> None:
         """One line above the bars."""

@@ -53,12 +53,13 @@ class Dossier:
         return all(cost.quiet for cost in self.costs.values())
 
     @classmethod
-    def load(cls, out: Path) -> "Dossier":
+    def load(cls, out: str | Path) -> "Dossier":
         """Read a study folder.
 
         Raises:
             UserError: the folder holds no study.
         """
+        out = Path(out)
         told = out / "study.json"
         if not told.is_file():
             raise UserError(f"{out} holds no study (no study.json); run vitrail study first")
@@ -83,7 +84,7 @@ class Dossier:
 def report(out: str | Path) -> Path:
     """Write ``report.html`` into a study folder from what is there, and return its path."""
     at = Path(out) / "report.html"
-    write_whole(at, render(Dossier.load(Path(out))))
+    write_whole(at, render(Dossier.load(out)))
     return at
 
 

@@ -12,7 +12,8 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -82,7 +83,7 @@ def run(
 
     Raises:
         UserError: a bad arm, recipe or data set, or a folder that holds something else.
-        KeyboardInterrupt: stopped by Ctrl-C; the folder is whole and the same call goes on.
+        Interrupted: stopped by Ctrl-C (a KeyboardInterrupt whose message says how to go on).
     """
     use, out = use or tools(), Path(out)
     bench = use.lay(plan)
@@ -90,13 +91,12 @@ def run(
     for arm in plan.arms:
         use.check(arm, bench)
     _open(out, bench, command)
-    with Progress(plan.jobs, bench, shown=progress) as shown:
+    with Progress(plan.jobs, bench, shown=progress) as shown, _told_how_to_go_on(out, plan.jobs):
         costing.settle(out / "costs.json", bench, use.measure, shown.note)
         for job in plan.jobs:
             _do(job, bench, out / job.folder, use.train, shown)
             if _round_ends(job, plan.jobs):
-                write_tables(Dossier.load(out), out)
-                report(out)
+                finish(out)
     return finish(out)
 
 
@@ -113,7 +113,7 @@ def resume(out: str | Path, *, progress: bool = True, use: Tools | None = None) 
 
 def finish(out: str | Path) -> Finished:
     """Write tables and report of what a study folder holds."""
-    dossier = Dossier.load(Path(out))
+    dossier = Dossier.load(out)
     write_tables(dossier, Path(out))
     return Finished(
         out=Path(out),
@@ -121,6 +121,20 @@ def finish(out: str | Path) -> Finished:
         failures=dossier.failures,
         report=report(out),
     )
+
+
+@contextmanager
+def _told_how_to_go_on(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
+    from vitrail.train import Interrupted
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        done = sum((out / job.folder / "evaluation.json").is_file() for job in jobs)
+        raise Interrupted(
+            f"stopped with {done} of {len(jobs)} runs done; nothing is lost: give the same "
+            f"command again to go on in {out}"
+        ) from stop
 
 
 def _claim(out: Path, bench: Bench) -> None:

@@ -7,7 +7,7 @@ pictures, so the difference is taken picture by picture before anything is avera
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,18 +38,6 @@ class Difference:
     method: str
 
 
-def student(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of at least two seeds with Student's t interval (it widens fast below five seeds)."""
-    from scipy.stats import t
-
-    count = len(values)
-    if count < 2:
-        raise ValueError("Student's interval needs two values or more")
-    mean = float(np.mean(values))
-    half = float(t.ppf((1 + level) / 2, count - 1)) * float(np.std(values, ddof=1)) / count**0.5
-    return Interval(mean, mean - half, mean + half, count, f"Student t over {count} seeds")
-
-
 def wilson(hits: int, count: int, level: float = 0.95) -> Interval:
     """Proportion ``hits / count`` with Wilson's score interval (sound near 0 and 1)."""
     from scipy.stats import norm
@@ -65,18 +53,23 @@ def wilson(hits: int, count: int, level: float = 0.95) -> Interval:
 
 
 def accuracy(correct: NDArray[np.bool_], level: float = 0.95) -> Interval:
-    """Accuracy of one arm, ``correct`` being ``(seeds, pictures)``.
+    """Accuracy of one arm, ``correct`` being ``(seeds, pictures)``, cut to [0, 1].
 
-    With two seeds or more the interval is Student's over seeds, cut to [0, 1]: where another seed
-    would land, on these test pictures. With one seed it is Wilson's over pictures, which knows
-    nothing of the seed's luck.
+    One seed: Wilson's interval over pictures, which knows nothing of the seed's luck. More: the
+    t interval of :func:`crossed`, for another seed and other pictures. (Student's over the seeds
+    alone is a point when two seeds happen to agree.)
     """
-    if len(correct) == 1:
-        return wilson(int(correct.sum()), correct.shape[1], level)
-    found = student(correct.mean(axis=1).tolist(), level)
-    return Interval(
-        found.value, max(0.0, found.low), min(1.0, found.high), found.count, found.method
-    )
+    seeds, pictures = correct.shape
+    if seeds == 1 or correct.all() or not correct.any():
+        found = wilson(int(correct[0].sum()), pictures, level)
+        return found if seeds == 1 else replace(found, count=seeds, method=_method(seeds, pictures))
+    mean = crossed(correct, np.zeros_like(correct), level)
+    low, high = max(0.0, mean.low), min(1.0, mean.high)
+    return Interval(mean.value, low, high, seeds, _method(seeds, pictures))
+
+
+def _method(seeds: int, pictures: int) -> str:
+    return f"t over {seeds} seeds and {pictures} test pictures"
 
 
 def compare(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> Difference:
@@ -112,7 +105,7 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> 
         min(value, centre - half),
         max(value, centre + half),
         p,
-        f"exact McNemar test on {len(a)} pictures, one seed",
+        f"exact McNemar test on {len(a)} test pictures, one seed",
     )
 
 
@@ -134,7 +127,7 @@ def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> 
     of_picture = float(by_picture.var(ddof=1)) / pictures if pictures > 1 else 0.0
     of_both = float((residual**2).sum()) / (max(1, (seeds - 1) * (pictures - 1)) * gain.size)
     variance = max(of_seed + of_picture - of_both, of_seed, of_picture)
-    method = f"paired t test over {seeds} seeds and {pictures} pictures"
+    method = f"paired t test over {seeds} seeds and {pictures} test pictures"
     if variance == 0:
         return Difference(value, value, value, 1.0 if value == 0 else 0.0, method)
     freedom = variance**2 / (of_seed**2 / (seeds - 1) + of_picture**2 / max(1, pictures - 1))

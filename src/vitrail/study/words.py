@@ -131,6 +131,6 @@ def _caveat(analysis: Analysis) -> str:
             "seed could order close arms differently. Three seeds or more would tell."
         )
     return (
-        f"{len(cell.seeds)} seeds were run; the intervals show where another seed would land on "
-        "these test pictures."
+        f"{len(cell.seeds)} seeds were run; the intervals cover the luck of the seed and that of "
+        "the test pictures."
     )
