@@ -11,13 +11,10 @@ from vitrail.hub.baselines import create_baseline
 
 SIZES = {
     "resnet18": 40,
-    "mobilevit_xxs": 64,
     "vit_tiny_patch16_224": 48,
-    "coat_lite_tiny": 64,
     "coatnet_pico_rw_224": 64,
     "pvt_v2_b0": 64,
     "crossvit_tiny_240": 64,
-    "levit_128s": 64,
 }
 
 

@@ -118,13 +118,13 @@ def read(words: list[str]) -> Command | int:
 def parse(words: list[str]) -> Any:
     """tyro's reading of ``words``; help and completion scripts go to stdout, then SystemExit."""
     listing = words[0] in ("-h", "--help")
-    choice = Union[  # noqa: UP007 - built from a table
+    choice: Any = Union[  # noqa: UP007 - built from a table
         tuple(
             Annotated[command, subcommand(name, command, first_line=listing)]
             for name, command in COMMANDS.items()
         )
     ]
-    return tyro.cli(choice, prog="vitrail", description=ABOUT, args=words, config=CONFIG)  # type: ignore[call-overload]
+    return tyro.cli(choice, prog="vitrail", description=ABOUT, args=words, config=CONFIG)
 
 
 def subcommand(name: str, command: type[Command], *, first_line: bool) -> Any:
@@ -147,15 +147,19 @@ def option(field_name: str) -> str:
 
 
 def gist(box: str) -> str:
-    """The one sentence in a box of tyro's: what stands before its first rule, without help."""
+    """The one sentence in a box of tyro's: what stands before its first rule, without help.
+
+    The box is drawn with lines around it, or, where the output is not UTF-8, with a title and a
+    rule above it; inside, help texts are indented by eight.
+    """
+    lines = box.splitlines()
     said: list[str] = []
-    for line in box.splitlines():
-        inside = re.sub(r"^[│|] ?|[│|]$", "", line.strip())
-        text = inside.strip()
-        if re.fullmatch(r"[─-]{4,}", text) or text.startswith("Got errors"):
+    for line in lines[1 if box.startswith("╭") else 2 :]:
+        inside = line[2:].rstrip(" │")
+        if re.fullmatch(r"[─-]{4,}|Got errors:.*", inside):
             break
-        if text and text[0] not in "╭╰+" and not inside.startswith(" " * 8):
-            said.append(text)
+        if inside and not inside.startswith(" " * 8):
+            said.append(inside.strip())
     return plainer(" ".join(said))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import say
 from vitrail.cli.progress import gauge
+from vitrail.cli.settings import changes_of, merged
 from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
 from vitrail.hub import build
@@ -72,7 +73,9 @@ def prepare(wanted: "Train") -> Job:
     parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
     recipe = recipe_of(wanted, len(parts["train"]))
-    image = wanted.image or suited_image(pictures, parts["train"])
+    image = wanted.image
+    if image is None:
+        image = suited_image(pictures, parts["train"])
     card = Card(
         model=arm,
         classes=pictures.classes,
@@ -147,32 +150,6 @@ def recipe_of(wanted: "Train", count: int) -> Recipe:
         batch = {"batch": changes["batch"]} if "batch" in changes else {}
         base = Recipe.suited(count, **batch)
     return Recipe.from_dict(merged(base.to_dict(), changes))
-
-
-def changes_of(texts: Sequence[str]) -> dict[str, Any]:
-    """``["lr=0.001", "augment.flip=false"]`` as nested values, read as YAML reads them."""
-    import yaml
-
-    changes: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set takes KEY=VALUE, such as lr=0.001, not {text!r}")
-        *outer, last = key.split(".")
-        inner = changes
-        for name in outer:
-            inner = inner.setdefault(name, {})
-        inner[last] = yaml.safe_load(value)
-    return changes
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``, inner mappings merged too."""
-    out = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merged(out[key], value) if both else value
-    return out
 
 
 def suited_image(pictures: "Pictures", items: "Sequence[Item]") -> int:

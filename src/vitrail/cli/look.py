@@ -84,7 +84,7 @@ class Reducers(Command):
 
 def specs(kind: str, known: dict[str, Any]) -> Answer:
     """Names, options with defaults, and the first line of each spec's docstring."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             kind: name,
             "options": {f.name: default_of(f) for f in fields(spec)},

@@ -88,7 +88,8 @@ def load(
 
     from vitrail.tasks.card import load_weights
 
-    config: Any = {**model.pretrained_cfg, "state_dict": load_weights(weights), "source": ""}
+    released: Any = model.pretrained_cfg
+    config = {**released, "state_dict": load_weights(weights), "source": ""}
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     missing: list[str] = []
     hook = model.register_load_state_dict_post_hook(

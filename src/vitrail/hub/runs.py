@@ -41,7 +41,7 @@ def open_run(folder: str | Path) -> Classifier:
     """The best weights of a run folder (or one ``.safetensors`` file of a run), ready to predict.
 
     Raises:
-        UserError: no such folder, or no weights in it yet.
+        UserError: no such folder, no weights in it yet, or weights that do not fit their card.
     """
     from vitrail.data import Preprocess
     from vitrail.tasks.card import load_weights, read_card
@@ -49,7 +49,10 @@ def open_run(folder: str | Path) -> Classifier:
     path = weights_of(Path(folder))
     card = read_card(path)
     model = build(card.model, classes=len(card.classes), image=card.image, in_chans=card.in_chans)
-    model.load_state_dict(load_weights(path))
+    try:
+        model.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        raise UserError(f"the weights in {str(path)!r} do not fit {card.model}") from error
     preprocess = Preprocess.from_dict(card.preprocess)
     return Classifier(model.eval(), card, card.classes, preprocess)
 
