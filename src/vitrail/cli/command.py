@@ -2,6 +2,7 @@
 
 import json as jsonlib
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,4 +74,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) 
 
 def say(line: str) -> None:
     """One line beside the result: to stderr, so that stdout stays the result."""
-    print(line, file=sys.stderr, flush=True)
+    if speaks():
+        print(line, file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Whether this process speaks: of several that train together, only the first."""
+    return os.environ.get("RANK", "0") == "0"
