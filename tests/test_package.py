@@ -22,7 +22,7 @@ LAZY = (
     "rich", "tyro", "yaml", "pyarrow", "tensorboard",
 )  # fmt: skip
 SURFACE = [
-    "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create", "models",
+    "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create", "list_models",
 ]  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_public_surface() -> None:
     for name in SURFACE:
         assert getattr(vitrail, name)
         assert name in dir(vitrail)
-    assert vitrail.models() == vitrail.models.models()
+    assert "coat_lite_tiny" in vitrail.list_models()
 
 
 def test_an_unknown_attribute_is_an_attribute_error() -> None:

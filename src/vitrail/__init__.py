@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitrail.errors import UserError
     from vitrail.mixers import MixerSpec
-    from vitrail.models import Backbone, create, models
+    from vitrail.models import Backbone, create, list_models
     from vitrail.reducers import ReducerSpec
     from vitrail.specs import Place
 
@@ -25,7 +25,7 @@ __all__ = [
     "UserError",
     "__version__",
     "create",
-    "models",
+    "list_models",
 ]
 
 _HOMES = {
@@ -35,7 +35,7 @@ _HOMES = {
     "ReducerSpec": "vitrail.reducers",
     "UserError": "vitrail.errors",
     "create": "vitrail.models",
-    "models": "vitrail.models",
+    "list_models": "vitrail.models",
 }
 
 

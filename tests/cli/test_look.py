@@ -10,7 +10,7 @@ from vitrail.reducers import ReducerSpec
 def test_models_lists_the_zoo(give) -> None:
     said = give("models", "--json")
     assert (said.status, said.err) == (0, "")
-    assert [row["model"] for row in json.loads(said.out)] == vitrail.models()
+    assert [row["model"] for row in json.loads(said.out)] == vitrail.list_models()
 
 
 def test_models_for_people_name_the_paper(give) -> None:

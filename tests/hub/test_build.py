@@ -24,7 +24,7 @@ def test_unknown_names() -> None:
 
 def test_the_catalogue_is_the_zoo() -> None:
     rows = catalogue()
-    assert [row["model"] for row in rows] == vitrail.models()
+    assert [row["model"] for row in rows] == vitrail.list_models()
     by_name = {row["model"]: row for row in rows}
     assert by_name["vit_tiny"]["mixer"] == "softmax"
     assert "cluster" in by_name["clustering_coat_lite_tiny"]["reducer"]
