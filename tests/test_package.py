@@ -22,7 +22,8 @@ LAZY = (
     "rich", "tyro", "yaml", "pyarrow", "tensorboard",
 )  # fmt: skip
 SURFACE = [
-    "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create", "list_models",
+    "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create",
+    "list_models",
 ]  # fmt: skip
 
 
