@@ -69,11 +69,12 @@ def terminal_table(dossier: Dossier) -> Any:
     analysis = dossier.analysis
     table = Table(
         title=f"Study of {dossier.facts['data']['name']}: accuracy in %, 95 % intervals",
-        caption="= not distinguishable from the best",
+        caption="=  not distinguishable from the best",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     table.add_column("arm", overflow="fold", min_width=14)
     for share in analysis.shares:
