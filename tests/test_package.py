@@ -70,7 +70,10 @@ def test_import_brings_torch_at_most() -> None:
 
 
 def test_the_command_line_reads_words_without_torch() -> None:
-    code = "import sys\nfrom vitrail.cli import main\nmain(['--help'])\nassert 'torch' not in sys.modules"
+    code = (
+        "import sys\nfrom vitrail.cli import main\nmain(['--help'])\n"
+        "assert 'torch' not in sys.modules"
+    )
     assert "usage: vitrail" in fresh(code)
 
 

@@ -14,6 +14,6 @@ def test_json_that_every_reader_accepts() -> None:
 
 
 def test_table_cells_are_texts() -> None:
-    made = table("title", ("name", "count"), [("a", 1), ("b", None)])
+    made = table(("name", "count"), [("a", 1), ("b", None)])
     assert [column.justify for column in made.columns] == ["left", "right"]
     assert list(made.columns[1].cells) == ["1", ""]

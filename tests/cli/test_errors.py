@@ -12,7 +12,7 @@ WRONG = {
     "train fashion --epochs ten": "--epochs takes a number, not 'ten'",
     "train fashion --out": "Missing value for argument '--out'",
     "train nowhere": "nowhere",
-    "train fashion --model coat_lite_tinny": "no model 'coat_lite_tinny'; did you mean coat_lite_ti",
+    "train fashion --model coat_lite_tinny": "no model 'coat_lite_tinny'; did you mean coat",
     "train fashion --model timm:resnet81": "no timm model 'resnet81'; close: ",
     "train fashion --mixer sofmax": "no mixer 'sofmax'",
     "train fashion --reducer pol": "no reducer 'pol'",

@@ -37,7 +37,7 @@ def test_one_report_for_each_size_and_batch(give) -> None:
 
 
 def test_memory_of_a_baseline_in_a_fresh_process(give) -> None:
-    words = ("cost", "timm:mobilenetv3_small_050", *QUICK, "--batch", "1", "--json")
+    words = ("cost", "timm:mobilenetv3_small_050", *QUICK, "--batch", "2", "--json")
     (report,) = json.loads(give(*words).out)
     assert report["rows"][0]["notes"] == []
     assert report["rows"][0]["memory_train_bytes"] > 0

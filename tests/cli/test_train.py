@@ -1,6 +1,9 @@
 """``vitrail train``: a run, its answer, going on with it."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.cli.conftest import TINY
@@ -53,3 +56,22 @@ def test_stopped_and_gone_on(give, monkeypatch) -> None:
     again = give("train", "--resume", "mine", "--json")
     assert again.status == 0
     assert json.loads(again.out)["epochs"] == 2
+
+
+def test_two_processes_share_one_run_and_one_voice(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    words = ["train", "fashion", "--model", TINY, "--json", *QUICK]
+    where = os.pathsep.join(path or "." for path in sys.path)
+    done = subprocess.run(
+        [*torchrun, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+        + ["-m", "vitrail", *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": where},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads(done.stdout)["folder"] == str(Path("runs") / run.name)
+    assert done.stderr.count("run folder:") == 1

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from vitrail.cli.command import Answer, Command, as_json, say
+from vitrail.cli.command import Answer, Command, as_json, say, speaks
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
@@ -91,7 +91,8 @@ def answer_to(words: list[str]) -> int:
         return command
     with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
         answer = command.run()
-    show(answer, command.json)
+    if speaks():
+        show(answer, command.json)
     return answer.status
 
 
@@ -190,11 +191,10 @@ def show(answer: Answer, as_data: bool) -> None:
 
 
 def fail(line: str, status: int, debug: bool) -> int:
-    """Say ``line`` once (only the first of several processes speaks)."""
+    """Say ``line``, with the traceback if asked for."""
     if debug:
         traceback.print_exc()
-    if os.environ.get("RANK", "0") == "0":
-        say(f"vitrail: {' '.join(line.split())}")
+    say(f"vitrail: {' '.join(line.split())}")
     return status
 
 

@@ -2,6 +2,7 @@
 
 import json as jsonlib
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,15 +59,14 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> Any:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> Any:
     """A rich table; the first ``left`` columns are text, the others figures."""
     from rich import box
     from rich.table import Table
 
-    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for i, name in enumerate(columns):
-        figure = i >= left
-        made.add_column(name, justify="right" if figure else "left", overflow="fold")
+        made.add_column(name, justify="right" if i >= left else "left", overflow="fold")
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
     return made
@@ -74,4 +74,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], lef
 
 def say(line: str) -> None:
     """One line beside the result: to stderr, so that stdout stays the result."""
-    print(line, file=sys.stderr, flush=True)
+    if speaks():
+        print(line, file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Whether this process speaks: of several that train together, only the first."""
+    return os.environ.get("RANK", "0") == "0"

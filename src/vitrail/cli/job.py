@@ -1,6 +1,5 @@
 """From what was typed to everything that one training needs, or that a stopped one needs again."""
 
-import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from vitrail.hub.build import TIMM
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card
 from vitrail.train import Recipe, Result, fit, read_run, resume
+from vitrail.train.processes import agreed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -182,20 +182,7 @@ def free_folder(wanted: Path | None, data: str) -> Path:
     name = re.sub(r"[^\w.-]+", "-", Path(data).stem or data).strip("-.") or "run"
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M}"
     names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
-    return the_same_everywhere(next(RUNS / each for each in names if not (RUNS / each).exists()))
-
-
-def the_same_everywhere(folder: Path) -> Path:
-    """The first process's choice, where several train together (their clocks may differ)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return folder
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    PartialState()
-    choice = [str(folder)]
-    broadcast_object_list(choice)
-    return Path(choice[0])
+    return Path(agreed(str(next(RUNS / n for n in names if not (RUNS / n).exists()))))
 
 
 def go_on(run: Path) -> Result:

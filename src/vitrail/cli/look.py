@@ -37,7 +37,7 @@ class Models(Command):
         shown = [(*list(row.values())[:4], *figures(row)) for row in rows]
         head = ["model", "mixer", "reducer", "paper", "M params", "G multiply-adds"]
         title = f"{len(rows)} backbones; any of timm's too, as timm:NAME"
-        return Answer(rows, [table(title, head if self.count else head[:4], shown, left=4)])
+        return Answer(rows, [title, table(head if self.count else head[:4], shown, left=4)])
 
 
 def counted(model: str, image: int) -> dict[str, int]:
@@ -97,7 +97,7 @@ def specs(kind: str, known: dict[str, Any]) -> Answer:
         for r in rows
     ]
     note = f'vitrail.create("coat_lite_tiny", {kind}="{rows[0][kind]}")' if rows else ""
-    return Answer(rows, [table(f"{kind}s", (kind, "options", "what it is"), shown, left=3), note])
+    return Answer(rows, [table((kind, "options", "what it is"), shown, left=3), note])
 
 
 def default_of(field: Any) -> Any:

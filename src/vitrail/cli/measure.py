@@ -114,7 +114,7 @@ class Doctor(Command):
         rows = [("ok" if f.ok else "BROKEN", f.about, f.found) for f in found]
         cures = [f"{f.about}: {f.cure}" for f in found if f.cure]
         healthy = all(f.ok for f in found)
-        parts = [table("", ("", "what", "found"), rows, left=3), *cures]
+        parts = [table(("", "what", "found"), rows, left=3), *cures]
         data = {"healthy": healthy, "findings": [vars(f) for f in found]}
         verdict = "all is well" if healthy else "something is broken: see above"
         return Answer(data, [*parts, verdict], status=0 if healthy else 1)

@@ -63,7 +63,7 @@ def checked(pictures: "Pictures") -> tuple[dict[str, Any], list[Any]]:
         lines.append(f"… and {len(problems) - SHOWN} more (all with --json)")
     cells = [list(row.values()) for row in rows]
     data = {"name": pictures.name, "classes": rows, "problems": problems}
-    return data, [table(total, ("class", *splits), cells), *(lines or ["no problems"])]
+    return data, [total, table(("class", *splits), cells), *(lines or ["no problems"])]
 
 
 def vars_of(problem: Any) -> dict[str, str]:
@@ -103,7 +103,7 @@ class Predict(Command):
         head = ("picture", *(f"{i}." for i in range(1, width)))
         failed = len(rows) - len(shown)
         tail = [f"{failed} of {len(rows)} pictures could not be read"] if failed else []
-        parts = [*([table("", head, shown, left=width)] if shown else []), *tail]
+        parts = [*([table(head, shown, left=width)] if shown else []), *tail]
         return Answer(rows, parts, status=1 if failed else 0)
 
 

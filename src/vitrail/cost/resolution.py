@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 from vitrail.cost.arms import CREATE, Build, Settings, compiling, forward, place
 from vitrail.cost.counting import count
@@ -205,19 +206,25 @@ def draw(measured: Growth, path: Path, *, overwrite: bool = False) -> Path:
         for model in dict.fromkeys(row.model for row in measured.rows):
             _line(panel, measured.of(model), quantity, fitted.get((model, quantity)))
         panel.set(xscale="log", yscale="log", xlabel="edge in pixels", ylabel=LABELS[quantity])
-        _plain_sizes(panel, sorted({row.image for row in measured.rows}))
+        _plain_numbers(panel, sorted({row.image for row in measured.rows}))
         panel.legend(fontsize=8, frameon=False)
     figure.savefig(path)
     return path
 
 
-def _line(panel: object, rows: Sequence[Row], quantity: str, exponent: float | None) -> None:
+def _line(panel: Any, rows: Sequence[Row], quantity: str, exponent: float | None) -> None:
     values = [(row.image, QUANTITIES[quantity](row)) for row in rows]
     known = [(image, value / SCALES[quantity]) for image, value in values if value]
     label = rows[0].model if exponent is None else f"{rows[0].model}: pixels^{exponent:.2f}"
-    panel.plot(*zip(*known, strict=True), marker="o", markersize=4, label=label)  # type: ignore[attr-defined]
+    panel.plot(*zip(*known, strict=True), marker="o", markersize=4, label=label)
 
 
-def _plain_sizes(panel: object, sizes: Sequence[int]) -> None:
-    panel.set_xticks(sizes, [str(size) for size in sizes])  # type: ignore[attr-defined]
-    panel.minorticks_off()  # type: ignore[attr-defined]
+def _plain_numbers(panel: Any, sizes: Sequence[int]) -> None:
+    """The sizes measured along x, and enough readable numbers along y."""
+    from matplotlib.ticker import LogLocator
+
+    panel.set_xticks(sizes, [str(size) for size in sizes])
+    panel.minorticks_off()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.grid(alpha=0.3)

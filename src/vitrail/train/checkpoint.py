@@ -180,7 +180,8 @@ def set_optimizer_state(
 
 
 def _like(value: Any, parameter: nn.Parameter | None) -> Any:
-    whole = type(parameter) is nn.Parameter  # a sharded one has no strides to copy
-    if isinstance(value, Tensor) and whole and value.shape == parameter.shape:
-        return torch.empty_like(parameter, device="cpu", dtype=value.dtype).copy_(value)
-    return value
+    if not isinstance(value, Tensor) or type(parameter) is not nn.Parameter:
+        return value  # a sharded parameter has no strides to copy
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, device="cpu", dtype=value.dtype).copy_(value)

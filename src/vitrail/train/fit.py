@@ -81,7 +81,7 @@ def fit(
     processes.first(accelerator, lambda: _prepare(job, resume, facts or {}))
     done = folder.read_run(out).result
     if done is not None:
-        return Result(**done)
+        return Result(**done | {"folder": str(out)})
     display = Display() if progress and accelerator.is_main_process else None
     listeners = [listener for listener in (display, on_event) if listener is not None]
     try:
@@ -101,22 +101,23 @@ def resume(
 ) -> Result:
     """Go on with the run in ``out``: its own recipe, pictures and parts.
 
-    ``build`` makes the model that a card names (weights do not matter, they are in the
-    checkpoint). ``pictures`` are opened from the manifest's source unless given.
+    ``build`` makes the model that a card names, with the recipe's drop path (weights do not
+    matter, they are in the checkpoint). ``pictures`` are opened from ``run.json``'s ``data``, with
+    the options under ``open``, unless given.
 
     Raises:
         UserError: not a run, or its pictures are gone or changed.
     """
     run = folder.read_run(out)
     if run.result is not None:
-        return Result(**run.result)
+        return Result(**run.result | {"folder": str(out)})
     if pictures is None:
-        pictures = data.open_pictures(run.manifest.source, **run.facts.get("open", {}))
+        pictures = data.open_pictures(run.facts["data"], **run.facts.get("open", {}))
     here = {item.key: item for item in pictures.items}
     missing = [i.key for items in run.manifest.parts.values() for i in items if i.key not in here]
     if missing:
         raise UserError(
-            f"{len(missing)} pictures of the run are gone from {run.manifest.source!r} (the first: "
+            f"{len(missing)} pictures of the run are gone from {pictures.name!r} (the first: "
             f"{missing[0]}); bring them back, or train anew in another folder"
         )
     parts = {name: tuple(here[i.key] for i in items) for name, items in run.manifest.parts.items()}
@@ -164,7 +165,7 @@ def _run_facts(job: Job, digest: str) -> dict[str, Any]:
         "image": card.image,
         "in_chans": card.in_chans,
         "preprocess": card.preprocess,
-        "data": job.pictures.name,
+        "data": _absolute(job.pictures.name),
         "pictures": {name: len(items) for name, items in job.parts.items()},
         "manifest": digest,
         "seed": job.recipe.seed,
@@ -172,6 +173,11 @@ def _run_facts(job: Job, digest: str) -> dict[str, Any]:
         "machine": _machine(),
         "command": sys.argv,
     }
+
+
+def _absolute(source: str) -> str:
+    """A path is kept whole, so that a run goes on from any folder."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 def _versions() -> dict[str, str]:
@@ -259,7 +265,7 @@ def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:
         scores={part: _all(found) for part, found in scores.items()},
         images_per_s=_rate(progress.images, progress.seconds),
         model_images_per_s=_rate(progress.images, progress.seconds - progress.waited),
-        loader_images_per_s=round(trainer.loader_alone(), 1) if main else 0.0,
+        loader_images_per_s=round(trainer.feed.alone(trainer.course), 1) if main else 0.0,
     )
     if main:
         folder.write_json(job.out / "result.json", asdict(result))

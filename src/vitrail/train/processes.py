@@ -4,6 +4,7 @@ accelerate keeps its state in globals that live as long as the process. Every ru
 fresh one, so that runs of different precision can follow each other.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,10 +29,28 @@ def start(precision: str, accumulate: int = 1) -> Any:
 
     AcceleratorState._reset_state()
     GradientState._reset_state()
-    accelerator = Accelerator(mixed_precision=_NAMES[precision])
+    accelerator = Accelerator(mixed_precision=_NAMES[precision], cpu=_on_cpus())
     if precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
     return accelerator
+
+
+def _on_cpus() -> bool:
+    """Several processes and no GPU: accelerate must be told, or each would train alone."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+
+
+def agreed(choice: str) -> str:
+    """The first process's choice, in all of them (their clocks may differ)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return choice
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=_on_cpus())
+    choices = [choice]
+    broadcast_object_list(choices)
+    return choices[0]
 
 
 def first(accelerator: Any, work: Callable[[], T]) -> T:

@@ -7,7 +7,7 @@ import contextlib
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,13 @@ from vitrail.tasks.classify import Scores, collect, score
 from vitrail.train import chance, checkpoint, folder, mix, optim, processes
 from vitrail.train.average import averaged
 from vitrail.train.checkpoint import Progress, Snapshot
+from vitrail.train.display import OnEvent
+from vitrail.train.feed import Feed
 from vitrail.train.recipe import Recipe
 from vitrail.train.stop import Interrupted, StopRequest
 
 BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.jsonl"
-_CACHE_LIMIT = 10**9
 _TOO_MANY_SKIPS = 50
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Job:
 class Trainer:
     """One run at work. ``restore`` a snapshot, then ``run``."""
 
-    def __init__(self, job: Job, accelerator: Any, emit: Emit, stop: StopRequest) -> None:
+    def __init__(self, job: Job, accelerator: Any, emit: OnEvent, stop: StopRequest) -> None:
         self.job, self.accelerator, self.emit, self.stop = job, accelerator, emit, stop
         self.recipe, self.progress = job.recipe, Progress()
         self.course = chance.Course.lay(
@@ -63,7 +62,14 @@ class Trainer:
         self.choices = mix.mixers(job.recipe, len(job.card.classes))
         self.pending: dict[str, Tensor] = {}
         self.saved_at = time.monotonic()
-        self.loaders: dict[str, data.Loader] = {}
+        self.feed = Feed(
+            pictures=job.pictures,
+            parts=job.parts,
+            preprocess=data.Preprocess.from_dict(job.card.preprocess),
+            recipe=job.recipe,
+            pin=accelerator.device.type == "cuda",
+            emit=emit,
+        )
 
     def _set_up_model(self) -> None:
         recipe, model = self.recipe, self.job.model.to(self.accelerator.device)
@@ -110,7 +116,7 @@ class Trainer:
     def _epoch(self) -> None:
         progress = self.progress
         order = self.course.epoch(progress.epoch, progress.update)
-        batches = self.loader("train").epoch(order, epoch=progress.epoch)
+        batches = self.feed.loader("train").epoch(order, epoch=progress.epoch)
         while progress.update < self.course.updates and self.done < 1:
             began = time.perf_counter()
             self.schedule.set(self.done)
@@ -286,7 +292,7 @@ class Trainer:
         module = self.bare if self.ema is None else self.ema.module
         self._share_buffers(module)
         with accelerator.autocast():
-            loader = self.loader(part).epoch(order)
+            loader = self.feed.loader(part).epoch(order)
             pairs = list(collect(module, loader, accelerator.device))
         logits, labels = (torch.cat(each) for each in zip(*pairs, strict=True))
         logits = processes.gather_dealt(accelerator, logits, count)
@@ -301,37 +307,6 @@ class Trainer:
 
         for buffer in module.buffers():
             broadcast(buffer)
-
-    def loader(self, part: str) -> data.Loader:
-        """The loader of a part, made once."""
-        if part not in self.loaders:
-            preprocess = data.Preprocess.from_dict(self.job.card.preprocess)
-            training = part == "train"
-            random = self.recipe.augment.transform(preprocess)
-            transform: Any = random if training else preprocess.transform()
-            items = self.job.parts[part]
-            size = len(items) * preprocess.in_chans * (1.6 * preprocess.image) ** 2
-            cache = "memory" if self.recipe.cache and size <= _CACHE_LIMIT else None
-            chosen = data.PictureSet(
-                self.job.pictures, items, transform, self.recipe.seed, cache=cache
-            )
-            pin = self.accelerator.device.type == "cuda"
-            self.loaders[part] = data.Loader(chosen, workers=self.recipe.workers, pin=pin)
-        return self.loaders[part]
-
-    def loader_alone(self, seconds: float = 1.0) -> float:
-        """Training pictures per second that the loader gives when nobody else works."""
-        lots: Iterator[Any] = self.loader("train").epoch(self.course.epoch(0))
-        next(lots)  # the workers have started
-        began, pictures = time.perf_counter(), 0
-        for images, *_ in lots:
-            pictures += len(images)
-            if time.perf_counter() - began > seconds:
-                break
-        if not pictures:  # the whole set is one micro-batch: time that one
-            began = time.perf_counter()
-            pictures = len(next(self.loader("train").epoch(self.course.epoch(0)))[0])
-        return pictures / (time.perf_counter() - began)
 
     # ---- keeping ---------------------------------------------------------------------------------
 
