@@ -37,12 +37,16 @@ class Classifier:
         return probabilities(self.model, torch.stack([transform(image) for image in images]))
 
 
-def open_run(folder: str | Path) -> Classifier:
+def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     """The best weights of a run folder (or one ``.safetensors`` file of a run), ready to predict.
+
+    ``device`` is where the model runs: a GPU where there is one, unless another is named.
 
     Raises:
         UserError: no such folder, no weights in it yet, or weights that do not fit their card.
     """
+    import torch
+
     from vitrail.data import Preprocess
     from vitrail.tasks.card import load_weights, read_card
 
@@ -53,8 +57,8 @@ def open_run(folder: str | Path) -> Classifier:
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:
         raise UserError(f"the weights in {str(path)!r} do not fit {card.model}") from error
-    preprocess = Preprocess.from_dict(card.preprocess)
-    return Classifier(model.eval(), card, card.classes, preprocess)
+    model = model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Classifier(model, card, card.classes, Preprocess.from_dict(card.preprocess))
 
 
 def weights_of(path: Path) -> Path:
