@@ -1,6 +1,7 @@
 """Running: what is done is skipped, what fails is told, what is foreign is left alone."""
 
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -120,3 +121,42 @@ def test_shares_are_nested_alike_for_all_arms_and_never_tested_on() -> None:
     assert small < large and small == set(bench.parts(two)["train"])
     assert bench.parts(one)["val"] == bench.parts(whole)["val"]
     assert not large & set(bench.tested) and bench.tested_on == "test"
+
+
+def test_the_terminal_table_fits_eighty_columns_and_takes_any_arm() -> None:
+    from rich.console import Console
+    from tests.study.made import dossier
+
+    from vitrail.study import terminal_table
+
+    held = io.StringIO()
+    console = Console(width=80, file=held)
+    console.print(terminal_table(dossier({"clustering_coat_lite_tiny": 0.8, "a(x='[red]')": 0.5})))
+    said = held.getvalue()
+    assert "clustering_coat_lite_tiny" in said and "[red]" in said
+    assert max(map(len, said.splitlines())) <= 80
+    assert "latency" in said and "10.0\u00a0M" in said
+
+
+def test_two_runs_of_one_study_at_once_are_refused(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    run(PLAN, tmp_path, use=Lab().tools, progress=False)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX);"
+            "print('held', flush=True); sys.stdin.read()",
+            str(tmp_path / ".lock"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline()
+        with pytest.raises(UserError, match=str(tmp_path)):
+            run(PLAN, tmp_path, use=Lab().tools, progress=False)
+    finally:
+        holder.communicate(b"")

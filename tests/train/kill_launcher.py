@@ -2,9 +2,9 @@
 
     python -m tests.train.kill_launcher FOLDER SEED KILLS
 
-``FOLDER/whole`` is never killed. ``FOLDER/killed`` is killed until KILLS kills have hit (each
-next one after a random wait), then goes on to its end. torch is imported once, here, and no
-thread is started before a fork.
+``FOLDER/whole`` is never killed. ``FOLDER/killed-1`` is killed again and again, each time after a
+random wait; should it reach its end, ``killed-2`` begins, until KILLS kills have hit and the run
+has come to its end. torch is imported once, here, and no thread is started before a fork.
 """
 
 import importlib
@@ -59,10 +59,12 @@ def ended(pid: int, wait: float) -> int | None:
     return None
 
 
-def kill_again_and_again(out: Path, chance: random.Random, kills: int) -> int:
-    hits, longest = 0, 0.6
+def kill_again_and_again(root: Path, chance: random.Random, kills: int, longest: float) -> int:
+    """Runs in ``root/killed-1``, ``-2``, ... until KILLS kills have hit; the last one ends."""
+    hits, number = 0, 1
     while True:
-        pid = spawn(lambda: small.fit(out, small.recipe(**RECIPE), resume=True))
+        out = root / f"killed-{number}"
+        pid = spawn(lambda out=out: small.fit(out, small.recipe(**RECIPE), resume=True))
         status = ended(pid, chance.uniform(0.0, longest) if hits < kills else 600)
         if status is None:
             os.kill(pid, signal.SIGKILL)
@@ -71,8 +73,10 @@ def kill_again_and_again(out: Path, chance: random.Random, kills: int) -> int:
             note(out, hits)
         elif status != 0:
             raise SystemExit(f"a child failed after {hits} kills (status {status})")
+        elif hits == kills:
+            return number
         else:
-            return hits
+            number += 1
 
 
 def note(out: Path, hits: int) -> None:
@@ -93,10 +97,13 @@ def main(folder: str, seed: str, kills: str) -> None:
     small.clothes()
     small.build()
     root = Path(folder)
+    began = time.monotonic()
     whole = spawn(lambda: small.fit(root / "whole", small.recipe(**RECIPE)))
     if os.waitpid(whole, 0)[1] != 0:
         raise SystemExit("the whole run failed")
-    print("kills", kill_again_and_again(root / "killed", random.Random(int(seed)), int(kills)))
+    longest = 0.1 + (time.monotonic() - began) / 6
+    chance = random.Random(int(seed))
+    print("runs", kill_again_and_again(root, chance, int(kills), longest))
 
 
 if __name__ == "__main__":

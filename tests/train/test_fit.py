@@ -4,6 +4,9 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,8 @@ from vitrail.errors import UserError
 from vitrail.tasks import evaluate, load_weights, read_card
 from vitrail.train import checkpoint
 from vitrail.train.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
 
 
 def at(kind: str, number: int, act: Callable[[], object]) -> Callable[[dict[str, Any]], None]:
@@ -131,6 +136,30 @@ def test_a_second_signal_acts_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         small.fit(tmp_path / "run", small.recipe(), on_event=at("step", 2, twice))
     assert not isinstance(caught.value, train.Interrupted)
+
+
+def test_ctrl_c_on_a_terminal_reaches_the_loaders_workers_too(tmp_path: Path) -> None:
+    """The terminal signals the whole process group."""
+    small.recipe(epochs=1000, workers=2).to_yaml(tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "tests.train.two_processes", str(tmp_path / "run")]
+    training = subprocess.Popen(
+        [*command, str(tmp_path / "recipe.yaml"), "norm"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 90
+        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        os.killpg(training.pid, signal.SIGINT)
+        _, said = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert "go on with: vitrail train --resume" in said, said
+    assert checkpoint.load(tmp_path / "run" / checkpoint.NAME).progress.step > 0
 
 
 def test_a_finished_run_is_returned_as_it_is(tmp_path: Path) -> None:

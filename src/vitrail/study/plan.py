@@ -19,14 +19,15 @@ Budget = Literal["epochs", "images", "seconds"]
 
 ARMS = ("vit_tiny(patch=8)", "coat_lite_tiny", "clustering_coat_lite_tiny")
 
-#: What suits the built-in sample: three arms at two shares in about nine minutes on two cores
-#: (7 s an epoch for CoaT-Lite, 10 s for the ViT at patch 8; patch 4 would take five times that).
-#: Twenty epochs of 1,600 pictures are too short a run for mixing and strong augmentation to pay.
+#: What suits the built-in sample: three arms at two shares in about ten minutes on two cores. Ten
+#: epochs took 130 s of CPU for CoaT-Lite and 190 for the ViT at patch 8 (both shares, validation
+#: and all, on a busy machine); at patch 4 the ViT takes four times that. So short a run is too
+#: short for mixing and strong augmentation to pay.
 SAMPLES: Mapping[str, Mapping[str, Any]] = {
     "fashion": {
         "image": 32,
         "recipe": {
-            "epochs": 20,
+            "epochs": 16,
             "batch": 32,
             "mixup": 0.0,
             "cutmix": 0.0,

@@ -85,13 +85,19 @@ def run(
         UserError: a bad arm, recipe or data set, or a folder that holds something else.
         Interrupted: stopped by Ctrl-C (a KeyboardInterrupt whose message says how to go on).
     """
+    from vitrail.train.folder import held
+
     use, out = use or tools(), Path(out)
     bench = use.lay(plan)
     _claim(out, bench)
     for arm in plan.arms:
         use.check(arm, bench)
     _open(out, bench, command)
-    with Progress(plan.jobs, bench, shown=progress) as shown, _told_how_to_go_on(out, plan.jobs):
+    with (
+        held(out),
+        Progress(plan.jobs, bench, shown=progress) as shown,
+        _told_how_to_go_on(out, plan.jobs),
+    ):
         costing.settle(out / "costs.json", bench, use.measure, shown.note)
         for job in plan.jobs:
             _do(job, bench, out / job.folder, use.train, shown)

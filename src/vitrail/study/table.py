@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.study import words
-from vitrail.study.analyse import Analysis
+from vitrail.study.analyse import Analysis, Cell
 from vitrail.study.record import write_json, write_whole
 from vitrail.study.report import Dossier
 
@@ -63,15 +63,24 @@ def write_tables(dossier: Dossier, out: Path) -> None:
 
 def terminal_table(dossier: Dossier) -> Any:
     """A ``rich`` table: an arm a line, best first, then what it costs."""
+    from rich import box
     from rich.table import Table
 
     analysis = dossier.analysis
-    table = Table(title=f"Study of {dossier.facts['data']['name']}", title_justify="left")
-    table.add_column("arm", no_wrap=True)
+    table = Table(
+        title=f"Study of {dossier.facts['data']['name']}: accuracy in %, 95 % intervals",
+        caption="=  not distinguishable from the best",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("arm", overflow="fold", min_width=14)
     for share in analysis.shares:
-        table.add_column(f"at {words.share_text(share)}", justify="right")
-    for heading in ("behind the best", "multiply-adds", "one picture", "training"):
-        table.add_column(heading, justify="right")
+        table.add_column(words.share_text(share), justify="right")
+    for heading in ("behind", "MACs", "latency"):
+        table.add_column(heading, justify="right", no_wrap=True)
     if analysis.shares:
         for cell in analysis.ranking(analysis.shares[-1]):
             table.add_row(*_line(analysis, dossier, cell.arm))
@@ -79,29 +88,28 @@ def terminal_table(dossier: Dossier) -> Any:
 
 
 def _line(analysis: Analysis, dossier: Dossier, arm: str) -> Sequence[str]:
+    from rich.markup import escape
+
     last = analysis.shares[-1]
     cells = [analysis.cell(arm, share) for share in analysis.shares]
-    best = analysis.ranking(last)[0].arm
-    pair = analysis.versus(last, best, arm)
-    behind = "" if arm == best else "no common seed"
+    pair = analysis.versus(last, analysis.ranking(last)[0].arm, arm)
+    behind = ""
     if pair is not None:
-        sure = "" if pair.verdict == "better" else ", not distinguishable"
-        behind = f"{100 * pair.difference.value:.1f} points{sure}"
-    cost, here = dossier.costs.get(arm), analysis.cell(arm, last)
+        same = "" if pair.verdict == "better" else " ="
+        behind = f"{100 * pair.difference.value:.1f}{same}"
+    cost = dossier.costs.get(arm)
     return [
-        arm,
-        *(
-            f"{100 * c.accuracy.value:.1f} ({100 * c.accuracy.low:.1f} to "
-            f"{100 * c.accuracy.high:.1f})"
-            if c
-            else ""
-            for c in cells
-        ),
+        escape(arm),
+        *(_interval(cell) if cell else "" for cell in cells),
         behind,
         words.amount(cost.macs) if cost else "",
         words.duration(cost.latency) if cost else "",
-        words.duration(here.seconds) if here else "",
     ]
+
+
+def _interval(cell: Cell) -> str:
+    a = cell.accuracy
+    return f"{100 * a.value:.1f} ({100 * a.low:.0f}-{100 * a.high:.0f})"
 
 
 def _cost(dossier: Dossier, arm: str) -> Row:

@@ -1,6 +1,5 @@
 """The pictures of each part as batches, and how fast they come."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,21 +25,20 @@ class Feed:
     pin: bool
     emit: OnEvent
     made: dict[str, data.Loader] = field(default_factory=dict)
+    sets: dict[str, data.PictureSet] = field(default_factory=dict)
 
     def loader(self, part: str) -> data.Loader:
         """Augmented for the training part, as in prediction for the others."""
         if part not in self.made:
-            random = self.recipe.augment.transform(self.preprocess)
-            transform: Any = random if part == "train" else self.preprocess.transform()
-            chosen = data.PictureSet(
-                self.pictures,
-                self.parts[part],
-                transform,
-                self.recipe.seed,
-                cache=self._cache(part),
-            )
+            chosen = self.sets[part] = self._set(part, self._cache(part))
             self.made[part] = data.Loader(chosen, workers=self.recipe.workers, pin=self.pin)
         return self.made[part]
+
+    def _set(self, part: str, cache: str | None) -> data.PictureSet:
+        random = self.recipe.augment.transform(self.preprocess)
+        transform: Any = random if part == "train" else self.preprocess.transform()
+        items, seed = self.parts[part], self.recipe.seed
+        return data.PictureSet(self.pictures, items, transform, seed, cache=cache)
 
     def _cache(self, part: str) -> str | None:
         """Memory, if the recipe allows it and the prepared pictures are at most about 1 GB."""
@@ -52,16 +50,9 @@ class Feed:
             self.emit({"kind": "note", "line": line})
         return "memory"
 
-    def alone(self, course: Course, seconds: float = 1.0) -> float:
+    def alone(self, course: Course, seconds: float) -> float:
         """Training pictures per second that the loader gives when nobody else works."""
-        lots = self.loader("train").epoch(course.epoch(0))
-        next(lots)  # the workers have started
-        began, pictures = time.perf_counter(), 0
-        for images, *_ in lots:
-            pictures += len(images)
-            if time.perf_counter() - began > seconds:
-                break
-        if not pictures:  # the whole epoch is one micro-batch: time that one
-            began = time.perf_counter()
-            pictures = len(next(self.loader("train").epoch(course.epoch(0)))[0])
-        return pictures / (time.perf_counter() - began)
+        self.loader("train")
+        return data.measure_loader(
+            self.sets["train"], batch=course.micro, workers=self.recipe.workers, seconds=seconds
+        )

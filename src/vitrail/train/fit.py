@@ -265,7 +265,7 @@ def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:
         scores={part: _all(found) for part, found in scores.items()},
         images_per_s=_rate(progress.images, progress.seconds),
         model_images_per_s=_rate(progress.images, progress.seconds - progress.waited),
-        loader_images_per_s=round(trainer.feed.alone(trainer.course), 1) if main else 0.0,
+        loader_images_per_s=round(_loader_rate(trainer), 1) if main else 0.0,
     )
     if main:
         folder.write_json(job.out / "result.json", asdict(result))
@@ -294,6 +294,11 @@ def _scored(row: Mapping[str, Any]) -> bool:
 
 def _all(scores: Scores) -> dict[str, Any]:
     return asdict(scores)
+
+
+def _loader_rate(trainer: Trainer) -> float:
+    """Measured for a second, or for a twentieth of a short training."""
+    return trainer.feed.alone(trainer.course, min(1.0, 0.05 * trainer.progress.seconds))
 
 
 def _rate(images: int, seconds: float) -> float:
