@@ -44,7 +44,7 @@ def share(keep: float, grid: Grid) -> int:
 
 
 def lattice(count: int, grid: Grid, device: torch.device) -> Tensor:
-    """``count`` places spread evenly, ``(1, count)``: rows of nearly equal length, as square as fits.
+    """``count`` places spread evenly, ``(1, count)``: rows of nearly equal length.
 
     No chance and no table: the deterministic counterpart of a random choice. With
     ``count = H * W`` it is every place.
