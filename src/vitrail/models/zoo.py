@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.models import coat, vit
+from vitrail.models import coat, filtervit, filtervit_v2, mobilevit, vit
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.weights import load, read_weights
 from vitrail.specs import parse_call
@@ -25,7 +25,14 @@ class Entry:
 
 def entries() -> Iterator[tuple[str, Entry]]:
     """Every variant of every paper."""
-    for paper, model in ((vit, vit.ViT), (coat, coat.CoaT)):
+    papers = (
+        (vit, vit.ViT),
+        (coat, coat.CoaT),
+        (mobilevit, mobilevit.MobileViT),
+        (filtervit, filtervit.FilterViT),
+        (filtervit_v2, filtervit_v2.FilterViTv2),
+    )
+    for paper, model in papers:
         for name, config in paper.CONFIGS.items():
             yield name, Entry(config, model, paper)
 
