@@ -43,6 +43,14 @@ def shortcut(given: int, dim: int, stride: int, pool: str = "avg", bias: bool = 
     return nn.Sequential(steps)
 
 
+class BatchNormTokens(nn.BatchNorm1d):
+    """Batch norm over all tokens of all pictures."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., C)`` -> the same shape."""
+        return super().forward(x.flatten(0, -2)).view_as(x)
+
+
 class SqueezeExcite(nn.Module):
     """Scale each channel by what the whole map says (Hu et al. 2018)."""
 
@@ -64,7 +72,7 @@ class MBConvStyle:
     Attributes:
         halve: where a halving block has its stride: the first ``"widen"`` 1x1 (the paper's
             equation), the ``"depthwise"`` convolution, or a ``"pool"`` in front of both.
-        pool: ``"avg"`` or ``"max"``, on the shortcut and where ``halve="pool"``.
+        pool: ``"avg"`` or ``"max"`` on the shortcut (``halve="pool"`` averages in any case).
         act: activation after the inner norms, and after the first if ``act_first``.
         act_first: activate before the first 1x1 too.
         wide_as: four times the channels that go ``"in"`` or come ``"out"``.
@@ -101,7 +109,7 @@ class MBConv(nn.Module):
         self.shortcut = shortcut(given, dim, stride, style.pool, style.bias)
         self.norm = nn.BatchNorm2d(given)
         self.act_first = act() if style.act_first else nn.Identity()
-        self.pool = halving_pool(style.pool) if halve.get("pool") == 2 else nn.Identity()
+        self.pool = halving_pool("avg") if halve.get("pool") == 2 else nn.Identity()
         self.widen = nn.Conv2d(given, wide, 1, halve.get("widen", 1), bias=False)
         self.norm1 = nn.BatchNorm2d(wide)
         self.act = act()
@@ -120,3 +128,12 @@ class MBConv(nn.Module):
         y = self.act(self.norm1(self.widen(y)))
         y = self.act(self.norm2(self.early(self.depthwise(y))))
         return self.shortcut(x) + self.drop_path(self.narrow(self.late(y)))
+
+
+def init_convs(module: nn.Module) -> None:
+    """Convolutions normal, variance two over the fan out (EfficientNet, timm)."""
+    if isinstance(module, nn.Conv2d):
+        fan = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -31,6 +31,16 @@ def resize_table(
     return torch.cat((table[:, :extra], to_tokens(image).to(table.dtype)), 1)
 
 
+class Table(nn.Module):
+    """Learned numbers for places, made for one grid; ``table`` is resized when weights load."""
+
+    table: nn.Parameter
+
+    def fitted(self, table: Tensor) -> Tensor:
+        """Another grid's ``table`` for the grid of this one."""
+        raise NotImplementedError
+
+
 class ConvPosition(nn.Module):
     """``x + DWConv(x)`` on the grid's tokens (CoaT's CPE, CMT's LPU, CPVT's PEG).
 

@@ -7,4 +7,13 @@ from vitrail.mixers.reduced import Reduced
 from vitrail.mixers.relative import Relative
 from vitrail.mixers.softmax import Softmax
 
-__all__ = ["Conv", "Mixer", "MixerSpec", "PrototypeConv", "PrototypeSoftmax", "Reduced", "Relative", "Softmax"]
+__all__ = [
+    "Conv",
+    "Mixer",
+    "MixerSpec",
+    "PrototypeConv",
+    "PrototypeSoftmax",
+    "Reduced",
+    "Relative",
+    "Softmax",
+]

@@ -5,6 +5,7 @@ Guo et al., "CMT: Convolutional Neural Networks Meet Vision Transformers", CVPR 
 a stage as in the released code (ggjy/CMT.pytorch 07e72b7).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
 from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
 from vitrail.layers.plan import Plan
+from vitrail.layers.position import Table
 from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
@@ -58,7 +60,7 @@ class Reduced(MixerSpec, name="reduced"):
         return 2 * (tokens + keys) * place.dim**2 + 2 * tokens * keys * place.dim + shrink
 
 
-class BiasTable(nn.Module):
+class BiasTable(Table):
     """One learned number for each head, query place and key place."""
 
     def __init__(self, heads: int, grid: Grid, ratio: int) -> None:
@@ -72,6 +74,11 @@ class BiasTable(nn.Module):
         """The bias for a grid behind ``extra`` class tokens: ``(1, heads, E + N, E + M)``."""
         bias = resize_bias(self.table, self.grid, grid, self.ratio).unsqueeze(0)
         return F.pad(bias, (extra, 0, extra, 0)) if extra else bias
+
+    def fitted(self, table: Tensor) -> Tensor:
+        """The table of another square grid for the grid of this one."""
+        side = math.isqrt(table.shape[1])
+        return resize_bias(table, (side, side), self.grid, self.ratio)
 
 
 def resize_bias(table: Tensor, old: Grid, new: Grid, ratio: int) -> Tensor:

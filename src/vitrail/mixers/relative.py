@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
+from vitrail.layers.position import Table
 from vitrail.mixers.base import MixerSpec
 from vitrail.mixers.softmax import SoftmaxAttention, check_heads
 from vitrail.specs import Place
@@ -69,17 +70,22 @@ class Relative(MixerSpec, name="relative"):
         return 4 * tokens * place.dim**2 + products + network
 
 
-class TableOffsets(nn.Module):
+class TableOffsets(Table):
     """One learned number for each head and offset."""
 
     def __init__(self, heads: int, grid: Grid) -> None:
         super().__init__()
+        self.grid = grid
         table = torch.empty(heads, 2 * grid[0] - 1, 2 * grid[1] - 1)
         self.table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
 
     def forward(self, grid: Grid) -> Tensor:
         """The picture of offsets for a grid, ``(heads, 2H - 1, 2W - 1)``."""
         return resize_offsets(self.table, grid)
+
+    def fitted(self, table: Tensor) -> Tensor:
+        """Another grid's picture of offsets for the grid of this one."""
+        return resize_offsets(table, self.grid)
 
 
 def resize_offsets(table: Tensor, grid: Grid) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
-from vitrail.layers.position import resize_table
+from vitrail.layers.position import Table, resize_table
 
 Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 State = dict[str, Tensor]
@@ -87,6 +87,7 @@ def rename(state: Mapping[str, Tensor], renames: Renames) -> State:
 def fit(state: State, model: nn.Module) -> State:
     """Adapt what a user may change: classes, input channels, and the size of position tables."""
     own = model.state_dict()
+    tables = {f"{n}.table": m for n, m in model.named_modules() if isinstance(m, Table)}
     for name in [n for n in state if n.startswith("head.")]:
         if name not in own or own[name].shape != state[name].shape:
             del state[name]
@@ -97,6 +98,8 @@ def fit(state: State, model: nn.Module) -> State:
             state[name] = fit_channels(tensor, own[name].shape[1])
         if name == "position":
             state[name] = fit_table(tensor, model)
+        if name in tables and tensor.dim() == own[name].dim():
+            state[name] = tables[name].fitted(tensor)
     return state
 
 
@@ -122,18 +125,28 @@ def fit_table(table: Tensor, model: Any) -> Tensor:
     return resize_table(table, (side, side), grid, extra, model.config.resize)
 
 
+def as_they_are(state: State, model: nn.Module) -> State:
+    """For papers whose tensors are laid out as ours."""
+    return state
+
+
 def load(
-    model: nn.Module, state: Mapping[str, Tensor], renames: Renames, unused: str = "$^"
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    renames: Renames,
+    unused: str = "$^",
+    adapt: Callable[[State, nn.Module], State] = as_they_are,
 ) -> None:
     """Load a state dict under our names or a released model's, strictly.
 
     Only the head may be missing (another number of classes), and fixed buffers of reducers.
+    ``adapt`` is the paper's own step between renaming and checking: tensors laid out as ours.
 
     Raises:
         UserError: tensors missing, left over or of another shape; the first few are named.
     """
     own = model.state_dict()
-    ours = rename(state, renames)
+    ours = adapt(rename(state, renames), model)
     ours = {n: t for n, t in ours.items() if n in own or not re.search(unused, n)}
     ours = fit(ours, model)
     buffers = {name for name, _ in model.named_buffers()}

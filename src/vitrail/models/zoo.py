@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.models import coat, vit
+from vitrail.models import cmt, coat, coatnet, vit, vit_rel
 from vitrail.models.backbone import Backbone, Size
-from vitrail.models.weights import load, read_weights
+from vitrail.models.weights import as_they_are, load, read_weights
 from vitrail.specs import parse_call
 
 
@@ -25,7 +25,14 @@ class Entry:
 
 def entries() -> Iterator[tuple[str, Entry]]:
     """Every variant of every paper."""
-    for paper, model in ((vit, vit.ViT), (coat, coat.CoaT)):
+    papers: tuple[tuple[ModuleType, type[Backbone]], ...] = (
+        (vit, vit.ViT),
+        (coat, coat.CoaT),
+        (coatnet, coatnet.CoAtNet),
+        (vit_rel, vit_rel.ViTRel),
+        (cmt, cmt.CMT),
+    )
+    for paper, model in papers:
         for name, config in paper.CONFIGS.items():
             yield name, Entry(config, model, paper)
 
@@ -134,4 +141,5 @@ def load_into(model: Backbone, state: dict[str, Any], found: Entry | None = None
         UserError: it does not fit.
     """
     paper = found.paper if found else next(e.paper for e in ZOO.values() if e.model is type(model))
-    load(model, state, paper.RENAMES, getattr(paper, "UNUSED", "$^"))
+    unused, adapt = getattr(paper, "UNUSED", "$^"), getattr(paper, "adapt", as_they_are)
+    load(model, state, paper.RENAMES, unused, adapt)
