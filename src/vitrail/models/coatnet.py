@@ -48,10 +48,10 @@ from vitrail.models.backbone import (
     rising,
     sides,
 )
-from vitrail.models.coatnet_weights import RENAMES, adapt
+from vitrail.models.coatnet_weights import RENAMES, convert
 from vitrail.specs import Place
 
-__all__ = ["CONFIGS", "RENAMES", "CoAtNet", "CoAtNetConfig", "adapt"]
+__all__ = ["CONFIGS", "RENAMES", "CoAtNet", "CoAtNetConfig", "convert"]
 
 NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNormTokens}
 
@@ -128,8 +128,8 @@ class CoAtNetConfig:
 
 def split(*args: Any) -> CoAtNetConfig:
     """Variants whose S3 begins with MBConv and goes on with attention, at one resolution."""
-    five = {"mixer": ("native",) * 5, "reducer": ("all",) * 5}
-    return CoAtNetConfig(*args, kinds="CCCTT", strides=(2, 2, 2, 1, 2), head_dim=128, **five)
+    config = CoAtNetConfig(*args, kinds="CCCTT", strides=(2, 2, 2, 1, 2), head_dim=128)
+    return replace(config, mixer=("native",) * 5, reducer=("all",) * 5)
 
 
 S, M, L, XL = (96, 192, 384, 768), (128, 256, 512, 1024), (192, 384, 768, 1536), (2, 12, 28, 2)
@@ -320,7 +320,8 @@ def plain(choice: Choice, style: Style, drop_path: float) -> nn.Module:
     """A block that keeps width and grid."""
     dim = choice.place.dim
     block = choice.block(4 * dim, drop_path)
-    block.norm1, block.norm2 = (NORMS[style.norm](dim, eps=1e-6) for _ in range(2))
+    for name in ("norm1", "norm2"):
+        setattr(block, name, NORMS[style.norm](dim, eps=1e-6))
     return block
 
 

@@ -5,8 +5,9 @@ table of offsets flat, and a layer scale of its own in the largest models.
 """
 
 import re
+from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail.models.weights import State
 
@@ -24,7 +25,6 @@ RENAMES = (  # timm's name -> ours
     (r"\.norm1\.norm\.", ".norm1."),
     (r"\.attn\.rel_pos\.relative_position_bias_table$", ".mixer.offsets.table"),
     (r"\.attn\.rel_pos\.mlp\.", ".mixer.offsets."),
-    (r"\.attn\.qkv\.", ".mixer.qkv_by_head."),
     (r"\.attn\.", ".mixer."),
     (r"^head\.norm\.", "norm."),
     (r"^head\.pre_logits\.fc\.", "hidden."),
@@ -32,25 +32,27 @@ RENAMES = (  # timm's name -> ours
 )
 
 
-def adapt(state: State, model: nn.Module) -> State:
-    """timm's tensors laid out as ours: 1x1 kernels, heads inside qkv, tables, layer scale."""
-    own = model.state_dict()
+HEAD = 32
+"""The width of a head in all of timm's."""
+
+
+def convert(state: Mapping[str, Tensor]) -> State:
+    """timm's tensors laid out as ours, under timm's names; what is not timm's passes as it is."""
     ours = {}
     for name, tensor in state.items():
-        if ".qkv_by_head." in name:
-            name = name.replace("qkv_by_head", "qkv")
-            tensor = by_projection(tensor, model.config.head_dim)  # type: ignore[union-attr]
-        if name.endswith(".offsets.table"):
-            tensor = as_picture(tensor)
-        if tensor.dim() == 4 and name in own and own[name].dim() == 2:
+        if re.search(r"\.(attn|mlp)\.", name) and tensor.dim() == 4:
             tensor = tensor.flatten(1)
+        if ".attn.qkv." in name:
+            tensor = by_projection(tensor, HEAD)
+        if name.endswith(".relative_position_bias_table"):
+            tensor = as_picture(tensor)
         ours[name] = tensor
     for name in [n for n in ours if n.endswith(".gamma")]:
         scale(ours, re.sub(r"ls(\d)\.gamma$", lambda m: LAST[m[1]], name), ours.pop(name))
     return ours
 
 
-LAST = {"1": "mixer.proj", "2": "mlp.fc2"}
+LAST = {"1": "attn.proj", "2": "mlp.fc2"}
 """What timm's layer scales multiply."""
 
 
@@ -66,5 +68,5 @@ def by_projection(tensor: Tensor, head_dim: int) -> Tensor:
 
 
 def as_picture(table: Tensor) -> Tensor:
-    """A flat square table ``(offsets, heads)`` -> ``(heads, side, side)``; pictures pass."""
-    return table.T.unflatten(1, (round(table.shape[0] ** 0.5), -1)) if table.dim() == 2 else table
+    """A flat square table ``(offsets, heads)`` -> ``(heads, side, side)``."""
+    return table.T.unflatten(1, (round(table.shape[0] ** 0.5), -1))

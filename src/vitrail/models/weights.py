@@ -125,28 +125,18 @@ def fit_table(table: Tensor, model: Any) -> Tensor:
     return resize_table(table, (side, side), grid, extra, model.config.resize)
 
 
-def as_they_are(state: State, model: nn.Module) -> State:
-    """For papers whose tensors are laid out as ours."""
-    return state
-
-
 def load(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    renames: Renames,
-    unused: str = "$^",
-    adapt: Callable[[State, nn.Module], State] = as_they_are,
+    model: nn.Module, state: Mapping[str, Tensor], renames: Renames, unused: str = "$^"
 ) -> None:
     """Load a state dict under our names or a released model's, strictly.
 
     Only the head may be missing (another number of classes), and fixed buffers of reducers.
-    ``adapt`` is the paper's own step between renaming and checking: tensors laid out as ours.
 
     Raises:
         UserError: tensors missing, left over or of another shape; the first few are named.
     """
     own = model.state_dict()
-    ours = adapt(rename(state, renames), model)
+    ours = rename(state, renames)
     ours = {n: t for n, t in ours.items() if n in own or not re.search(unused, n)}
     ours = fit(ours, model)
     buffers = {name for name, _ in model.named_buffers()}
