@@ -5,6 +5,7 @@ Dai, Liu, Le, Tan, "CoAtNet: Marrying Convolution and Attention for All Data Siz
 specs: no bias at all is ``softmax``, the bias after the softmax is ``relative(after=True)``.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -84,7 +85,14 @@ class TableOffsets(Table):
         return resize_offsets(self.table, grid)
 
     def fitted(self, table: Tensor) -> Tensor:
-        """Another grid's picture of offsets for the grid of this one."""
+        """Another grid's picture of offsets, or timm's flat ``(offsets, heads)``, for this grid.
+
+        A flat table does not say its sides: they are this grid's, or else equal.
+        """
+        if table.dim() == 2:
+            side = math.isqrt(table.shape[0])
+            same = table.shape[0] == self.table[0].numel()
+            table = table.T.unflatten(1, self.table.shape[1:] if same else (side, -1))
         return resize_offsets(table, self.grid)
 
 

@@ -302,7 +302,7 @@ class AttentionStage(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.shared = choice.shared()
+        self.shared = choice.shared() if len(rates) > 1 else None
         enter = EnterBlock(given, choice, stride, style, rates[0])
         self.blocks = nn.ModuleList([enter, *(plain(choice, style, rate) for rate in rates[1:])])
 

@@ -1,7 +1,8 @@
 """timm's CoAtNet weights under our names and in our layout.
 
-timm writes attention with 1x1 convolutions, a head's query, key and value side by side, the
-table of offsets flat, and a layer scale of its own in the largest models.
+timm writes attention with 1x1 convolutions, a head's query, key and value side by side, and a
+layer scale of its own in the largest models. (Its flat table of offsets is unfolded by
+:class:`~vitrail.mixers.relative.TableOffsets`, which knows its grid.)
 """
 
 import re
@@ -44,8 +45,6 @@ def convert(state: Mapping[str, Tensor]) -> State:
             tensor = tensor.flatten(1)
         if ".attn.qkv." in name:
             tensor = by_projection(tensor, HEAD)
-        if name.endswith(".relative_position_bias_table"):
-            tensor = as_picture(tensor)
         ours[name] = tensor
     for name in [n for n in ours if n.endswith(".gamma")]:
         scale(ours, re.sub(r"ls(\d)\.gamma$", lambda m: LAST[m[1]], name), ours.pop(name))
@@ -65,8 +64,3 @@ def scale(state: State, layer: str, gamma: Tensor) -> None:
 def by_projection(tensor: Tensor, head_dim: int) -> Tensor:
     """Rows ordered head, (q, k, v), channel -> (q, k, v), head, channel."""
     return tensor.unflatten(0, (-1, 3, head_dim)).transpose(0, 1).flatten(0, 2)
-
-
-def as_picture(table: Tensor) -> Tensor:
-    """A flat square table ``(offsets, heads)`` -> ``(heads, side, side)``."""
-    return table.T.unflatten(1, (round(table.shape[0] ** 0.5), -1))

@@ -98,7 +98,7 @@ def fit(state: State, model: nn.Module) -> State:
             state[name] = fit_channels(tensor, own[name].shape[1])
         if name == "position":
             state[name] = fit_table(tensor, model)
-        if name in tables and tensor.dim() == own[name].dim():
+        if name in tables:
             state[name] = tables[name].fitted(tensor)
     return state
 
