@@ -63,7 +63,7 @@ def test_parameters_and_multiply_adds(name):
 def test_official_names_are_taken_strictly(golden):
     state, _, _ = golden("cmt_ti")
     with pytest.raises(UserError, match="of another shape"):
-        load_into(vitrail.create("cmt_xs"), state)
+        load_into(vitrail.create("cmt_ti(mlp_ratio=4.0)"), state)
     state["blocks_a.0.attn.extra"] = torch.zeros(1)
     with pytest.raises(UserError, match="1 tensors unknown"):
         load_into(vitrail.create("cmt_ti"), state)
@@ -83,6 +83,13 @@ def test_tables_resize_when_loading_as_they_do_at_a_call(golden):
         torch.testing.assert_close(
             large.eval().forward_features(x), ours.eval().forward_features(x)
         )
+
+
+def test_a_table_without_a_square_is_refused(golden):
+    state, _, _ = golden("cmt_ti")
+    state["relative_pos_c"] = torch.zeros(4, 10 * 12, 5 * 6)
+    with pytest.raises(UserError, match="for 120 places is no square"):
+        load_into(vitrail.create("cmt_ti"), state)
 
 
 def test_bias_is_resized_along_queries_then_keys():

@@ -5,7 +5,6 @@ Guo et al., "CMT: Convolutional Neural Networks Meet Vision Transformers", CVPR 
 a stage as in the released code (ggjy/CMT.pytorch 07e72b7).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
 from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
 from vitrail.layers.plan import Plan
-from vitrail.layers.position import Table
+from vitrail.layers.position import Table, square
 from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
@@ -76,9 +75,12 @@ class BiasTable(Table):
         return F.pad(bias, (extra, 0, extra, 0)) if extra else bias
 
     def fitted(self, table: Tensor) -> Tensor:
-        """The table of another square grid for the grid of this one."""
-        side = math.isqrt(table.shape[1])
-        return resize_bias(table, (side, side), self.grid, self.ratio)
+        """The table of another square grid for the grid of this one.
+
+        Raises:
+            UserError: its grid was not square.
+        """
+        return resize_bias(table, square(table.shape[1], "a bias table"), self.grid, self.ratio)
 
 
 def resize_bias(table: Tensor, old: Grid, new: Grid, ratio: int) -> Tensor:

@@ -5,7 +5,6 @@ Dai, Liu, Le, Tan, "CoAtNet: Marrying Convolution and Attention for All Data Siz
 specs: no bias at all is ``softmax``, the bias after the softmax is ``relative(after=True)``.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
-from vitrail.layers.position import Table
+from vitrail.layers.position import Table, square
 from vitrail.mixers.base import MixerSpec
 from vitrail.mixers.softmax import SoftmaxAttention, check_heads
 from vitrail.specs import Place
@@ -88,11 +87,14 @@ class TableOffsets(Table):
         """Another grid's picture of offsets, or timm's flat ``(offsets, heads)``, for this grid.
 
         A flat table does not say its sides: they are this grid's, or else equal.
+
+        Raises:
+            UserError: they can be neither.
         """
         if table.dim() == 2:
-            side = math.isqrt(table.shape[0])
             same = table.shape[0] == self.table[0].numel()
-            table = table.T.unflatten(1, self.table.shape[1:] if same else (side, -1))
+            sides = self.table.shape[1:] if same else square(table.shape[0], "a bias table")
+            table = table.T.unflatten(1, sides)
         return resize_offsets(table, self.grid)
 
 
