@@ -111,7 +111,9 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         raise SpecError(wanted) from error
     if isinstance(call, ast.Name):
         return call.id, {}
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise SpecError(wanted)
+    if call.args or any(k.arg is None for k in call.keywords):
         raise SpecError(wanted)
     try:
         return call.func.id, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}

@@ -35,11 +35,14 @@ def small(name: str, **options):
     return vitrail.create(name, classes=5, image=64, **SHALLOW[family], **options)
 
 
-every = pytest.mark.parametrize("name", vitrail.models())
+every = pytest.mark.parametrize("name", vitrail.list_models())
 light = pytest.mark.parametrize(
-    "name", [n for n in vitrail.models() if not any(b in n for b in BIG) and not REPEATED.match(n)]
+    "name",
+    [n for n in vitrail.list_models() if not any(b in n for b in BIG) and not REPEATED.match(n)],
 )
-distinct = pytest.mark.parametrize("name", [n for n in vitrail.models() if not REPEATED.match(n)])
+distinct = pytest.mark.parametrize(
+    "name", [n for n in vitrail.list_models() if not REPEATED.match(n)]
+)
 
 
 @every
@@ -133,7 +136,7 @@ def test_timms_optimiser_hooks_name_every_parameter(name):
     "name",
     [
         n
-        for n in vitrail.models()
+        for n in vitrail.list_models()
         if not n.endswith(HASHED) and not any(b in n for b in BIG) and not REPEATED.match(n)
     ],
 )

@@ -1,1 +1,46 @@
-"""Data."""
+"""Pictures of any kind to batches of tensors: sources, checks, shares, transforms, loader.
+
+source -> Pictures (what is there, what is wrong) -> fraction -> PictureSet -> batches
+"""
+
+from vitrail.data.fractions import fraction
+from vitrail.data.items import Item, Problem, write_problems
+from vitrail.data.loader import (
+    Loader,
+    PictureSet,
+    batches,
+    epoch_order,
+    measure_loader,
+    plain_order,
+)
+from vitrail.data.manifest import Manifest, manifest_digest, read_manifest, write_manifest
+from vitrail.data.pictures import Pictures
+from vitrail.data.scenes import Scene, Scenes
+from vitrail.data.sources import check, open_pictures
+from vitrail.data.summary import Summary
+from vitrail.data.transforms import Augment, Preprocess
+
+__all__ = [
+    "Augment",
+    "Item",
+    "Loader",
+    "Manifest",
+    "PictureSet",
+    "Pictures",
+    "Preprocess",
+    "Problem",
+    "Scene",
+    "Scenes",
+    "Summary",
+    "batches",
+    "check",
+    "epoch_order",
+    "fraction",
+    "manifest_digest",
+    "measure_loader",
+    "open_pictures",
+    "plain_order",
+    "read_manifest",
+    "write_manifest",
+    "write_problems",
+]

@@ -224,6 +224,10 @@ class Scale(nn.Module):
         self.mixer = choice.mixer.build(choice.place)
         self.norm2 = nn.LayerNorm(choice.place.dim, eps=1e-6)
 
+    def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None) -> Tensor:
+        """The attention branch, ``(B, 1 + N, C)``."""
+        return self.mixer(self.norm1(x), grid, shared)
+
 
 class ParallelBlock(nn.Module):
     """Three scales attend by themselves, are resized and added, and share one feed-forward."""
@@ -242,12 +246,12 @@ class ParallelBlock(nn.Module):
         for scale, x, grid, stage in zip(self.scales, tokens, grids, stages, strict=True):
             x = stage.cpe(x, grid)
             xs.append(x)
-            seen.append(scale.mixer(scale.norm1(x), grid, stage.shared))
+            seen.append(scale(x, grid, stage.shared))
         out = []
         for i, (scale, x) in enumerate(zip(self.scales, xs, strict=True)):
             other = [resize(s, grids[j], grids[i]) for j, s in enumerate(seen) if j != i]
             x = x + self.drop_path(seen[i] + other[0] + other[1])
-            out.append(x + self.drop_path(self.mlp(scale.norm2(x))))
+            out.append(x + self.drop_path(self.mlp(scale.norm2(x))))  # type: ignore[operator]
         return out
 
 
@@ -257,6 +261,12 @@ def resize(x: Tensor, old: Grid, new: Grid) -> Tensor:
     return torch.cat((x[:, :1], to_tokens(image)), 1)
 
 
+SHARED: dict[str, str] = {
+    "patch_embed": "embed",
+    "cls_token": "cls",
+    "cpe": "cpe",
+    "crpe": "shared",
+}
 RENAMES = (  # official and timm's name -> ours; several names of one tensor meet in one of ours
     (r"^(patch_embed|cls_token|cpe|crpe)(\d)", lambda m: f"stages.{int(m[2]) - 1}.{SHARED[m[1]]}"),
     (r"^serial_blocks(\d)\.\d+\.cpe", lambda m: f"stages.{int(m[1]) - 1}.cpe"),
@@ -275,6 +285,5 @@ RENAMES = (  # official and timm's name -> ours; several names of one tensor mee
     (r"factoratt_crpe\.", "mixer."),
     (r"^norm(\d)", lambda m: f"norms.{int(m[1]) - 1}"),
 )
-SHARED = {"patch_embed": "embed", "cls_token": "cls", "cpe": "cpe", "crpe": "shared"}
 UNUSED = r"^norms\.[0-2]\."
 """Norms the official models carry and never call (all of them in CoaT-Lite, norm1 in CoaT)."""

@@ -1,0 +1,1 @@
+"""What Vitrail's speed claims rest on; ``README.md`` beside this file is the contract."""

@@ -1,0 +1,287 @@
+"""CoaT-Lite against timm's on the same weights, and Clustering CoaT against plain and pooled.
+
+``python -m benchmarks.coat_lite --help``; the rules are in ``README.md`` beside this file.
+
+peers:       vitrail | timm          x eager | compiled        at 224 and 512 px
+clustering:  plain | pooled | TB | QF | QS  x eager | compiled  at 512 and 1024 px
+each setting (model, pixels, batch, threads) is one interleaved run
+"""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+import vitrail
+from benchmarks import contract
+from vitrail.cost import Count, Settings, Timing, count, ratio, time_side_by_side
+from vitrail.cost.arms import compiling, forward
+from vitrail.cost.counting import evaluating, example
+from vitrail.models.zoo import load_into
+
+Part = Literal["peers", "clustering"]
+Graph = Literal["eager", "compiled"]
+TOLERANCE = 1e-5
+SIZES: dict[str, tuple[int, ...]] = {"peers": (224, 512), "clustering": (512, 1024)}
+BARS = (
+    contract.Bar(arm="vitrail", against="timm", at_least=1.3),
+    contract.Bar(arm="TB", against="plain", at_least=2.0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to run. Every combination of the lists is a setting of its own.
+
+    Attributes:
+        only: which comparisons.
+        models: CoaT-Lite variants.
+        sizes: edges in pixels; none means 224 and 512 for peers, 512 and 1024 for clustering.
+        batches: pictures a call.
+        threads: torch threads.
+        graphs: eager, compiled, or both in one run.
+        rounds: undisturbed windows wanted of each candidate.
+        window_s: least seconds of a window.
+        warmup_s: least seconds of warm-up.
+        quick: one small setting of each comparison, to see that it works.
+        out: folder for the result file.
+    """
+
+    only: tuple[Part, ...] = ("peers", "clustering")
+    models: tuple[str, ...] = ("coat_lite_tiny", "coat_lite_small")
+    sizes: tuple[int, ...] = ()
+    batches: tuple[int, ...] = (1, 8)
+    threads: tuple[int, ...] = (1, 2)
+    graphs: tuple[Graph, ...] = ("eager", "compiled")
+    rounds: int = 6
+    window_s: float = 0.3
+    warmup_s: float = 2.0
+    quick: bool = False
+    out: Path = contract.RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A candidate: how it is called in the rows, how it is built, in which graphs it can run."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    graphs: tuple[str, ...] = ("eager", "compiled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One interleaved run."""
+
+    part: Part
+    model: str
+    image: int
+    batch: int
+    threads: int
+
+
+def main(options: Options) -> Path:
+    """Run every setting, print each row, write the file and give its path."""
+    options = quick(options) if options.quick else options
+    record = contract.Record("coat_lite", asdict(options), options.out, BARS)
+    for setting in settings(options):
+        print(
+            f"\n{setting.part}: {setting.model}, {setting.image} px, batch {setting.batch}, "
+            f"{setting.threads} thread(s)",
+            flush=True,
+        )
+        rows = measure(setting, options)
+        record.add(rows)
+        for row in rows:
+            print(line(row), flush=True)
+    record.close()
+    return record.path
+
+
+def quick(options: Options) -> Options:
+    """The same comparisons at their smallest."""
+    return replace(
+        options,
+        models=options.models[:1],
+        sizes=options.sizes[:1] or (224,),
+        batches=options.batches[:1],
+        threads=options.threads[:1],
+        graphs=("eager",),
+        rounds=min(options.rounds, 3),
+        warmup_s=min(options.warmup_s, 0.5),
+    )
+
+
+def settings(options: Options) -> Iterator[Setting]:
+    """All combinations, small pictures first."""
+    for part in options.only:
+        sizes = options.sizes or SIZES[part]
+        for image, model, batch, threads in product(
+            sizes, options.models, options.batches, options.threads
+        ):
+            yield Setting(part=part, model=model, image=image, batch=batch, threads=threads)
+
+
+def measure(setting: Setting, options: Options) -> list[dict[str, Any]]:
+    """Build the arms, time all of them in all graphs side by side, and make the rows."""
+    arms = PARTS[setting.part](setting)
+    built = {arm.name: arm.build().eval() for arm in arms}
+    if setting.part == "peers":
+        check_same(built["vitrail"], built["timm"], setting)
+    places = [(arm, graph) for arm in arms for graph in options.graphs if graph in arm.graphs]
+    calls = {
+        f"{arm.name} {graph}": forward(
+            built[arm.name],
+            Settings(image=setting.image, batch=setting.batch, graph=graph),
+            batch=setting.batch,
+        )
+        for arm, graph in places
+    }
+    with compiling(Settings(graph="compiled" if "compiled" in options.graphs else "eager")):
+        timings = time_side_by_side(
+            calls,
+            rounds=options.rounds,
+            window_s=options.window_s,
+            warmup_s=options.warmup_s,
+            threads=setting.threads,
+        )
+    counts = {name: count(model, setting.image) for name, model in built.items()}
+    rows = [row_of(setting, arm.name, graph, counts[arm.name], timings) for arm, graph in places]
+    del built, calls
+    if "compiled" in options.graphs:
+        torch._dynamo.reset()  # the next setting's models share this one's code
+    gc.collect()
+    return rows
+
+
+def row_of(
+    setting: Setting, arm: str, graph: str, counted: Count, timings: Mapping[str, Timing]
+) -> dict[str, Any]:
+    """One arm in one graph, against the part's yardsticks in the same graph."""
+    own = timings[f"{arm} {graph}"]
+    others = [
+        name for name in YARDSTICKS[setting.part] if name != arm and f"{name} {graph}" in timings
+    ]
+    return contract.row(
+        arm,
+        own,
+        {name: ratio(own, timings[f"{name} {graph}"]) for name in others},
+        part=setting.part,
+        model=setting.model,
+        image=setting.image,
+        batch=setting.batch,
+        graph=graph,
+        precision="float32",
+        params=counted.params,
+        macs=counted.macs,
+        images_per_s=own.rate(setting.batch),
+    )
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row for people: pictures a second, the call's time with quartiles, the ratios."""
+    time = row["time"]
+    ratios = ", ".join(
+        f"{o['ratio']:.2f} ({o['low']:.2f} to {o['high']:.2f}) x {o['arm']}" for o in row["against"]
+    )
+    notes = "".join(
+        f"  [{word}]"
+        for word, fine in (("noisy", time["quiet"]), ("unsettled", time["settled"]))
+        if not fine
+    )
+    return (
+        f"  {row['arm']:8} {row['graph']:8} {row['macs'] / 1e9:8.3f} GMAC "
+        f"{row['images_per_s']:8.2f} images/s  "
+        f"{time['median_ms']:9.1f} ms ({time['low_ms']:.1f} to {time['high_ms']:.1f})  "
+        f"{ratios}{notes}"
+    )
+
+
+# ---- peers ---------------------------------------------------------------------------------------
+
+
+def peers(setting: Setting) -> list[Arm]:
+    """Ours and timm's, with the same weights."""
+    theirs = timm_model(setting)
+    return [
+        Arm(name="vitrail", build=partial(with_weights_of, theirs, setting)),
+        Arm(name="timm", build=lambda: theirs),
+    ]
+
+
+def timm_model(setting: Setting) -> nn.Module:
+    """timm's model for this size, every tensor drawn so that a lost one would show."""
+    import timm
+
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model(setting.model, img_size=setting.image)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    return model
+
+
+def with_weights_of(theirs: nn.Module, setting: Setting) -> nn.Module:
+    """Our model of the same name with timm's tensors."""
+    ours = vitrail.create(setting.model, image=setting.image, classes=1000)
+    load_into(ours, theirs.state_dict())
+    return ours
+
+
+def check_same(ours: nn.Module, theirs: nn.Module, setting: Setting) -> None:
+    """Both must give the same logits before they are timed.
+
+    Raises:
+        SystemExit: they differ by more than 1e-5.
+    """
+    pictures = example(ours, setting.image, batch=1)
+    with torch.inference_mode(), evaluating(ours), evaluating(theirs):
+        apart = float((ours(pictures) - theirs(pictures)).abs().max())
+    if apart > TOLERANCE:
+        raise SystemExit(f"{setting.model}: outputs differ from timm's by {apart:.1e}; not timed")
+    print(f"  same weights, logits agree to {apart:.1e}", flush=True)
+
+
+# ---- clustering ----------------------------------------------------------------------------------
+
+
+def clustering(setting: Setting) -> list[Arm]:
+    """Plain, the pooling control, and the three readings of Clustering CoaT."""
+    names = {
+        "plain": setting.model,
+        "pooled": f"pooled_{setting.model}",
+        "TB": f"clustering_{setting.model}",
+        "QF": f"clustering_{setting.model}_qf",
+        "QS": f"clustering_{setting.model}_qs",
+    }
+    return [
+        Arm(
+            name=name,
+            build=partial(seeded, model, setting.image),
+            # The hash of QF and QS makes as many clusters as the picture has codes: no one graph.
+            graphs=("eager",) if name in ("QF", "QS") else ("eager", "compiled"),
+        )
+        for name, model in names.items()
+    ]
+
+
+def seeded(model: str, image: int) -> nn.Module:
+    """A model whose random weights are always the same."""
+    torch.manual_seed(0)
+    return vitrail.create(model, image=image, classes=1000)
+
+
+PARTS: dict[str, Callable[[Setting], list[Arm]]] = {"peers": peers, "clustering": clustering}
+YARDSTICKS: dict[str, Sequence[str]] = {"peers": ("timm",), "clustering": ("plain", "pooled")}
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Options, description=__doc__))

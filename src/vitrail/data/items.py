@@ -1,0 +1,113 @@
+"""What a set is made of: labelled pictures, and what was wrong with the others.
+
+``Item`` names one picture; ``Problem`` says in one line what a person should know about one.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+
+#: Every kind of problem, and whether the picture (or class, or folder) is left out because of it.
+#: With ``strict`` those that are left out stop the run; the others only deserve a line.
+KINDS: dict[str, bool] = {
+    # one picture
+    "empty-file": True,
+    "not-a-picture": True,
+    "truncated": True,
+    "broken": True,
+    "too-large": True,
+    "unreadable": True,
+    "missing": True,
+    "link-to-nothing": True,
+    # several pictures
+    "leak": True,
+    "duplicate": True,
+    "two-labels": True,
+    # folders and archives
+    "unreadable-folder": True,
+    "link-loop": True,
+    "unsafe-name": True,
+    "locked": True,
+    "outside-classes": True,
+    "unsupported": True,
+    "other-files": False,
+    "other-folder": True,
+    "empty-class": True,
+    "single-picture": False,
+    "never-checked": False,
+    "unknown-class": True,
+    # tables
+    "row": True,
+    "repeated-row": False,
+    "extra-columns": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled picture.
+
+    ``key`` names it inside its source (a path with ``/``), ``label`` counts in the order of
+    ``Pictures.classes``, ``digest`` is a 128-bit hash of its bytes (empty where pictures are made
+    or kept by another library), ``size`` is (width, height) when upright, (0, 0) if unknown.
+    """
+
+    key: str
+    label: int
+    split: str
+    digest: str = ""
+    size: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that a person should know: ``line`` says it, and what was done about it."""
+
+    kind: str
+    where: str
+    line: str
+
+    def __post_init__(self) -> None:
+        for name in ("where", "line"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
+    @property
+    def left_out(self) -> bool:
+        """Whether something is left out of the set because of this."""
+        return KINDS[self.kind]
+
+
+def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
+    """Write ``problems.csv``: columns kind, where, left_out, line."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("kind", "where", "left_out", "line"))
+        rows.writerows((p.kind, p.where, "yes" if p.left_out else "no", p.line) for p in problems)
+
+
+def printable(text: str) -> str:
+    """``text`` on one line: names of files may hold newlines, terminal codes, undecodable bytes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def content_digest(data: bytes) -> str:
+    """128-bit hash of a file's bytes as 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that is a pure function of ``parts``: numbers and texts.
+
+    The same on every machine, in every process and Python version (unlike ``hash``).
+    """
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 picture``, ``2 pictures``, ``3 classes`` (with the plural given)."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,184 @@
+"""Batches: the same ones whatever the number of workers, the order, or what came before.
+
+Every random choice for a picture is a pure function of (seed, epoch, key). So training can stop
+and go on anywhere, and one process or eight give the same tensors.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from vitrail.data.cache import PictureCache
+from vitrail.data.decode import PictureError
+from vitrail.data.items import Item, seed_of
+from vitrail.data.pictures import Pictures
+from vitrail.data.transforms import Transform
+from vitrail.errors import UserError
+
+#: One batch: images ``(B, C, H, W)``, labels ``(B,)``, places in the set ``(B,)``.
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class PictureSet(Dataset[tuple[Tensor, int, int]]):
+    """Items of a set, read and transformed.
+
+    ``set[epoch, i]`` is (image ``(C, H, W)``, label, i); ``set[i]`` is epoch 0.
+    ``cache="memory"`` decodes and prepares every picture once, at once, and keeps the bytes; the
+    results are the same to the bit.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        items: Sequence[Item],
+        transform: Transform,
+        seed: int,
+        cache: str | None = None,
+    ):
+        if cache not in (None, "memory"):
+            raise UserError(f"no cache {cache!r}; there are None and 'memory'")
+        self.pictures, self.items = pictures, tuple(items)
+        self.transform, self.seed = transform, seed
+        self.cache = PictureCache.fill(len(self.items), self._prepared) if cache else None
+
+    @staticmethod
+    def cache_bytes(items: Sequence[Item], transform: Transform) -> int:
+        """Memory that ``cache="memory"`` would take, known without reading a picture."""
+        return sum(transform.prepared_bytes(item.size) for item in items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int, int]:
+        epoch, i = index if isinstance(index, tuple) else (0, index)
+        item = self.items[i]
+        prepared = self._prepared(i) if self.cache is None else self.cache[i]
+        if not self.transform.random:
+            return self.transform.finish(prepared), item.label, i
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed: that would also reseed the accelerators.
+            torch.default_generator.manual_seed(seed_of("picture", self.seed, epoch, item.key))
+            return self.transform.finish(prepared), item.label, i
+
+    def _prepared(self, i: int) -> np.ndarray:
+        picture = self.pictures.read(self.items[i], self.transform.short_side)
+        return self.transform.prepare(picture)
+
+
+def epoch_order(
+    count: int, *, batch: int, seed: int, epoch: int, drop_last: bool = False
+) -> list[list[int]]:
+    """The shuffled order of ``count`` samples in batches; a pure function of its arguments."""
+    generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
+    order = torch.randperm(count, generator=generator).tolist()
+    lots = [order[start : start + batch] for start in range(0, count, batch)]
+    return lots[:-1] if drop_last and lots and len(lots[-1]) < batch else lots
+
+
+def plain_order(count: int, *, batch: int) -> list[list[int]]:
+    """0, 1, 2, ... in batches, for evaluation."""
+    return [list(range(i, min(i + batch, count))) for i in range(0, count, batch)]
+
+
+class Loader:
+    """A :class:`PictureSet` read by worker processes that live on between epochs.
+
+    ``workers=0`` reads in this process. The batches do not depend on ``workers``.
+    """
+
+    def __init__(self, pictures: PictureSet, *, workers: int = 0, pin: bool = False):
+        self._plan = _Plan()
+        self._loader: DataLoader[Any] = DataLoader(
+            pictures,
+            batch_sampler=self._plan,
+            num_workers=workers,
+            collate_fn=_collate,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            pin_memory=pin,
+        )
+
+    def epoch(self, order: Sequence[Sequence[int]], *, epoch: int = 0) -> Iterator[Batch]:
+        """The batches of ``order``, which may begin anywhere in an epoch (slice it)."""
+        self._plan.batches = [[(epoch, i) for i in lot] for lot in order]
+        found = iter(self._loader)
+        return self._one_line_errors(found if self._loader.num_workers else _one_thread(found))
+
+    @staticmethod
+    def _one_line_errors(found: Iterator[Batch]) -> Iterator[Batch]:
+        """A worker's error comes with its whole traceback as text; people need its last line."""
+        try:
+            yield from found
+        except PictureError as error:
+            raise PictureError(str(error).rsplit("PictureError: ", 1)[-1].strip()) from error
+
+
+def batches(
+    pictures: PictureSet, *, order: Sequence[Sequence[int]], workers: int = 0, epoch: int = 0
+) -> Iterator[Batch]:
+    """One pass over ``order``; for many epochs with workers, keep a :class:`Loader`."""
+    return Loader(pictures, workers=workers).epoch(order, epoch=epoch)
+
+
+def measure_loader(
+    pictures: PictureSet, *, batch: int = 64, workers: int = 0, seconds: float = 3.0
+) -> float:
+    """Images per second of the loader alone, to be read beside the model's.
+
+    Runs through shuffled epochs until ``seconds`` have passed, after a first batch for each worker
+    that is not counted: it pays for starting processes and libraries.
+    """
+    loader = Loader(pictures, workers=workers)
+    warm = epoch_order(len(pictures), batch=batch, seed=0, epoch=0)[: max(1, workers)]
+    for _ in loader.epoch(warm):
+        pass
+    done, epoch, start = 0, 1, time.perf_counter()
+    while True:
+        order = epoch_order(len(pictures), batch=batch, seed=0, epoch=epoch)
+        for images, _, _ in loader.epoch(order, epoch=epoch):
+            done += len(images)
+            passed = time.perf_counter() - start
+            if passed >= seconds:
+                return done / passed
+        epoch += 1
+
+
+def _one_thread(found: Iterator[Batch]) -> Iterator[Batch]:
+    """Make each batch with one thread, as workers do.
+
+    A picture is too small to share out: on a busy machine, waiting for the second thread cost more
+    than ten times the work.
+    """
+    while True:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            batch = next(found)
+        except StopIteration:
+            return
+        finally:
+            torch.set_num_threads(threads)
+        yield batch
+
+
+class _Plan:
+    """The batch sampler: whatever was set last."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _collate(samples: list[tuple[Tensor, int, int]]) -> Batch:
+    images, labels, places = default_collate(samples)  # in a worker: straight into shared memory
+    return images, labels, places

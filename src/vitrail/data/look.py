@@ -1,0 +1,54 @@
+"""Look at every file once, in threads: can it be decoded, how large is it, what is its digest."""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from vitrail.data.decode import PictureError, probe
+from vitrail.data.files import Files
+from vitrail.data.items import Problem, content_digest
+from vitrail.data.layout import Row
+
+#: Called with (done, total) while pictures are looked at.
+Progress = Callable[[int, int], None]
+
+_CHUNK = 32  # pictures a thread takes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture that can be decoded."""
+
+    row: Row
+    digest: str
+    size: tuple[int, int]
+
+
+def look(
+    files: Files, rows: Sequence[Row], progress: Progress | None = None
+) -> tuple[list[Seen], list[Problem]]:
+    """Decode every row's file; what can be used, and a line for each that cannot."""
+    chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
+    seen: list[Seen] = []
+    problems: list[Problem] = []
+    done = 0
+    # Threads: Pillow's decoders run without the interpreter's lock.
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # Pillow's asides; what matters gets its own line
+        for chunk in pool.map(lambda part: [_look_at(files, row) for row in part], chunks):
+            for found in chunk:
+                (seen if isinstance(found, Seen) else problems).append(found)  # type: ignore[arg-type]
+            done += len(chunk)
+            if progress:
+                progress(done, len(rows))
+    return seen, problems
+
+
+def _look_at(files: Files, row: Row) -> Seen | Problem:
+    try:
+        data = files.read(row.key)
+        return Seen(row, content_digest(data), probe(data))
+    except PictureError as error:
+        return Problem(error.kind, row.key, f"{row.key}: {error}; left out")

@@ -1,0 +1,72 @@
+"""What a set holds, in numbers and lines: the report of ``vitrail check``."""
+
+import statistics
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from vitrail.data.items import SPLITS, Problem, count
+from vitrail.data.pictures import Pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """``counts``: pictures by class and split. ``short_sides``: smallest, median, largest in pixels
+    (None where sizes are unknown). ``problems``: how many of each kind."""
+
+    source: str
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    short_sides: tuple[int, int, int] | None
+    problems: dict[str, int]
+    lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pictures: Pictures) -> Self:
+        """Count."""
+        by_split = {split: pictures.counts(split) for split in SPLITS}
+        counts = {
+            name: {split: numbers[label] for split, numbers in by_split.items()}
+            for label, name in enumerate(pictures.classes)
+        }
+        kinds = Counter(problem.kind for problem in pictures.problems)
+        return cls(
+            source=pictures.name,
+            classes=pictures.classes,
+            counts=counts,
+            short_sides=_short_sides(pictures),
+            problems=dict(sorted(kinds.items())),
+            lines=tuple(problem.line for problem in ordered(pictures.problems)),
+        )
+
+    def total(self, split: str) -> int:
+        """Pictures in a split."""
+        return sum(numbers[split] for numbers in self.counts.values())
+
+    def describe(self) -> str:
+        """One line: ``3,781 pictures in 10 classes (train 3,068, ...), short side 192 to 256``."""
+        totals = {split: self.total(split) for split in SPLITS}
+        parts = ", ".join(f"{split} {number:,}" for split, number in totals.items() if number)
+        sizes = ""
+        if self.short_sides:
+            low, middle, high = self.short_sides
+            sizes = f", short side {low} px"
+            sizes += f" to {high} px (median {middle})" if high > low else ""
+        pictures = count(sum(totals.values()), "picture")
+        return f"{pictures} in {count(len(self.classes), 'class', 'classes')} ({parts}){sizes}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def ordered(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """What was left out first, then by place."""
+    return tuple(sorted(problems, key=lambda p: (not p.left_out, p.where, p.kind)))
+
+
+def _short_sides(pictures: Pictures) -> tuple[int, int, int] | None:
+    sides = [min(item.size) for item in pictures.items if min(item.size) > 0]
+    if not sides:
+        return None
+    return min(sides), int(statistics.median(sides)), max(sides)

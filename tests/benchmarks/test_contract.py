@@ -1,0 +1,78 @@
+"""Result files keep the contract, those of a run and those that are committed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contract
+from vitrail.cost.timing import Timing, WarmUp, Window, ratio
+
+COMMITTED = sorted(contract.RESULTS.glob("*.json"))
+
+
+def timing(*seconds: float, foreign: float = 0.0) -> Timing:
+    windows = tuple(
+        Window(round=i, calls=1, seconds=s, own=1.0, foreign=foreign) for i, s in enumerate(seconds)
+    )
+    return Timing(
+        name="x", threads=1, windows=windows, warmup=WarmUp(calls=1, seconds=2.0, settled=True)
+    )
+
+
+def rows_of(ours: Timing, theirs: Timing) -> list[dict[str, object]]:
+    return [contract.row("ours", ours, {"theirs": ratio(ours, theirs)}, graph="eager", image=64)]
+
+
+BAR = contract.Bar(arm="ours", against="theirs", at_least=1.5)
+
+
+def test_record_is_written_row_by_row_and_keeps_the_contract(tmp_path: Path) -> None:
+    record = contract.Record("try", {"out": tmp_path}, tmp_path / "new", [BAR])
+    for count in (1, 2):
+        record.add(rows_of(timing(1.0, 1.0), timing(2.0, 2.0)))
+        written = json.loads(record.path.read_text())
+        assert contract.faults(written) == []
+        assert len(written["rows"]) == count
+    assert written["bars"] == [
+        {
+            "bar": "ours >= 1.5 x theirs, eager",
+            "held": 2,
+            "of": 2,
+            "lowest": 2.0,
+            "quiet": True,
+        }
+    ]
+    assert [path.name for path in record.path.parent.iterdir()] == [record.path.name]
+
+
+def test_two_runs_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    assert contract.Record("a", {}, tmp_path).path != contract.Record("a", {}, tmp_path).path
+
+
+def test_a_loss_is_printed_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = contract.Record("try", {}, tmp_path, [BAR])
+    record.add(rows_of(timing(1.0), timing(2.0)))
+    record.add(rows_of(timing(1.0, foreign=1.0), timing(1.2)))
+    record.close()
+    out = capsys.readouterr().out
+    assert "bar MISSED" in out
+    assert "in 1 of 2 settings, lowest 1.20" in out
+    assert "do not publish" in out
+
+
+def test_faults_are_named(tmp_path: Path) -> None:
+    record = contract.Record("try", {}, tmp_path)
+    assert contract.faults(record.to_dict()) == ["no rows"]
+    record.add(rows_of(timing(1.0), timing(2.0)))
+    broken = json.loads(record.path.read_text())
+    del broken["machine"]["cpu"], broken["rows"][0]["time"]["quiet"]
+    assert contract.faults(broken) == ["machine lacks cpu", "row 0: time lacks quiet"]
+    del broken["rows"][0]["time"]
+    assert "row 0: time is not dict" in contract.faults(broken)
+    assert contract.faults({}) == [f"{k} is not {t.__name__}" for k, t in contract.TOP.items()]
+
+
+def test_committed_results_keep_the_contract() -> None:
+    wrong = {p.name: contract.faults(json.loads(p.read_text())) for p in COMMITTED}
+    assert not {name: found for name, found in wrong.items() if found}

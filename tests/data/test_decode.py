@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tests.data.corpus import BAD, GOOD, HEIGHT, WIDTH, Bad, Good, picture, saved, truth
+
+from vitrail.data import decode as module
+from vitrail.data.decode import PictureError, decode, probe, to_rgb
+from vitrail.data.items import KINDS
+
+
+@pytest.mark.parametrize("good", GOOD, ids=lambda good: good.name)
+def test_odd_pictures_decode_to_what_they_show(good: Good):
+    image = decode(good.data())
+    assert image.mode == "RGB"
+    pixels, expected = np.asarray(image, float), np.asarray(good.pixels(), float)
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels - expected).mean() <= good.within
+    assert probe(good.data()) == image.size
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+@pytest.mark.parametrize("read", [decode, probe])
+def test_bad_pictures_say_why(bad: Bad, read):
+    with pytest.raises(PictureError) as caught:
+        read(bad.data())
+    assert caught.value.kind == bad.kind
+    assert bad.says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert KINDS[bad.kind]
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
+    monkeypatch.setattr(module, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    with pytest.raises(PictureError, match="24 x 16 is more than 383 pixels"):
+        decode(picture())
+
+
+def test_all_eight_orientations():
+    stored = truth()
+    for tag, turned in {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
+        5: stored.transpose(1, 0, 2), 6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(stored, 1),
+    }.items():  # fmt: skip
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        data = picture(exif=exif.tobytes())
+        np.testing.assert_array_equal(np.asarray(decode(data)), turned, err_msg=str(tag))
+        assert probe(data) == turned.shape[1::-1]
+
+
+def test_large_jpegs_may_be_decoded_small_but_never_below_the_short_side():
+    large = saved(Image.fromarray(truth()).resize((640, 400)), "JPEG")
+    assert decode(large).size == (640, 400)
+    assert decode(large, short_side=100).size == (160, 100)
+    assert decode(large, short_side=101).size == (320, 200)
+    assert decode(large, short_side=1000).size == (640, 400)
+
+
+def test_truncation_is_seen_in_small_decoding_too():
+    large = saved(Image.fromarray(truth()).resize((640, 400)), "JPEG", quality=95)
+    for short_side in (None, 50, 100):
+        with pytest.raises(PictureError, match="truncated"):
+            decode(large[: len(large) // 2], short_side=short_side)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 65535]], np.int32), [0, 255]),
+        (np.array([[0, 1 << 20]], np.int32), [0, 255]),
+        (np.array([[-5, 5]], np.int32), [0, 255]),
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 51.0, 255.0]], np.float32), [0, 51, 255]),
+        (np.array([[0.0, 25700.0]], np.float32), [0, 100]),
+        (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[np.nan, 1.0]], np.float32), [0, 255]),
+        (np.array([[7e5, 7e5]], np.float32), [0, 0]),
+    ],
+)
+def test_wide_values_come_down_to_eight_bits(values, expected):
+    assert np.asarray(to_rgb(Image.fromarray(values)))[0, :, 0].tolist() == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]),
+    cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),
+    end=st.floats(0.1, 1),
+)
+def test_damage_gives_a_picture_or_a_reason_and_nothing_else(kind, cuts, end):
+    data = bytearray(picture(kind=kind))
+    for place, value in cuts:
+        data[min(len(data) - 1, int(place * len(data)))] = value
+    damaged = bytes(data[: int(end * len(data))])
+    for read in (decode, probe):
+        try:
+            read(damaged)
+        except PictureError as error:
+            assert KINDS[error.kind]

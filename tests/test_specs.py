@@ -1,0 +1,51 @@
+import pytest
+
+from vitrail.errors import UserError
+from vitrail.mixers import MixerSpec
+from vitrail.mixers.conv import Conv, share_heads
+from vitrail.specs import Place, SpecError, parse_call, print_call
+
+
+def test_text_and_back():
+    for text in (
+        "conv",
+        "conv(windows=(3, 5), shares=(1, 1))",
+        "prototype_conv(by='sort', ratio=9)",
+    ):
+        assert str(MixerSpec.parse(text)) == text
+    assert parse_call(print_call("vit", {"patch": 8, "pool": "mean"})) == (
+        "vit",
+        {"patch": 8, "pool": "mean"},
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "a.b(c=1)", "a(1)", "a(b=c)", "a(b=__import__('os'))", "a(**{})", "a; b"]
+)
+def test_nothing_but_names_and_literals(text):
+    with pytest.raises(SpecError):
+        parse_call(text)
+
+
+def test_names_are_unique_and_specs_frozen():
+    with pytest.raises(SpecError, match="two mixers are called 'conv'"):
+        type("Other", (MixerSpec,), {}, name="conv")
+    with pytest.raises(AttributeError):
+        MixerSpec.parse("conv").windows = (1,)
+    assert issubclass(SpecError, UserError)
+
+
+@pytest.mark.parametrize(
+    ("heads", "dealt"), [(8, (2, 3, 3)), (3, (1, 1, 1)), (16, (4, 6, 6)), (1, (0, 1, 0))]
+)
+def test_heads_are_dealt_over_windows(heads, dealt):
+    pairs = dict(share_heads(Conv(), heads))
+    assert tuple(pairs.get(w, 0) for w in (3, 5, 7)) == dealt
+
+
+def test_a_refusal_names_spec_place_and_remedy():
+    place = Place(dim=10, heads=3, grid=(4, 4), name="stage 2")
+    with pytest.raises(
+        SpecError, match=r"mixer 'softmax' cannot serve stage 2 \(dim 10, heads 3.*; change heads"
+    ):
+        MixerSpec.parse("softmax").build(place)
