@@ -8,7 +8,16 @@ from types import ModuleType
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.models import coat, filtervit, filtervit_v2, mobilevit, vit
+from vitrail.models import (
+    cmt,
+    coat,
+    coatnet,
+    filtervit,
+    filtervit_v2,
+    mobilevit,
+    vit,
+    vit_rel,
+)
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.weights import load, read_weights
 from vitrail.specs import parse_call
@@ -23,16 +32,21 @@ class Entry:
     paper: ModuleType
 
 
+PAPERS: tuple[tuple[ModuleType, type[Backbone]], ...] = (
+    (vit, vit.ViT),
+    (vit_rel, vit_rel.ViTRel),
+    (coat, coat.CoaT),
+    (coatnet, coatnet.CoAtNet),
+    (cmt, cmt.CMT),
+    (mobilevit, mobilevit.MobileViT),
+    (filtervit, filtervit.FilterViT),
+    (filtervit_v2, filtervit_v2.FilterViTv2),
+)
+
+
 def entries() -> Iterator[tuple[str, Entry]]:
     """Every variant of every paper."""
-    papers = (
-        (vit, vit.ViT),
-        (coat, coat.CoaT),
-        (mobilevit, mobilevit.MobileViT),
-        (filtervit, filtervit.FilterViT),
-        (filtervit_v2, filtervit_v2.FilterViTv2),
-    )
-    for paper, model in papers:
+    for paper, model in PAPERS:
         for name, config in paper.CONFIGS.items():
             yield name, Entry(config, model, paper)
 
@@ -141,4 +155,5 @@ def load_into(model: Backbone, state: dict[str, Any], found: Entry | None = None
         UserError: it does not fit.
     """
     paper = found.paper if found else next(e.paper for e in ZOO.values() if e.model is type(model))
-    load(model, state, paper.RENAMES, getattr(paper, "UNUSED", "$^"))
+    convert = getattr(paper, "convert", dict)
+    load(model, convert(state), paper.RENAMES, getattr(paper, "UNUSED", "$^"))
