@@ -68,6 +68,9 @@ class Mixer(nn.Module):
         """
         raise NotImplementedError
 
+    def start(self) -> None:
+        """Set what the mixer initialises in its own way, after the model's general rule; nothing."""
+
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:

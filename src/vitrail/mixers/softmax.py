@@ -17,13 +17,16 @@ from vitrail.specs import Place
 class Softmax(MixerSpec, name="softmax"):
     """Every token attends to every token; cost grows with their square.
 
-    ``y = proj(softmax(q k^T / sqrt(d)) v)``, one bias-ful projection each for q, k, v, output.
+    ``y = proj(softmax(q k^T / sqrt(d)) v)``, one projection each for q, k, v, output. ``bias``:
+    whether those of q, k, v have one (ViT, DeiT; not ConViT, CCT).
     """
+
+    bias: bool = True
 
     def build(self, place: Place) -> "SoftmaxAttention":
         """Serves every place whose heads divide its channels."""
         check_heads(self, place)
-        return SoftmaxAttention(place.dim, place.heads)
+        return SoftmaxAttention(place.dim, place.heads, self.bias)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Four projections, two products of tokens with tokens."""
@@ -34,10 +37,10 @@ class Softmax(MixerSpec, name="softmax"):
 class SoftmaxAttention(Mixer):
     """Multi-head softmax attention; keys that stand for many tokens count so often."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, dim)
 
     def forward(
