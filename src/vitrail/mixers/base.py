@@ -69,7 +69,7 @@ class Mixer(nn.Module):
         raise NotImplementedError
 
     def start(self) -> None:
-        """Set what the mixer initialises in its own way, after the model's general rule; nothing."""
+        """Initialise what is the mixer's own, after the model's general rule; mostly nothing."""
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None

@@ -6,7 +6,7 @@ size works, square or not, and any number of input channels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -230,3 +230,15 @@ def check_image(x: Tensor, in_chans: int, least: int) -> None:
             f"images of {x.shape[2]} x {x.shape[3]} pixels are smaller than the model's stride "
             f"of {least}; resize them to at least {least} pixels a side"
         )
+
+
+def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse a word that an option does not know.
+
+    Raises:
+        UserError: with the words it knows.
+    """
+    for option, known in choices.items():
+        if getattr(config, option) not in known:
+            said = " or ".join(repr(word) for word in known)
+            raise UserError(f"{option}={getattr(config, option)!r}: {option} is {said}")
