@@ -1,13 +1,19 @@
 """Vitrail: vision backbones that marry convolution and attention.
 
 picture -> tokens -> stages of blocks (local, reducer, mixer) -> head -> loss -> report
+
+Names are fetched at first use, so that ``vitrail --help`` does not wait for torch.
 """
 
-from vitrail.errors import UserError
-from vitrail.mixers import MixerSpec
-from vitrail.models import Backbone, create, models
-from vitrail.reducers import ReducerSpec
-from vitrail.specs import Place
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitrail.errors import UserError
+    from vitrail.mixers import MixerSpec
+    from vitrail.models import Backbone, create, list_models
+    from vitrail.reducers import ReducerSpec
+    from vitrail.specs import Place
 
 __version__ = "0.1.0"
 
@@ -19,5 +25,26 @@ __all__ = [
     "UserError",
     "__version__",
     "create",
-    "models",
+    "list_models",
 ]
+
+_HOMES = {
+    "Backbone": "vitrail.models",
+    "MixerSpec": "vitrail.mixers",
+    "Place": "vitrail.specs",
+    "ReducerSpec": "vitrail.reducers",
+    "UserError": "vitrail.errors",
+    "create": "vitrail.models",
+    "list_models": "vitrail.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562: import what is asked for, when it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitrail' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -25,9 +25,9 @@ def small(name: str, **options):
     return vitrail.create(name, classes=5, image=64, **SHALLOW[family], **options)
 
 
-every = pytest.mark.parametrize("name", vitrail.models())
+every = pytest.mark.parametrize("name", vitrail.list_models())
 light = pytest.mark.parametrize(
-    "name", [n for n in vitrail.models() if not any(b in n for b in BIG)]
+    "name", [n for n in vitrail.list_models() if not any(b in n for b in BIG)]
 )
 
 
@@ -119,7 +119,8 @@ def test_timms_optimiser_hooks_name_every_parameter(name):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in vitrail.models() if not n.endswith(HASHED) and not any(b in n for b in BIG)]
+    "name",
+    [n for n in vitrail.list_models() if not n.endswith(HASHED) and not any(b in n for b in BIG)],
 )
 def test_one_graph_and_export(name):
     model = small(name).eval()

@@ -144,7 +144,7 @@ def macs(name, image):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in vitrail.models() if n.endswith(("lite_tiny", "_qf")) and "tiny" in n]
+    "name", [n for n in vitrail.list_models() if n.endswith(("lite_tiny", "_qf")) and "tiny" in n]
 )
 def test_plain_weights_load_into_every_reading(name):
     plain = timm.create_model("coat_lite_tiny")

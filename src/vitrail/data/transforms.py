@@ -138,7 +138,7 @@ class Evaluation:
 
     random = False
     # Full decoding always, so that validation and prediction see the same pixels.
-    short_side = None
+    short_side: int | None = None
 
     def __init__(self, preprocess: Preprocess):
         from torchvision.transforms import v2

@@ -44,7 +44,7 @@ def entries() -> Iterator[tuple[str, Entry]]:
 ZOO = dict(entries())
 
 
-def models() -> list[str]:
+def list_models() -> list[str]:
     """Names that :func:`create` knows."""
     return sorted(ZOO)
 
@@ -56,7 +56,7 @@ def entry(name: str) -> Entry:
         UserError: no such model; the message names the closest.
     """
     if name not in ZOO:
-        close = difflib.get_close_matches(name, ZOO, n=3) or models()[:3]
+        close = difflib.get_close_matches(name, ZOO, n=3) or list_models()[:3]
         raise UserError(
             f"no model {name!r}; did you mean {' or '.join(close)}? `vitrail models` lists all"
         )

@@ -1,1 +1,14 @@
-"""Tasks."""
+"""A backbone put to use: what it answers, how that is scored, how it is kept."""
+
+from vitrail.tasks.card import Card, load_weights, read_card, save_weights
+from vitrail.tasks.classify import Scores, evaluate, probabilities
+
+__all__ = [
+    "Card",
+    "Scores",
+    "evaluate",
+    "load_weights",
+    "probabilities",
+    "read_card",
+    "save_weights",
+]

@@ -1,0 +1,229 @@
+"""Read the words, run one command, print its answer, give the exit status.
+
+Exit status: 0 done, 1 the command found something broken, 2 wrong input (one line on stderr,
+no traceback), 130 stopped by Ctrl-C (the line says how to go on).
+"""
+
+import contextlib
+import io
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Annotated, Any, Union
+
+import tyro
+
+from vitrail.cli.command import Answer, Command, as_json, say, speaks
+from vitrail.cli.look import Mixers, Models, Reducers
+from vitrail.cli.measure import Cost, Doctor
+from vitrail.cli.pictures import Check, Predict
+from vitrail.cli.study import Study
+from vitrail.cli.train import Train
+from vitrail.errors import UserError, unknown
+
+COMMANDS: dict[str, type[Command]] = {
+    "models": Models,
+    "mixers": Mixers,
+    "reducers": Reducers,
+    "check": Check,
+    "train": Train,
+    "study": Study,
+    "cost": Cost,
+    "predict": Predict,
+    "doctor": Doctor,
+}
+
+ABOUT = """Vision backbones that marry convolution and attention, on your own pictures.
+
+Example: vitrail train photos/
+
+vitrail COMMAND --help says more, with an example. Everywhere: --json prints the result as JSON,
+--debug shows tracebacks. vitrail --version. Tab completion: vitrail completion bash|zsh|fish."""
+
+CONFIG = (
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.DisallowNone,
+    tyro.conf.PositionalMetavarFromFieldName,
+)
+SHELLS = ("bash", "zsh", "fish")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and give its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    with one_line_warnings():
+        try:
+            return answer_to(words)
+        except KeyboardInterrupt as stop:
+            return fail(str(stop) or "stopped", 130, debug)
+        except UserError as error:
+            return fail(str(error), 2, debug)
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader of our pipe left
+            return 0
+        except OSError as error:
+            return fail(f"the system refused: {error}", 1, debug)
+        except RuntimeError as error:
+            if "torchvision::nms" not in str(error):
+                raise
+            from vitrail.hub.pairing import torchvision_problem
+
+            return fail(str(torchvision_problem() or error), 2, debug)
+
+
+def answer_to(words: list[str]) -> int:
+    """Read ``words``, run the command, print its answer."""
+    if words[:1] in (["--version"], ["-V"]):
+        return print_version()
+    if words[:1] == ["completion"]:
+        return print_completion(words[1:])
+    if not words:
+        words = ["--help"]
+    command = read(words)
+    if isinstance(command, int):
+        return command
+    with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
+        answer = command.run()
+    if speaks():
+        show(answer, command.json)
+    return answer.status
+
+
+def read(words: list[str]) -> Command | int:
+    """The command that ``words`` mean; an exit status where tyro printed help instead.
+
+    Raises:
+        UserError: an unknown command or option, a missing or a wrong value.
+    """
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise unknown("command", words[0], [*COMMANDS, "completion"])
+    if words[0] in COMMANDS:
+        refuse_unknown_options(words[0], words[1:])
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse(words)
+    except SystemExit as stop:
+        if not stop.code:
+            return 0
+        raise UserError(gist(said.getvalue()) or f"wrong input: {' '.join(words)}") from None
+
+
+def parse(words: list[str]) -> Any:
+    """tyro's reading of ``words``; help and completion scripts go to stdout, then SystemExit."""
+    listing = words[0] in ("-h", "--help")
+    choice: Any = Union[  # noqa: UP007 - built from a table
+        tuple(
+            Annotated[command, subcommand(name, command, first_line=listing)]
+            for name, command in COMMANDS.items()
+        )
+    ]
+    return tyro.cli(choice, prog="vitrail", description=ABOUT, args=words, config=CONFIG)
+
+
+def subcommand(name: str, command: type[Command], *, first_line: bool) -> Any:
+    """How tyro shows a command: its docstring, or that docstring's first line in the list."""
+    about = (command.__doc__ or "").strip().splitlines()[0] if first_line else None
+    return tyro.conf.subcommand(name, description=about, prefix_name=False)
+
+
+def refuse_unknown_options(name: str, words: list[str]) -> None:
+    """Name the close options where one is misspelt (tyro's own answer is a box of many lines)."""
+    known = {"--help", *(option(f.name) for f in fields(COMMANDS[name]))}
+    for word in words:
+        if word.startswith("--") and word != "--" and option(word.split("=")[0][2:]) not in known:
+            raise unknown(f"option for 'vitrail {name}'", word.split("=")[0], known)
+
+
+def option(field_name: str) -> str:
+    """``field_name`` as it is typed: ``out_folder`` -> ``--out-folder``."""
+    return "--" + field_name.strip("_").replace("_", "-")
+
+
+def gist(box: str) -> str:
+    """The one sentence in a box of tyro's: what stands before its first rule, without help.
+
+    The box is drawn with lines around it, or, where the output is not UTF-8, with a title and a
+    rule above it; inside, help texts are indented by eight.
+    """
+    lines = box.splitlines()
+    said: list[str] = []
+    for line in lines[1 if box.startswith("╭") else 2 :]:
+        inside = line[2:].rstrip(" │")
+        if re.fullmatch(r"[─-]{4,}|Got errors:.*", inside):
+            break
+        if inside and not inside.startswith(" " * 8):
+            said.append(inside.strip())
+    return plainer(" ".join(said))
+
+
+def plainer(sentence: str) -> str:
+    """tyro's sentence in words for people who do not write Python."""
+    wrong = re.match(r"Error parsing ([^:]+): .*?('[^']*')\]?\)?\.?$", sentence)
+    if wrong:
+        return f"{wrong[1]} takes a number, not {wrong[2]}"
+    stray = re.match(r"Unrecognized options: (.*)$", sentence)
+    return f"not understood: {stray[1]}" if stray else sentence.rstrip(".")
+
+
+def show(answer: Answer, as_data: bool) -> None:
+    """Print the answer: JSON for programs, tables and lines for people."""
+    if as_data:
+        print(as_json(answer.data))
+        return
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 160
+    console = Console(width=wide, highlight=False, soft_wrap=False)
+    for part in answer.parts:
+        if isinstance(part, str):
+            print(part)
+        else:
+            console.print(part)
+    sys.stdout.flush()
+
+
+def fail(line: str, status: int, debug: bool) -> int:
+    """Say ``line``, with the traceback if asked for."""
+    if debug:
+        traceback.print_exc()
+    say(f"vitrail: {' '.join(line.split())}")
+    return status
+
+
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Warnings as one line on stderr, without the source line."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"vitrail: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def print_version() -> int:
+    """``vitrail 0.1.0``."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"vitrail {version('vitrail')}")
+    except PackageNotFoundError:
+        print("vitrail (not installed: run from its source)")
+    return 0
+
+
+def print_completion(words: list[str]) -> int:
+    """The completion script of a shell; ``eval`` it or put it where the shell looks."""
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise UserError(f"say one shell: vitrail completion {'|'.join(SHELLS)}")
+    with contextlib.suppress(SystemExit):
+        parse(["--tyro-print-completion", words[0]])
+    return 0

@@ -1,0 +1,83 @@
+"""What every command is: options typed as a dataclass, ``run`` that gives one answer."""
+
+import json as jsonlib
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: ``data`` for programs, ``parts`` (texts and rich tables) for people.
+
+    ``status`` is the exit status: 0, or 1 where the command itself found something broken.
+    """
+
+    data: Any
+    parts: Sequence[Any] = ()
+    status: int = 0
+
+
+def shown_as(metavar: str) -> Any:
+    """An option whose help shows ``metavar`` and no default (its text says what happens)."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+FLAG = arg(help_behavior_hint="")
+"""A switch: its help needs no default."""
+
+
+@dataclass(kw_only=True)
+class Command:
+    """Base of all commands."""
+
+    json: Annotated[bool, FLAG] = False
+    """Print the result as JSON on stdout; everything else goes to stderr."""
+
+    def run(self) -> Answer:
+        """Do the work; raises UserError for wrong input."""
+        raise NotImplementedError
+
+
+def as_json(data: Any) -> str:
+    """``data`` as JSON that every reader accepts: NaN and infinities become null."""
+    return jsonlib.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> Any:
+    """A rich table; the first ``left`` columns are text, the others figures."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for i, name in enumerate(columns):
+        made.add_column(name, justify="right" if i >= left else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*("" if cell is None else str(cell) for cell in row))
+    return made
+
+
+def say(line: str) -> None:
+    """One line beside the result: to stderr, so that stdout stays the result."""
+    if speaks():
+        print(line, file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Whether this process speaks: of several that train together, only the first."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,195 @@
+"""From what was typed to everything that one training needs, or that a stopped one needs again."""
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitrail.cli.command import say
+from vitrail.cli.progress import gauge
+from vitrail.cli.settings import changes_of, merged
+from vitrail.data import Preprocess, fraction, open_pictures
+from vitrail.errors import UserError
+from vitrail.hub import build
+from vitrail.hub.build import TIMM
+from vitrail.specs import parse_call, print_call
+from vitrail.tasks.card import Card
+from vitrail.train import Recipe, Result, fit, read_run, resume
+from vitrail.train.processes import agreed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vitrail.cli.train import Train
+    from vitrail.data import Item, Pictures
+
+RUNS = Path("runs")
+PROBLEMS = 10
+LOOKED_AT = 64
+SMALLEST, LARGEST, LARGEST_WITHOUT_GPU = 64, 224, 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that one training needs."""
+
+    model: "nn.Module"
+    pictures: "Pictures"
+    parts: "Mapping[str, Sequence[Item]]"
+    recipe: Recipe
+    card: Card
+    out: Path
+
+    facts: Mapping[str, Any]
+
+    def fit(self) -> Result:
+        """Train."""
+        return fit(
+            self.model,
+            self.pictures,
+            self.recipe,
+            self.out,
+            card=self.card,
+            parts=self.parts,
+            facts=self.facts,
+        )
+
+
+def prepare(wanted: "Train") -> Job:
+    """A new training, from what was typed.
+
+    Raises:
+        UserError: anything in it that cannot be.
+    """
+    if not wanted.data:
+        raise UserError("say what to train on: vitrail train photos/ (or fashion, to try it)")
+    arm = arm_text(wanted.model, wanted.mixer, wanted.reducer)
+    out = free_folder(wanted.out, wanted.data)
+    how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
+    pictures = opened(wanted.data, **how)
+    parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
+    parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
+    recipe = recipe_of(wanted, len(parts["train"]))
+    image = wanted.image
+    if image is None:
+        image = suited_image(pictures, parts["train"])
+    card = Card(
+        model=arm,
+        classes=pictures.classes,
+        image=image,
+        preprocess=Preprocess(image=image).to_dict(),
+    )
+    return Job(
+        model=model_of(card, recipe),
+        pictures=pictures,
+        parts=parts,
+        recipe=recipe,
+        card=card,
+        out=out,
+        facts={"fraction": wanted.fraction, "open": how},
+    )
+
+
+def opened(source: str, **options: Any) -> "Pictures":
+    """Open a set, and say its first problems."""
+    with gauge("looking at the pictures") as seen:
+        pictures = open_pictures(source, progress=seen, **options)
+    for problem in pictures.problems[:PROBLEMS]:
+        say(problem.line)
+    if len(pictures.problems) > PROBLEMS:
+        say(f"… and {len(pictures.problems) - PROBLEMS} more: vitrail check {source}")
+    return pictures
+
+
+def model_of(card: Card, recipe: Recipe) -> "nn.Module":
+    """The model of a card; what is random in its first weights follows from the recipe's seed."""
+    import torch
+
+    torch.manual_seed(recipe.seed)
+    return build(
+        card.model,
+        classes=len(card.classes),
+        image=card.image,
+        in_chans=card.in_chans,
+        drop_path=recipe.drop_path,
+        weights=recipe.weights,
+    )
+
+
+def arm_text(model: str, mixer: Sequence[str], reducer: Sequence[str]) -> str:
+    """One text for model, mixer and reducer: ``coat_lite_tiny(mixer='softmax')``."""
+    asked = {name: v for name, v in (("mixer", mixer), ("reducer", reducer)) if v}
+    if not asked:
+        return model
+    if model.startswith(TIMM):
+        raise UserError(f"{model} is timm's own: --{next(iter(asked))} works with our models only")
+    name, options = parse_call(model)
+    parts = {key: v[0] if len(v) == 1 else tuple(v) for key, v in asked.items()}
+    return print_call(name, options | parts)
+
+
+def recipe_of(wanted: "Train", count: int) -> Recipe:
+    """The recipe file, or what suits ``count`` pictures, with the single changes that were typed.
+
+    Raises:
+        UserError: no such file or key, or a value that cannot be.
+    """
+    changes = changes_of(wanted.set)
+    if wanted.epochs is not None:
+        changes["epochs"] = wanted.epochs
+    if wanted.weights is not None:
+        changes["weights"] = str(wanted.weights.resolve())
+    if wanted.recipe is not None:
+        base = Recipe.from_yaml(wanted.recipe)
+    else:
+        changes.setdefault("seed", wanted.seed)
+        Recipe.from_dict(changes)  # a wrong key or value is said before anything is chosen by it
+        batch = {"batch": changes["batch"]} if "batch" in changes else {}
+        base = Recipe.suited(count, **batch)
+    return Recipe.from_dict(merged(base.to_dict(), changes))
+
+
+def suited_image(pictures: "Pictures", items: "Sequence[Item]") -> int:
+    """A size that suits the pictures: their usual short side in steps of 32, from 64 pixels up.
+
+    At most 224, as released weights have it, and without a GPU at most 128, which trains three
+    times faster.
+    """
+    import torch
+
+    step = max(1, len(items) // LOOKED_AT)
+    usual = statistics.median(min(pictures.read(item).size) for item in items[::step])
+    most = LARGEST if torch.cuda.is_available() else LARGEST_WITHOUT_GPU
+    return int(min(most, max(SMALLEST, usual // 32 * 32)))
+
+
+def free_folder(wanted: Path | None, data: str) -> Path:
+    """The folder for a new run: the one asked for if it is free, else runs/NAME-DATE.
+
+    Raises:
+        UserError: the folder asked for holds something.
+    """
+    if wanted is not None:
+        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+            raise UserError(
+                f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out, "
+                f"or go on with: vitrail train --resume {wanted}"
+            )
+        return wanted
+    name = re.sub(r"[^\w.-]+", "-", Path(data).stem or data).strip("-.") or "run"
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M}"
+    names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
+    return Path(agreed(str(next(RUNS / n for n in names if not (RUNS / n).exists()))))
+
+
+def go_on(run: Path) -> Result:
+    """A stopped training, from its folder alone.
+
+    Raises:
+        UserError: the folder is no run, or its pictures are gone.
+    """
+    recipe = read_run(run).recipe
+    return resume(run, lambda card: model_of(card, recipe))

@@ -1,0 +1,86 @@
+"""``vitrail study``: several models trained alike on the same pictures, and a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional
+
+from vitrail.cli.command import Answer, Command, shown_as
+from vitrail.errors import UserError
+
+if TYPE_CHECKING:
+    from vitrail.study import Plan
+
+
+@dataclass(kw_only=True)
+class Study(Command):
+    """Compare models trained alike on the same pictures; ends in a table and report.html.
+
+    The same command again goes on where a study stopped, and may add models, shares and seeds.
+    Example: vitrail study photos/ --models vit_tiny coat_lite_tiny timm:resnet18
+    """
+
+    data: Positional[Annotated[str, shown_as("DATA")]] = ""
+    """Folder of class folders, CSV or Parquet table, zip, torchvision:NAME, fashion or scenes."""
+    models: Annotated[tuple[str, ...], shown_as("MODEL ...")] = ()
+    """Names, with options if wanted, or timm:NAME (default: a ViT, a CoaT, a Clustering CoaT)."""
+    fractions: Annotated[tuple[float, ...], shown_as("SHARE ...")] = ()
+    """Shares of the training pictures, each inside the next (default: 0.1 1)."""
+    seeds: Annotated[tuple[int, ...], shown_as("N ...")] = ()
+    """Every model is trained once with each (default: 0)."""
+    budget: Annotated[Literal["epochs", "images", "seconds"] | None, shown_as("WHAT")] = None
+    """What all trainings have alike: epochs (default), images seen, or seconds."""
+    seconds: Annotated[float | None, shown_as("S")] = None
+    """Seconds of each training, with --budget seconds."""
+    epochs: Annotated[int | None, shown_as("N")] = None
+    """Passes through the pictures (default: what suits the set)."""
+    image: Annotated[int | None, shown_as("N")] = None
+    """Size in pixels that the models see (default: 96; fashion 32)."""
+    val: Annotated[float | None, shown_as("SHARE")] = None
+    """Share kept for validation where the set has no split of its own (default: 0.2)."""
+    recipe: Annotated[Path | None, shown_as("FILE.yaml")] = None
+    """A recipe in YAML, in full or in part."""
+    set: Annotated[tuple[str, ...], shown_as("KEY=VALUE ...")] = ()
+    """Change single values of the recipe: --set lr=0.001 batch=64."""
+    out: Path = Path("vitrail-study")
+    """Folder of the study."""
+    resume: Annotated[Path | None, shown_as("STUDY")] = None
+    """Go on with the study in this folder; takes no other option."""
+
+    def run(self) -> Answer:
+        """Run what is not done yet, then report."""
+        from vitrail import study
+
+        done = study.resume(self.resume) if self.resume else study.run(plan_of(self), self.out)
+        dossier = study.Dossier.load(done.out)
+        failed = [f"failed: {failure.message}" for failure in done.failures]
+        where = f"report: {done.report.resolve()}"
+        data = {
+            "study": str(done.out),
+            "report": str(done.report),
+            "rows": done.rows,
+            "failures": [vars(failure) for failure in done.failures],
+        }
+        return Answer(data, [study.terminal_table(dossier), *failed, where], done.status)
+
+
+def plan_of(wanted: Study) -> "Plan":
+    """The plan that was typed; what was not typed is left to what suits the data."""
+    if not wanted.data:
+        raise UserError("say what to compare on: vitrail study photos/ (or fashion, to try it)")
+    from vitrail.study import Plan
+
+    given = {name: getattr(wanted, name) for name in ("fractions", "seeds", "image", "val")}
+    given |= {"arms": wanted.models, "budget": wanted.budget, "seconds": wanted.seconds}
+    typed = {name: value for name, value in given.items() if value not in (None, ())}
+    return Plan.of(wanted.data, recipe=changes(wanted), **typed)
+
+
+def changes(wanted: Study) -> Mapping[str, Any]:
+    """What the recipe file, --set and --epochs change."""
+    from vitrail.cli.settings import changes_of, merged, read_yaml
+
+    said = changes_of(wanted.set) | ({} if wanted.epochs is None else {"epochs": wanted.epochs})
+    return merged(read_yaml(wanted.recipe) if wanted.recipe else {}, said)

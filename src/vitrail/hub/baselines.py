@@ -1,0 +1,125 @@
+"""Baselines taken from timm by name, made for any image size that they can serve.
+
+timm's families differ in how they are told a size: about half take any picture, the others were
+built for one size and must be told another at creation (``img_size``); CrossViT is listed as
+fixed but takes any size, EfficientFormer can be told nothing. Measured on timm 1.0.31.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitrail.errors import UserError, unknown
+from vitrail.hub.pairing import require_torchvision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TAKES_ANY_SIZE = ("crossvit",)
+
+
+def create_baseline(
+    name: str,
+    *,
+    classes: int,
+    image: int,
+    in_chans: int = 3,
+    drop_path: float = 0.0,
+    weights: str | Path | None = None,
+) -> "nn.Module":
+    """timm's ``name`` with ``classes`` logits for ``(B, in_chans, image, image)``; no download.
+
+    ``weights`` is a ``.pth`` (read without running pickled code) or ``.safetensors`` file under
+    timm's names; a head of another class count, other input channels and other position tables
+    are adapted by timm's own rules.
+
+    Raises:
+        UserError: no such model, a size it cannot serve, or weights that do not fit.
+    """
+    require_torchvision()
+    import timm
+
+    known = timm.list_models()
+    architecture = name.split(".")[0]
+    if architecture not in known:
+        raise unknown("timm model", name, known)
+    config = timm.get_pretrained_cfg(architecture)
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": in_chans}
+    if config.fixed_input_size and not architecture.startswith(TAKES_ANY_SIZE):
+        options["img_size"] = image
+    model = create(architecture, options, drop_path)
+    if weights is not None:
+        load(model, architecture, weights, classes=classes, in_chans=in_chans)
+    if image != config.input_size[-1]:
+        try_size(model, architecture, image, in_chans)
+    return model
+
+
+def create(name: str, options: dict[str, Any], drop_path: float) -> "nn.Module":
+    """timm's model, leaving out what its family has no argument for."""
+    import timm
+
+    if drop_path:
+        options = options | {"drop_path_rate": drop_path}
+    try:
+        model: nn.Module = timm.create_model(name, **options)
+        return model
+    except TypeError as error:
+        refused = [key for key in ("drop_path_rate", "img_size") if f"'{key}'" in str(error)]
+        if not refused or refused[0] not in options:
+            raise
+    if refused[0] == "drop_path_rate":
+        warnings.warn(f"timm:{name} has no drop path: built without it", stacklevel=2)
+        drop_path = 0.0
+    left = {key: value for key, value in options.items() if key not in refused}
+    return create(name, left, drop_path)
+
+
+def load(
+    model: "nn.Module", name: str, weights: str | Path, *, classes: int, in_chans: int
+) -> None:
+    """Load a file by timm's rules, but miss nothing except the head (timm only logs the rest).
+
+    Raises:
+        UserError: the file cannot be read, or leaves part of the model as it was.
+    """
+    from timm.models import load_pretrained
+
+    from vitrail.tasks.card import load_weights
+
+    released: Any = model.pretrained_cfg
+    config = {**released, "state_dict": load_weights(weights), "source": ""}
+    rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    missing: list[str] = []
+    hook = model.register_load_state_dict_post_hook(
+        lambda _, keys: missing.extend(keys.missing_keys)
+    )
+    misfit = f"the weights in {str(weights)!r} do not fit timm:{name}"
+    try:
+        load_pretrained(model, config, classes, in_chans, filter_fn=rename)
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{misfit}: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        hook.remove()
+    head = config["classifier"] or ()
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    lost = [key for key in missing if not key.startswith(heads) and "num_batches" not in key]
+    if lost:
+        raise UserError(f"{misfit}: {len(lost)} tensors are missing, such as {lost[0]}")
+
+
+def try_size(model: "nn.Module", name: str, image: int, in_chans: int) -> None:
+    """Run one empty picture, so that a size is refused here and not in the midst of a study."""
+    import torch
+
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, in_chans, image, image))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        raise UserError(
+            f"timm:{name} cannot serve {image} px ({' '.join(str(error).split())[:120]}); "
+            "give another image size or another model"
+        ) from error
+    model.train(training)

@@ -1,0 +1,71 @@
+"""A model from its text: our own zoo, or a baseline from timm."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitrail.hub.baselines import create_baseline
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIMM = "timm:"
+
+
+def build(
+    arm: str,
+    *,
+    classes: int,
+    image: int,
+    in_chans: int = 3,
+    drop_path: float = 0.0,
+    weights: str | Path | None = None,
+) -> "nn.Module":
+    """The model that ``arm`` names: ``"coat_lite_tiny(mixer='softmax')"`` or ``"timm:resnet18"``.
+
+    ``forward`` takes ``(B, in_chans, image, image)`` and gives logits ``(B, classes)``. Nothing is
+    downloaded: weights are random unless ``weights`` is a file.
+
+    Raises:
+        UserError: no such model or option, or a model that cannot serve this image size.
+    """
+    if arm.startswith(TIMM):
+        return create_baseline(
+            arm.removeprefix(TIMM),
+            classes=classes,
+            image=image,
+            in_chans=in_chans,
+            drop_path=drop_path,
+            weights=weights,
+        )
+    import vitrail
+
+    return vitrail.create(
+        arm,
+        classes=classes,
+        image=image,
+        in_chans=in_chans,
+        drop_path=drop_path,
+        weights=weights,
+    )
+
+
+def catalogue() -> list[dict[str, str]]:
+    """Our own zoo, built of nothing: name, mixer and reducer by stage, and the paper."""
+    from vitrail.models.zoo import ZOO
+
+    return [
+        {
+            "model": name,
+            "mixer": by_stage(entry.config.mixer),
+            "reducer": by_stage(entry.config.reducer),
+            "paper": (entry.paper.__doc__ or "").strip().splitlines()[0].rstrip("."),
+        }
+        for name, entry in sorted(ZOO.items())
+    ]
+
+
+def by_stage(specs: Sequence[str]) -> str:
+    """One spec for all stages, or one each."""
+    texts = [str(spec) for spec in specs]
+    return texts[0] if len(set(texts)) == 1 else ", ".join(texts)

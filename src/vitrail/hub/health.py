@@ -1,0 +1,199 @@
+"""What ``vitrail doctor`` looks at: versions that fit each other, the machine, the folder."""
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from vitrail.hub.pairing import installed, torchvision_problem
+
+EXTRAS = {"pyarrow": "parquet", "tensorboard": "track"}
+NEEDED = (
+    "timm",
+    "numpy",
+    "scipy",
+    "Pillow",
+    "safetensors",
+    "PyYAML",
+    "rich",
+    "tyro",
+    "accelerate",
+    "torchmetrics",
+    "Jinja2",
+    "matplotlib",
+)
+BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the doctor's: ``ok`` False means that something must be mended."""
+
+    about: str
+    found: str
+    ok: bool = True
+    cure: str = ""
+
+
+def examine(folder: Path | None = None) -> list[Finding]:
+    """Look at everything; ``folder`` is where runs would be written (default: here)."""
+    look: tuple[Callable[[], Finding], ...] = (
+        python,
+        torch_itself,
+        torchvision_pair,
+        packages,
+        extras,
+        processor,
+        memory,
+        loader_memory,
+        accelerator,
+    )
+    return [*(one() for one in look), writable(folder or Path.cwd())]
+
+
+def python() -> Finding:
+    """Python 3.11 is the floor."""
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding(
+        about="python",
+        found=found,
+        ok=sys.version_info >= (3, 11),
+        cure="" if sys.version_info >= (3, 11) else "install Python 3.11 or later",
+    )
+
+
+def torch_itself() -> Finding:
+    """Does torch import and multiply, and for which device was it built?"""
+    try:
+        import torch
+
+        flavour = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+        works = float((torch.ones(2, 2) @ torch.ones(2, 2)).sum()) == 8.0
+        return Finding(about="torch", found=f"{torch.__version__}, built for {flavour}", ok=works)
+    except (ImportError, OSError) as error:
+        found = f"{installed('torch')}: {error}"
+        return Finding(about="torch", found=found, ok=False, cure="pip install torch torchvision")
+
+
+def torchvision_pair() -> Finding:
+    """Do torch and torchvision come from one channel?"""
+    problem = torchvision_problem()
+    if problem:
+        return Finding(about="torchvision", found=installed("torchvision"), ok=False, cure=problem)
+    return Finding(about="torchvision", found=f"{installed('torchvision')}, fits torch")
+
+
+def packages() -> Finding:
+    """Every other package that Vitrail needs, with its version."""
+    versions = {name: installed(name) for name in NEEDED}
+    missing = [name for name, found in versions.items() if found == "(not installed)"]
+    return Finding(
+        about="packages",
+        found=", ".join(f"{name} {found}" for name, found in versions.items()),
+        ok=not missing,
+        cure=f"pip install {' '.join(missing)}" if missing else "",
+    )
+
+
+def extras() -> Finding:
+    """Optional packages: their absence is no fault."""
+    have = [f"{name} {installed(name)}" for name in EXTRAS if find_spec(name)]
+    lack = [f"pip install 'vitrail[{EXTRAS[name]}]'" for name in EXTRAS if not find_spec(name)]
+    return Finding(
+        about="extras",
+        found=", ".join(have) or "none",
+        cure="; ".join(lack) and f"optional: {'; '.join(lack)}",
+    )
+
+
+def processor() -> Finding:
+    """The CPU, its cores for us, and whether it multiplies bfloat16 by itself."""
+    about = read("/proc/cpuinfo")
+    name = next(
+        (line.split(":", 1)[1].strip() for line in about.splitlines() if "model name" in line),
+        platform.processor() or platform.machine(),
+    )
+    flags = set(next((line for line in about.splitlines() if line.startswith("flags")), "").split())
+    fast = [flag for flag in BF16_FLAGS if flag in flags]
+    wide = [flag for flag in ("avx2", "avx512f") if flag in flags]
+    bf16 = f"bfloat16 in hardware ({', '.join(fast)})" if fast else "no bfloat16 in hardware"
+    return Finding(
+        about="processor", found=", ".join([name, f"{usable_cores()} cores for us", *wide, bf16])
+    )
+
+
+def memory() -> Finding:
+    """Memory of the machine, or of the container where that is less."""
+    total = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    )
+    limit = read("/sys/fs/cgroup/memory.max").strip()
+    usable = min(total, int(limit)) if limit.isdigit() else total
+    return Finding(about="memory", found=f"{usable / GIB:.1f} GiB" if usable else "unknown")
+
+
+def loader_memory() -> Finding:
+    """Loader processes hand pictures over through /dev/shm; containers often give 64 MB of it."""
+    if not Path("/dev/shm").is_dir():
+        return Finding(about="shared memory", found="no /dev/shm on this system")
+    free = shutil.disk_usage("/dev/shm").free
+    small = free < GIB / 4
+    return Finding(
+        about="shared memory",
+        found=f"{free / GIB:.1f} GiB free in /dev/shm",
+        cure="small: start the container with --shm-size=2g, or train with --workers 0"
+        if small
+        else "",
+    )
+
+
+def accelerator() -> Finding:
+    """GPUs that torch can use."""
+    try:
+        import torch
+    except (ImportError, OSError):
+        return Finding(about="GPU", found="unknown (torch cannot be imported)")
+    if torch.cuda.is_available():
+        each = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        found = ", ".join(f"{gpu.name} {gpu.total_memory / GIB:.0f} GiB" for gpu in each)
+        return Finding(about="GPU", found=found)
+    if torch.backends.mps.is_available():
+        return Finding(about="GPU", found="Apple (mps)")
+    return Finding(about="GPU", found="none: everything runs on the processor")
+
+
+def writable(folder: Path) -> Finding:
+    """Can runs be written here, and is there room?"""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding(
+            about="this folder",
+            found=f"{folder} cannot be written ({error.strerror})",
+            ok=False,
+            cure="go to a folder of yours, or give --out",
+        )
+    free = shutil.disk_usage(folder).free / GIB
+    return Finding(about="this folder", found=f"{folder} can be written, {free:.0f} GiB free")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read(path: str) -> str:
+    """A file of the system's, empty where there is none."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,159 @@
+"""The common ground of a study: pictures, parts, recipe, preparation, the same for every job."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from vitrail.errors import UserError
+from vitrail.study.plan import Job, Plan, digest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vitrail.data import Item, Pictures, Preprocess
+    from vitrail.data.pictures import Store
+    from vitrail.train import Recipe
+
+#: Changes whenever a job of an older Vitrail must not be taken for one of this.
+FORMAT = 1
+#: Parts of a recipe that change no result, or that the study sets itself.
+FREE = ("workers", "cache", "checkpoint_seconds", "checkpoint_steps", "track", "seed")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every job of a study works on; ``recipe`` is whole, not the plan's changes only."""
+
+    plan: Plan
+    pictures: "Pictures"
+    recipe: "Recipe"
+    preprocess: "Preprocess"
+
+    @property
+    def tested_on(self) -> str:
+        """``"test"`` where the data has such a part, else ``"val"``."""
+        return "test" if self.pictures.split("test") else "val"
+
+    @property
+    def tested(self) -> "tuple[Item, ...]":
+        """The pictures on which arms are compared, the same for all."""
+        return self.pictures.split(self.tested_on)
+
+    def parts(self, job: Job) -> "dict[str, tuple[Item, ...]]":
+        """The job's share of the training part, drawn by its seed; the other part never shrinks."""
+        from vitrail.data import fraction
+
+        train = fraction(self.pictures.split("train"), job.share, job.seed)
+        return {"train": train, "val": self.pictures.split("val")}
+
+    def recipe_of(self, job: Job) -> "Recipe":
+        """The study's recipe with the job's seed and the budget's length."""
+        recipe = replace(self.recipe, seed=job.seed)
+        if self.plan.budget == "seconds":
+            return replace(recipe, seconds=self.plan.seconds)
+        if self.plan.budget == "images":
+            return replace(recipe, epochs=max(1, round(recipe.epochs / job.share)))
+        return recipe
+
+    def weight(self, job: Job) -> float:
+        """How long a job will take relative to the others, for the progress bar."""
+        return job.share if self.plan.budget == "epochs" else 1.0
+
+    @cached_property
+    def ground(self) -> str:
+        """Digest of all that must be alike for two jobs to be compared."""
+        from vitrail.data import manifest_digest
+
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in FREE}
+        return digest(
+            {
+                "format": FORMAT,
+                "pictures": self.manifest(manifest_digest),
+                "recipe": recipe,
+                "preprocess": self.preprocess.to_dict(),
+                "budget": [self.plan.budget, self.plan.seconds],
+            }
+        )
+
+    def manifest(self, manifest_digest: Any) -> str:
+        """Digest of classes and of every picture's part, label and content."""
+        parts = {name: self.pictures.split(name) for name in ("train", "val", "test")}
+        return str(manifest_digest(self.pictures.classes, parts))
+
+    def digest_of(self, job: Job) -> str:
+        """What a finished job must carry to count as done."""
+        return digest({"ground": self.ground, "arm": job.arm, "share": job.share, "seed": job.seed})
+
+    def facts(self) -> dict[str, Any]:
+        """Data and preparation as the report tells them."""
+        from vitrail.data import manifest_digest
+
+        problems = self.pictures.problems
+        return {
+            "data": {
+                "name": self.pictures.name,
+                "classes": list(self.pictures.classes),
+                "counts": {
+                    part: len(self.pictures.split(part))
+                    for part in ("train", "val", "test")
+                    if self.pictures.split(part)
+                },
+                "tested_on": self.tested_on,
+                "tested": len(self.tested),
+                "manifest": self.manifest(manifest_digest)[:16],
+                "problems": [problem.line for problem in problems[:50]],
+                "problem_count": len(problems),
+            },
+            "preprocess": self.preprocess.to_dict(),
+            "recipe": {k: v for k, v in self.recipe.to_dict().items() if k not in FREE},
+        }
+
+
+def lay(plan: Plan) -> Bench:
+    """Open the data and resolve the recipe.
+
+    Raises:
+        UserError: data that cannot be used, an unknown recipe key, no picture to test on.
+    """
+    from vitrail.data import Preprocess, open_pictures
+    from vitrail.train import Recipe
+
+    if plan.recipe.get("weights"):
+        raise UserError("a study trains every arm from scratch: leave 'weights' out of its recipe")
+    pictures = open_pictures(plan.data, val=plan.val, seed=plan.split_seed)
+    if not (pictures.split("test") or pictures.split("val")):
+        raise UserError(f"{plan.data} has no pictures to test on: every class has too few")
+    whole = Recipe.suited(len(pictures.split("train"))).to_dict()
+    return Bench(
+        plan=plan,
+        pictures=replace(pictures, store=Remembered(pictures.store)),
+        recipe=Recipe.from_dict({**whole, **plan.recipe}),
+        preprocess=Preprocess(image=plan.image),
+    )
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A store that decodes each picture once and keeps it, up to ``limit`` bytes in all.
+
+    Every job of a study reads the same pictures again. Worker processes get it empty.
+    """
+
+    store: "Store"
+    limit: int = 2 << 30
+    kept: "dict[tuple[str, int | None], Image]" = field(default_factory=dict, compare=False)
+    used: list[int] = field(default_factory=lambda: [0], compare=False)
+
+    def picture(self, key: str, short_side: int | None) -> "Image":
+        """The picture, from memory if it was read before; nobody may change it in place."""
+        found = self.kept.get((key, short_side))
+        if found is None:
+            found = self.store.picture(key, short_side)
+            size = 3 * found.width * found.height
+            if self.used[0] + size <= self.limit:
+                self.kept[key, short_side] = found
+                self.used[0] += size
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Remembered, (self.store, self.limit)

@@ -1,0 +1,164 @@
+"""One job for real: build, train (or go on), then answer the study's test pictures.
+
+arm -> model -> train.fit in ``run/`` -> best weights -> test pictures -> Record
+"""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vitrail.errors import UserError
+from vitrail.study.bench import Bench
+from vitrail.study.plan import Job
+from vitrail.study.record import Mistake, Record
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from vitrail.data import Item
+    from vitrail.train import Result
+
+THUMBNAIL, WORST = 112, 8
+
+
+def check(arm: str, bench: Bench) -> None:
+    """Build an arm and let it look at one blank picture, before anything is trained.
+
+    Raises:
+        UserError: no such model, or one that cannot take the study's pictures.
+    """
+    model = build(arm, bench).eval()
+    size = bench.plan.image
+    try:
+        with torch.inference_mode():
+            logits = model(torch.zeros(1, bench.preprocess.in_chans, size, size))
+    except RuntimeError as error:
+        raise UserError(f"{arm} cannot take pictures of {size} px: {error}") from error
+    if logits.shape != (1, len(bench.pictures.classes)):
+        raise UserError(f"{arm} answers {tuple(logits.shape)}, not one logit for each class")
+
+
+def build(arm: str, bench: Bench) -> "nn.Module":
+    """The arm for the study's classes and image size, with random weights."""
+    from vitrail.hub import build as build_model
+
+    return build_model(
+        arm,
+        classes=len(bench.pictures.classes),
+        image=bench.plan.image,
+        in_chans=bench.preprocess.in_chans,
+        drop_path=bench.recipe.drop_path,
+    )
+
+
+def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
+    """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
+    from vitrail.tasks import Card, load_weights
+    from vitrail.train import fit, read_run
+
+    parts, run = bench.parts(job), at / "run"
+    torch.manual_seed(job.seed)
+    model = build(job.arm, bench)
+    card = Card(
+        model=job.arm,
+        classes=bench.pictures.classes,
+        image=bench.plan.image,
+        in_chans=bench.preprocess.in_chans,
+        preprocess=bench.preprocess.to_dict(),
+    )
+    result = fit(
+        model,
+        bench.pictures,
+        bench.recipe_of(job),
+        run,
+        card=card,
+        parts=parts,
+        resume=True,
+        progress=False,
+        on_event=lambda event: _pass_on(event, tell),
+    )
+    model.load_state_dict(load_weights(run / "best.safetensors"))
+    return evaluated(job, bench, model, result, read_run(run).metrics)
+
+
+def _pass_on(event: Mapping[str, Any], tell: Callable[..., None]) -> None:
+    """The trainer's events as the study's progress shows them."""
+    if event["kind"] == "step":
+        tell(done=event["done"], what=f"epoch {event['epoch'] + 1}, loss {event['loss']:.2f}")
+
+
+def evaluated(
+    job: Job,
+    bench: Bench,
+    model: "nn.Module",
+    result: "Result",
+    curve: Sequence[dict[str, Any]],
+) -> Record:
+    """The record of a trained model: its answers to the study's test pictures."""
+    from vitrail.tasks.classify import score
+
+    logits, labels = answers(model, bench)
+    scores = score(logits, labels, len(bench.pictures.classes))
+    confidences = logits.softmax(-1).amax(-1).tolist()
+    train_count = len(bench.parts(job)["train"])
+    return Record(
+        digest=bench.digest_of(job),
+        arm=job.arm,
+        share=job.share,
+        seed=job.seed,
+        train_count=train_count,
+        labels=tuple(scores.labels),
+        predictions=tuple(scores.predictions),
+        confidences=tuple(round(c, 5) for c in confidences),
+        loss=scores.loss,
+        accuracy=scores.accuracy,
+        balanced_accuracy=scores.balanced_accuracy,
+        ece=scores.ece,
+        seconds=result.seconds,
+        epochs=result.epochs,
+        images_seen=result.step * min(bench.recipe.batch, train_count),
+        curve=tuple(curve),
+        mistakes=worst(bench, scores.labels, scores.predictions, confidences),
+    )
+
+
+def answers(model: "nn.Module", bench: Bench) -> "tuple[Tensor, Tensor]":
+    """Logits ``(N, K)`` and labels ``(N,)`` of the test pictures, in their order."""
+    from vitrail.data import PictureSet, batches, plain_order
+    from vitrail.tasks.classify import collect
+
+    pictures = PictureSet(bench.pictures, bench.tested, bench.preprocess.transform(), 0)
+    lots = plain_order(len(bench.tested), batch=max(1, bench.recipe.batch))
+    collected = list(collect(model, batches(pictures, order=lots)))
+    return torch.cat([logits for logits, _ in collected]), torch.cat([y for _, y in collected])
+
+
+def worst(
+    bench: Bench, labels: Sequence[int], predictions: Sequence[int], confidences: Sequence[float]
+) -> tuple[Mistake, ...]:
+    """The most confident wrong answers, with small pictures, so that a report needs no data."""
+    wrong = [i for i, (y, p) in enumerate(zip(labels, predictions, strict=True)) if y != p]
+    wrong.sort(key=lambda i: -confidences[i])
+    return tuple(
+        Mistake(
+            key=bench.tested[i].key,
+            true=bench.pictures.classes[labels[i]],
+            predicted=bench.pictures.classes[predictions[i]],
+            probability=confidences[i],
+            jpeg=thumbnail(bench, bench.tested[i]),
+        )
+        for i in wrong[:WORST]
+    )
+
+
+def thumbnail(bench: Bench, item: "Item") -> str:
+    """A picture of at most ``THUMBNAIL`` px as base64 JPEG (a few kB)."""
+    small = bench.pictures.read(item).copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    held = io.BytesIO()
+    small.save(held, "JPEG", quality=82)
+    return base64.b64encode(held.getvalue()).decode("ascii")

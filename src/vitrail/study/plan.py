@@ -1,0 +1,201 @@
+"""What a study compares, written down before anything is trained.
+
+    Plan (data, arms x shares x seeds, budget, recipe) -> jobs, smallest share first
+
+Arms differ in nothing but the model: one recipe, one split, one preprocessing, the same subset.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from vitrail.errors import UserError
+
+Budget = Literal["epochs", "images", "seconds"]
+
+ARMS = ("vit_tiny(patch=8)", "coat_lite_tiny", "clustering_coat_lite_tiny")
+
+#: What suits the built-in sample: three arms at two shares in about ten minutes on two cores. Ten
+#: epochs took 130 s of CPU for CoaT-Lite and 190 for the ViT at patch 8 (both shares, validation
+#: and all, on a busy machine); at patch 4 the ViT takes four times that. So short a run is too
+#: short for mixing and strong augmentation to pay.
+SAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "fashion": {
+        "image": 32,
+        "recipe": {
+            "epochs": 16,
+            "batch": 32,
+            "mixup": 0.0,
+            "cutmix": 0.0,
+            "drop_path": 0.0,
+            "augment": {"scale": [0.7, 1.0], "rand_augment": None, "erase": 0.0},
+            "workers": 0,
+        },
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: an arm on a share of the data with a seed."""
+
+    arm: str
+    share: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Where it lies inside the study, the same for ever; unlike arms never share one."""
+        return f"runs/{100 * self.share:g}pct/{slug(self.arm)}/seed-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.arm} at {100 * self.share:g} %, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study, whole: YAML in, jobs out.
+
+    Args:
+        data: source of pictures, as ``data.open_pictures`` takes it.
+        arms: model texts: zoo names, names with options, ``timm:NAME``.
+        fractions: shares of the training part in (0, 1], nested within a seed.
+        seeds: each seed draws subset, initial weights and augmentation anew, alike for all arms.
+        budget: ``"epochs"``: the recipe's epochs of whatever share there is; ``"images"``: as many
+            pictures seen at every share (epochs / share); ``"seconds"``: equal wall-clock, the
+            epochs chosen from a timed probe of each arm.
+        seconds: wall seconds of training a job, with that budget only.
+        recipe: changes to the default recipe, as ``train.Recipe`` knows them.
+        image: edge in pixels.
+        val: share of the training part kept for validation where the data has no such part.
+        split_seed: seed of that split (one for the whole study).
+
+    Raises:
+        UserError: a value that cannot be.
+    """
+
+    data: str
+    arms: tuple[str, ...] = ARMS
+    fractions: tuple[float, ...] = (0.1, 1.0)
+    seeds: tuple[int, ...] = (0,)
+    budget: Budget = "epochs"
+    seconds: float | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    image: int = 96
+    val: float = 0.2
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "fractions", "seeds"):
+            object.__setattr__(self, name, _distinct(name, getattr(self, name)))
+        for share in self.fractions:
+            if not 0 < share <= 1:
+                raise UserError(f"fraction {share} is not above 0 and at most 1 (10 % is 0.1)")
+        if self.budget not in get_args(Budget):
+            raise UserError(f"no budget {self.budget!r}; there are {', '.join(get_args(Budget))}")
+        if (self.budget == "seconds") != (self.seconds is not None):
+            raise UserError("seconds go with the budget 'seconds', and it needs them")
+        if self.seconds is not None and self.seconds <= 0:
+            raise UserError(f"a budget of {self.seconds} seconds trains nothing; give more than 0")
+        if self.image < 1:
+            raise UserError(f"pictures of {self.image} px cannot be; give an edge in pixels")
+
+    @classmethod
+    def of(cls, data: str, **given: Any) -> "Plan":
+        """A plan with the defaults that suit ``data``; what is given (not None) goes first."""
+        chosen = {name: value for name, value in given.items() if value is not None}
+        suited = dict(SAMPLES.get(data, {}))
+        recipe = {**suited.pop("recipe", {}), **chosen.pop("recipe", {})}
+        return cls(data=data, recipe=recipe, **{**suited, **chosen})
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All trainings, so ordered that a first comparison of all arms comes early."""
+        return tuple(
+            Job(arm=arm, share=share, seed=seed)
+            for share in sorted(self.fractions)
+            for seed in self.seeds
+            for arm in self.arms
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and YAML."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> "Plan":
+        """The inverse of :meth:`to_dict`; what is left out takes its default.
+
+        Raises:
+            UserError: unknown keys, no data, or a value that cannot be.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(told) - set(known))
+        if unknown:
+            raise UserError(
+                f"a plan has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+            )
+        if "data" not in told:
+            raise UserError("a plan needs data: a folder, a table, a zip or a sample's name")
+        return cls(**told)
+
+    def to_yaml(self) -> str:
+        """The plan as people write it."""
+        import yaml
+
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Plan":
+        """Read a plan from a YAML (or JSON) file.
+
+        Raises:
+            UserError: no such file, or not a plan.
+        """
+        import yaml
+
+        try:
+            told = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"cannot read a plan from {path}: {error}") from error
+        if not isinstance(told, dict):
+            raise UserError(f"{path} holds no plan: expected lines such as 'data: photos/'")
+        return cls.from_dict(told)
+
+    def describe(self) -> str:
+        """The budget in words."""
+        if self.budget == "seconds":
+            return f"{self.seconds:g} seconds of training for every run"
+        if self.budget == "images":
+            return "equal pictures seen: the recipe's epochs divided by the share of the data"
+        return "equal epochs of whatever share of the data there is"
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """sha256 of plain values, whatever the order of their keys."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(arm: str) -> str:
+    """A folder name for an arm: its own text where that is harmless, else told apart by a hash."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", arm).strip("-.")[:60]
+    if plain == arm:
+        return arm
+    return f"{plain}-{hashlib.sha256(arm.encode()).hexdigest()[:6]}"
+
+
+def _distinct(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        values = (values,)
+    found = tuple(values)
+    if not found:
+        raise UserError(f"a study needs {name}: give at least one")
+    twice = sorted({str(v) for v in found if found.count(v) > 1})
+    if twice:
+        raise UserError(f"{name} name {', '.join(twice)} twice")
+    return found

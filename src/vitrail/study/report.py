@@ -1,0 +1,204 @@
+"""A finished (or half finished) study as one page that needs nothing but a browser.
+
+study folder -> :class:`Dossier` -> tables, figures, words -> ``report.html``
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitrail.errors import UserError
+from vitrail.study import figures, stats, words
+from vitrail.study.analyse import Analysis, analyse, costs_of
+from vitrail.study.glass import window
+from vitrail.study.record import ArmCost, Mistake, Record, write_whole
+
+MOST_CLASSES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A job that ended in an error, and the error's last line."""
+
+    arm: str
+    share: float
+    seed: int
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dossier:
+    """All that a report shows. ``facts`` holds data, machine, command and dates as told by run."""
+
+    digest: str
+    plan: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    records: tuple[Record, ...]
+    costs: Mapping[str, ArmCost] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    missing: int = 0
+
+    @property
+    def analysis(self) -> Analysis:
+        """The records weighed, arms in the plan's order."""
+        return analyse(self.records, tuple(self.plan["arms"]))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no other program disturbed the timings."""
+        return all(cost.quiet for cost in self.costs.values())
+
+    @classmethod
+    def load(cls, out: str | Path) -> "Dossier":
+        """Read a study folder.
+
+        Raises:
+            UserError: the folder holds no study.
+        """
+        out = Path(out)
+        told = out / "study.json"
+        if not told.is_file():
+            raise UserError(f"{out} holds no study (no study.json); run vitrail study first")
+        study = json.loads(told.read_text(encoding="utf-8"))
+        jobs = [(job, out / job["folder"]) for job in study["jobs"]]
+        done = [(job, at / "evaluation.json") for job, at in jobs]
+        records = [Record.load(at) for job, at in done if _fits(at, job["digest"])]
+        failures = [_failure(at) for _, at in jobs if (at / "error.json").is_file()]
+        costs_at = out / "costs.json"
+        costs = json.loads(costs_at.read_text(encoding="utf-8")) if costs_at.is_file() else {}
+        return cls(
+            digest=study["digest"],
+            plan=study["plan"],
+            facts=study["facts"],
+            records=tuple(records),
+            costs={a: ArmCost(**c) for a, c in costs.items() if a in study["plan"]["arms"]},
+            failures=tuple(failures),
+            missing=len(jobs) - len(records) - len(failures),
+        )
+
+
+def report(out: str | Path) -> Path:
+    """Write ``report.html`` into a study folder from what is there, and return its path."""
+    at = Path(out) / "report.html"
+    write_whole(at, render(Dossier.load(out)))
+    return at
+
+
+def render(dossier: Dossier) -> str:
+    """The page as text: no script, no address outside, styles and pictures inside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader("vitrail.study"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {
+        "percent": words.percent,
+        "share": words.share_text,
+        "amount": words.amount,
+        "duration": words.duration,
+    }
+    analysis = dossier.analysis
+    return pages.get_template("report.html").render(
+        d=dossier,
+        a=analysis,
+        headline=words.headline(analysis),
+        details=words.details(analysis, dossier.costs),
+        glass=window(dossier.digest),
+        figures=_figures(dossier, analysis),
+        winner=_winner(dossier, analysis),
+        styles={arm: i % len(figures.SERIES) for i, arm in enumerate(analysis.arms)},
+        fronts=_fronts(dossier, analysis),
+    )
+
+
+def _fits(evaluation: Path, digest: str) -> bool:
+    return evaluation.is_file() and Record.load(evaluation).digest == digest
+
+
+def _failure(job: Path) -> Failure:
+    told = json.loads((job / "error.json").read_text(encoding="utf-8"))
+    return Failure(**{k: told[k] for k in ("arm", "share", "seed", "message")})
+
+
+def _figures(dossier: Dossier, analysis: Analysis) -> dict[str, str]:
+    if not analysis.cells:
+        return {}
+    drawn = {
+        "share": figures.over_share(analysis),
+        "curves": figures.curves(analysis, dossier.records),
+    }
+    if any(c.arm in dossier.costs for c in analysis.ranking(analysis.shares[-1])):
+        macs, latency = (costs_of(dossier.costs, what) for what in ("macs", "latency"))
+        milliseconds = {arm: 1000 * value for arm, value in latency.items()}
+        drawn["macs"] = figures.over_cost(
+            analysis, macs, axis="multiply-adds a picture", name="macs"
+        )
+        drawn["latency"] = figures.over_cost(
+            analysis, milliseconds, axis="latency of one picture, ms", name="latency"
+        )
+    return drawn
+
+
+def _fronts(dossier: Dossier, analysis: Analysis) -> dict[str, list[str]]:
+    if not analysis.cells:
+        return {"macs": [], "latency": []}
+    share = analysis.shares[-1]
+    return {
+        what: analysis.front(share, costs_of(dossier.costs, what)) for what in ("macs", "latency")
+    }
+
+
+def _winner(dossier: Dossier, analysis: Analysis) -> dict[str, Any] | None:
+    """The best arm with the most data: its confusion matrix over all seeds, its worst mistakes."""
+    if not analysis.cells:
+        return None
+    best = analysis.ranking(analysis.shares[-1])[0]
+    records = [r for r in dossier.records if (r.arm, r.share) == (best.arm, best.share)]
+    classes = list(dossier.facts["data"]["classes"])
+    counts = sum(
+        stats.confusion(np.asarray(r.labels), np.asarray(r.predictions), len(classes))
+        for r in records
+    )
+    shown = _most_confused(np.asarray(counts))
+    return {
+        "arm": best.arm,
+        "seeds": len(records),
+        "classes": [classes[k] for k in shown],
+        "left_out": len(classes) - len(shown),
+        "rows": [_row(np.asarray(counts), classes, k, shown) for k in shown],
+        "mistakes": _worst(records),
+    }
+
+
+def _most_confused(counts: np.ndarray) -> list[int]:
+    """All classes, or the ``MOST_CLASSES`` with the most errors to or from them, in order."""
+    if len(counts) <= MOST_CLASSES:
+        return list(range(len(counts)))
+    wrong = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
+    return sorted(int(k) for k in np.argsort(-wrong, kind="stable")[:MOST_CLASSES])
+
+
+def _row(counts: np.ndarray, classes: list[str], k: int, shown: list[int]) -> dict[str, Any]:
+    total = int(counts[k].sum())
+    shares = counts[k] / max(1, total)
+    return {
+        "name": classes[k],
+        "cells": [(int(counts[k, j]), float(shares[j]), j == k) for j in shown],
+        "recall": float(shares[k]) if total else None,
+    }
+
+
+def _worst(records: list[Record], most: int = 8) -> list[Mistake]:
+    """The most confident wrong answers over the seeds, each picture once."""
+    found: dict[str, Mistake] = {}
+    for m in sorted((m for r in records for m in r.mistakes), key=lambda m: -m.probability):
+        found.setdefault(m.key, m)
+    return list(found.values())[:most]

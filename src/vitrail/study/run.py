@@ -1,0 +1,254 @@
+"""Run a study: one job after the other, in one process, so that it can stop anywhere and go on.
+
+plan -> bench (data, recipe) -> arms built once (a bad one is refused) -> costs -> jobs -> report
+
+A job is done when its folder holds an ``evaluation.json`` with the job's digest. One that was
+stopped goes on from its checkpoint; one that failed leaves ``error.json`` and is tried again by
+the next run.
+"""
+
+import json
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from vitrail.errors import UserError
+from vitrail.study import costs as costing
+from vitrail.study.bench import Bench, lay
+from vitrail.study.plan import Job, Plan
+from vitrail.study.progress import Progress, plain
+from vitrail.study.record import Record, write_json, write_whole
+from vitrail.study.report import Dossier, Failure, report
+from vitrail.study.table import Row, rows_of, write_tables
+
+
+class Trainer(Protocol):
+    """Trains and evaluates one job in its folder, going on from what is there."""
+
+    def __call__(self, job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
+        """The finished job's record, not yet saved; ``tell(epoch=, epochs=)`` shows progress."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What a study works with; the tests put stand-ins here."""
+
+    lay: Callable[[Plan], Bench]
+    check: Callable[[str, Bench], None]
+    measure: costing.Measure
+    train: Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """How a study ended: a row a finished job, and the jobs that failed."""
+
+    out: Path
+    rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    report: Path
+
+    @property
+    def status(self) -> int:
+        """Exit status for a shell: 0, or 1 if a job failed."""
+        return 1 if self.failures else 0
+
+
+def tools() -> Tools:
+    """The real ones."""
+    from vitrail.study.job import check, train
+
+    return Tools(lay=lay, check=check, measure=costing.measure, train=train)
+
+
+def run(
+    plan: Plan,
+    out: str | Path,
+    *,
+    progress: bool = True,
+    use: Tools | None = None,
+    command: str | None = None,
+) -> Finished:
+    """Run what is not done yet, write table and report, and say how it ended.
+
+    The same plan, or one with more arms, shares or seeds, goes on in the same folder.
+
+    Raises:
+        UserError: a bad arm, recipe or data set, or a folder that holds something else.
+        Interrupted: stopped by Ctrl-C (a KeyboardInterrupt whose message says how to go on).
+    """
+    from vitrail.train.folder import held
+
+    use, out = use or tools(), Path(out)
+    bench = use.lay(plan)
+    _claim(out, bench)
+    for arm in plan.arms:
+        use.check(arm, bench)
+    _open(out, bench, command)
+    with (
+        held(out),
+        Progress(plan.jobs, bench, shown=progress) as shown,
+        _told_how_to_go_on(out, plan.jobs),
+    ):
+        costing.settle(out / "costs.json", bench, use.measure, shown.note)
+        for job in plan.jobs:
+            _do(job, bench, out / job.folder, use.train, shown)
+            if _round_ends(job, plan.jobs):
+                finish(out)
+    return finish(out)
+
+
+def resume(out: str | Path, *, progress: bool = True, use: Tools | None = None) -> Finished:
+    """Go on with the study in a folder, by the plan that lies there.
+
+    Raises:
+        UserError: the folder holds no study, or its data have changed since.
+    """
+    if not (Path(out) / "plan.yaml").is_file():
+        raise UserError(f"{out} holds no study to go on with (no plan.yaml)")
+    return run(Plan.from_yaml(Path(out) / "plan.yaml"), out, progress=progress, use=use)
+
+
+def finish(out: str | Path) -> Finished:
+    """Write tables and report of what a study folder holds."""
+    dossier = Dossier.load(out)
+    write_tables(dossier, Path(out))
+    return Finished(
+        out=Path(out),
+        rows=tuple(rows_of(dossier)),
+        failures=dossier.failures,
+        report=report(out),
+    )
+
+
+@contextmanager
+def _told_how_to_go_on(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
+    from vitrail.train import Interrupted
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        done = sum((out / job.folder / "evaluation.json").is_file() for job in jobs)
+        raise Interrupted(
+            f"stopped with {done} of {len(jobs)} runs done; nothing is lost: give the same "
+            f"command again to go on in {out}"
+        ) from stop
+
+
+def _claim(out: Path, bench: Bench) -> None:
+    """Refuse a folder with anything in it but this study or a smaller one on the same ground."""
+    told = out / "study.json"
+    if not told.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out} is there already and is no study; choose another folder")
+        return
+    before = json.loads(told.read_text(encoding="utf-8"))
+    if before["ground"] != bench.ground:
+        raise UserError(
+            f"{out} holds another study ({_differences(before, bench)}); choose another folder, "
+            "or give the same data and settings to go on with it"
+        )
+    planned = {job.folder for job in bench.plan.jobs}
+    gone = [job["folder"] for job in before["jobs"] if job["folder"] not in planned]
+    if gone:
+        raise UserError(
+            f"{out} holds a study with more in it ({', '.join(gone[:3])}); a study may grow but "
+            "not shrink: name its arms, fractions and seeds too, or choose another folder"
+        )
+
+
+def _differences(before: dict[str, Any], bench: Bench) -> str:
+    """In which words of plan or recipe an earlier study differs, or that its pictures do."""
+    facts, plan = bench.facts(), bench.plan.to_dict()
+    same = ("data", "budget", "seconds", "image", "val", "split_seed")
+    found = [
+        f"{k} was {before['plan'][k]}, is {plan[k]}" for k in same if before["plan"][k] != plan[k]
+    ]
+    recipes = before["facts"]["recipe"], facts["recipe"]
+    found += [
+        f"{k} was {recipes[0].get(k)}, is {v}"
+        for k, v in recipes[1].items()
+        if recipes[0].get(k) != v
+    ]
+    return "; ".join(found) or "its pictures or their preparation have changed"
+
+
+def _open(out: Path, bench: Bench, command: str | None) -> None:
+    """Write plan and facts; the date of the first start stays."""
+    from vitrail.cost import machine
+
+    out.mkdir(parents=True, exist_ok=True)
+    told, started = out / "study.json", datetime.now().astimezone().isoformat(timespec="seconds")
+    if told.is_file():
+        started = json.loads(told.read_text(encoding="utf-8"))["facts"]["started"]
+    plan = bench.plan
+    facts = bench.facts() | {
+        "machine": machine(),
+        "command": command or " ".join(["vitrail", *map(shlex.quote, sys.argv[1:])]),
+        "started": started,
+        "jobs": len(plan.jobs),
+        "budget": plan.describe(),
+    }
+    write_json(
+        told,
+        {
+            "digest": bench.digest_of(plan.jobs[0]),
+            "ground": bench.ground,
+            "plan": plan.to_dict(),
+            "facts": facts,
+            "jobs": [{"folder": job.folder, "digest": bench.digest_of(job)} for job in plan.jobs],
+        },
+    )
+    write_whole(out / "plan.yaml", plan.to_yaml())
+
+
+def _do(job: Job, bench: Bench, at: Path, train: Trainer, shown: Progress) -> None:
+    """One job: skip, train or note its failure."""
+    if is_done(at, bench.digest_of(job)):
+        shown.skip(job)
+        return
+    (at / "error.json").unlink(missing_ok=True)
+    shown.begin(job)
+    start = time.perf_counter()
+    try:
+        record = train(job, bench, at, shown.step)
+    except Exception as error:  # an arm's failure must not cost the others; it is told at the end
+        _note_failure(job, at, error)
+        shown.fail(job, plain(error))
+        return
+    record.save(at / "evaluation.json")
+    shown.end(job, record.accuracy, time.perf_counter() - start)
+
+
+def is_done(at: Path, digest: str) -> bool:
+    """Whether a folder holds the finished job with this digest."""
+    told = at / "evaluation.json"
+    return told.is_file() and Record.load(told).digest == digest
+
+
+def _note_failure(job: Job, at: Path, error: Exception) -> None:
+    trace = "".join(traceback.format_exception(error))
+    write_json(
+        at / "error.json",
+        {
+            "arm": job.arm,
+            "share": job.share,
+            "seed": job.seed,
+            "message": plain(error),
+            "traceback": trace,
+        },
+    )
+
+
+def _round_ends(job: Job, jobs: Sequence[Job]) -> bool:
+    """Whether the next job starts another share or seed: time for a report in between."""
+    after = jobs.index(job) + 1
+    return after < len(jobs) and (jobs[after].share, jobs[after].seed) != (job.share, job.seed)

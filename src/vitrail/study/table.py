@@ -1,0 +1,142 @@
+"""The results as tables: a row a finished job (CSV, Parquet), all in JSON, one for a terminal."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from vitrail.study import words
+from vitrail.study.analyse import Analysis, Cell
+from vitrail.study.record import write_json, write_whole
+from vitrail.study.report import Dossier
+
+Row = dict[str, Any]
+
+
+def rows_of(dossier: Dossier) -> list[Row]:
+    """One flat row a finished job, the arm's costs in it."""
+    return [
+        {
+            "arm": r.arm,
+            "share": r.share,
+            "seed": r.seed,
+            "train_count": r.train_count,
+            "test_count": len(r.labels),
+            "accuracy": r.accuracy,
+            "balanced_accuracy": r.balanced_accuracy,
+            "loss": r.loss,
+            "ece": r.ece,
+            "epochs": r.epochs,
+            "images_seen": r.images_seen,
+            "train_seconds": r.seconds,
+            **_cost(dossier, r.arm),
+        }
+        for r in dossier.records
+    ]
+
+
+def write_tables(dossier: Dossier, out: Path) -> None:
+    """Write ``results.csv``, ``results.json`` and, where pyarrow is there, ``results.parquet``."""
+    rows = rows_of(dossier)
+    if rows:
+        _write_csv(out / "results.csv", rows)
+        _write_parquet(out / "results.parquet", rows)
+    analysis = dossier.analysis
+    write_json(
+        out / "results.json",
+        {
+            "headline": words.headline(analysis),
+            "details": words.details(analysis, dossier.costs),
+            "runs": rows,
+            "cells": [asdict(cell) for cell in analysis.cells],
+            "comparisons": [asdict(comparison) for comparison in analysis.comparisons],
+            "failures": [asdict(failure) for failure in dossier.failures],
+            "missing": dossier.missing,
+            "plan": dossier.plan,
+            "facts": dossier.facts,
+        },
+    )
+
+
+def terminal_table(dossier: Dossier) -> Any:
+    """A ``rich`` table: an arm a line, best first, then what it costs."""
+    from rich import box
+    from rich.table import Table
+
+    analysis = dossier.analysis
+    table = Table(
+        title=f"Study of {dossier.facts['data']['name']}: accuracy in %, 95 % intervals",
+        caption="=  not distinguishable from the best",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("arm", overflow="fold", min_width=14)
+    for share in analysis.shares:
+        table.add_column(words.share_text(share), justify="right")
+    for heading in ("behind", "MACs", "latency"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if analysis.shares:
+        for cell in analysis.ranking(analysis.shares[-1]):
+            table.add_row(*_line(analysis, dossier, cell.arm))
+    return table
+
+
+def _line(analysis: Analysis, dossier: Dossier, arm: str) -> Sequence[str]:
+    from rich.markup import escape
+
+    last = analysis.shares[-1]
+    cells = [analysis.cell(arm, share) for share in analysis.shares]
+    pair = analysis.versus(last, analysis.ranking(last)[0].arm, arm)
+    behind = ""
+    if pair is not None:
+        same = "" if pair.verdict == "better" else " ="
+        behind = f"{100 * pair.difference.value:.1f}{same}"
+    cost = dossier.costs.get(arm)
+    return [
+        escape(arm),
+        *(_interval(cell) if cell else "" for cell in cells),
+        behind,
+        words.amount(cost.macs) if cost else "",
+        words.duration(cost.latency) if cost else "",
+    ]
+
+
+def _interval(cell: Cell) -> str:
+    a = cell.accuracy
+    return f"{100 * a.value:.1f} ({100 * a.low:.0f}-{100 * a.high:.0f})"
+
+
+def _cost(dossier: Dossier, arm: str) -> Row:
+    cost = dossier.costs.get(arm)
+    return {
+        "params": cost.params if cost else None,
+        "macs": cost.macs if cost else None,
+        "latency_s": cost.latency if cost else None,
+        "images_per_s": cost.throughput if cost else None,
+        "train_memory_bytes": cost.memory if cost else None,
+    }
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    held = io.StringIO()
+    writer = csv.DictWriter(held, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, held.getvalue())
+
+
+def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    if find_spec("pyarrow") is None:
+        return
+    import pyarrow
+    import pyarrow.parquet
+
+    beside = path.with_name(path.name + ".part")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), beside)
+    beside.replace(path)

@@ -1,0 +1,87 @@
+"""What a person sees while a model trains: a bar on a terminal, a line an epoch elsewhere."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+#: Events are plain dictionaries with a "kind": start, step, epoch, note, end.
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def silent(event: dict[str, Any]) -> None:
+    """Show nothing."""
+
+
+class Display:
+    """Shows events on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        getattr(self, f"_{event['kind']}")(event)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def _start(self, event: dict[str, Any]) -> None:
+        self._line(event["line"])
+        if not (self.console.is_terminal and sys.stderr.isatty()):
+            return
+        from rich import progress
+
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[facts]}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("training", total=1.0, completed=event["done"], facts="")
+        self.bar.start()
+
+    def _step(self, event: dict[str, Any]) -> None:
+        if self.bar is None:
+            return
+        facts = (
+            f"loss {event['loss']:.3f}  lr {event['lr']:.2g}  {event['images_per_s']:.0f} images/s"
+        )
+        self.bar.update(
+            self.task,
+            completed=event["done"],
+            description=f"epoch {event['epoch'] + 1}",
+            facts=facts,
+        )
+
+    def _epoch(self, event: dict[str, Any]) -> None:
+        row = event["row"]
+        score = ""
+        if row.get("accuracy") is not None:
+            best = "  best so far" if event["best"] else ""
+            score = f"  val loss {row['val_loss']:.3f}  accuracy {row['accuracy']:.1%}{best}"
+        self._line(
+            f"epoch {row['epoch']:>3}  loss {row['train_loss']:.3f}{score}"
+            f"  lr {row['lr']:.2g}  {row['images_per_s']:.0f} images/s"
+        )
+
+    def _note(self, event: dict[str, Any]) -> None:
+        self._line(event["line"])
+
+    def _end(self, event: dict[str, Any]) -> None:
+        self.close()
+        self._line(event["line"])
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)

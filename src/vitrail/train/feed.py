@@ -1,0 +1,58 @@
+"""The pictures of each part as batches, and how fast they come."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vitrail import data
+from vitrail.data import Item, Pictures
+from vitrail.train.chance import Course
+from vitrail.train.display import OnEvent
+from vitrail.train.recipe import Recipe
+
+_CACHE_LIMIT = 10**9
+_WORTH_SAYING = 1000
+
+
+@dataclass(kw_only=True)
+class Feed:
+    """A loader for each part, made when it is first asked for and kept."""
+
+    pictures: Pictures
+    parts: Mapping[str, Sequence[Item]]
+    preprocess: data.Preprocess
+    recipe: Recipe
+    pin: bool
+    emit: OnEvent
+    made: dict[str, data.Loader] = field(default_factory=dict)
+    sets: dict[str, data.PictureSet] = field(default_factory=dict)
+
+    def loader(self, part: str) -> data.Loader:
+        """Augmented for the training part, as in prediction for the others."""
+        if part not in self.made:
+            chosen = self.sets[part] = self._set(part, self._cache(part))
+            self.made[part] = data.Loader(chosen, workers=self.recipe.workers, pin=self.pin)
+        return self.made[part]
+
+    def _set(self, part: str, cache: str | None) -> data.PictureSet:
+        random = self.recipe.augment.transform(self.preprocess)
+        transform: Any = random if part == "train" else self.preprocess.transform()
+        items, seed = self.parts[part], self.recipe.seed
+        return data.PictureSet(self.pictures, items, transform, seed, cache=cache)
+
+    def _cache(self, part: str) -> str | None:
+        """Memory, if the recipe allows it and the prepared pictures are at most about 1 GB."""
+        count, side = len(self.parts[part]), 1.6 * self.preprocess.image
+        if not self.recipe.cache or count * self.preprocess.in_chans * side**2 > _CACHE_LIMIT:
+            return None
+        if count >= _WORTH_SAYING:
+            line = f"decoding {count:,} {part} pictures once, to keep them in memory (cache)"
+            self.emit({"kind": "note", "line": line})
+        return "memory"
+
+    def alone(self, course: Course, seconds: float) -> float:
+        """Training pictures per second that the loader gives when nobody else works."""
+        self.loader("train")
+        return data.measure_loader(
+            self.sets["train"], batch=course.micro, workers=self.recipe.workers, seconds=seconds
+        )

@@ -1,0 +1,305 @@
+"""Train a model on pictures, in a folder that can always go on.
+
+new folder (recipe, manifest, checkpoint of step 0) or old one -> Trainer -> result.json
+"""
+
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vitrail import data
+from vitrail.data import Item, Pictures
+from vitrail.errors import UserError
+from vitrail.tasks.card import Card
+from vitrail.tasks.classify import Scores
+from vitrail.train import checkpoint, folder, processes
+from vitrail.train.checkpoint import Progress, Snapshot
+from vitrail.train.display import Display, OnEvent
+from vitrail.train.recipe import Recipe
+from vitrail.train.stop import Interrupted, StopRequest
+from vitrail.train.track import TensorBoard, Tracker, log_row
+from vitrail.train.trainer import BEST, LAST, Job, Trainer, how_to_resume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came of a run; the same as ``result.json``.
+
+    ``best`` and ``last`` are rows of ``metrics.jsonl``; ``scores`` are those of the best weights
+    by part (val, test): loss, accuracy, ..., confusion, labels and predictions in the order of
+    the manifest. ``images_per_s`` is training as it was, ``model_images_per_s`` without waiting
+    for pictures, ``loader_images_per_s`` the loader working alone.
+    """
+
+    folder: str
+    epochs: int
+    step: int
+    seconds: float
+    stopped_early: bool
+    best: dict[str, Any]
+    last: dict[str, Any]
+    scores: dict[str, dict[str, Any]]
+    images_per_s: float
+    model_images_per_s: float
+    loader_images_per_s: float
+
+
+def fit(
+    model: nn.Module,
+    pictures: Pictures,
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    card: Card,
+    parts: Mapping[str, Sequence[Item]],
+    resume: bool = False,
+    progress: bool = True,
+    on_event: OnEvent | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Result:
+    """Train ``model`` on ``parts["train"]``, validate on ``parts["val"]``, keep all in ``out``.
+
+    With ``resume`` a run that is there goes on where it stopped (a finished one is returned as it
+    is), and one that is not there begins. ``facts`` go into ``run.json``.
+
+    Raises:
+        UserError: ``out`` exists (without ``resume``), or holds another run; no training pictures;
+            a loss that is not finite; a folder that cannot be written.
+        Interrupted: Ctrl-C or SIGTERM; the run can go on.
+    """
+    out = Path(out)
+    if not parts.get("train"):
+        raise UserError("there are no training pictures")
+    accelerator = processes.start(recipe.precision)
+    job = Job(model=model, pictures=pictures, parts=parts, recipe=recipe, card=card, out=out)
+    processes.first(accelerator, lambda: _prepare(job, resume, facts or {}))
+    done = folder.read_run(out).result
+    if done is not None:
+        return Result(**done | {"folder": str(out)})
+    display = Display() if progress and accelerator.is_main_process else None
+    listeners = [listener for listener in (display, on_event) if listener is not None]
+    try:
+        return _train(job, accelerator, listeners)
+    finally:
+        if display is not None:
+            display.close()
+
+
+def resume(
+    out: str | Path,
+    build: Callable[[Card], nn.Module],
+    *,
+    pictures: Pictures | None = None,
+    progress: bool = True,
+    on_event: OnEvent | None = None,
+) -> Result:
+    """Go on with the run in ``out``: its own recipe, pictures and parts.
+
+    ``build`` makes the model that a card names, with the recipe's drop path (weights do not
+    matter, they are in the checkpoint). ``pictures`` are opened from ``run.json``'s ``data``, with
+    the options under ``open``, unless given.
+
+    Raises:
+        UserError: not a run, or its pictures are gone or changed.
+    """
+    run = folder.read_run(out)
+    if run.result is not None:
+        return Result(**run.result | {"folder": str(out)})
+    if pictures is None:
+        pictures = data.open_pictures(run.facts["data"], **run.facts.get("open", {}))
+    here = {item.key: item for item in pictures.items}
+    missing = [i.key for items in run.manifest.parts.values() for i in items if i.key not in here]
+    if missing:
+        raise UserError(
+            f"{len(missing)} pictures of the run are gone from {pictures.name!r} (the first: "
+            f"{missing[0]}); bring them back, or train anew in another folder"
+        )
+    parts = {name: tuple(here[i.key] for i in items) for name, items in run.manifest.parts.items()}
+    return fit(
+        build(run.card),
+        pictures,
+        run.recipe,
+        out,
+        card=run.card,
+        parts=parts,
+        resume=True,
+        progress=progress,
+        on_event=on_event,
+    )
+
+
+def _prepare(job: Job, resume: bool, facts: Mapping[str, Any]) -> None:
+    if not (resume and folder.is_run(job.out)):
+        folder.begin(job.out, lambda draft: _fill(draft, job, facts))
+        return
+    digest = data.manifest_digest(job.card.classes, job.parts)
+    run = folder.read_run(job.out)
+    folder.check_same(run, recipe=job.recipe, classes=job.card.classes, digest=digest)
+
+
+def _fill(draft: Path, job: Job, facts: Mapping[str, Any]) -> None:
+    """A new run folder: what was asked for, and the checkpoint of step 0."""
+    job.recipe.to_yaml(draft / "recipe.yaml")
+    digest = data.write_manifest(draft / "manifest.json", job.pictures, job.parts)
+    if job.pictures.problems:
+        data.write_problems(draft / "problems.csv", job.pictures.problems)
+    start = Snapshot(
+        progress=Progress(), model=job.model.state_dict(), ema={}, best={}, optim={}, scaler={}
+    )
+    checkpoint.save(draft / checkpoint.NAME, start)
+    folder.write_json(draft / "run.json", _run_facts(job, digest) | dict(facts))
+
+
+def _run_facts(job: Job, digest: str) -> dict[str, Any]:
+    card = job.card
+    return {
+        "format": folder.FORMAT,
+        "model": card.model,
+        "classes": list(card.classes),
+        "image": card.image,
+        "in_chans": card.in_chans,
+        "preprocess": card.preprocess,
+        "data": _absolute(job.pictures.name),
+        "pictures": {name: len(items) for name, items in job.parts.items()},
+        "manifest": digest,
+        "seed": job.recipe.seed,
+        "versions": _versions(),
+        "machine": _machine(),
+        "command": sys.argv,
+    }
+
+
+def _absolute(source: str) -> str:
+    """A path is kept whole, so that a run goes on from any folder."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("vitrail", "torch", "torchvision", "timm", "accelerate"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "from source"
+    return found | {"python": platform.python_version()}
+
+
+def _machine() -> dict[str, Any]:
+    from vitrail import cost
+
+    return cost.machine()
+
+
+def _train(job: Job, accelerator: Any, listeners: list[OnEvent]) -> Result:
+    """One process's share of a run."""
+    main = accelerator.is_main_process
+
+    def emit(event: dict[str, Any]) -> None:
+        for listener in listeners if main else ():
+            listener(event)
+
+    with StopRequest() as stop, folder.held(job.out, main):
+        snapshot = checkpoint.load(folder.check_checkpoint(job.out))
+        trainer = Trainer(job, accelerator, emit, stop)
+        trainer.restore(snapshot)
+        tracker = _tracker(job, trainer.progress.step) if main else None
+        if tracker is not None:
+            listeners.append(lambda e: log_row(tracker, e["row"]) if e["kind"] == "epoch" else None)
+        try:
+            emit(_start_event(job, trainer))
+            _run(trainer, stop)
+            return _finish(job, trainer, emit)
+        finally:
+            if tracker is not None:
+                tracker.close()
+
+
+def _run(trainer: Trainer, stop: StopRequest) -> None:
+    try:
+        trainer.run()
+    except RuntimeError as error:
+        if not stop.asked:
+            raise
+        # The signal went to the loader's workers too, and they died before the update ended.
+        raise Interrupted(
+            f"stopped; the last checkpoint is kept, go on with: {how_to_resume(trainer.job.out)}"
+        ) from error
+
+
+def _tracker(job: Job, step: int) -> Tracker | None:
+    if not job.recipe.track:
+        return None
+    tracker = TensorBoard(job.out, step)
+    if step == 0:
+        tracker.log_config(job.recipe.to_dict())
+    return tracker
+
+
+def _start_event(job: Job, trainer: Trainer) -> dict[str, Any]:
+    counts = ", ".join(f"{len(items)} {name}" for name, items in job.parts.items())
+    batch = trainer.course.batch
+    small = f" (batch {batch}: the set is small)" if batch < job.recipe.batch else ""
+    at = f" · going on at step {trainer.progress.step}" if trainer.progress.step else ""
+    line = f"{job.card.model} at {job.card.image} px on {counts} pictures{at}\n"
+    line += job.recipe.describe() + small
+    return {"kind": "start", "line": line, "done": trainer.done, "out": str(job.out)}
+
+
+def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:
+    progress, main = trainer.progress, trainer.accelerator.is_main_process
+    scores = trainer.score_best()
+    result = Result(
+        folder=str(job.out),
+        epochs=progress.epoch,
+        step=progress.step,
+        seconds=round(progress.seconds, 3),
+        stopped_early=job.recipe.seconds is None and progress.epoch < job.recipe.epochs,
+        best=progress.best or {},
+        last=progress.rows[-1],
+        scores={part: _all(found) for part, found in scores.items()},
+        images_per_s=_rate(progress.images, progress.seconds),
+        model_images_per_s=_rate(progress.images, progress.seconds - progress.waited),
+        loader_images_per_s=round(_loader_rate(trainer), 1) if main else 0.0,
+    )
+    if main:
+        folder.write_json(job.out / "result.json", asdict(result))
+        (job.out / checkpoint.NAME).unlink(missing_ok=True)
+    trainer.accelerator.wait_for_everyone()
+    _tell_end(job, result, emit)
+    return result
+
+
+def _tell_end(job: Job, result: Result, emit: OnEvent) -> None:
+    if result.loader_images_per_s < result.model_images_per_s:
+        line = (
+            f"pictures come at {result.loader_images_per_s:.0f} a second, the model could take "
+            f"{result.model_images_per_s:.0f}: more --workers would make this faster"
+        )
+        emit({"kind": "note", "line": line})
+    row = result.best
+    score = f"best accuracy {row['accuracy']:.1%} (epoch {row['epoch']}), " if _scored(row) else ""
+    line = f"done: {score}{job.out / (BEST if row else LAST)}"
+    emit({"kind": "end", "line": line, "result": asdict(result)})
+
+
+def _scored(row: Mapping[str, Any]) -> bool:
+    return row.get("accuracy") is not None
+
+
+def _all(scores: Scores) -> dict[str, Any]:
+    return asdict(scores)
+
+
+def _loader_rate(trainer: Trainer) -> float:
+    """Measured for a second, or for a twentieth of a short training."""
+    return trainer.feed.alone(trainer.course, min(1.0, 0.05 * trainer.progress.seconds))
+
+
+def _rate(images: int, seconds: float) -> float:
+    return round(images / max(seconds, 1e-9), 1)

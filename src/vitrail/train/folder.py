@@ -1,0 +1,224 @@
+"""The run folder: what is in it, how it begins, how it is read.
+
+::
+
+    run.json  recipe.yaml  manifest.json  problems.csv     what was asked for
+    metrics.jsonl  best.safetensors  last.safetensors      what came of it so far
+    checkpoint.safetensors                                 everything to go on
+    result.json                                            at the end
+
+A folder appears at once and complete (it is filled under another name and renamed), so there is
+never a run that cannot go on.
+"""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitrail.data import Manifest, read_manifest
+from vitrail.errors import UserError
+from vitrail.files import sweep, unwritable, write_text
+from vitrail.tasks.card import Card
+from vitrail.train import checkpoint
+from vitrail.train.recipe import Recipe
+
+FORMAT = "vitrail-run-1"
+_DRAFT = ".starting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder as read; ``result`` is None while the run is not finished."""
+
+    folder: Path
+    facts: dict[str, Any]
+    card: Card
+    recipe: Recipe
+    manifest: Manifest
+    metrics: list[dict[str, Any]]
+    result: dict[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether training ended (by its budget or by early stopping)."""
+        return self.result is not None
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder, finished or not.
+
+    Raises:
+        UserError: not a run folder.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        raise UserError(f"{str(folder)!r} is not a run folder (it holds no run.json)")
+    facts = read_json(folder / "run.json")
+    if facts.get("format") != FORMAT:
+        raise UserError(f"{str(folder)!r} has format {facts.get('format')!r}, not {FORMAT}")
+    result = folder / "result.json"
+    return Run(
+        folder=folder,
+        facts=facts,
+        card=card_of(facts),
+        recipe=Recipe.from_yaml(folder / "recipe.yaml"),
+        manifest=read_manifest(folder / "manifest.json"),
+        metrics=read_rows(folder / "metrics.jsonl"),
+        result=read_json(result) if result.is_file() else None,
+    )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` holds a run."""
+    return (folder / "run.json").is_file()
+
+
+def card_of(facts: dict[str, Any]) -> Card:
+    """The card that ``run.json`` describes."""
+    return Card(
+        model=facts["model"],
+        classes=tuple(facts["classes"]),
+        image=facts["image"],
+        in_chans=facts["in_chans"],
+        preprocess=facts["preprocess"],
+    )
+
+
+def begin(out: Path, fill: Callable[[Path], None]) -> None:
+    """Create the run folder: ``fill`` writes into a hidden one, which is then renamed.
+
+    Raises:
+        UserError: something is there already, or the place cannot be written.
+    """
+    refuse_existing(out)
+    draft = out.with_name(f".{out.name}{_DRAFT}")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        fill(draft)
+        draft.rename(out)
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def refuse_existing(out: Path) -> None:
+    """Nothing that exists is overwritten; an empty folder may be used."""
+    if is_run(out):
+        raise UserError(
+            f"{str(out)!r} already holds a run; go on with 'vitrail train --resume {out}', "
+            "or choose another --out"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{str(out)!r} exists and is not empty; choose another --out")
+
+
+@contextlib.contextmanager
+def held(out: Path, main: bool = True) -> Iterator[None]:
+    """Hold the run, so that two trainings do not write one folder; a kill lets go of it.
+
+    Only the ``main`` process of a training holds it.
+
+    Raises:
+        UserError: another training holds it, or the folder cannot be written.
+    """
+    if not main:
+        yield
+        return
+    try:
+        handle = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    try:
+        _lock(handle, out)
+        sweep(out)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, out: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        return
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"another process is training in {str(out)!r}; wait for it") from error
+    except OSError:  # a file system without locks
+        return
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write JSON lines as a whole file: never a torn or doubled line."""
+    write_text(path, "".join(json.dumps(clean(row)) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; none where there is no file yet."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value as a whole file."""
+    write_text(path, json.dumps(clean(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON value."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {str(path)!r}: {error}") from error
+
+
+def clean(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: clean(item) for key, item in value.items()}
+    return [clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def check_same(run: Run, *, recipe: Recipe, classes: tuple[str, ...], digest: str) -> None:
+    """A run goes on only as what it was.
+
+    Raises:
+        UserError: recipe, classes or pictures differ; both sides are shown.
+    """
+    where = f"cannot go on with {str(run.folder)!r}"
+    changed = run.recipe.differences(recipe)
+    if changed:
+        raise UserError(f"{where}: the recipe changed (run, now): {'; '.join(changed)}")
+    if run.card.classes != classes:
+        raise UserError(
+            f"{where}: its classes are {_short(run.card.classes)}, the pictures' are "
+            f"{_short(classes)}; train anew in another folder"
+        )
+    if run.manifest.digest != digest:
+        raise UserError(
+            f"{where}: the pictures changed (manifest {run.manifest.digest[:12]} then, "
+            f"{digest[:12]} now); bring them back, or train anew in another folder"
+        )
+
+
+def check_checkpoint(folder: Path) -> Path:
+    """The checkpoint's path."""
+    path = folder / checkpoint.NAME
+    if not path.is_file():
+        raise UserError(f"{str(folder)!r} has no {checkpoint.NAME} to go on with")
+    return path
+
+
+def _short(names: tuple[str, ...]) -> str:
+    some = ", ".join(names[:8])
+    return f"{some}, … ({len(names)})" if len(names) > 8 else f"{some} ({len(names)})"

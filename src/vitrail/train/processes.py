@@ -1,0 +1,111 @@
+"""One process or many: the few things that training asks of accelerate.
+
+accelerate keeps its state in globals that live as long as the process. Every run starts with a
+fresh one, so that runs of different precision can follow each other.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from vitrail.errors import UserError
+
+T = TypeVar("T")
+_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def start(precision: str, accumulate: int = 1) -> Any:
+    """An ``accelerate.Accelerator`` for this run; processes come from torchrun or accelerate.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    accelerator = Accelerator(mixed_precision=_NAMES[precision], cpu=_on_cpus())
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
+    return accelerator
+
+
+def _on_cpus() -> bool:
+    """Several processes and no GPU: accelerate must be told, or each would train alone."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+
+
+def agreed(choice: str) -> str:
+    """The first process's choice, in all of them (their clocks may differ)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return choice
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=_on_cpus())
+    choices = [choice]
+    broadcast_object_list(choices)
+    return choices[0]
+
+
+def first(accelerator: Any, work: Callable[[], T]) -> T:
+    """Do ``work`` in the first process; all get its result, or its UserError."""
+    if accelerator.num_processes == 1:
+        return work()
+    from accelerate.utils import broadcast_object_list
+
+    answer: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            answer = [work(), None]
+        except UserError as error:
+            answer = [None, str(error)]
+    broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise UserError(answer[1])
+    return answer[0]
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Whether each process holds only its shard of the parameters (FSDP)."""
+    from accelerate.utils import DistributedType
+
+    return bool(accelerator.distributed_type == DistributedType.FSDP)
+
+
+@dataclass(frozen=True)
+class Word:
+    """What the processes agree on after every update."""
+
+    loss: float
+    stop: bool
+    save: bool
+    seconds: float
+
+
+def agree(accelerator: Any, loss: Tensor, *, stop: bool, save: bool, seconds: float) -> Word:
+    """Mean loss; stop if any process was asked to; the first process's clock decides the rest."""
+    if accelerator.num_processes == 1:
+        return Word(float(loss), stop, save, seconds)
+    mine = torch.tensor([float(loss), stop, save, seconds], device=accelerator.device)
+    everyone = accelerator.gather(mine[None]).cpu().double()
+    return Word(
+        loss=float(everyone[:, 0].mean()),
+        stop=bool(everyone[:, 1].max()),
+        save=bool(everyone[0, 2]),
+        seconds=float(everyone[0, 3]),
+    )
+
+
+def gather_dealt(accelerator: Any, mine: Tensor, count: int) -> Tensor:
+    """All rows in their order, where process r holds rows r, r + world, ... (see ``shares``)."""
+    if accelerator.num_processes == 1:
+        return mine
+    world = accelerator.num_processes
+    everyone = accelerator.gather(mine.to(accelerator.device)).cpu()
+    return everyone.unflatten(0, (world, -1)).transpose(0, 1).flatten(0, 1)[:count]

@@ -1,0 +1,280 @@
+"""Everything that decides how a model is trained, in one object.
+
+The defaults are the small-data recipe of Lee et al. 2021 (SPT/LSA: AdamW 1e-3, cosine with
+warm-up, smoothing 0.1, mixup or cutmix on every second batch, stochastic depth 0.1, erasing 0.25)
+with the floor of the learning rate and the quiet end of CCT's; ``docs/training.md`` gives the
+reason for each.
+"""
+
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from vitrail.data import Augment
+from vitrail.errors import UserError, unknown
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+_SMALLEST_RUN = 2000
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: printed into every run, read from YAML, equal for every arm of a study."""
+
+    epochs: int = 100
+    """Passes over the training pictures; the learning rate falls over exactly this long."""
+    seconds: float | None = None
+    """Train for this much wall-clock time instead (validation not counted); epochs are ignored."""
+    batch: int = 64
+    """Pictures per update, over all processes and accumulation steps together."""
+    accumulate: int = 1
+    """Micro-batches each process works through per update, where a batch does not fit in memory."""
+    optimizer: str = "adamw"
+    """Any name of timm.optim: adamw, sgd, lamb, lion, ..."""
+    lr: float = 1e-3
+    """Peak learning rate for the batch given: used as written, not scaled by anything."""
+    min_lr: float = 1e-5
+    """Where the cosine ends."""
+    warmup: float = 0.05
+    """Share of the run in which the learning rate rises linearly from lr / 1000."""
+    weight_decay: float = 0.05
+    """Not for biases, norms and what the model exempts."""
+    layer_decay: float = 1.0
+    """Learning rate of each layer over that of the next (fine-tuning: 0.65 to 0.9); 1 is off."""
+    smoothing: float = 0.1
+    """Label smoothing."""
+    mixup: float = 0.8
+    """Alpha of mixup; 0 is off."""
+    cutmix: float = 1.0
+    """Alpha of cutmix; 0 is off."""
+    mix_share: float = 0.5
+    """Share of micro-batches that are mixed; mixup and cutmix take turns by chance."""
+    mix_until: float = 0.9
+    """Share of the run after which nothing is mixed, so that it ends on real pictures."""
+    augment: Augment = field(default_factory=Augment)
+    """What happens to each picture: crop, flip, RandAugment, erasing."""
+    drop_path: float = 0.1
+    """Stochastic depth of the deepest block; given to the model when it is built."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are validated and saved; 0 is off."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient; 0 is off."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16 (with loss scaling, GPU only)."""
+    compile: bool = False
+    """Compile the model with torch.compile: slow to start, then faster."""
+    weights: str | None = None
+    """Weights to start from (fine-tuning): a file."""
+    patience: int = 0
+    """Stop after this many validations without a better accuracy; 0 is never."""
+    validate_every: int = 1
+    """Epochs between validations; the last epoch is always validated."""
+    seed: int = 0
+    """Of everything random in training."""
+    workers: int = field(default=2, metadata={"free": True})
+    """Processes that load pictures; changes no result."""
+    cache: bool = field(default=True, metadata={"free": True})
+    """Keep the training pictures decoded in memory where they take at most 1 GB."""
+    checkpoint_seconds: float = field(default=120.0, metadata={"free": True})
+    """A kill loses at most this much; changes no result."""
+    checkpoint_steps: int = field(default=0, metadata={"free": True})
+    """Also checkpoint every so many updates; 0 is off."""
+    track: bool = field(default=False, metadata={"free": True})
+    """Write TensorBoard files too (needs the extra 'track')."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def suited(cls, count: int, **changes: Any) -> "Recipe":
+        """The default recipe for ``count`` training pictures.
+
+        Few pictures get smaller batches and more epochs, so that a run has about 2,000 updates;
+        many pictures get fewer epochs (20 to 300). ``changes`` win over everything.
+        """
+        batch = changes.get("batch") or (16 if count < 200 else 32 if count < 1000 else 64)
+        epochs = min(300, max(20, round(_SMALLEST_RUN * batch / max(count, 1))))
+        values: dict[str, Any] = {"batch": batch, "epochs": epochs}
+        return cls(**values | changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, nested as in YAML."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            UserError: an unknown key, a wrong type or a value out of range, named.
+        """
+        return _build(cls, values, "recipe")
+
+    def to_yaml(self, path: str | Path | None = None) -> str:
+        """The recipe as YAML, also written to ``path`` if given."""
+        import yaml
+
+        from vitrail.files import write_text
+
+        text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        if path is not None:
+            write_text(path, text)
+        return text
+
+    @classmethod
+    def from_yaml(cls, source: str | Path) -> "Recipe":
+        """Read a YAML file (a :class:`Path`, or a text without line breaks) or YAML text.
+
+        Raises:
+            UserError: no such file, not YAML, an unknown key, a wrong type, a value out of range.
+        """
+        import yaml
+
+        is_text = isinstance(source, str) and ("\n" in source or ":" in source)
+        try:
+            text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
+            values = yaml.safe_load(text)
+        except OSError as error:
+            raise UserError(f"cannot read recipe {str(source)!r}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"recipe is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict | None):
+            raise UserError(f"a recipe is lines of 'key: value', not {type(values).__name__}")
+        return cls.from_dict(values or {})
+
+    def describe(self) -> str:
+        """A few words on one line."""
+        length = f"{self.epochs} epochs" if self.seconds is None else f"{self.seconds:g} s"
+        parts = [
+            length,
+            f"batch {self.batch}" + (f" in {self.accumulate} parts" if self.accumulate > 1 else ""),
+            f"{self.optimizer} lr {self.lr:g} to {self.min_lr:g}",
+            f"weight decay {self.weight_decay:g}",
+            self._mixing(),
+            f"averaged weights {self.ema:g}" if self.ema else "no averaging",
+            self.precision,
+            f"seed {self.seed}",
+        ]
+        return " · ".join(part for part in parts if part)
+
+    def _mixing(self) -> str:
+        names = [n for n in ("mixup", "cutmix") if getattr(self, n)]
+        return f"{' or '.join(names)} on {self.mix_share:.0%}" if names and self.mix_share else ""
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """What differs and changes results, as ``key: here, there``."""
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in _binding())
+        return [f"{name}: {mine}, {theirs}" for name, mine, theirs in pairs if mine != theirs]
+
+
+def _binding() -> list[Any]:
+    return [f for f in fields(Recipe) if not f.metadata.get("free")]
+
+
+# ---- ranges -------------------------------------------------------------------------------------
+
+#: name: (least, most); least and most are allowed.
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 10**6),
+    "batch": (1, 10**6),
+    "accumulate": (1, 10**4),
+    "lr": (1e-12, 100),
+    "min_lr": (0, 100),
+    "warmup": (0, 0.9),
+    "weight_decay": (0, 10),
+    "layer_decay": (0.01, 1),
+    "smoothing": (0, 0.9),
+    "mixup": (0, 100),
+    "cutmix": (0, 100),
+    "mix_share": (0, 1),
+    "mix_until": (0, 1),
+    "drop_path": (0, 0.95),
+    "ema": (0, 0.999999),
+    "clip": (0, 1e6),
+    "patience": (0, 10**6),
+    "validate_every": (1, 10**6),
+    "seed": (0, 2**63 - 1),
+    "workers": (0, 512),
+    "checkpoint_seconds": (0, 10**7),
+    "checkpoint_steps": (0, 10**9),
+}
+
+
+def _check(recipe: Recipe) -> None:
+    for name, (least, most) in _RANGES.items():
+        value = getattr(recipe, name)
+        if not least <= value <= most:
+            raise UserError(f"recipe: {name} must lie between {least:g} and {most:g}, not {value}")
+    if recipe.seconds is not None and not recipe.seconds > 0:
+        raise UserError(f"recipe: seconds must be above 0, not {recipe.seconds}")
+    if recipe.precision not in PRECISIONS:
+        raise unknown("precision", recipe.precision, PRECISIONS)
+    if recipe.min_lr > recipe.lr:
+        raise UserError(
+            f"recipe: min_lr ({recipe.min_lr:g}) lies above lr ({recipe.lr:g}); lower it as well"
+        )
+    if recipe.batch % recipe.accumulate:
+        raise UserError(
+            f"recipe: a batch of {recipe.batch} cannot be cut into {recipe.accumulate} equal parts"
+        )
+
+
+# ---- plain values and back -----------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for key in values:
+        if key not in known:
+            raise unknown(f"{where} key", str(key), known)
+    ready = {k: _typed(hints[k], v, f"{where}: {k}") for k, v in values.items()}
+    return cls(**ready)
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """``value`` as ``kind``, or the error that says what was expected."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return _typed_any(get_args(kind), value, where)
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        return _build(kind, value, where)  # type: ignore[arg-type]
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return _typed_tuple(get_args(kind), value, where)
+    if kind is float and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return float(value)  # YAML 1.1 reads 1e-3 as a text
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    wanted = "nothing" if kind is type(None) else getattr(kind, "__name__", str(kind))
+    raise UserError(f"{where} must be {wanted}, not {type(value).__name__} {value!r}")
+
+
+def _typed_any(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    some = [kind for kind in kinds if kind is not type(None)]
+    for kind in some[:-1]:
+        try:
+            return _typed(kind, value, where)
+        except UserError:
+            continue
+    return _typed(some[-1], value, where)
+
+
+def _typed_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(_typed(kinds[0], v, where) for v in value)
+    if len(value) != len(kinds):
+        raise UserError(f"{where} must be {len(kinds)} values, not {len(value)}")
+    return tuple(_typed(kind, v, where) for kind, v in zip(kinds, value, strict=True))

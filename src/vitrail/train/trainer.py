@@ -1,0 +1,412 @@
+"""The loop: updates, epochs, validations, and the moments at which a run is kept.
+
+pictures -> loader -> mix -> model -> loss -> gradient -> clip -> optimiser -> averaged weights
+"""
+
+import contextlib
+import math
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail import data
+from vitrail.data import Item, Pictures
+from vitrail.errors import UserError
+from vitrail.tasks.card import Card, load_weights, save_weights
+from vitrail.tasks.classify import Scores, collect, score
+from vitrail.train import chance, checkpoint, folder, mix, optim, processes
+from vitrail.train.average import averaged
+from vitrail.train.checkpoint import Progress, Snapshot
+from vitrail.train.display import OnEvent
+from vitrail.train.feed import Feed
+from vitrail.train.recipe import Recipe
+from vitrail.train.stop import Interrupted, StopRequest
+
+BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.jsonl"
+_TOO_MANY_SKIPS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained on what, and where it is kept."""
+
+    model: nn.Module
+    pictures: Pictures
+    parts: Mapping[str, Sequence[Item]]
+    recipe: Recipe
+    card: Card
+    out: Path
+
+
+class Trainer:
+    """One run at work. ``restore`` a snapshot, then ``run``."""
+
+    def __init__(self, job: Job, accelerator: Any, emit: OnEvent, stop: StopRequest) -> None:
+        self.job, self.accelerator, self.emit, self.stop = job, accelerator, emit, stop
+        self.recipe, self.progress = job.recipe, Progress()
+        self.course = chance.Course.lay(
+            count=len(job.parts["train"]),
+            batch=job.recipe.batch,
+            accumulate=job.recipe.accumulate,
+            world=accelerator.num_processes,
+            rank=accelerator.process_index,
+            seed=job.recipe.seed,
+        )
+        self._set_up_model()
+        self.choices = mix.mixers(job.recipe, len(job.card.classes))
+        self.pending: dict[str, Tensor] = {}
+        self.saved_at = time.monotonic()
+        self.feed = Feed(
+            pictures=job.pictures,
+            parts=job.parts,
+            preprocess=data.Preprocess.from_dict(job.card.preprocess),
+            recipe=job.recipe,
+            pin=accelerator.device.type == "cuda",
+            emit=emit,
+        )
+
+    def _set_up_model(self) -> None:
+        recipe, model = self.recipe, self.job.model.to(self.accelerator.device)
+        self.sharded = processes.is_sharded(self.accelerator)
+        if self.sharded and recipe.ema:
+            raise UserError("averaged weights need a whole model in each process: with FSDP, ema 0")
+        self.ema = averaged(model, recipe.ema) if recipe.ema else None
+        if recipe.compile:
+            model.compile()
+        optimizer = optim.optimizer(model, recipe)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.bare = self.model
+        if not self.sharded:
+            self.bare = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+        self.bare_optimizer = self.optimizer.optimizer
+        self.schedule = optim.Schedule(self.bare_optimizer, recipe, self._length())
+
+    def _length(self) -> int:
+        if self.recipe.seconds is not None:
+            return optim.TICKS
+        return self.recipe.epochs * self.course.updates
+
+    # ---- how far ---------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> float:
+        """The share of the run that lies behind, 0 to 1."""
+        if self.recipe.seconds is not None:
+            return min(1.0, self.progress.seconds / self.recipe.seconds)
+        return min(1.0, self.progress.step / self._length())
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Interrupted: asked to stop; everything is kept.
+            UserError: the loss is not finite, or the folder cannot be written.
+        """
+        while not self.progress.finished:
+            self._epoch()
+            self._close_epoch()
+        self.save()
+
+    def _epoch(self) -> None:
+        progress = self.progress
+        order = self.course.epoch(progress.epoch, progress.update)
+        batches = self.feed.loader("train").epoch(order, epoch=progress.epoch)
+        while progress.update < self.course.updates and self.done < 1:
+            began = time.perf_counter()
+            self.schedule.set(self.done)
+            progress.lr = max(group["lr"] for group in self.bare_optimizer.param_groups)
+            lots = [next(batches) for _ in range(self.recipe.accumulate)]
+            waited = time.perf_counter() - began
+            loss = self._update(lots)
+            self._count(loss, time.perf_counter() - began, waited)
+
+    def _count(self, loss: Tensor, seconds: float, waited: float) -> None:
+        progress = self.progress
+        word = processes.agree(
+            self.accelerator,
+            loss,
+            stop=self.stop.asked,
+            save=self._save_due(progress.step + 1),
+            seconds=progress.seconds + seconds,
+        )
+        progress.step += 1
+        progress.update += 1
+        progress.loss_sum += word.loss if math.isfinite(word.loss) else 0.0
+        progress.loss_count += math.isfinite(word.loss)
+        progress.epoch_seconds += word.seconds - progress.seconds
+        progress.seconds = word.seconds
+        progress.waited += waited
+        progress.images += self.course.batch
+        progress.epoch_images += self.course.batch
+        self._tell_step(word.loss)
+        if word.stop:
+            self._interrupt()
+        elif word.save:
+            self.save()
+
+    def _tell_step(self, loss: float) -> None:
+        progress = self.progress
+        event = {
+            "kind": "step",
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "done": self.done,
+            "loss": loss,
+            "lr": progress.lr,
+            "images_per_s": progress.epoch_images / max(progress.epoch_seconds, 1e-9),
+        }
+        self.emit(event)
+
+    # ---- one update ------------------------------------------------------------------------------
+
+    def _update(self, lots: list[data.loader.Batch]) -> Tensor:
+        """One step of the optimiser over the micro-batches ``lots``; this process's mean loss."""
+        total = torch.zeros((), device=self.accelerator.device)
+        for part, (images, labels, _) in enumerate(lots):
+            chance.reseed(self.recipe.seed, self.progress.step, self.course.slot(part))
+            with self._synchronised(part == len(lots) - 1):
+                loss = self._loss(images, labels) / len(lots)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        norm = torch.zeros(())
+        if self.recipe.clip:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            norm = getattr(norm, "full_tensor", lambda norm=norm: norm)()  # sharded gradients
+        self._refuse_non_finite(total + 0 * norm.to(total.device))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._after_step()
+        return total
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        share = self.recipe.mix_share if self.done < self.recipe.mix_until else 0.0
+        images, targets = mix.mix(images, labels, self.choices, share)
+        device = self.accelerator.device
+        logits = self.model(images.to(device, non_blocking=True))
+        return nn.functional.cross_entropy(
+            logits.float(), targets.to(device), label_smoothing=self.recipe.smoothing
+        )
+
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients of the processes are averaged in the last micro-batch of an update."""
+        if last:
+            return contextlib.nullcontext()
+        return self.accelerator.no_sync(self.model)
+
+    def _refuse_non_finite(self, check: Tensor) -> None:
+        if self.accelerator.scaler is not None:
+            return
+        check = self.accelerator.reduce(check, "sum")
+        if math.isfinite(float(check)):
+            return
+        recipe, progress = self.recipe, self.progress
+        raise UserError(
+            f"the loss or its gradient is {float(check)} at step {progress.step} (epoch "
+            f"{progress.epoch + 1}, lr {self.progress.lr:.2g}); the weights before it are in "
+            f"{str(self.job.out)!r}; train anew with a lower lr ({recipe.lr / 3:.1g}), "
+            f"clip 1 or less (now {recipe.clip:g}), precision fp32 (now {recipe.precision})"
+        )
+
+    def _after_step(self) -> None:
+        progress = self.progress
+        progress.skipped = progress.skipped + 1 if self.optimizer.step_was_skipped else 0
+        if progress.skipped > _TOO_MANY_SKIPS:
+            raise UserError(
+                f"fp16 found no finite gradient in {progress.skipped} updates in a row (step "
+                f"{progress.step}); train anew with precision bf16, or a lower lr"
+            )
+        if self.ema is not None and not progress.skipped:
+            self.ema.update_parameters(self.bare)
+
+    # ---- the end of an epoch ---------------------------------------------------------------------
+
+    def _close_epoch(self) -> None:
+        progress, recipe = self.progress, self.recipe
+        by_count = recipe.seconds is None and progress.epoch + 1 >= recipe.epochs
+        over = by_count or (recipe.seconds is not None and self.done >= 1)
+        due = over or (progress.epoch + 1) % recipe.validate_every == 0
+        scores = self.validate("val") if due and self.job.parts.get("val") else None
+        row = self._row(scores)
+        best = self._is_best(scores, due)
+        if best:
+            progress.best, progress.stale = row, 0
+            self.pending = self.weights()
+        elif due:
+            progress.stale += 1
+        progress.rows.append(row)
+        progress.epoch, progress.update = progress.epoch + 1, 0
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        progress.epoch_seconds, progress.epoch_images = 0.0, 0
+        progress.finished = over or 0 < recipe.patience <= progress.stale
+        self._keep_rows()
+        self.emit({"kind": "epoch", "row": row, "best": best})
+        self._keep_after_epoch()
+
+    def _keep_after_epoch(self) -> None:
+        nothing = torch.zeros(())
+        due = self._save_due(0)
+        word = processes.agree(
+            self.accelerator, nothing, stop=self.stop.asked, save=due, seconds=0.0
+        )
+        if word.stop and not self.progress.finished:
+            self._interrupt()
+        elif word.save:
+            self.save()
+
+    def _row(self, scores: Scores | None) -> dict[str, Any]:
+        progress = self.progress
+        return {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "seconds": round(progress.seconds, 3),
+            "train_loss": progress.loss_sum / max(progress.loss_count, 1),
+            "val_loss": scores.loss if scores else None,
+            "accuracy": scores.accuracy if scores else None,
+            "balanced_accuracy": scores.balanced_accuracy if scores else None,
+            "lr": self.progress.lr,
+            "images_per_s": round(progress.epoch_images / max(progress.epoch_seconds, 1e-9), 1),
+        }
+
+    def _is_best(self, scores: Scores | None, due: bool) -> bool:
+        """Higher accuracy, then lower loss; without a validation part the latest is the best."""
+        best = self.progress.best
+        if scores is None:
+            return due and not self.job.parts.get("val")
+        if best is None:
+            return True
+        return (scores.accuracy, -scores.loss) > (best["accuracy"], -best["val_loss"])
+
+    # ---- validation ------------------------------------------------------------------------------
+
+    def validate(self, part: str) -> Scores:
+        """Score the averaged weights (or the model's own) on a part; all processes share it."""
+        accelerator, count = self.accelerator, len(self.job.parts[part])
+        world, rank = accelerator.num_processes, accelerator.process_index
+        order = chance.shares(count, max(self.course.micro, 32), world, rank)
+        module = self.bare if self.ema is None else self.ema.module
+        self._share_buffers(module)
+        with accelerator.autocast():
+            loader = self.feed.loader(part).epoch(order)
+            pairs = list(collect(module, loader, accelerator.device))
+        logits, labels = (torch.cat(each) for each in zip(*pairs, strict=True))
+        logits = processes.gather_dealt(accelerator, logits, count)
+        labels = processes.gather_dealt(accelerator, labels, count)
+        return score(logits, labels, len(self.job.card.classes))
+
+    def _share_buffers(self, module: nn.Module) -> None:
+        """Running statistics of the first process count, as they do in training."""
+        if self.accelerator.num_processes == 1 or self.sharded:
+            return
+        from accelerate.utils import broadcast
+
+        for buffer in module.buffers():
+            broadcast(buffer)
+
+    # ---- keeping ---------------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is validated and saved: the averaged weights, or the model's own. CPU copies."""
+        state = (
+            checkpoint.model_state(self.model) if self.ema is None else self.ema.module.state_dict()
+        )
+        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+
+    def _save_due(self, step: int) -> bool:
+        every = self.recipe.checkpoint_steps
+        by_clock = time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds
+        return by_clock or bool(every and step and step % every == 0)
+
+    def save(self) -> None:
+        """Checkpoint first, then what a person reads; in this order nothing runs ahead of it."""
+        snapshot = self.snapshot()
+        weights = self.weights()
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.job.out / checkpoint.NAME, snapshot)
+            self._write_best()
+            save_weights(self.job.out / LAST, weights, self._card(self.progress.step, None))
+        self.accelerator.wait_for_everyone()
+        self.pending = {}
+        self.saved_at = time.monotonic()
+
+    def _write_best(self) -> None:
+        best = self.progress.best
+        if self.pending and best is not None:
+            save_weights(self.job.out / BEST, self.pending, self._card(best["step"], best))
+
+    def _card(self, step: int, row: dict[str, Any] | None) -> Card:
+        names = ("epoch", "train_loss", "val_loss", "accuracy", "balanced_accuracy")
+        extra: dict[str, Any] = {"step": step, "averaged": self.ema is not None}
+        extra |= {name: row[name] for name in names} if row else {}
+        card = self.job.card
+        return Card(**vars(card) | {"extra": {**card.extra, **extra}})
+
+    def _keep_rows(self) -> None:
+        if self.accelerator.is_main_process:
+            folder.write_rows(self.job.out / METRICS, self.progress.rows)
+
+    def snapshot(self) -> Snapshot:
+        """Everything to go on with (a collective call)."""
+        scaler = self.accelerator.scaler
+        return Snapshot(
+            progress=self.progress,
+            model=checkpoint.model_state(self.model),
+            ema=self.ema.state_dict() if self.ema is not None else {},
+            best=self.pending,
+            optim=checkpoint.optimizer_state(self.model, self.bare_optimizer),
+            scaler=scaler.state_dict() if scaler is not None else {},
+            world=self.accelerator.num_processes,
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from ``snapshot``; the files that people read are brought to the same moment.
+
+        Raises:
+            UserError: the run was made by another number of processes.
+        """
+        world = self.accelerator.num_processes
+        if snapshot.world not in (0, world):
+            raise UserError(
+                f"{str(self.job.out)!r} was trained by {snapshot.world} processes, not {world}; "
+                f"go on with {snapshot.world} (accelerate launch --num_processes {snapshot.world})"
+            )
+        checkpoint.set_model_state(self.model, snapshot.model)
+        if self.ema is not None and snapshot.ema:
+            self.ema.load_state_dict(snapshot.ema)
+        elif self.ema is not None:
+            self.ema.module.load_state_dict(snapshot.model)
+        checkpoint.set_optimizer_state(self.model, self.bare_optimizer, snapshot.optim)
+        if snapshot.scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(snapshot.scaler)
+        self.progress, self.pending = snapshot.progress, snapshot.best
+        if self.accelerator.is_main_process:
+            self._write_best()
+            self._keep_rows()
+        self.pending = {}
+
+    def score_best(self) -> dict[str, Scores]:
+        """The best weights on every part but the training one."""
+        state = load_weights(self.job.out / BEST)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state)
+        else:
+            checkpoint.set_model_state(self.model, state)
+        return {p: self.validate(p) for p in ("val", "test") if self.job.parts.get(p)}
+
+    def _interrupt(self) -> None:
+        self.save()
+        progress = self.progress
+        raise Interrupted(
+            f"stopped at step {progress.step} (epoch {progress.epoch + 1}); nothing is lost, go on "
+            f"with: {how_to_resume(self.job.out)}"
+        )
+
+
+def how_to_resume(out: Path) -> str:
+    """The command that goes on with a run."""
+    return f"vitrail train --resume {shlex.quote(str(out))}"

@@ -1,0 +1,150 @@
+"""Help, version, completion, exit statuses; the inventory of commands and options."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+import vitrail.cli.app as app
+from vitrail.cli.command import Answer, Command
+from vitrail.errors import UserError
+
+OPTIONS = {
+    "models": "count image json like",
+    "mixers": "json",
+    "reducers": "json",
+    "check": "data json seed strict val",
+    "train": "data epochs fraction image json mixer model out recipe reducer resume seed set strict"
+    " val weights",
+    "study": "budget data epochs fractions image json models out recipe resume seconds seeds set"
+    " val",
+    "cost": "batch classes compiled device image json models no_memory precision rounds threads"
+    " window",
+    "predict": "folder json pictures top",
+    "doctor": "json",
+}
+
+
+def test_inventory_of_commands_and_options() -> None:
+    found = {n: " ".join(sorted(f.name for f in fields(c))) for n, c in app.COMMANDS.items()}
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_help_has_an_example(name: str, give) -> None:
+    said = give(name, "--help")
+    assert (said.status, said.err) == (0, "")
+    assert f"usage: vitrail {name}" in said.out
+    assert f"Example: vitrail {name}" in said.out
+    for field in fields(app.COMMANDS[name]):
+        assert (
+            app.option(field.name) in said.out
+            or field.name.upper() in said.out
+            or (field.name in ("like", "folder", "models"))
+        )
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_help_lists_the_commands(words: tuple[str, ...], give) -> None:
+    said = give(*words)
+    assert (said.status, said.err) == (0, "")
+    for name in (*app.COMMANDS, "completion", "--debug", "--version"):
+        assert name in said.out
+
+
+def test_version(give) -> None:
+    said = give("--version")
+    assert said.status == 0
+    assert said.out.startswith("vitrail ")
+
+
+@pytest.mark.parametrize("shell", app.SHELLS)
+def test_completion_knows_commands_and_options(shell: str, give) -> None:
+    said = give("completion", shell)
+    assert (said.status, said.err) == (0, "")
+    assert "predict" in said.out
+    assert "--resume" in said.out or "resume" in said.out
+
+
+def test_python_m_vitrail_gives_the_exit_status() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vitrail", "nonsense"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "vitrail: no command 'nonsense'; there are check, completion, cost, " + (
+        "doctor, mixers, models, predict, reducers, study, train\n"
+    )
+
+
+def saying(monkeypatch: pytest.MonkeyPatch, run) -> None:
+    """Let ``vitrail doctor`` do something else."""
+    monkeypatch.setattr(app.COMMANDS["doctor"], "run", run)
+
+
+def test_ctrl_c_is_130_and_says_how_to_go_on(give, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: Command) -> Answer:
+        raise KeyboardInterrupt("stopped; go on with: vitrail train --resume runs/a")
+
+    saying(monkeypatch, run)
+    said = give("doctor")
+    assert said.status == 130
+    assert said.line == "stopped; go on with: vitrail train --resume runs/a"
+
+
+def test_a_refusal_of_the_system_is_1(give, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: Command) -> Answer:
+        raise OSError(28, "No space left on device")
+
+    saying(monkeypatch, run)
+    said = give("doctor")
+    assert said.status == 1
+    assert "No space left on device" in said.line
+
+
+def test_a_fault_of_ours_keeps_its_traceback(give, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: Command) -> Answer:
+        raise RuntimeError("a bug")
+
+    saying(monkeypatch, run)
+    with pytest.raises(RuntimeError, match="a bug"):
+        give("doctor")
+
+
+def test_the_torchvision_mismatch_is_one_line(give, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: Command) -> Answer:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    saying(monkeypatch, run)
+    monkeypatch.setattr("vitrail.hub.pairing.torchvision_problem", lambda: "reinstall both")
+    assert give("doctor").line == "reinstall both"
+
+
+def test_only_the_first_process_speaks(give, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    said = give("nonsense")
+    assert (said.status, said.err) == (2, "")
+
+
+def test_json_is_alone_on_stdout(give, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: Command) -> Answer:
+        print("a library chatters")
+        return Answer({"a": float("nan"), "b": (1, 2)}, ["for people"])
+
+    saying(monkeypatch, run)
+    said = give("doctor", "--json")
+    assert json.loads(said.out) == {"a": None, "b": [1, 2]}
+    assert said.err == "a library chatters\n"
+
+
+def test_a_user_error_of_many_lines_becomes_one(give, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: Command) -> Answer:
+        raise UserError("first\n  second")
+
+    saying(monkeypatch, run)
+    assert give("doctor").line == "first second"
+
+
+def test_gist_of_an_unknown_box_is_empty() -> None:
+    assert app.gist("") == ""

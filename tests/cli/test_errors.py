@@ -1,0 +1,71 @@
+"""Wrong input: exit status 2, one line that says what and what to do, no traceback."""
+
+from pathlib import Path
+
+import pytest
+
+WRONG = {
+    "trian photos": "no command 'trian'; close: train",
+    "train fashion --epoch 3": "no option for 'vitrail train' '--epoch'; close: --epochs",
+    "train": "say what to train on: vitrail train photos/ (or fashion, to try it)",
+    "train a b": "not understood: b",
+    "train fashion --epochs ten": "--epochs takes a number, not 'ten'",
+    "train fashion --out": "Missing value for argument '--out'",
+    "train nowhere": "nowhere",
+    "train fashion --model coat_lite_tinny": "no model 'coat_lite_tinny'; did you mean coat",
+    "train fashion --model timm:resnet81": "no timm model 'resnet81'; close: ",
+    "train fashion --mixer sofmax": "no mixer 'sofmax'",
+    "train fashion --reducer pol": "no reducer 'pol'",
+    "train fashion --model timm:resnet18 --mixer softmax": "--mixer works with our models only",
+    "train fashion --set lrr=1": "no recipe key 'lrr'; close: lr",
+    "train fashion --set lr": "--set takes KEY=VALUE, such as lr=0.001, not 'lr'",
+    "train fashion --set lr=fast": "lr must be float, not str 'fast'",
+    "train fashion --fraction 0": "a data share must be above 0",
+    "train fashion --image 0": "the image size must be 1 or more, not 0",
+    "train fashion --recipe none.yaml": "cannot read recipe 'none.yaml': No such file",
+    "train fashion --weights none.pth": "no weight file at",
+    "train --resume nowhere": "'nowhere' is not a run folder",
+    "study": "say what to compare on",
+    "study fashion --budget money": "invalid choice 'money' for argument '--budget'",
+    "study fashion --budget seconds": "seconds go with the budget 'seconds'",
+    "study fashion --fractions 10": "fraction 10.0 is not above 0",
+    "study fashion --models vit_tiny vit_tiny": "arms name vit_tiny twice",
+    "check nowhere": "nowhere",
+    "predict": "Missing from vitrail predict: RUN",
+    "predict nowhere": "name at least one picture, folder or pattern",
+    "predict nowhere a.png": "no picture 'a.png'",
+    "cost": "name at least one model",
+    "cost vit_tiny --precision fp8": "invalid choice 'fp8' for argument '--precision'",
+    "cost vit_tiny --batch 0": "batch must be 1 or more, not 0",
+    "models resnet": "no model 'resnet'",
+    "completion tcsh": "say one shell: vitrail completion bash|zsh|fish",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_one_line_and_status_2(words: str, give) -> None:
+    said = give(*words.split())
+    assert said.status == 2
+    assert WRONG[words] in said.line
+
+
+def test_a_model_text_with_a_missing_bracket(give) -> None:
+    said = give("train", "fashion", "--model", "vit_tiny(patch=8")
+    assert said.status == 2
+    assert "is not of the form name or name(option=value)" in said.line
+
+
+def test_nothing_is_overwritten(give) -> None:
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    said = give("train", "fashion", "--out", "mine")
+    assert said.status == 2
+    assert "'mine' is not empty and nothing is overwritten" in said.line
+    assert Path("mine/notes.txt").read_text() == "mine"
+
+
+def test_debug_shows_the_traceback(give) -> None:
+    said = give("--debug", "models", "resnet")
+    assert said.status == 2
+    assert "Traceback" in said.err
+    assert said.err.splitlines()[-1].startswith("vitrail: no model 'resnet'")

@@ -1,0 +1,77 @@
+"""From what was typed to what is trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vitrail.cli.job import arm_text, free_folder, recipe_of, suited_image
+from vitrail.cli.train import Train
+from vitrail.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("mixer", "reducer", "text"),
+    [
+        ((), (), "coat_lite_tiny"),
+        (("softmax",), (), "coat_lite_tiny(mixer='softmax')"),
+        ((), ("cluster(ratio=4)",), "coat_lite_tiny(reducer='cluster(ratio=4)')"),
+        (("native", "softmax"), (), "coat_lite_tiny(mixer=('native', 'softmax'))"),
+    ],
+)
+def test_one_text_for_model_mixer_and_reducer(mixer, reducer, text: str) -> None:
+    assert arm_text("coat_lite_tiny", mixer, reducer) == text
+
+
+def test_options_of_the_model_stay() -> None:
+    assert arm_text("vit_tiny(patch=8)", ("softmax",), ()) == "vit_tiny(patch=8, mixer='softmax')"
+
+
+def test_the_recipe_that_suits_with_changes() -> None:
+    few = recipe_of(Train(data="x", epochs=7, set=("lr=1e-4", "augment.flip=0"), seed=3), 100)
+    assert (few.epochs, few.lr, few.augment.flip, few.seed) == (7, 1e-4, 0.0, 3)
+    assert few.batch == 16
+    assert recipe_of(Train(data="x"), 50_000).epochs == 20
+
+
+def test_a_recipe_file_with_changes(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("epochs: 3\nlr: 0.002\nseed: 5\n")
+    recipe = recipe_of(Train(data="x", recipe=path, set=("lr=0.004",)), 100)
+    assert (recipe.epochs, recipe.lr, recipe.seed) == (3, 0.004, 5)
+
+
+@dataclass
+class Few:
+    """Pictures of one size."""
+
+    size: tuple[int, int]
+
+    def read(self, item: object) -> Image.Image:
+        return Image.new("RGB", self.size)
+
+
+@pytest.mark.parametrize(
+    ("size", "image"), [((28, 28), 64), ((100, 300), 96), ((640, 480), 128), ((120, 125), 96)]
+)
+def test_the_image_size_that_suits(size: tuple[int, int], image: int, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert suited_image(Few(size), [None] * 3) == image
+
+
+def test_a_gpu_allows_larger_pictures(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert suited_image(Few((640, 480)), [None]) == 224
+
+
+def test_folders_never_meet(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = free_folder(None, "../my photos/")
+    assert first.parent == Path("runs")
+    assert first.name.startswith("my-photos-")
+    first.mkdir(parents=True)
+    assert free_folder(None, "../my photos/") != first
+    assert free_folder(Path("empty"), "x") == Path("empty")
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        free_folder(Path("runs"), "x")

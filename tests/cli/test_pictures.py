@@ -1,0 +1,138 @@
+"""``vitrail check | predict``."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitrail.cli.pictures import find
+from vitrail.errors import UserError
+
+
+def paint(path: Path, seed: int = 0, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (36, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    for i in range(3):
+        paint(tmp_path / "new" / f"{i}.png", i)
+    paint(tmp_path / "new" / "deep" / "grey.jpg", 9, "L")
+    return tmp_path / "new"
+
+
+def test_predict_gives_classes_and_probabilities(give, tiny_run: Path, new: Path) -> None:
+    said = give("predict", tiny_run, new, "--json", "--top", "10")
+    assert (said.status, said.err) == (0, "")
+    rows = json.loads(said.out)
+    assert [Path(row["picture"]).name for row in rows] == ["0.png", "1.png", "2.png", "grey.jpg"]
+    for row in rows:
+        chances = [p["probability"] for p in row["top"]]
+        assert len(chances) == 10
+        assert sum(chances) == pytest.approx(1, abs=1e-4)
+        assert chances == sorted(chances, reverse=True)
+    assert {p["class"] for p in rows[0]["top"]} >= {"Trouser", "Bag"}
+
+
+def test_predict_uses_the_run_itself(give, tiny_run: Path, new: Path) -> None:
+    """The same figures as opening model and preprocessing by hand."""
+    import torch
+
+    from vitrail.data import Preprocess
+    from vitrail.hub import build
+    from vitrail.tasks import load_weights, read_card
+
+    best = tiny_run / "best.safetensors"
+    card = read_card(best)
+    model = build(card.model, classes=10, image=card.image).eval()
+    model.load_state_dict(load_weights(best))
+    picture = Preprocess.from_dict(card.preprocess).transform()(Image.open(new / "0.png"))
+    with torch.no_grad():
+        wanted = model(picture[None]).softmax(-1)[0]
+    (row,) = json.loads(give("predict", tiny_run, new / "0.png", "--json", "--top", "1").out)
+    assert row["top"][0]["probability"] == pytest.approx(float(wanted.max()), abs=1e-5)
+    assert row["top"][0]["class"] == card.classes[int(wanted.argmax())]
+
+
+def test_predict_for_people(give, tiny_run: Path, new: Path) -> None:
+    said = give("predict", tiny_run, new / "0.png", "--top", "2")
+    assert said.status == 0
+    assert "0.png" in said.out
+    assert said.out.count("%") == 2
+
+
+def test_a_broken_picture_costs_one_line(give, tiny_run: Path, new: Path) -> None:
+    (new / "broken.jpg").write_bytes(b"no picture at all")
+    said = give("predict", tiny_run, new)
+    assert said.status == 1
+    assert len(said.err.splitlines()) == 1
+    assert "broken.jpg" in said.err
+    assert "2.png" in said.out
+    assert "1 of 5 pictures could not be read" in said.out
+    rows = json.loads(give("predict", tiny_run, new, "--json").out)
+    assert sum("problem" in row for row in rows) == 1
+
+
+def test_only_broken_pictures(give, tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    said = give("predict", tiny_run, "a.png")
+    assert said.status == 1
+    assert said.out == "1 of 1 pictures could not be read\n"
+
+
+def test_a_run_without_weights(give, tmp_path: Path, new: Path) -> None:
+    said = give("predict", tmp_path, new)
+    assert said.status == 2
+    assert "is it a run folder?" in said.line
+
+
+def test_find_files_folders_and_patterns_once_each(new: Path) -> None:
+    (new / "notes.txt").write_text("not a picture")
+    assert len(find([str(new)])) == 4
+    assert len(find([str(new / "*.png"), str(new / "0.png")])) == 3
+    assert len(find([str(new / "**" / "*.jpg")])) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("4.png", "no picture '4.png'"),
+        ("*.bmp", r"no picture matches '\*.bmp'"),
+        ("far/away.png", "there is no folder 'far'"),
+        ("empty", "no pictures in folder 'empty'"),
+    ],
+)
+def test_what_is_not_there(
+    text: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=line):
+        find([text])
+
+
+def test_check_counts_and_lists_problems(give, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for i in range(5):
+            paint(tmp_path / "photos" / name / f"{i}.png", hash((name, i)) % 1000)
+    (tmp_path / "photos" / "cat" / "bad.jpg").write_bytes(b"broken")
+    said = give("check", "photos")
+    assert said.status == 0
+    assert "10 pictures, 2 classes" in said.out
+    assert "bad.jpg" in said.out
+    data = json.loads(give("check", "photos", "--json").out)
+    assert [row["class"] for row in data["classes"]] == ["cat", "dog"]
+    assert sum(row["train"] + row["val"] for row in data["classes"]) == 10
+    assert len(data["problems"]) == 1
+    strict = give("check", "photos", "--strict")
+    assert strict.status == 2
+    assert "bad.jpg" in strict.line
+
+
+def test_check_of_a_clean_set(give) -> None:
+    assert "no problems" in give("check", "fashion").out

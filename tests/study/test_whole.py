@@ -1,0 +1,115 @@
+"""A small study with everything real: data, models, training, costs, report."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitrail import study
+from vitrail.errors import UserError
+from vitrail.study import Dossier, Plan
+from vitrail.study.bench import Remembered, lay
+from vitrail.study.job import check
+
+ARMS = (
+    "vit_tiny(depth=1, dim=48, patch=8)",
+    "coat_lite_tiny(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))",
+)
+QUICK = {
+    "epochs": 2,
+    "batch": 16,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "workers": 0,
+    "augment": {"rand_augment": None},
+}
+
+
+@pytest.fixture
+def one_thread() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def plan(**changes: object) -> Plan:
+    told = {"arms": ARMS, "fractions": (0.02, 0.04), "recipe": QUICK, "image": 32}
+    return Plan(data="fashion", **{**told, **changes})  # type: ignore[arg-type]
+
+
+def test_a_real_study_ends_in_table_and_report(tmp_path: Path, one_thread: object) -> None:
+    done = study.run(plan(), tmp_path / "s", progress=False)
+    assert done.status == 0 and [row["train_count"] for row in done.rows] == [30, 30, 60, 60]
+    assert all(row["test_count"] == 500 and 0 <= row["accuracy"] <= 1 for row in done.rows)
+    assert all(row["macs"] > 0 and row["latency_s"] > 0 for row in done.rows)
+    found = Dossier.load(tmp_path / "s")
+    assert all(cost.memory for cost in found.costs.values())
+    page = done.report.read_text(encoding="utf-8")
+    assert "Training curves" in page and "data:image/jpeg;base64," in page and len(page) < 2_000_000
+    assert "http" not in page
+    again = study.run(plan(), tmp_path / "s", progress=False)
+    assert again.rows == done.rows
+
+
+def test_a_stopped_real_job_goes_on_to_the_same_answers(
+    tmp_path: Path, one_thread: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitrail.study import job as jobs
+
+    quick = plan(arms=ARMS[:1], fractions=(0.04,))
+    whole = study.run(quick, tmp_path / "whole", progress=False, use=unmeasured())
+    real = jobs._pass_on
+
+    def stop(event: dict[str, object], tell: object) -> None:
+        if event["kind"] == "epoch":
+            raise KeyboardInterrupt
+        real(event, tell)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "_pass_on", stop)
+    with pytest.raises(KeyboardInterrupt, match="0 of 1 runs done"):
+        study.run(quick, tmp_path / "cut", progress=False, use=unmeasured())
+    monkeypatch.setattr(jobs, "_pass_on", real)
+    mended = study.resume(tmp_path / "cut", progress=False, use=unmeasured())
+    alike = ("accuracy", "loss", "ece", "epochs", "images_seen")
+    assert [mended.rows[0][k] for k in alike] == [whole.rows[0][k] for k in alike]
+
+
+def unmeasured() -> study.Tools:
+    from dataclasses import replace
+
+    from tests.study.made import cost
+
+    from vitrail.study.run import tools
+
+    return replace(tools(), measure=lambda bench, tell: {a: cost(1, 1.0) for a in bench.plan.arms})
+
+
+@pytest.mark.parametrize("arm", ["coat_lite_tiny(depth=3)", "no_such_model", "timm:no_such_model"])
+def test_a_bad_arm_is_refused_by_name(tmp_path: Path, arm: str) -> None:
+    with pytest.raises(UserError):
+        study.run(plan(arms=(ARMS[0], arm)), tmp_path / "s", progress=False)
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_unknown_recipe_key_is_refused() -> None:
+    with pytest.raises(UserError, match="epoch"):
+        lay(plan(recipe={"epoch": 3}))
+
+
+def test_the_default_arms_of_the_sample_can_be_built() -> None:
+    sample = lay(Plan.of("fashion"))
+    for arm in sample.plan.arms:
+        check(arm, sample)
+
+
+def test_pictures_are_decoded_once_and_not_carried_to_other_processes() -> None:
+    import pickle
+
+    pictures = lay(plan()).pictures
+    store, item = pictures.store, pictures.items[0]
+    assert isinstance(store, Remembered)
+    assert pictures.read(item) is pictures.read(item)
+    assert not pickle.loads(pickle.dumps(store)).kept
+    full = Remembered(store.store, limit=0)
+    assert full.picture(item.key, None) is not full.picture(item.key, None)

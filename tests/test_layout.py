@@ -1,0 +1,78 @@
+"""The house keeps its rules: imports flow down, files and functions stay small, all is tested."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "vitrail"
+FILES = sorted(SOURCE.rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION = 420, 60
+
+# Files without a test file of their own name, by the suite that holds them.
+SUITES = {
+    "tests/cli/test_app.py": "__main__.py",
+    "tests/contracts/test_mixers.py": "mixers/base.py mixers/conv.py mixers/prototype.py "
+    "mixers/softmax.py layers/attend.py",
+    "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/pool.py "
+    "layers/find.py layers/plan.py",
+    "tests/contracts/test_backbones.py": "models/backbone.py models/zoo.py",
+    "tests/parity/test_originals.py": "models/coat.py models/vit.py models/weights.py",
+    "tests/data/test_loader.py": "data/cache.py",
+    "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "
+    "data/pictures.py data/settle.py data/summary.py data/table.py",
+    "tests/study/test_report.py": "study/figures.py study/glass.py study/record.py study/words.py",
+    "tests/study/test_run.py": "study/costs.py study/progress.py study/table.py",
+    "tests/study/test_whole.py": "study/bench.py study/job.py",
+    "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
+    "train/display.py train/feed.py train/folder.py train/mix.py train/track.py train/trainer.py",
+    "tests/train/test_kill.py": "train/stop.py",
+}
+SUITE_OF = {name: suite for suite, names in SUITES.items() for name in names.split()}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text())
+    yield from (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_imports_flow_down() -> None:
+    linter = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run(
+        [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_file_has_a_test(path: Path) -> None:
+    name = name_of(path)
+    if path.name == "__init__.py":
+        return
+    here = Path(name)
+    own = ROOT / "tests" / here.parent / f"test_{here.stem}.py"
+    suite = SUITE_OF.get(name)
+    assert own.is_file() or (suite and (ROOT / suite).exists()), (
+        f"{name}: write {own.relative_to(ROOT)}, or name its suite in SUITES"
+    )
+
+
+def test_suites_name_only_files_that_exist_and_have_no_test_of_their_own() -> None:
+    assert [name for name in SUITE_OF if not (SOURCE / name).is_file()] == []
+    own = [n for n in SUITE_OF if (ROOT / "tests" / n).with_name(f"test_{Path(n).name}").is_file()]
+    assert own == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_file_and_functions_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+    long = [f.name for f in functions(path) if f.end_lineno - f.lineno >= LONGEST_FUNCTION]
+    assert not long, f"over {LONGEST_FUNCTION} lines: {long}"

@@ -1,0 +1,155 @@
+"""Two processes see what one process with twice the accumulation sees."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.train import small
+from tests.train.same import largest_difference, rows
+from torch import nn
+
+from vitrail import train
+from vitrail.errors import UserError
+from vitrail.train import chance, checkpoint, processes
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(module: str, *arguments: str) -> list[subprocess.CompletedProcess[str]]:
+    """Two processes of ``module``, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", module, *arguments]
+    running = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ended = []
+    for process in running:
+        output, _ = process.communicate(timeout=120)
+        ended.append(subprocess.CompletedProcess(command, process.returncode, output))
+    return ended
+
+
+def test_two_processes_are_one_with_two_parts(tmp_path: Path) -> None:
+    recipe = small.recipe(epochs=4, lr=3e-3)
+    small.recipe(epochs=4, lr=3e-3).to_yaml(tmp_path / "recipe.yaml")
+    ended = launch(
+        "tests.train.two_processes", str(tmp_path / "two"), str(tmp_path / "recipe.yaml"), "plain"
+    )
+    assert [p.returncode for p in ended] == [0, 0], "\n".join(p.stdout for p in ended)
+    small.fit(tmp_path / "one", small.recipe(epochs=4, lr=3e-3, accumulate=2), norm=False)
+    small.fit(tmp_path / "other", recipe, norm=False)
+    difference = largest_difference(tmp_path / "one", tmp_path / "two")
+    assert difference < 1e-4
+    # The test can fail: other micro-batches (mixing, dropped paths) lead elsewhere.
+    assert largest_difference(tmp_path / "one", tmp_path / "other") > 10 * max(difference, 1e-4)
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert one == pytest.approx(two, rel=1e-4)
+
+
+def test_sharded_state_is_the_whole_state(tmp_path: Path) -> None:
+    """FSDP2 on gloo: what a sharded model saves loads into a whole one, and back."""
+    ended = launch("tests.train.sharded", str(tmp_path / "state"))
+    assert [p.returncode for p in ended] == [0, 0], "\n".join(p.stdout for p in ended)
+    snapshot = checkpoint.load(tmp_path / "state")
+    model = small.build(norm=False, seed=1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint.set_model_state(model, snapshot.model)
+    checkpoint.set_optimizer_state(model, optimizer, snapshot.optim)
+    again = checkpoint.optimizer_state(model, optimizer)
+    assert set(again) == {name for name, _ in model.named_parameters()}
+    for name, state in snapshot.optim.items():
+        assert torch.equal(state["exp_avg"], again[name]["exp_avg"])
+
+
+def test_resume_needs_as_many_processes(tmp_path: Path) -> None:
+    stop_after_one_epoch(tmp_path / "run")
+    saved = checkpoint.load(tmp_path / "run" / checkpoint.NAME)
+    saved.world = 3
+    checkpoint.save(tmp_path / "run" / checkpoint.NAME, saved)
+    with pytest.raises(UserError, match="trained by 3 processes, not 1"):
+        small.fit(tmp_path / "run", small.recipe(), resume=True)
+
+
+def stop_after_one_epoch(out: Path) -> None:
+    import signal
+
+    def stop(event: dict[str, object]) -> None:
+        if event["kind"] == "epoch":
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(train.Interrupted):
+        small.fit(out, small.recipe(), on_event=stop)
+
+
+@pytest.mark.parametrize(("count", "world"), [(10, 1), (10, 2), (11, 2), (7, 3), (2, 3)])
+def test_shares_deal_every_picture_to_equally_many_batches(count: int, world: int) -> None:
+    dealt = [chance.shares(count, 2, world, rank) for rank in range(world)]
+    assert len({tuple(map(len, batches)) for batches in dealt}) == 1
+    flat = [[i for batch in batches for i in batch] for batches in dealt]
+    together = [flat[i % world][i // world] for i in range(count)]
+    assert together == list(range(count))
+
+
+def test_a_course_gives_each_slot_the_same_pictures_in_any_division() -> None:
+    def pictures(world: int, accumulate: int) -> list[list[int]]:
+        courses = [
+            chance.Course.lay(
+                count=50, batch=12, accumulate=accumulate, world=world, rank=rank, seed=3
+            )
+            for rank in range(world)
+        ]
+        by_rank = [course.epoch(1) for course in courses]
+        slots = []
+        for update in range(courses[0].updates):
+            for part in range(accumulate):
+                slots += [by_rank[rank][update * accumulate + part] for rank in range(world)]
+        return slots
+
+    assert pictures(1, 4) == pictures(2, 2) == pictures(4, 1)
+    assert pictures(1, 4) != pictures(1, 3)
+
+
+def test_a_course_that_cannot_be_is_refused() -> None:
+    settings = {"accumulate": 1, "world": 3, "rank": 0, "seed": 0}
+    with pytest.raises(UserError, match="multiple of 3"):
+        chance.Course.lay(count=50, batch=16, **settings)
+    with pytest.raises(UserError, match="too few"):
+        chance.Course.lay(count=2, batch=15, **settings)
+    assert chance.Course.lay(count=10, batch=15, **settings).batch == 9
+
+
+def test_seeds_differ_by_each_argument() -> None:
+    seeds = {chance.seed_for(a, b, c) for a in range(4) for b in range(4) for c in range(4)}
+    assert len(seeds) == 64
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_runs_of_different_precision_follow_each_other() -> None:
+    assert processes.start("bf16").mixed_precision == "bf16"
+    assert processes.start("fp32").mixed_precision == "no"
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        processes.start("fp16")
+    assert isinstance(processes.start("fp32").prepare(nn.Linear(1, 1)), nn.Linear)

@@ -1,0 +1,24 @@
+"""One process of a training of several; started by ``test_processes`` with torchrun's variables.
+
+RANK=0 WORLD_SIZE=2 ... python -m tests.train.two_processes FOLDER RECIPE.yaml norm|plain
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from tests.train import small
+
+from vitrail import train
+
+
+def main(out: str, recipe: str, norm: str) -> None:
+    torch.set_num_threads(1)
+    made = train.Recipe.from_yaml(Path(recipe))
+    small.fit(Path(out), made, norm=norm == "norm", resume=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
