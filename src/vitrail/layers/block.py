@@ -147,22 +147,22 @@ class CoarseBlock(Block):
 class OnCoarse(nn.Module):
     """Put before a paper's own block class: the whole block on a coarser grid."""
 
-    norm1: nn.Module
+    norm1: nn.LayerNorm
     reducer: nn.Module
 
     def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None = None) -> Tensor:
         """``(B, E + H*W, C)`` -> the same shape."""
         z, plan = self.reducer(x, grid, self.norm1)
-        return x + plan.restore(super().forward(z, plan.coarse, shared) - z)  # type: ignore[misc]
+        return x + plan.restore(super().forward(z, plan.coarse, shared) - z)
 
 
 class OnScattered(nn.Module):
     """Put before a paper's own block class: the whole block on scattered working tokens."""
 
-    norm1: nn.Module
+    norm1: nn.LayerNorm
     reducer: nn.Module
 
     def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None = None) -> Tensor:
         """``(B, E + H*W, C)`` -> the same shape."""
         z, plan = self.reducer(x, grid, self.norm1)
-        return x + plan.restore(super().forward(z, grid, shared, plan) - z)  # type: ignore[misc]
+        return x + plan.restore(super().forward(z, grid, shared, plan) - z)

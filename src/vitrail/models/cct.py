@@ -96,11 +96,11 @@ class CCTBlock(nn.Module):
         return add_by_slices(y, self.mlp, self.mlp.fc1.out_features)
 
 
-class CoarseCCTBlock(OnCoarse, CCTBlock):
+class CoarseCCTBlock(OnCoarse, CCTBlock):  # type: ignore[misc]
     """The same on a coarser grid."""
 
 
-class ScatteredCCTBlock(OnScattered, CCTBlock):
+class ScatteredCCTBlock(OnScattered, CCTBlock):  # type: ignore[misc]
     """The same on scattered working tokens."""
 
 
