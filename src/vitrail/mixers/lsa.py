@@ -76,9 +76,10 @@ def others_only(plan: Plan | None, like: Tensor) -> Tensor:
     It is large, not infinite: a token that is alone attends to itself, as nothing else is there.
     """
     never = torch.finfo(like.dtype).min / 2
-    alone = torch.eye(like.shape[2], device=like.device, dtype=like.dtype) * never
+    itself = torch.eye(like.shape[2], device=like.device, dtype=torch.bool)
     if plan is None:
-        return alone[None, None]
+        return (itself.to(like.dtype) * never)[None, None]
     sizes = plan.sizes.float()
-    own = (sizes - 1).log().clamp(min=never) - sizes.log()
-    return (sizes.log()[:, None, :] + own.diag_embed()).to(like.dtype).unsqueeze(1)
+    twins = (sizes - 1).clamp(min=0).log().clamp(min=never)
+    bias = torch.where(itself, twins.unsqueeze(1), sizes.log().unsqueeze(1))
+    return bias.to(like.dtype).unsqueeze(1)
