@@ -52,6 +52,7 @@ class ViTConfig:
     stem: str = "patch"
     pool: str = "token"
     resize: str = "bicubic"
+    eps: float = 1e-6
     classes: int = 1000
     in_chans: int = 3
     image: Size = 224
@@ -66,7 +67,16 @@ CONFIGS = {
     "vit_base": ViTConfig(depth=12, dim=768, heads=12),
     "vit_large": ViTConfig(depth=24, dim=1024, heads=16),
     "sl_vit": ViTConfig(
-        depth=9, dim=192, heads=12, patch=8, mlp_ratio=2, stem="shifted", mixer=("lsa",), image=64
+        depth=9,
+        dim=192,
+        heads=12,
+        patch=8,
+        mlp_ratio=2.0,
+        stem="shifted",
+        mixer=("lsa",),
+        eps=1e-5,
+        image=64,
+        classes=100,
     ),
 }
 
@@ -108,8 +118,8 @@ class ViT(Backbone):
         self.shared = choice.shared()
         rates = rising(config.drop_path, config.depth)
         hidden = int(dim * config.mlp_ratio)
-        self.blocks = nn.ModuleList(choice.block(hidden, rate) for rate in rates)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks = nn.ModuleList(choice.block(hidden, rate, eps=config.eps) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.head = classifier(dim, config.classes)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.position, std=0.02)
@@ -171,9 +181,9 @@ class ViT(Backbone):
 
 convert = from_jax
 """The original's ``.npz`` files: other shapes as well as other names."""
-RENAMES = (  # timm's and torchvision's name -> ours
+RENAMES = (  # timm's, torchvision's and, last, SPT and LSA's released name -> ours
     (r"^cls_token$|^class_token$", "cls"),
-    (r"^pos_embed$|^encoder\.pos_embedding$", "position"),
+    (r"^pos_embed$|^(?:encoder\.)?pos_embedding$", "position"),
     (r"^patch_embed\.proj\.|^conv_proj\.", "patch."),
     (r"\.attn\.", ".mixer."),
     (r"^fc_norm\.|^encoder\.ln\.", "norm."),
@@ -184,4 +194,15 @@ RENAMES = (  # timm's and torchvision's name -> ours
     (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
     (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
     (r"^heads\.head\.", "head."),
+    (r"^to_patch_embedding\.merging\.1\.", "patch.norm."),
+    (r"^to_patch_embedding\.merging\.2\.", "patch.proj."),
+    (r"^transformer\.layers\.(\d+)\.0\.norm\.", r"blocks.\1.norm1."),
+    (r"^transformer\.layers\.(\d+)\.1\.norm\.", r"blocks.\1.norm2."),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.scale$", r"blocks.\1.mixer.scale"),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.to_qkv\.", r"blocks.\1.mixer.qkv."),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.to_out\.0\.", r"blocks.\1.mixer.proj."),
+    (r"^transformer\.layers\.(\d+)\.1\.fn\.net\.0\.", r"blocks.\1.mlp.fc1."),
+    (r"^transformer\.layers\.(\d+)\.1\.fn\.net\.3\.", r"blocks.\1.mlp.fc2."),
+    (r"^mlp_head\.0\.", "norm."),
+    (r"^mlp_head\.1\.", "head."),
 )
