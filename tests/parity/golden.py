@@ -1,8 +1,9 @@
 """Outputs that original implementations gave, and the weights they gave them with.
 
-``tests/goldens/<name>.json`` holds an original's state-dict names and shapes, the input's
-shape and the outputs. Weights are not kept: each tensor follows from its own name and shape, so the original
-(filled so when the file was made) and our model (which loads them under the original's names) agree.
+``tests/goldens/<name>.json`` holds an original's state-dict names and shapes, the input's shape
+and the outputs. Weights are not kept: each tensor follows from its own name and shape, so the
+original, filled so when the file was made, and our model, which loads them under the original's
+names, agree.
 """
 
 import json

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
+from vitrail.layers.fold import conv_norm
 from vitrail.layers.grid import Grid, cells, to_map, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.mixers.base import Mixer, MixerSpec
@@ -61,7 +62,7 @@ class LookAround(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Look, normalise, lay out as tokens."""
-        return to_tokens(self.bn(self.conv(x)))
+        return to_tokens(conv_norm(x, self.conv, self.bn))
 
 
 class ProjectedAttention(Mixer):

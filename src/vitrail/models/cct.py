@@ -146,7 +146,7 @@ class CCT(Backbone):
     def blocks_out(self, x: Tensor) -> tuple[list[Tensor], Grid]:
         """``(B, in_chans, H, W)`` -> tokens ``(B, N, C)`` after each block, and their grid."""
         check_image(x, self.in_chans, 1)
-        x = self.tokenizer(x)
+        x = self.tokenizer(x.contiguous(memory_format=torch.channels_last))
         grid = grid_of(x)
         x = to_tokens(x)
         if self.position is not None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.attend import attend, join_heads, split_heads
 from vitrail.layers.block import DropPath, Mlp, OnCoarse
+from vitrail.layers.fold import conv_norm, tokens_norm
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
@@ -77,7 +78,8 @@ class ImageToTokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> ``(B, width, H / 4, W / 4)``."""
-        return self.pool(self.bn(self.conv(x)))
+        x = x.contiguous(memory_format=torch.channels_last)  # pooling is six times faster so
+        return self.pool(conv_norm(x, self.conv, self.bn))
 
 
 class LocalFeedForward(nn.Module):
@@ -96,10 +98,10 @@ class LocalFeedForward(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """``(B, E + H*W, C)`` -> the same shape."""
         extra = x.shape[1] - grid[0] * grid[1]
-        image = to_map(x[:, extra:], grid)
-        image = self.act(self.bn1(self.conv1(image)))
-        image = self.act(self.bn2(self.conv2(image)))
-        return torch.cat((x[:, :extra], to_tokens(self.bn3(self.conv3(image)))), 1)
+        wide = self.act(tokens_norm(x[:, extra:], grid, self.conv1, self.bn1))
+        seen = self.act(conv_norm(to_map(wide, grid), self.conv2, self.bn2))
+        narrow = tokens_norm(to_tokens(seen), grid, self.conv3, self.bn3)
+        return torch.cat((x[:, :extra], narrow), 1)
 
 
 class CeiTBlock(nn.Module):
