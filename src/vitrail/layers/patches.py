@@ -1,7 +1,7 @@
 """How a picture becomes patches.
 
 Shifted patch tokenisation: Lee, Lee, Song, "Vision Transformer for Small-Size Datasets"
-(arXiv 2112.13492), section 3.1, order of features as in the released code (aanna0701/SPT_LSA_ViT).
+(arXiv 2112.13492), order of features as in the released code (aanna0701/SPT_LSA_ViT).
 """
 
 import torch

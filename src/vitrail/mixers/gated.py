@@ -1,4 +1,4 @@
-"""Gated positional self-attention: d'Ascoli et al., "ConViT", ICML 2021 (arXiv 2103.10697), 3.
+"""Gated positional self-attention: d'Ascoli et al., "ConViT", ICML 2021 (arXiv 2103.10697).
 
 Each head blends what tokens say with where they lie, and starts as one tap of a convolution::
 

@@ -1,5 +1,5 @@
 """Locality self-attention: Lee, Lee, Song, "Vision Transformer for Small-Size Datasets"
-(arXiv 2112.13492), section 3.2; released code aanna0701/SPT_LSA_ViT.
+(arXiv 2112.13492); released code aanna0701/SPT_LSA_ViT.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
 """Spatial-reduction attention: Wang et al., "Pyramid Vision Transformer", ICCV 2021
-(arXiv 2102.12122), section 3.3; released code whai362/PVT.
+(arXiv 2102.12122); released code whai362/PVT.
 """
 
 from collections.abc import Mapping

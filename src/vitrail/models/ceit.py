@@ -5,7 +5,7 @@ picture -> convolution, norm, max-pool -> patches, class token + position
         -> blocks of (softmax, locally enhanced feed-forward)
         -> the class tokens after every block attend to each other (LCA) -> norm -> head
 
-Table 2 of the paper, wiring of the released code (coeusguo/ceit): no activation in the stem, and
+Variants and wiring of the released code (coeusguo/ceit): no activation in the stem, and
 64 channels there; the class token passes the feed-forward untouched, so its residual adds its
 norm. Of the last block's feed-forward over the grid nothing reaches a logit; it is kept, as
 published, and feeds ``features``. LCA asks with the last token only (the released code computes
@@ -43,7 +43,7 @@ STRIDE = 16
 
 @dataclass(frozen=True)
 class CeiTConfig:
-    """One row of table 2, and what a user may change."""
+    """One row of the family's table, and what a user may change."""
 
     dim: int
     heads: int

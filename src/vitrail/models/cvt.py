@@ -3,7 +3,7 @@
 picture -> 3 x [overlapping convolution, norm, blocks of (projected, mlp)]
         -> norm -> class token of stage 3 -> head
 
-Table 2 of the paper, wiring of the released code (microsoft/CvT). No position table anywhere. Its
+Variants and wiring of the released code (microsoft/CvT). No position table anywhere. Its
 quirks are kept, since its weights need them: attention scaled by all channels of a stage, the
 activation ``x * sigmoid(1.702 x)``, norms with epsilon 1e-5. The class token joins in stage 3,
 and only there blocks drop their paths. Deviation: stage 3 at stride 32 (bilinear) is the fourth
@@ -37,7 +37,7 @@ from vitrail.specs import Place
 
 @dataclass(frozen=True)
 class CvTConfig:
-    """One row of table 2, and what a user may change."""
+    """One row of the released settings, and what a user may change."""
 
     dims: tuple[int, ...]
     heads: tuple[int, ...]
