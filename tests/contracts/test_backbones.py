@@ -23,8 +23,15 @@ SHALLOW = {
     "cct": {"depth": 4},
     "coat_lite": {"depths": (1, 1, 1, 1)},
     "coat": {"depths": (1, 1, 1, 1), "parallel": 1},
+    "coatnet": {"stem": (8, 16), "dims": (32, 64, 96, 128), "depths": (1, 1, 2, 1)},
+    "coatnet_6": {"dims": (32, 64, 96, 128, 256), "depths": (1, 1, 1, 2, 1)},
+    "coatnet_7": {"dims": (32, 64, 96, 128, 256), "depths": (1, 1, 1, 2, 1)},
+    "cmt": {"depths": (1, 1, 1, 1)},
 }
-REPEATED = re.compile(r"cvt_(21|w24)|cct_(4|6|14|7_3x2)")  # wired as another of the family
+REPEATED = re.compile(  # variants whose wiring another of the family has
+    r"coatnet_([1-57]$|[123]_rw|cccc|ccct|pico|nano|rmlp_(nano|0|1_rw2|2|3))|cmt_(xs|s|b)"
+    r"|cvt_(21|w24)|cct_(4|6|14|7_3x2)"
+)
 HASHED = ("_qf", "_qs")
 
 
@@ -171,7 +178,8 @@ def test_any_mixer_any_reducer(name, mixer, reducer):
         model = small(name, mixer=mixer, reducer=reducer)
     except SpecError as refusal:
         assert "cannot serve" in str(refusal) and "; " in str(refusal)
-        placed = mixer.startswith(("prototype", "spatial", "projected")) or name.startswith("ceit")
+        bound = ("prototype", "relative", "reduced", "spatial", "projected")
+        placed = mixer.startswith(bound) or name.startswith(("cmt", "ceit"))
         assert placed and reducer.startswith("cluster")
         return
     model(torch.randn(2, 3, 64, 64)).sum().backward()

@@ -1,5 +1,6 @@
 """Scaled dot-product attention: fused for speed, and spelled out for explanation."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,8 +21,12 @@ def attend(
     """Softmax attention, ``(B, heads, N, D)`` from queries ``N`` to keys ``M``.
 
     ``bias`` is added to the logits and broadcasts to ``(B, heads, N, M)``; ``scale`` multiplies
-    the products of queries and keys, ``D ** -0.5`` if not given.
+    the products of queries and keys, ``D ** -0.5`` if not given. At inference the bias is
+    detached: a view of a parameter still asks for a gradient there, which keeps a CPU off its
+    fused kernel.
     """
+    if bias is not None and not torch.is_grad_enabled():
+        bias = bias.detach()
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
 

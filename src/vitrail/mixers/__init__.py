@@ -6,6 +6,8 @@ from vitrail.mixers.gated import Gated
 from vitrail.mixers.lsa import Lsa
 from vitrail.mixers.projected import Projected
 from vitrail.mixers.prototype import PrototypeConv, PrototypeSoftmax
+from vitrail.mixers.reduced import Reduced
+from vitrail.mixers.relative import Relative
 from vitrail.mixers.softmax import Softmax
 from vitrail.mixers.spatial import Spatial
 
@@ -18,6 +20,8 @@ __all__ = [
     "Projected",
     "PrototypeConv",
     "PrototypeSoftmax",
+    "Reduced",
+    "Relative",
     "Softmax",
     "Spatial",
 ]

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.models import cct, ceit, coat, convit, cvt, deit, vit
+from vitrail.models import cct, ceit, cmt, coat, coatnet, convit, cvt, deit, vit, vit_rel
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.weights import load, read_weights
 from vitrail.specs import parse_call
@@ -25,12 +25,15 @@ class Entry:
 
 PAPERS: tuple[tuple[ModuleType, type[Backbone]], ...] = (
     (vit, vit.ViT),
+    (vit_rel, vit_rel.ViTRel),
     (deit, deit.DeiT),
     (convit, convit.ConViT),
     (ceit, ceit.CeiT),
     (cvt, cvt.CvT),
     (cct, cct.CCT),
     (coat, coat.CoaT),
+    (coatnet, coatnet.CoAtNet),
+    (cmt, cmt.CMT),
 )
 
 
