@@ -76,7 +76,7 @@ class QuickMlp(Mlp):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__(dim, hidden)
-        self.act = QuickGelu()  # type: ignore[assignment]
+        self.act = QuickGelu()
 
 
 class Stage(nn.Module):
