@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
+from vitrail.plugins import load_group
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Spec:
         if isinstance(text, cls):
             return text
         name, options = parse_call(str(text))
+        if name not in cls.known:
+            load_group(f"vitrail.{cls.kind}s")
         if name not in cls.known:
             raise SpecError(f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))}")
         chosen = cls.known[name]
