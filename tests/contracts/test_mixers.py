@@ -14,6 +14,14 @@ class TestConv(MixerLaws):
     specs = ["conv", "conv(windows=(3,), shares=(1,))"]
 
 
+class TestRelative(MixerLaws):
+    specs = ["relative", "relative(after=True)", "relative(by='mlp', hidden=16)"]
+
+
+class TestReduced(MixerLaws):
+    specs = ["reduced", "reduced(ratio=1)", "reduced(ratio=4)"]
+
+
 class TestPrototypes(MixerLaws):
     specs = [
         f"prototype_{kind}(by={by!r}, ratio=4)"

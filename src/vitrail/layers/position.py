@@ -1,11 +1,13 @@
 """Where a token is: learned tables, resized to any grid, and convolutions that know by looking."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.errors import UserError
 from vitrail.layers.grid import Grid, to_map, to_tokens
 
 RESIZE = {
@@ -29,6 +31,31 @@ def resize_table(
     image = to_map(table[:, extra:].float(), old)
     image = F.interpolate(image, size=new, **RESIZE[how])  # type: ignore[arg-type]
     return torch.cat((table[:, :extra], to_tokens(image).to(table.dtype)), 1)
+
+
+class Table(nn.Module):
+    """Learned numbers for places, made for one grid; ``table`` is resized when weights load."""
+
+    table: nn.Parameter
+
+    def fitted(self, table: Tensor) -> Tensor:
+        """Another grid's ``table`` for the grid of this one."""
+        raise NotImplementedError
+
+
+def square(places: int, what: str) -> Grid:
+    """The square grid of so many places.
+
+    Raises:
+        UserError: there is none.
+    """
+    side = math.isqrt(places)
+    if side * side != places:
+        raise UserError(
+            f"{what} for {places} places is no square, and the weights do not say its sides; "
+            "build the model with the image size that the weights are for"
+        )
+    return side, side
 
 
 class ConvPosition(nn.Module):

@@ -38,6 +38,14 @@ class MixerSpec(Spec):
             SpecError: the mixer cannot serve this place.
         """
 
+    def build_between(self, place: Place, given: int, wanted: int) -> "Mixer":
+        """The module for a block that changes width: tokens come ``given``, leave ``wanted`` wide.
+
+        By default linear maps lead to ``place.dim`` and away from it; mixers whose own
+        projections can do that build it so.
+        """
+        return Between(self.build(place), place.dim, given, wanted)
+
     def build_shared(self, place: Place) -> nn.Module | None:
         """What the blocks of a stage hold in common, owned once by the stage; mostly nothing."""
         return None
@@ -73,3 +81,25 @@ class Mixer(nn.Module):
     ) -> Mapping[str, Tensor]:
         """The same step spelled out, slowly: named tensors that :meth:`forward` never forms."""
         raise NotImplementedError
+
+
+class Between(Mixer):
+    """A mixer of its own width between two others."""
+
+    def __init__(self, inner: Mixer, dim: int, given: int, wanted: int) -> None:
+        super().__init__()
+        self.enter = nn.Identity() if given == dim else nn.Linear(given, dim)
+        self.inner = inner
+        self.leave = nn.Identity() if wanted == dim else nn.Linear(dim, wanted)
+
+    def forward(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Tensor:
+        """``(B, K, given)`` -> ``(B, K, wanted)``."""
+        return self.leave(self.inner(self.enter(x), grid, shared, plan))
+
+    def explain(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Mapping[str, Tensor]:
+        """What the mixer inside explains."""
+        return self.inner.explain(self.enter(x), grid, shared, plan)

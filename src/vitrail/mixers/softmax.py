@@ -25,6 +25,11 @@ class Softmax(MixerSpec, name="softmax"):
         check_heads(self, place)
         return SoftmaxAttention(place.dim, place.heads)
 
+    def build_between(self, place: Place, given: int, wanted: int) -> "SoftmaxAttention":
+        """Its own projections change the width."""
+        check_heads(self, place)
+        return SoftmaxAttention(place.dim, place.heads, given, wanted)
+
     def macs(self, place: Place, working: int | None = None) -> int:
         """Four projections, two products of tokens with tokens."""
         tokens = place.tokens if working is None else working
@@ -32,13 +37,18 @@ class Softmax(MixerSpec, name="softmax"):
 
 
 class SoftmaxAttention(Mixer):
-    """Multi-head softmax attention; keys that stand for many tokens count so often."""
+    """Multi-head softmax attention; keys that stand for many tokens count so often.
 
-    def __init__(self, dim: int, heads: int) -> None:
+    Tokens come ``given`` and leave ``wanted`` wide, both ``dim`` unless said otherwise.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, given: int | None = None, wanted: int | None = None
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(given or dim, 3 * dim)
+        self.proj = nn.Linear(dim, wanted or dim)
 
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
-from vitrail.layers.position import resize_table
+from vitrail.layers.position import Table, resize_table
 
 Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 State = dict[str, Tensor]
@@ -87,6 +87,7 @@ def rename(state: Mapping[str, Tensor], renames: Renames) -> State:
 def fit(state: State, model: nn.Module) -> State:
     """Adapt what a user may change: classes, input channels, and the size of position tables."""
     own = model.state_dict()
+    tables = {f"{n}.table": m for n, m in model.named_modules() if isinstance(m, Table)}
     for name in [n for n in state if n.startswith("head.")]:
         if name not in own or own[name].shape != state[name].shape:
             del state[name]
@@ -97,6 +98,8 @@ def fit(state: State, model: nn.Module) -> State:
             state[name] = fit_channels(tensor, own[name].shape[1])
         if name == "position":
             state[name] = fit_table(tensor, model)
+        if name in tables:
+            state[name] = tables[name].fitted(tensor)
     return state
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.models import coat, vit
+from vitrail.models import cmt, coat, coatnet, vit, vit_rel
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.weights import load, read_weights
 from vitrail.specs import parse_call
@@ -23,9 +23,18 @@ class Entry:
     paper: ModuleType
 
 
+PAPERS: tuple[tuple[ModuleType, type[Backbone]], ...] = (
+    (vit, vit.ViT),
+    (vit_rel, vit_rel.ViTRel),
+    (coat, coat.CoaT),
+    (coatnet, coatnet.CoAtNet),
+    (cmt, cmt.CMT),
+)
+
+
 def entries() -> Iterator[tuple[str, Entry]]:
     """Every variant of every paper."""
-    for paper, model in ((vit, vit.ViT), (coat, coat.CoaT)):
+    for paper, model in PAPERS:
         for name, config in paper.CONFIGS.items():
             yield name, Entry(config, model, paper)
 
@@ -134,4 +143,5 @@ def load_into(model: Backbone, state: dict[str, Any], found: Entry | None = None
         UserError: it does not fit.
     """
     paper = found.paper if found else next(e.paper for e in ZOO.values() if e.model is type(model))
-    load(model, state, paper.RENAMES, getattr(paper, "UNUSED", "$^"))
+    convert = getattr(paper, "convert", dict)
+    load(model, convert(state), paper.RENAMES, getattr(paper, "UNUSED", "$^"))

@@ -1,0 +1,259 @@
+"""CMT: Convolutional Neural Networks Meet Vision Transformers (Guo et al., CVPR 2022).
+
+picture -> stem, /2 -> 4 x [halve, norm, blocks of (LPU, mixer, IRFFN)] -> 1x1 to 1280, mean -> head
+
+arXiv 2107.06263, table 1. Where the released code (ggjy/CMT.pytorch 07e72b7) departs from the
+paper we follow the code, so that its weights load: convolution, GELU, batch norm in that order;
+batch norm behind the reduction of keys and values; one attention bias for all blocks of a stage;
+1280 channels with SiLU before the mean. Norms before a stage have epsilon 1e-5, others 1e-6.
+
+The released code refuses other sizes than its own; here odd maps are padded at the right and
+bottom, and the bias is resized, once when weights load into a model built for another size
+(``image=512``) and at every call where a picture differs from what the model was built for.
+A reducer must leave its tokens on a grid (``pool``), since the IRFFN convolves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.block import DropPath
+from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
+from vitrail.layers.position import ConvPosition
+from vitrail.models.backbone import (
+    Backbone,
+    Choice,
+    Size,
+    check_image,
+    choose,
+    classifier,
+    init_weights,
+    rising,
+    sides,
+)
+from vitrail.reducers import All
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True)
+class CMTConfig:
+    """One row of the released code's table, and what a user may change."""
+
+    stem: int
+    dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    mlp_ratio: float
+    image: Size
+    _: KW_ONLY
+    heads: tuple[int, ...] = (1, 2, 4, 8)
+    last: int = 1280
+    dropout: float = 0.0
+    classes: int = 1000
+    in_chans: int = 3
+    mixer: tuple[str, ...] = tuple(f"reduced(ratio={r})" for r in (8, 4, 2, 1))
+    reducer: tuple[str, ...] = ("all",) * 4
+    drop_path: float = 0.0
+
+
+# fmt: off
+CONFIGS = {  #          stem  dims                  depths         mlp   image
+    "cmt_ti": CMTConfig(16,   (46,  92, 184, 368),  (2, 2, 10, 2), 3.60, 160),
+    "cmt_xs": CMTConfig(16,   (52, 104, 208, 416),  (3, 3, 12, 3), 3.77, 192),
+    "cmt_s":  CMTConfig(32,   (64, 128, 256, 512),  (3, 3, 16, 3), 4.00, 224),
+    "cmt_b":  CMTConfig(38,   (76, 152, 304, 608),  (4, 4, 20, 4), 4.00, 256),
+}
+# fmt: on
+
+
+class CMT(Backbone):
+    """Depthwise convolutions beside, before and inside of attention and feed-forward."""
+
+    def __init__(self, config: CMTConfig) -> None:
+        super().__init__(config)
+        stem = config.stem
+        self.channels, self.width = config.dims, config.last
+        self.stem = nn.Sequential(
+            conv3(config.in_chans, stem, stride=2), conv3(stem, stem), conv3(stem, stem)
+        )
+        choices = choose(places(config), config.mixer, config.reducer)
+        rates = rising(config.drop_path, sum(config.depths))
+        self.stages = nn.ModuleList()
+        for given, choice, depth in zip((stem, *config.dims), choices, config.depths, strict=False):
+            some, rates = rates[:depth], rates[depth:]
+            self.stages.append(Stage(given, choice, config.mlp_ratio, some))
+        self.last = nn.Sequential(
+            nn.Conv2d(config.dims[-1], config.last, 1), nn.BatchNorm2d(config.last), nn.SiLU()
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = classifier(self.width, config.classes)
+        self.apply(init_weights)
+        self.apply(init_convs)
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The map of every stage, channels-last, un-normalised."""
+        check_image(x, self.in_chans, 1)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        maps = []
+        for stage in self.stages:
+            x = stage(x, self.run)
+            maps.append(x)
+        return tuple(maps)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> tokens of the last stage, ``(B, N, C)``."""
+        return to_tokens(self.features(x)[-1])
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Widen every token, then the mean: ``(B, 1280)``; where they lie does not matter."""
+        return self.dropout(self.last(to_map(x, (x.shape[1], 1))).mean((2, 3)))
+
+    def no_weight_decay(self) -> set[str]:
+        """The bias tables."""
+        return {name for name, _ in self.named_parameters() if name.endswith("shared.table")}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Stem, then each stage's entrance and its blocks."""
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^stages\.(\d+)\.(?:halve|norm|shared)", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^last", (99999,)),
+            ],
+        }
+
+
+def places(config: CMTConfig) -> list[Place]:
+    """Where each stage's mixers and reducers stand: strides 4, 8, 16, 32, odd sides padded."""
+    return [
+        Place(
+            dim=dim, heads=heads, grid=cells(sides(config.image), stride), name=f"cmt's stage {i}"
+        )
+        for i, dim, heads, stride in zip(
+            range(1, 5), config.dims, config.heads, Backbone.strides, strict=False
+        )
+    ]
+
+
+class Stage(nn.Module):
+    """Halve the map, then run the blocks on its tokens."""
+
+    def __init__(self, given: int, choice: Choice, ratio: float, rates: Sequence[float]) -> None:
+        super().__init__()
+        dim = choice.place.dim
+        self.halve = nn.Conv2d(given, dim, 2, 2)
+        self.norm = nn.LayerNorm(dim)
+        self.shared = choice.shared()
+        self.blocks = nn.ModuleList(block(choice, int(dim * ratio), rate) for rate in rates)
+
+    def forward(self, x: Tensor, run: Any) -> Tensor:
+        """``(B, given, H, W)`` -> ``(B, dim, H / 2, W / 2)``, rounded up."""
+        x = self.halve(pad_to(x, 2))
+        grid = grid_of(x)
+        x = self.norm(to_tokens(x))
+        for each in self.blocks:
+            x = run(each, x, grid, self.shared)
+        return to_map(x, grid)
+
+
+class Block(nn.Module):
+    """LPU, attention, inverted residual feed-forward; each with a residual."""
+
+    def __init__(self, choice: Choice, hidden: int, drop_path: float) -> None:
+        super().__init__()
+        dim = choice.place.dim
+        self.local = ConvPosition(dim)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.mixer = choice.mixer.build(choice.working)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = IRFFN(dim, hidden)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None) -> Tensor:
+        """``(B, H*W, C)`` -> the same shape."""
+        x = self.local(x, grid)
+        x = x + self.drop_path(self.mixer(self.norm1(x), grid, shared))
+        return x + self.drop_path(self.mlp(self.norm2(x), grid))
+
+
+class CoarseBlock(Block):
+    """The whole block on a coarser grid; its update is copied back."""
+
+    def __init__(self, choice: Choice, hidden: int, drop_path: float) -> None:
+        super().__init__(choice, hidden, drop_path)
+        self.reducer = choice.reducer.build(choice.place)
+
+    def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None) -> Tensor:
+        """As :meth:`Block.forward`."""
+        z, plan = self.reducer(x, grid, self.norm1)
+        return x + plan.restore(super().forward(z, plan.coarse, shared) - z)
+
+
+def block(choice: Choice, hidden: int, drop_path: float) -> Block:
+    """One block, on all tokens or on a coarser grid.
+
+    Raises:
+        SpecError: the reducer takes tokens off the grid.
+    """
+    if isinstance(choice.reducer, All):
+        return Block(choice, hidden, drop_path)
+    if choice.reducer.coarse(choice.place) is None:
+        raise choice.reducer.refuse(
+            choice.place,
+            "the feed-forward of a CMT block convolves and needs tokens on a grid",
+            "use reducer 'pool', or a backbone with a plain feed-forward such as coat_lite_small",
+        )
+    return CoarseBlock(choice, hidden, drop_path)
+
+
+class IRFFN(nn.Module):
+    """Inverted residual feed-forward: widen, ``x + DWConv(x)``, narrow (equations 7-9)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.widen = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden))
+        self.local = ConvPosition(hidden)
+        self.act = nn.Sequential(nn.GELU(), nn.BatchNorm2d(hidden))
+        self.narrow = nn.Sequential(nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim))
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """``(B, H*W, C)`` -> the same shape."""
+        x = self.widen(to_map(x, grid))
+        x = to_map(self.local(to_tokens(x), grid), grid)
+        return to_tokens(self.narrow(self.act(x)))
+
+
+def conv3(given: int, dim: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, GELU, batch norm."""
+    return nn.Sequential(nn.Conv2d(given, dim, 3, stride, 1), nn.GELU(), nn.BatchNorm2d(dim))
+
+
+def init_convs(module: nn.Module) -> None:
+    """Convolutions Kaiming normal by fan out, as the released code."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+STAGE = {"a": "stages.0", "b": "stages.1", "c": "stages.2", "d": "stages.3"}
+RENAMES = (  # released name -> ours
+    (r"^stem_conv(\d)", lambda m: f"stem.{int(m[1]) - 1}.0"),
+    (r"^stem_norm(\d)", lambda m: f"stem.{int(m[1]) - 1}.2"),
+    (r"^patch_embed_(.)\.proj\.", lambda m: f"{STAGE[m[1]]}.halve."),
+    (r"^patch_embed_(.)\.norm\.", lambda m: f"{STAGE[m[1]]}.norm."),
+    (r"^relative_pos_(.)$", lambda m: f"{STAGE[m[1]]}.shared.table"),
+    (r"^blocks_(.)\.(\d+)\.proj\.", lambda m: f"{STAGE[m[1]]}.blocks.{m[2]}.local.proj."),
+    (r"^blocks_(.)\.", lambda m: f"{STAGE[m[1]]}.blocks."),
+    (r"\.attn\.sr\.", ".mixer.shrink."),
+    (r"\.attn\.", ".mixer."),
+    (r"\.mlp\.conv1\.", ".mlp.widen."),
+    (r"\.mlp\.proj\.", ".mlp.local.proj."),
+    (r"\.mlp\.proj_bn\.", ".mlp.act.1."),
+    (r"\.mlp\.conv2\.", ".mlp.narrow."),
+    (r"^_fc\.", "last.0."),
+    (r"^_bn\.", "last.1."),
+)
