@@ -28,6 +28,11 @@ class Plan(ABC):
     extra: int
 
     @property
+    def single(self) -> bool:
+        """Whether every working token stands for itself alone, so that sizes say nothing."""
+        return False
+
+    @property
     @abstractmethod
     def sizes(self) -> Tensor:
         """``(B, K)`` float: how many tokens each working token stands for; rows sum to N."""

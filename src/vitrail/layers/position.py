@@ -107,3 +107,14 @@ class ConvRelative(nn.Module):
         parts = v.split(self.widths, 2)
         looked = [conv(to_map(p, grid)) for conv, p in zip(self.conv_list, parts, strict=True)]
         return torch.cat([to_tokens(part) for part in looked], 2)
+
+
+def sinusoid(place: Tensor, dim: int) -> Tensor:
+    """The fixed position code of Vaswani et al. (2017), ``(..., K)`` -> ``(..., K, dim)`` float.
+
+    Sine and cosine alternate; channel pair ``i`` turns by ``10000^(-2 i / dim)`` a place. Places
+    may be fractions.
+    """
+    step = torch.arange(0, dim, 2, device=place.device).float()
+    angle = place.unsqueeze(-1) * (step * (-math.log(10000.0) / dim)).exp()
+    return torch.stack((angle.sin(), angle.cos()), -1).flatten(-2)

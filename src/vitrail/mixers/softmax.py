@@ -67,7 +67,7 @@ class SoftmaxAttention(Mixer):
 
 def key_bias(plan: Plan | None, like: Tensor) -> Tensor | None:
     """Log sizes of the working tokens, or nothing where every token stands for itself."""
-    return None if plan is None else size_bias(plan.sizes, like)
+    return None if plan is None or plan.single else size_bias(plan.sizes, like)
 
 
 def project(linear: nn.Linear, x: Tensor, parts: int = 3) -> list[Tensor]:

@@ -162,14 +162,16 @@ class Choice:
         """What the mixers of the stage hold in common."""
         return self.mixer.build_shared(self.working)
 
-    def block(self, hidden: int, drop_path: float) -> Block:
+    def block(
+        self, hidden: int, drop_path: float, mlp: type[Mlp] = Mlp, eps: float = 1e-6
+    ) -> Block:
         """One block: plain, on a coarser grid, or on scattered working tokens."""
-        place = self.place
-        args = (place.dim, self.mixer.build(self.working), Mlp(place.dim, hidden), drop_path)
+        dim = self.place.dim
+        args = (dim, self.mixer.build(self.working), mlp(dim, hidden), drop_path, eps)
         if isinstance(self.reducer, All):
             return Block(*args)
-        reducer = self.reducer.build(place)
-        if self.reducer.coarse(place) is None:
+        reducer = self.reducer.build(self.place)
+        if self.reducer.coarse(self.place) is None:
             return ReducedBlock(reducer, *args)
         return CoarseBlock(reducer, *args)
 

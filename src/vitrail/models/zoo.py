@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.models import cmt, coat, coatnet, vit, vit_rel
+from vitrail.models import cmt, coat, coatnet, filtervit, filtervit_v2, mobilevit, vit, vit_rel
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.weights import load, read_weights
 from vitrail.specs import parse_call
@@ -29,6 +29,9 @@ PAPERS: tuple[tuple[ModuleType, type[Backbone]], ...] = (
     (coat, coat.CoaT),
     (coatnet, coatnet.CoAtNet),
     (cmt, cmt.CMT),
+    (mobilevit, mobilevit.MobileViT),
+    (filtervit, filtervit.FilterViT),
+    (filtervit_v2, filtervit_v2.FilterViTv2),
 )
 
 

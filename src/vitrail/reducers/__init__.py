@@ -3,5 +3,6 @@
 from vitrail.reducers.base import All, Reducer, ReducerSpec
 from vitrail.reducers.cluster import Cluster
 from vitrail.reducers.pool import Pool
+from vitrail.reducers.select import Filter, Random
 
-__all__ = ["All", "Cluster", "Pool", "Reducer", "ReducerSpec"]
+__all__ = ["All", "Cluster", "Filter", "Pool", "Random", "Reducer", "ReducerSpec"]

@@ -126,6 +126,10 @@ class Untouched(Plan):
         return self.grid
 
     @property
+    def single(self) -> bool:
+        return True
+
+    @property
     def sizes(self) -> Tensor:
         return self.like.new_ones(self.like.shape[0], self.extra + self.grid[0] * self.grid[1])
 

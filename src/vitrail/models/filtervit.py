@@ -1,0 +1,420 @@
+"""FilterViT and DropoutViT (Sun and Chen, 2024, arXiv 2410.22709), as published.
+
+picture -> conv 5x5, inverted residual (stride 2) -> pooled, filter and full blocks -> mean -> mlp
+
+=========== ================================================================================
+block       what it does before its inverted residual
+=========== ================================================================================
+``Pooled``  x <- x + enlarge(encode(average of cells x cells + position))
+``Filter``  m = sigmoid(gelu(score(x))); x <- m x; the K places of largest m <- encode(x + position)
+``Drop``    K random places <- encode(x + position)
+``Full``    x <- x + encode(all places)
+=========== ================================================================================
+
+``encode`` is a post-norm encoder layer with ReLU. Follows the authors' code (BobSun98/FilterVIT
+67b09ae, folder v4.5), quirks included: GELU makes the score fall, then rise, and never lets a
+gate below 0.457; chosen places leave as layer norm's output, the others as convolution's; the
+stem has no padding, so sides are 110, 55, 28, 14, 7, 4; a full block always adds its input; xs
+resamples every picture to 110 x 110 behind the stem. ``filtervit_v2_*`` corrects all this.
+
+Deviations: static shapes (top K, gather, scatter) in place of a boolean mask; K for other sizes
+is the same share of the places (the original fails, or mixes up positions); no dropout on
+attention weights; DropoutViT answers by a fixed lattice in evaluation (``chance="random"`` draws
+there too, as published; ``"all"`` lets every place work); :meth:`features` resamples its maps to
+strides 4 to 32. The experimental size s2 is left out. Positions are computed, never stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.errors import UserError
+from vitrail.layers.block import DropPath
+from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
+from vitrail.layers.inverted import InvertedResidual, init_conv
+from vitrail.layers.position import sinusoid
+from vitrail.layers.select import Chosen, best, lattice, put, share, take
+from vitrail.mixers import MixerSpec
+from vitrail.models.backbone import Backbone, Size, check_image, init_weights, rising, sides
+from vitrail.reducers import All, ReducerSpec
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block: its kind and width, and what its encoder and inverted residual are like.
+
+    ``cells`` is the side of a pooled block's grid; ``keep`` the share of places a filter keeps.
+    """
+
+    kind: str
+    dim: int
+    heads: int
+    stride: int = 2
+    _: KW_ONLY
+    cells: int = 0
+    keep: float = 0.0
+    ratio: int = 2
+    depth: int = 1
+
+
+@dataclass(frozen=True)
+class FilterViTConfig:
+    """One size, and what a user may change."""
+
+    stem: int
+    ratio: int
+    rows: tuple[Row, ...]
+    hidden: int
+    _: KW_ONLY
+    resample: int = 0  # side of the map behind the stem; 0 leaves it as it comes
+    apart: bool = False  # the original keeps the first block outside its list
+    chance: str = "lattice"  # where a drop block works in evaluation
+    dropout: float = 0.1
+    head_dropout: float = 0.5
+    classes: int = 1000
+    in_chans: int = 3
+    image: Size = 224
+    mixer: tuple[str, ...] = ("softmax",)
+    reducer: tuple[str, ...] = ("all",)
+    drop_path: float = 0.0
+
+
+FINE, COARSE = 256 / 55**2, 128 / 28**2
+"""The shares the published numbers of places are: 256 of 55 x 55, 128 of 28 x 28."""
+# fmt: off
+XS = (
+    Row("pooled", 128, 2, cells=11),
+    Row("filter", 128, 4, 1, keep=FINE,   ratio=3),
+    Row("pooled", 128, 2, cells=11),
+    Row("filter", 128, 4, 1, keep=COARSE, ratio=3),
+    Row("filter", 128, 4, 1, keep=COARSE, ratio=3),
+    Row("pooled", 128, 2, cells=7),
+    Row("full",   128, 8),
+    Row("full",   256, 8),
+)
+XXS = (
+    Row("pooled", 64,  2, cells=20),
+    Row("filter", 64,  2, 1, keep=FINE),
+    Row("filter", 64,  4, 2, keep=FINE),
+    Row("filter", 128, 4, 1, keep=COARSE),
+    Row("filter", 128, 4, 1, keep=COARSE),
+    Row("full",   128, 8),
+    Row("full",   128, 8),
+)
+S = (
+    Row("pooled", 128, 2, cells=16, depth=2),
+    Row("filter", 128, 4, 1, keep=FINE,   ratio=2, depth=2),
+    Row("filter", 128, 4, 2, keep=FINE,   ratio=3, depth=2),
+    Row("filter", 128, 4, 1, keep=COARSE, ratio=3, depth=2),
+    Row("filter", 256, 4, 2, keep=COARSE, ratio=3, depth=2),
+    Row("full",   256, 8, depth=2),
+    Row("full",   256, 8, depth=2),
+)
+# fmt: on
+DROP = tuple(replace(row, kind={"filter": "drop"}.get(row.kind, row.kind)) for row in XS)
+CONFIGS = {
+    "filtervit_xxs": FilterViTConfig(64, 2, XXS, 384, apart=True),
+    "filtervit_xs": FilterViTConfig(64, 3, XS, 384, resample=110),
+    "filtervit_s": FilterViTConfig(128, 3, S, 512),
+    "dropoutvit_xs": FilterViTConfig(64, 3, DROP, 384, resample=110),
+}
+
+
+class FilterViT(Backbone):
+    """A pyramid of inverted residuals with attention on few places between them."""
+
+    def __init__(self, config: FilterViTConfig) -> None:
+        super().__init__(config)
+        mixer = check_choices(config)
+        self.stem = Stem(config.in_chans, config.stem)
+        self.first = InvertedResidual(config.stem, config.stem, 1, config.ratio)
+        self.early, self.late = nn.ModuleDict(), nn.ModuleList()
+        names = iter((["first"] if config.apart else []) + [str(i) for i in range(9)])
+        width, grid, stride = config.stem, behind_stem(config), 2
+        self.strides_of_blocks: list[int] = []
+        for row, rate in zip(config.rows, rising(config.drop_path, len(config.rows)), strict=True):
+            block = KINDS[row.kind](width, row, grid, mixer, config, rate)
+            if row.kind == "full":
+                self.late.append(block)
+            else:
+                self.early[next(names)] = block
+            width, grid, stride = row.dim, cells(grid, row.stride), stride * row.stride
+            self.strides_of_blocks.append(stride)
+        widths = dict(zip(self.strides_of_blocks, (r.dim for r in config.rows), strict=True))
+        self.width, self.channels = width, tuple(widths[s] for s in self.strides)
+        self.head = head(width, config.hidden, config.classes, config.head_dropout)
+        self.apply(init_weights)
+        self.apply(init_conv)
+
+    def maps(self, x: Tensor) -> dict[int, Tensor]:
+        """The last map at each nominal stride (4, 8, ...), and 0 for the very last."""
+        check_image(x, self.in_chans, 32)
+        side = self.config.resample
+        x = self.run(self.first, self.stem(x.contiguous(memory_format=torch.channels_last)))
+        x = resample(x, (side, side)) if side else x
+        maps = {}
+        for block, stride in zip(
+            (*self.early.values(), *self.late), self.strides_of_blocks, strict=True
+        ):
+            maps[stride] = x = self.run(block, x)
+        return maps | {0: x}
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The last map of each resolution, resampled to strides 4, 8, 16, 32 where it is off."""
+        maps, size = self.maps(x), grid_of(x)
+        wanted = [(maps[s], cells(size, s)) for s in self.strides]
+        return tuple(
+            m if grid_of(m) == to else F.interpolate(m, to, mode="bilinear", antialias=True)
+            for m, to in wanted
+        )
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> the last map, ``(B, width, h, w)``."""
+        return self.maps(x)[0]
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The mean over places."""
+        return x.mean((2, 3))
+
+    def reset_classifier(self, classes: int) -> None:
+        """A fresh two-layer head."""
+        self.classes = classes
+        self.head = head(self.width, self.config.hidden, classes, self.config.head_dropout)
+        self.head.apply(init_weights)
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing beside biases and norms."""
+        return set()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Stem, then one group a block."""
+        return {
+            "stem": r"^stem|^first|^early\.first",
+            "blocks": [(r"^early\.(\d+)", None), (r"^late\.(\d+)", None)],
+        }
+
+
+def check_choices(config: FilterViTConfig) -> MixerSpec:
+    """The encoder layers' mixer.
+
+    Raises:
+        UserError: not one spec, a reducer, or an unknown rule of evaluation.
+    """
+    if len(config.mixer) != 1 or len(config.reducer) != 1:
+        raise UserError("filtervit's blocks take one mixer and one reducer for all")
+    reducer = ReducerSpec.parse(config.reducer[0])
+    if not isinstance(reducer, All):
+        where = Place(dim=config.rows[0].dim, heads=1, grid=(55, 55), name="filtervit's blocks")
+        raise reducer.refuse(
+            where,
+            "each block chooses its own places, as published",
+            "use filtervit_v2_*, which takes every reducer",
+        )
+    if config.chance not in CHANCES:
+        raise UserError(f"chance={config.chance!r}: it is one of {', '.join(CHANCES)}")
+    return MixerSpec.parse(config.mixer[0])
+
+
+def behind_stem(config: FilterViTConfig) -> Grid:
+    """The grid the blocks begin with, for the size the model was built for."""
+    if config.resample:
+        return config.resample, config.resample
+    height, width = sides(config.image)
+    return (height - 5) // 2 + 1, (width - 5) // 2 + 1
+
+
+def head(width: int, hidden: int, classes: int, dropout: float) -> nn.Module:
+    """Linear, GELU, dropout, linear; or nothing."""
+    if not classes:
+        return nn.Identity()
+    layers = nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
+    return nn.Sequential(*layers)
+
+
+class Stem(nn.Module):
+    """Convolution 5x5 of stride 2 with bias and without padding, batch norm, leaky ReLU."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, dim, 5, 2)
+        self.norm = nn.BatchNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> ``(B, dim, (H - 3) // 2, (W - 3) // 2)``."""
+        return F.leaky_relu(self.norm(self.conv(x)), 0.1)
+
+
+class EncoderLayer(nn.Module):
+    """Attention, add, norm; ReLU feed-forward, add, norm (Vaswani et al. 2017)."""
+
+    def __init__(self, place: Place, mixer: MixerSpec, ratio: int, dropout: float) -> None:
+        super().__init__()
+        dim = place.dim
+        self.mixer, self.shared = mixer.build(place), mixer.build_shared(place)
+        self.norm1 = nn.LayerNorm(dim)
+        self.fc1, self.fc2 = nn.Linear(dim, dim * ratio), nn.Linear(dim * ratio, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, grid: Grid, plan: Chosen | None = None) -> Tensor:
+        """``(B, K, C)`` -> the same shape."""
+        x = self.norm1(x + self.drop(self.mixer(x, grid, self.shared, plan)))
+        return self.norm2(x + self.drop(self.fc2(self.drop(self.fc1(x).relu()))))
+
+
+class EncoderBlock(nn.Module):
+    """What all blocks share: encoder layers, then an inverted residual."""
+
+    scattered = False
+
+    def __init__(
+        self,
+        width: int,
+        row: Row,
+        grid: Grid,
+        mixer: MixerSpec,
+        config: FilterViTConfig,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.row, self.chance = row, config.chance
+        place = Place(
+            dim=width,
+            heads=row.heads,
+            grid=(row.cells, row.cells) if row.cells else grid,
+            scattered=self.scattered,
+            name=f"filtervit's {row.kind} blocks",
+        )
+        ratio = row.ratio
+        self.layers = nn.ModuleList(
+            EncoderLayer(place, mixer, ratio, config.dropout) for _ in range(row.depth)
+        )
+        self.drop_path = DropPath(drop_path)
+        self.conv = InvertedResidual(width, row.dim, row.stride, ratio, drop_path)
+
+    def encode(self, x: Tensor, grid: Grid, plan: Chosen | None = None) -> Tensor:
+        """The encoder layers, one after the other."""
+        for layer in self.layers:
+            x = layer(x, grid, plan)
+        return x
+
+    def attend(self, x: Tensor) -> Tensor:
+        """``(B, width, H, W)`` -> the same shape: the step that gives a block its name."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, width, H, W)`` -> ``(B, dim, H / stride, W / stride)``."""
+        return self.conv(self.attend(x))
+
+
+class Pooled(EncoderBlock):
+    """Attention on a small averaged grid, enlarged and added (``FirstConvFormerBlock``)."""
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Enlarging is adaptive average pooling, too: exact copies at multiples."""
+        grid = self.row.cells, self.row.cells
+        z = to_tokens(resample(x, grid))
+        z = z + sinusoid(torch.arange(z.shape[1], device=x.device), z.shape[2]).to(z.dtype)
+        return x + self.drop_path(resample(to_map(self.encode(z, grid), grid), grid_of(x)))
+
+
+class Full(EncoderBlock):
+    """Attention on all places, added; no position (``ConvFormerBlock``)."""
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The input is always added."""
+        grid = grid_of(x)
+        return x + self.drop_path(to_map(self.encode(to_tokens(x), grid), grid))
+
+
+class Chooser(EncoderBlock):
+    """What filter and drop blocks share: work at some places only."""
+
+    scattered = True
+
+    def work(self, x: Tensor, grid: Grid, index: Tensor) -> Tensor:
+        """Encode the tokens at some places and overwrite them: ``(B, N, C)`` -> a map."""
+        z = take(x, index)
+        z = z + sinusoid(index, z.shape[2]).to(z.dtype)
+        z = self.encode(z, grid, Chosen(grid=grid, extra=0, index=index))
+        return to_map(put(x, index, z.to(x.dtype)), grid)
+
+
+class Filter(Chooser):
+    """Attention on the best-scored places of the gated map (``LeakyConvFormerBlock``).
+
+    The score is a 7x7 convolution of dilation 5, normalised: it sees 31 x 31 places.
+    """
+
+    def __init__(self, width: int, *args: Any) -> None:
+        super().__init__(width, *args)
+        look = nn.Conv2d(width, 1, 7, padding=15, dilation=5)
+        self.score = nn.Sequential(look, nn.BatchNorm2d(1))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Gate all, encode the best, overwrite them."""
+        gate, grid = self.gate(self.score(x)), grid_of(x)
+        index = best(gate.detach().flatten(1), share(self.row.keep, grid))
+        return self.work(to_tokens(gate * x), grid, index)
+
+    def gate(self, score: Tensor) -> Tensor:
+        """``(B, 1, H, W)`` into [0.457, 1): importance and gate in one."""
+        return F.gelu(score).sigmoid()
+
+    def explain(self, x: Tensor) -> Mapping[str, Tensor]:
+        """``score``, ``gate`` and ``mask`` ``(B, H, W)``, ``index`` ``(B, K)``."""
+        score = self.score(x)
+        gate = self.gate(score).flatten(1)
+        index = best(gate, share(self.row.keep, grid_of(x)))
+        mask = torch.zeros_like(gate, dtype=torch.bool).scatter(1, index, True)
+        maps = {"score": score, "gate": gate, "mask": mask}
+        return {k: v.view(x.shape[0], *grid_of(x)) for k, v in maps.items()} | {"index": index}
+
+
+class Drop(Chooser):
+    """Attention on random places, the same for all pictures of a batch (``DropOutBlock``)."""
+
+    def attend(self, x: Tensor) -> Tensor:
+        """No score, no gate."""
+        grid = grid_of(x)
+        places, count = grid[0] * grid[1], share(self.row.keep, grid)
+        if self.training or self.chance == "random":
+            index = best(torch.rand(1, places, device=x.device), count)
+        else:
+            index = lattice(places if self.chance == "all" else count, grid, x.device)
+        return self.work(to_tokens(x), grid, index.expand(x.shape[0], -1))
+
+
+KINDS = {"pooled": Pooled, "filter": Filter, "drop": Drop, "full": Full}
+CHANCES = ("lattice", "random", "all")
+
+
+def resample(x: Tensor, size: Grid) -> Tensor:
+    """Adaptive average pooling, to smaller maps or larger; free where the size is right."""
+    return x if grid_of(x) == size else F.adaptive_avg_pool2d(x, size)
+
+
+RENAMES = (  # the authors' name -> ours
+    (r"^first_conv\.0\.layer1\.0\.", "stem.conv."),
+    (r"^first_conv\.0\.layer1\.1\.", "stem.norm."),
+    (r"^first_conv\.1\.", "first."),
+    (r"^first_ConvFormer\.", "early.first."),
+    (r"^leaky_att_network\.", "early."),
+    (r"^network\.", "late."),
+    (r"\.leaky_attention\.conv\.layer1\.", ".score."),
+    (r"\.leaky_attention\.", "."),
+    (r"\.conv_block\.", ".conv."),
+    (r"\.block\.exp_1x1\.block\.", ".expand."),
+    (r"\.block\.conv_3x3\.block\.", ".depthwise."),
+    (r"\.block\.red_1x1\.block\.", ".project."),
+    (r"\.trans\.", ".layers."),
+    (r"\.self_attn\.in_proj_", ".mixer.qkv."),
+    (r"\.self_attn\.out_proj\.", ".mixer.proj."),
+    (r"\.linear(\d)\.", r".fc\1."),
+    (r"^mlp_head\.", "head."),
+)
