@@ -32,8 +32,8 @@ from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import fetch
 from vitrail.layers.grid import to_tokens
 from vitrail.models.backbone import Backbone, sides
-from vitrail.models.weights import read_weights
-from vitrail.models.zoo import configure, entry, list_models, translate, tables
+from vitrail.models.weights import fit_tables, read_weights
+from vitrail.models.zoo import configure, entry, list_models, our_names
 
 PREFIX = "vitrail_"
 NATIVE, UNPOOLED = "native", ""
@@ -60,6 +60,7 @@ class Door(Backbone):
     ) -> None:
         super().__init__(config)
         self.variant, self.drop_rate = variant, drop_rate
+        self.places = landmarks(self)
         self.pool_by(global_pool)
 
     @property
@@ -80,16 +81,8 @@ class Door(Backbone):
     @property
     def feature_info(self) -> list[dict[str, Any]]:
         """Channels, stride and place of each map."""
-        rows = zip(self.channels, self.strides, self.landmarks(), strict=True)
+        rows = zip(self.channels, self.strides, self.places, strict=True)
         return [{"num_chs": c, "reduction": s, "module": name} for c, s, name in rows]
-
-    def landmarks(self) -> list[str]:
-        """A name for where each map comes from: its stage, else the level."""
-        stages = getattr(self, "stages", ())
-        first = len(stages) - len(self.channels)
-        if first < 0:
-            return [f"level{i}" for i in range(len(self.channels))]
-        return [f"stages.{first + i}" for i in range(len(self.channels))]
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
@@ -144,13 +137,15 @@ class Door(Backbone):
                 setattr(self, name, None)
         if prune_head:
             self.reset_classifier(0)
-        if max(chosen) + 1 < len(self.channels):
+        if prune_norm or max(chosen) + 1 < len(self.channels):
             self.keep(max(chosen) + 1)
         return chosen
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh head for another number of classes (0: none), and perhaps other pooling."""
         super().reset_classifier(num_classes)
+        some = next((p for p in self.parameters()), torch.empty(0))
+        self.head.to(some.device, some.dtype)
         self.pool_by(self.global_pool if global_pool is None else global_pool)
 
     def pool_by(self, how: str) -> None:
@@ -174,7 +169,7 @@ class Door(Backbone):
             return
         self.config = replace(self.config, image=sides(img_size))
         fresh = self.twin()
-        fresh.load_state_dict(tables(fresh, self.state_dict()))
+        fresh.load_state_dict(fit_tables(self.state_dict(), fresh))
         fresh.__dict__.update({k: self.__dict__[k] for k in ("_pretrained_cfg", "_model_args") if k in self.__dict__})
         fresh._traits = {**getattr(self, "_traits", {}), "img_size": sides(img_size)}
         self.__dict__ = fresh.train(self.training).__dict__
@@ -221,12 +216,21 @@ class Door(Backbone):
         """As torch's; names of timm's and of the official release are understood too."""
         own = self.state_dict()
         if any(name not in own for name in state_dict):
-            state_dict = translate(self, dict(state_dict), entry(self.variant))
+            state_dict = our_names(self, dict(state_dict))
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def load_pretrained(self, checkpoint_path: str, *_: Any, **__: Any) -> None:
         """A file of another format than torch's, such as the original ViT's ``.npz``."""
         self.load_state_dict(read_weights(checkpoint_path))
+
+
+def landmarks(model: Backbone) -> list[str]:
+    """A name for where each map comes from: its stage, else the level."""
+    count = len(model.channels)
+    first = len(getattr(model, "stages", ())) - count
+    if first < 0:
+        return [f"level{i}" for i in range(count)]
+    return [f"stages.{i}" for i in getattr(model, "ends", range(first, first + count))]
 
 
 def absolute(indices: int | Sequence[int] | None, count: int) -> list[int]:
@@ -246,8 +250,7 @@ def absolute(indices: int | Sequence[int] | None, count: int) -> list[int]:
 
 def checkpoint_filter_fn(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     """A released file in our names, its tables resized; head and stem are left to timm's rules."""
-    state = translate(model, dict(state), entry(model.variant))
-    return tables(model, state)
+    return fit_tables(our_names(model, dict(state)), model)
 
 
 @cache

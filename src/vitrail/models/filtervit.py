@@ -166,8 +166,11 @@ class FilterViT(Backbone):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The last map of each resolution, resampled to strides 4, 8, 16, 32 where it is off."""
-        maps, size = self.maps(x), grid_of(x)
-        wanted = [(maps[s], cells(size, s)) for s in self.strides]
+        return self.levels(self.maps(x), grid_of(x))
+
+    def levels(self, maps: dict[int, Tensor], size: Grid) -> tuple[Tensor, ...]:
+        """The last map of each resolution, for images of ``size``."""
+        wanted = [(maps[s], cells(size, s)) for s in self.strides if s in maps]
         return tuple(
             m if grid_of(m) == to else F.interpolate(m, to, mode="bilinear", antialias=True)
             for m, to in wanted
@@ -176,6 +179,19 @@ class FilterViT(Backbone):
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> the last map, ``(B, width, h, w)``."""
         return self.maps(x)[0]
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        maps = self.maps(x)
+        return self.levels(maps, grid_of(x)), maps[0]
+
+    def keep(self, levels: int) -> None:
+        """Drop later blocks, also those that go on beyond stride 32."""
+        last = self.strides[levels - 1]
+        self.strides_of_blocks = [s for s in self.strides_of_blocks if s <= last]
+        count, early = len(self.strides_of_blocks), list(self.early.items())
+        self.early = nn.ModuleDict(early[:count])
+        self.late = self.late[: max(0, count - len(early))]
 
     def pool(self, x: Tensor) -> Tensor:
         """The mean over places."""
