@@ -277,6 +277,7 @@ def build(name: str, **options: Any) -> Door:
     device, dtype = options.pop("device", None), options.pop("dtype", None)
     if "img_size" in options:
         options["img_size"] = sides(options["img_size"])
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # from JSON
     config = configure(name, **{CONFIG_NAMES.get(k, k): v for k, v in options.items()})
     with torch.device(device) if device else nullcontext():
         model = door(entry(name).model)(config, variant=name, **own)

@@ -211,13 +211,17 @@ def name_of(model: Backbone) -> str:
     if kind is None:
         raise UserError(f"{type(model).__name__} is no model of the zoo; offer it as a plug-in")
     kin = {n: e.config for n, e in everything().items() if e.model is kind}
-    return min(kin, key=lambda name: (len(changes(kin[name], model.config)), name))
+    return min(kin, key=lambda name: (len(changes(kin[name], model.config)), len(name), name))
 
 
 def text_of(model: Backbone) -> str:
     """What to give :func:`create` for the same wiring, ``"vit_tiny(patch=8)"``."""
     name = name_of(model)
-    return print_call(name, changes(entry(name).config, model.config))
+    changed = changes(entry(name).config, model.config)
+    for kind in ("mixer", "reducer"):
+        if len(set(changed.get(kind, ()))) == 1:
+            changed[kind] = changed[kind][0]
+    return print_call(name, changed)
 
 
 def changes(before: Any, after: Any) -> dict[str, Any]:
