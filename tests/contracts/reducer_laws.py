@@ -30,13 +30,18 @@ class ReducerLaws:
         if "grid" in metafunc.fixturenames:
             metafunc.parametrize("grid", GRIDS, ids=str)
 
+    def build(self, spec, grid, extra=1):
+        """Built twice it is the same module: what is learned begins with the same weights."""
+        torch.manual_seed(7)
+        return spec.build(self.place(grid, extra)).eval()
+
     @staticmethod
     def place(grid=(8, 8), extra=1) -> Place:
         return Place(dim=12, heads=3, grid=grid, extra=extra)
 
     def reduced(self, spec, grid, extra=1, images=2, dtype=torch.float32):
         x = torch.randn(images, extra + grid[0] * grid[1], 12, dtype=dtype)
-        return x, *spec.build(self.place(grid, extra)).eval()(x, grid, same)
+        return x, *self.build(spec, grid, extra)(x, grid, same)
 
     def test_text_round_trip(self, spec):
         assert ReducerSpec.parse(str(spec)) == spec
@@ -73,7 +78,7 @@ class ReducerLaws:
 
     def test_images_do_not_see_each_other(self, spec, grid):
         x, _, plan = self.reduced(spec, grid, images=3)
-        module = spec.build(self.place(grid)).eval()
+        module = self.build(spec, grid)
         for b in range(3):
             z, alone = module(x[b : b + 1], grid, same)
             torch.testing.assert_close(
@@ -82,7 +87,7 @@ class ReducerLaws:
 
     def test_answers_the_same_twice(self, spec, grid):
         x, z, _ = self.reduced(spec, grid)
-        assert torch.equal(z, spec.build(self.place(grid)).eval()(x, grid, same)[0])
+        assert torch.equal(z, self.build(spec, grid)(x, grid, same)[0])
 
     def test_constant_image_is_kept(self, spec, grid):
         x = torch.ones(1, 1 + grid[0] * grid[1], 12)
@@ -132,3 +137,38 @@ class ReducerLaws:
         x = torch.randn(2, 65, 12)
         exported = torch.export.export(Whole(), (x,), strict=True)
         assert torch.equal(exported.module()(x), Whole()(x))
+
+
+class SelectionLaws(ReducerLaws):
+    """Where a choice differs from a partition: the others stand for nobody and receive nothing."""
+
+    @pytest.mark.parametrize("extra", [0, 1])
+    def test_sizes_sum_to_all_and_none_is_empty(self, spec, grid, extra):
+        """A chosen token stands for itself alone, so sizes sum to the working count."""
+        _, z, plan = self.reduced(spec, grid, extra, images=1)
+        assert plan.single and plan.sizes.shape == z.shape[:2]
+        assert plan.sizes.eq(1).all()
+        assert plan.sizes.sum() == spec.working(self.place(grid, extra))
+
+    def test_constant_image_is_kept(self, spec, grid):
+        """Nothing is averaged: a constant comes back where it worked, and zero elsewhere."""
+        x = torch.ones(1, 1 + grid[0] * grid[1], 12)
+        z, plan = self.build(spec, grid)(x, grid, same)
+        assert z.eq(1).all()
+        back = plan.restore(z)
+        assert set(back.unique().tolist()) <= {0.0, 1.0}
+        assert back[..., 0].sum() == spec.working(self.place(grid))
+
+    def test_places_are_distinct_and_rise(self, spec, grid):
+        _, _, plan = self.reduced(spec, grid)
+        assert (plan.index.diff(dim=1) > 0).all()
+        assert plan.index.min() >= 0 and plan.index.max() < grid[0] * grid[1]
+
+    def test_training_draws_anew(self, spec):
+        grid = (8, 8)
+        module = self.build(spec, grid).train()
+        x = torch.randn(2, 65, 12)
+        one, two = module(x, grid, same)[1], module(x, grid, same)[1]
+        assert not torch.equal(one.index, two.index)
+        assert not torch.equal(one.index[0], one.index[1])
+        assert torch.equal(one.restore(one.reduce(x)).ne(0), one.restore(one.reduce(x + 9)).ne(0))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.contracts.reducer_laws import ReducerLaws, same
+from tests.contracts.reducer_laws import ReducerLaws, SelectionLaws, same
 
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import Place, SpecError
@@ -33,16 +33,33 @@ class TestHash(ReducerLaws):
     specs = ["cluster(by='e2lsh', rounds=2, width=4.0)"]
 
 
+class TestFilter(SelectionLaws):
+    specs = ["filter", "filter(keep=0.1)"]
+    identities = ["filter(keep=1.0)"]
+
+
+class TestRandom(SelectionLaws):
+    specs = ["random", "random(keep=0.6)"]
+    identities = ["random(keep=1.0)"]
+
+
 def test_all_are_under_law():
-    tested = {
-        ReducerSpec.parse(s).name for laws in ReducerLaws.__subclasses__() for s in laws.specs
-    }
+    laws = [*ReducerLaws.__subclasses__(), *SelectionLaws.__subclasses__()]
+    tested = {ReducerSpec.parse(s).name for law in laws for s in law.specs}
     assert tested >= set(ReducerSpec.known)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["cluster(ratio=5)", "cluster(by='mean')", "pool(size=0)", "cluster(by='e2lsh', width=0)"],
+    [
+        "cluster(ratio=5)",
+        "cluster(by='mean')",
+        "pool(size=0)",
+        "cluster(by='e2lsh', width=0)",
+        "filter(keep=0.0)",
+        "filter(noise=-1.0)",
+        "random(keep=1.5)",
+    ],
 )
 def test_what_cannot_be_is_refused_in_words(text):
     place = Place(dim=8, heads=2, grid=(8, 8), name="stage 1")

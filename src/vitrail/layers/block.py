@@ -43,8 +43,8 @@ class DropPath(nn.Module):
         return f"rate={self.rate:g}"
 
 
-SLICE_BYTES = 2**20
-"""How much of a wide hidden layer is held at once at inference: about one core's L2 cache.
+SLICE_BYTES = 2**21
+"""How much of a wide hidden layer is held at once at inference: about the L2 cache of two cores.
 On a CPU its traffic, not its arithmetic, is what a wide feed-forward costs: 27 ms instead of 59
 for CoaT-Lite's first stage at 512 px."""
 
@@ -71,8 +71,11 @@ def add_by_slices(x: Tensor, branch: Callable[[Tensor], Tensor], hidden: int) ->
     if torch.is_grad_enabled() or x.is_cuda or torch.compiler.is_compiling():
         return x + branch(x)
     rows = x.flatten(0, 1)
-    slices = rows.split(max(SLICE_BYTES // (hidden * x.element_size()), 64))
-    return torch.cat([part + branch(part) for part in slices]).view_as(x)
+    count = -(-rows.shape[0] * hidden * x.element_size() // SLICE_BYTES)
+    out = torch.empty_like(rows)
+    for part, into in zip(rows.chunk(count), out.chunk(count), strict=True):
+        torch.add(part, branch(part), out=into)
+    return out.view_as(x)
 
 
 class Block(nn.Module):

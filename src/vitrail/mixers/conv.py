@@ -108,7 +108,7 @@ def summary(k: Tensor, v: Tensor, heads: int, plan: Plan | None) -> Tensor:
     if plan is not None:
         k = k + plan.sizes.log().to(k.dtype).unsqueeze(2)
     top = k.detach().amax(1, keepdim=True) + 0.5 * math.log(k.shape[1])
-    weights = (k - top).exp()
+    weights = (k - top).exp_()
     mass = split_heads(weights.sum(1, keepdim=True), heads).mT
     weights, v = split_heads(weights, heads), split_heads(v, heads)
     return (weights.mT @ v) / (mass * v.shape[-1] ** 0.5)
@@ -117,7 +117,7 @@ def summary(k: Tensor, v: Tensor, heads: int, plan: Plan | None) -> Tensor:
 def add_position(
     content: Tensor, q: Tensor, v: Tensor, grid: Grid, shared: nn.Module, plan: Plan | None
 ) -> Tensor:
-    """``content + q * DWConv(v)`` on the grid's tokens; class tokens keep their content.
+    """``content + q * DWConv(v)`` on the grid's tokens, in place; class tokens keep theirs.
 
     Working tokens that left the grid spread their values over it, look, and average back.
     """
@@ -126,5 +126,5 @@ def add_position(
     seen = shared(full[:, extra:], grid)
     if plan is not None:
         seen = plan.reduce(torch.cat((full[:, :extra], seen), 1))[:, extra:]
-    placed = torch.addcmul(content[:, extra:], q[:, extra:], seen)
-    return torch.cat((content[:, :extra], placed), 1) if extra else placed
+    content[:, extra:].addcmul_(q[:, extra:], seen)
+    return content

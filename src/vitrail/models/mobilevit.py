@@ -106,7 +106,7 @@ class MobileViT(Backbone):
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         maps = []
         for stage in self.stages:
-            for block in stage:
+            for block in stage.children():
                 x = self.run(block, x)
             maps.append(x)
         return tuple(maps[1:])

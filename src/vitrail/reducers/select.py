@@ -42,10 +42,11 @@ class Filter(Select, name="filter"):
     """The best-scored share of the tokens works; what is best is learned.
 
     Score ``z = w . norm(x) + b``, monotone. In training ``noise`` times Gumbel noise is added to
-    it, which with 1.0 draws tokens without replacement by ``exp(z)`` (so an untrained filter
-    begins as a random choice, and tokens it would drop are tried), and each update passes
-    through ``1 + sigmoid(z) - stop(sigmoid(z))``: one in value, but a token whose work lowers
-    the loss gets its score raised (straight-through). In evaluation the top K, no noise, no gate.
+    it, which with 1.0 draws tokens without replacement by ``exp(z)``: an untrained filter begins
+    as a random choice, and tokens it would drop are tried. Each update passes a straight-through
+    gate that raises the score of a token whose work lowers the loss (:func:`hard_gate`); one in
+    four is held back, so that it shows whether it is missed. In evaluation: the top K, nothing
+    else.
     """
 
     noise: float = 1.0
@@ -75,7 +76,7 @@ class TokenFilter(Reducer):
         extra = x.shape[1] - grid[0] * grid[1]
         score = self.score(look(x)[:, extra:]).squeeze(2).float()
         index = best(self.stirred(score.detach()), share(self.keep, grid))
-        gate = pass_gradient(score.gather(1, index).sigmoid()) if self.training else None
+        gate = hard_gate(score.gather(1, index).sigmoid()) if self.training else None
         plan = Chosen(grid=grid, extra=extra, index=index, score=score, gate=gate)
         return plan.reduce(x), plan
 
@@ -87,9 +88,18 @@ class TokenFilter(Reducer):
         return score + self.noise * gumbel
 
 
-def pass_gradient(x: Tensor) -> Tensor:
-    """One in value, with the gradient of ``x`` (straight-through; Bengio et al. 2013)."""
-    return (x - x.detach()) + 1.0
+def hard_gate(x: Tensor) -> Tensor:
+    """One in value, or for a share of :data:`MUTED` zero, with the gradient of ``x``.
+
+    Straight-through (Bengio et al. 2013). At one, the gradient says whether *more* of an update
+    would help, which is nothing once the update is right; at zero, whether it is missed. The
+    mean of both is what the update is worth, by the trapezoid rule.
+    """
+    return (x - x.detach()) + (torch.rand_like(x) >= MUTED)
+
+
+MUTED = 0.25
+"""Chosen tokens whose update is held back in training, as a share."""
 
 
 @dataclass(frozen=True, kw_only=True)
