@@ -63,3 +63,42 @@ def test_explanations_are_the_fast_path_spelled_out():
         if shared is not None:
             mixed[:, 1:] += q[:, 1:] * shared(v[:, 1:], GRID)
         torch.testing.assert_close(mixer.proj(mixed), mixer(x, GRID, shared), rtol=1e-4, atol=1e-5)
+
+
+def test_placed_explanations_are_the_fast_path_spelled_out():
+    place = MixerLaws.places[0]
+    x = torch.randn(2, place.tokens, place.dim)
+    for name in ("relative", "relative(after=True)", "reduced"):
+        spec = MixerSpec.parse(name)
+        mixer, shared = spec.build(place).eval(), spec.build_shared(place)
+        if shared is None:
+            torch.nn.init.normal_(mixer.offsets.table)
+            v = mixer.qkv(x).chunk(3, 2)[2]
+        else:
+            v = mixer.v(mixer.keys(x, GRID))
+        weights = mixer.explain(x, GRID, shared)["attention"]
+        mixed = (weights @ v.unflatten(2, (8, 4)).transpose(1, 2)).transpose(1, 2).flatten(2)
+        torch.testing.assert_close(mixer.proj(mixed), mixer(x, GRID, shared), rtol=1e-4, atol=1e-5)
+        assert torch.allclose(weights.sum(3), torch.tensor(1.0), atol=1e-5) != ("after" in name)
+
+
+def test_a_learned_bias_stays_on_the_fused_kernel_at_inference():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    place = MixerLaws.places[0]
+    for name in ("relative", "reduced"):
+        spec = MixerSpec.parse(name)
+        mixer, shared = spec.build(place).eval(), spec.build_shared(place)
+        x = torch.randn(2, place.tokens, place.dim)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            mixer(x, place.grid, shared)  # raises where the kernel cannot serve
+
+
+def test_a_mixer_between_two_widths():
+    place = MixerLaws.places[1]
+    x = torch.randn(2, place.tokens, 40)
+    for name in ("softmax", "relative", "conv"):
+        spec = MixerSpec.parse(name)
+        mixer, shared = spec.build_between(place, 40, 56), spec.build_shared(place)
+        assert mixer(x, GRID, shared).shape == (2, place.tokens, 56)
+        assert mixer.explain(x, GRID, shared)

@@ -1,5 +1,6 @@
 """Scaled dot-product attention: fused for speed, and spelled out for explanation."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,8 +18,12 @@ def join_heads(x: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Softmax attention, ``(B, heads, N, D)`` from queries ``N`` to keys ``M``.
 
-    ``bias`` is added to the logits and broadcasts to ``(B, heads, N, M)``.
+    ``bias`` is added to the logits and broadcasts to ``(B, heads, N, M)``. At inference it is
+    detached: a view of a parameter still asks for a gradient there, which keeps a CPU off its
+    fused kernel.
     """
+    if bias is not None and not torch.is_grad_enabled():
+        bias = bias.detach()
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 

@@ -143,7 +143,7 @@ class RelativeAttention(SoftmaxAttention):
     """Multi-head attention with a bias before the softmax."""
 
     def __init__(self, place: Place, given: int, wanted: int, offsets: nn.Module) -> None:
-        super().__init__(place.dim, place.heads, given, wanted)
+        super().__init__(place.dim, place.heads, given=given, wanted=wanted)
         self.offsets = offsets
 
     def heads_and_bias(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -28,7 +28,7 @@ class Softmax(MixerSpec, name="softmax"):
     def build_between(self, place: Place, given: int, wanted: int) -> "SoftmaxAttention":
         """Its own projections change the width."""
         check_heads(self, place)
-        return SoftmaxAttention(place.dim, place.heads, given, wanted)
+        return SoftmaxAttention(place.dim, place.heads, given=given, wanted=wanted)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Four projections, two products of tokens with tokens."""
@@ -43,7 +43,7 @@ class SoftmaxAttention(Mixer):
     """
 
     def __init__(
-        self, dim: int, heads: int, given: int | None = None, wanted: int | None = None
+        self, dim: int, heads: int, *, given: int | None = None, wanted: int | None = None
     ) -> None:
         super().__init__()
         self.heads = heads

@@ -2,9 +2,9 @@
 
 picture -> stem, /2 -> stages of MBConv ("C") or attention and mlp ("T") -> norm and mean -> head
 
-arXiv 2106.04803, tables 3 and 10-12. There is no released code. What decides between readings are
-the published sizes: the stride of an MBConv sits in its first 1x1 (4.1 of the published 4.2 GMAC;
-in the depthwise convolution, as timm and the paper's daggered models have it, 4.5:
+arXiv 2106.04803, table 3 and appendix A. There is no released code; what decides between readings
+are the published sizes: the stride of an MBConv sits in its first 1x1 (4.1 of the published 4.2
+GMAC; in the depthwise convolution, as timm and the paper's daggered models have it, 4.5:
 ``style="dagger"``), and a hidden layer with tanh stands before the classifier (25.0 of 25 M
 parameters; 24.4 without). With these, timm's ``coatnet_0`` ... ``5`` are equal to ours.
 

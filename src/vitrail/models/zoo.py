@@ -11,7 +11,16 @@ from types import ModuleType
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.models import cmt, coat, coatnet, filtervit, filtervit_v2, mobilevit, vit, vit_rel
+from vitrail.models import (
+    cmt,
+    coat,
+    coatnet,
+    filtervit,
+    filtervit_v2,
+    mobilevit,
+    vit,
+    vit_rel,
+)
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.weights import State, load, read_weights, translate
 from vitrail.plugins import load_group
