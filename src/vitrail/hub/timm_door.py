@@ -340,5 +340,5 @@ def register() -> None:
             return enter(_name, pretrained, **options)
 
         point.__name__ = point.__qualname__ = variant
-        point.__doc__ = (entry(name).paper.__doc__ or "").strip().splitlines()[0]
+        point.__doc__ = (entry(name).paper.__doc__ or name).strip().splitlines()[0]
         globals()[variant] = register_model(point)
