@@ -17,10 +17,20 @@ LONGEST_FILE, LONGEST_FUNCTION = 420, 60
 SUITES = {
     "tests/cli/test_app.py": "__main__.py",
     "tests/contracts/test_mixers.py": "mixers/base.py mixers/conv.py mixers/prototype.py "
-    "mixers/softmax.py layers/attend.py",
+    "mixers/softmax.py mixers/gated.py mixers/lsa.py mixers/projected.py mixers/spatial.py "
+    "mixers/reduced.py mixers/relative.py layers/attend.py",
     "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/pool.py "
     "layers/find.py layers/plan.py",
-    "tests/contracts/test_backbones.py": "models/backbone.py models/zoo.py",
+    "tests/contracts/test_backbones.py": "models/backbone.py models/pyramid.py models/zoo.py",
+    "tests/parity/test_cct.py": "models/cct.py",
+    "tests/parity/test_ceit.py": "models/ceit.py",
+    "tests/parity/test_cmt.py": "models/cmt.py",
+    "tests/parity/test_coatnet.py": "layers/conv.py models/coatnet.py models/coatnet_weights.py "
+    "models/vit_rel.py",
+    "tests/parity/test_convit.py": "models/convit.py",
+    "tests/parity/test_cvt.py": "models/cvt.py",
+    "tests/parity/test_deit.py": "models/deit.py",
+    "tests/parity/test_vit_layouts.py": "models/jax.py layers/patches.py",
     "tests/parity/test_originals.py": "models/coat.py models/vit.py models/weights.py",
     "tests/data/test_loader.py": "data/cache.py",
     "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "

@@ -15,6 +15,12 @@ from vitrail.specs import SpecError
 BIG = ("base", "large", "medium", "small", "mini")
 SHALLOW = {
     "vit": {"depth": 4},
+    "sl_vit": {"depth": 4},
+    "deit": {"depth": 4},
+    "convit": {"depth": 4, "local": 3},
+    "ceit": {"depth": 4},
+    "cvt": {"depths": (1, 1, 1)},
+    "cct": {"depth": 4},
     "coat_lite": {"depths": (1, 1, 1, 1)},
     "coat": {"depths": (1, 1, 1, 1), "parallel": 1},
     "mobilevit": {"depths": (1, 1, 1)},
@@ -29,9 +35,16 @@ SHALLOW = {
 }
 REPEATED = re.compile(  # variants whose wiring another of the family has
     r"coatnet_([1-57]$|[123]_rw|cccc|ccct|pico|nano|rmlp_(nano|0|1_rw2|2|3))|cmt_(xs|s|b)"
+    r"|cvt_(21|w24)|cct_(4|6|14|7_3x2)"
 )
 HASHED = ("_qf", "_qs")
-PLACED = ("prototype", "relative", "reduced")  # mixers that need tokens on a grid
+PLACED = (
+    "prototype",
+    "relative",
+    "reduced",
+    "spatial",
+    "projected",
+)  # mixers that need tokens on a grid
 
 
 def small(name: str, **options):
@@ -187,7 +200,7 @@ def test_any_mixer_any_reducer(name, mixer, reducer):
         scattered = reducer.startswith(("cluster", "filter", "random"))
         unserved = mixer.startswith(PLACED) and (scattered or name.startswith(OWN_CHOICE))
         chosen = name.startswith(OWN_CHOICE) and reducer != "all"
-        assert unserved or chosen or (name.startswith("cmt") and scattered)
+        assert unserved or chosen or (name.startswith(("cmt", "ceit")) and scattered)
         return
     model(torch.randn(2, 3, 64, 64)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -15,21 +15,26 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
     """Softmax attention, ``(B, heads, N, D)`` from queries ``N`` to keys ``M``.
 
-    ``bias`` is added to the logits and broadcasts to ``(B, heads, N, M)``. At inference it is
+    ``bias`` is added to the logits and broadcasts to ``(B, heads, N, M)``; ``scale`` multiplies
+    the products of queries and keys, ``D ** -0.5`` if not given. At inference the bias is
     detached: a view of a parameter still asks for a gradient there, which keeps a CPU off its
     fused kernel.
     """
     if bias is not None and not torch.is_grad_enabled():
         bias = bias.detach()
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
 
-def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+def attention_weights(
+    q: Tensor, k: Tensor, bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
     """The matrix :func:`attend` never forms, ``(B, heads, N, M)``; rows sum to one."""
-    logits = (q @ k.mT) * q.shape[-1] ** -0.5
+    logits = (q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return (logits if bias is None else logits + bias).softmax(-1)
 
 

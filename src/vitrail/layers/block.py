@@ -145,3 +145,27 @@ class CoarseBlock(Block):
         """As :meth:`Block.forward`."""
         z, plan = self.reducer(x, grid, self.norm1)
         return x + plan.restore(super().forward(z, plan.coarse, local, shared) - z)
+
+
+class OnCoarse(nn.Module):
+    """Put before a paper's own block class: the whole block on a coarser grid."""
+
+    norm1: nn.LayerNorm
+    reducer: nn.Module
+
+    def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None = None) -> Tensor:
+        """``(B, E + H*W, C)`` -> the same shape."""
+        z, plan = self.reducer(x, grid, self.norm1)
+        return x + plan.restore(super().forward(z, plan.coarse, shared) - z)
+
+
+class OnScattered(nn.Module):
+    """Put before a paper's own block class: the whole block on scattered working tokens."""
+
+    norm1: nn.LayerNorm
+    reducer: nn.Module
+
+    def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None = None) -> Tensor:
+        """``(B, E + H*W, C)`` -> the same shape."""
+        z, plan = self.reducer(x, grid, self.norm1)
+        return x + plan.restore(super().forward(z, grid, shared, plan) - z)

@@ -76,6 +76,9 @@ class Mixer(nn.Module):
         """
         raise NotImplementedError
 
+    def start(self) -> None:
+        """Initialise what is the mixer's own, after the model's general rule; mostly nothing."""
+
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:

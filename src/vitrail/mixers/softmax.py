@@ -17,18 +17,21 @@ from vitrail.specs import Place
 class Softmax(MixerSpec, name="softmax"):
     """Every token attends to every token; cost grows with their square.
 
-    ``y = proj(softmax(q k^T / sqrt(d)) v)``, one bias-ful projection each for q, k, v, output.
+    ``y = proj(softmax(q k^T / sqrt(d)) v)``, one projection each for q, k, v, output. ``bias``:
+    whether those of q, k, v have one (ViT, DeiT; not ConViT, CCT).
     """
+
+    bias: bool = True
 
     def build(self, place: Place) -> "SoftmaxAttention":
         """Serves every place whose heads divide its channels."""
         check_heads(self, place)
-        return SoftmaxAttention(place.dim, place.heads)
+        return SoftmaxAttention(place.dim, place.heads, self.bias)
 
     def build_between(self, place: Place, given: int, wanted: int) -> "SoftmaxAttention":
         """Its own projections change the width."""
         check_heads(self, place)
-        return SoftmaxAttention(place.dim, place.heads, given=given, wanted=wanted)
+        return SoftmaxAttention(place.dim, place.heads, self.bias, given=given, wanted=wanted)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Four projections, two products of tokens with tokens."""
@@ -43,11 +46,17 @@ class SoftmaxAttention(Mixer):
     """
 
     def __init__(
-        self, dim: int, heads: int, *, given: int | None = None, wanted: int | None = None
+        self,
+        dim: int,
+        heads: int,
+        bias: bool = True,
+        *,
+        given: int | None = None,
+        wanted: int | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(given or dim, 3 * dim)
+        self.qkv = nn.Linear(given or dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, wanted or dim)
 
     def forward(

@@ -6,7 +6,7 @@ size works, square or not, and any number of input channels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from vitrail.errors import UserError
 from vitrail.layers.block import Block, CoarseBlock, Mlp, ReducedBlock
 from vitrail.layers.grid import Grid
-from vitrail.mixers import MixerSpec
+from vitrail.mixers import Mixer, MixerSpec
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
 
@@ -133,16 +133,30 @@ def classifier(width: int, classes: int) -> nn.Module:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Linear weights truncated normal with deviation 0.02, biases zero (timm, CoaT, DeiT)."""
+    """Linear weights truncated normal with deviation 0.02, biases zero (timm, CoaT, DeiT).
+
+    ``apply`` reaches a mixer after its parts, so what it sets itself stays.
+    """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    if isinstance(module, Mixer):
+        module.start()
 
 
 def rising(rate: float, depth: int) -> list[float]:
     """Drop-path rates from 0 at the first block to ``rate`` at the last."""
     return [rate * i / max(depth - 1, 1) for i in range(depth)]
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """A paper's own block in the three settings; None where it cannot be."""
+
+    plain: Callable[..., nn.Module]
+    coarse: Callable[..., nn.Module] | None = None
+    scattered: Callable[..., nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,24 @@ class Choice:
         if self.reducer.coarse(self.place) is None:
             return ReducedBlock(reducer, *args)
         return CoarseBlock(reducer, *args)
+
+    def own_block(self, kinds: Kinds, *args: Any) -> nn.Module:
+        """A paper's own block, built from this stage's mixer and ``args``.
+
+        Raises:
+            SpecError: the reducer scatters tokens, and the paper's block needs a grid.
+        """
+        mixer = self.mixer.build(self.working)
+        if isinstance(self.reducer, All):
+            return kinds.plain(mixer, *args)
+        kind = kinds.scattered if self.reducer.coarse(self.place) is None else kinds.coarse
+        if kind is None:
+            raise self.reducer.refuse(
+                self.place, "its feed-forward looks over a grid", "use reducer 'pool' or 'all'"
+            )
+        block = kind(mixer, *args)
+        block.reducer = self.reducer.build(self.place)
+        return block
 
 
 def choose(places: Sequence[Place], mixers: Sequence[str], reducers: Sequence[str]) -> list[Choice]:
@@ -215,3 +247,15 @@ def check_image(x: Tensor, in_chans: int, least: int) -> None:
             f"images of {x.shape[2]} x {x.shape[3]} pixels are smaller than the model's stride "
             f"of {least}; resize them to at least {least} pixels a side"
         )
+
+
+def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse a word that an option does not know.
+
+    Raises:
+        UserError: with the words it knows.
+    """
+    for option, known in choices.items():
+        if getattr(config, option) not in known:
+            said = " or ".join(repr(word) for word in known)
+            raise UserError(f"{option}={getattr(config, option)!r}: {option} is {said}")

@@ -7,22 +7,27 @@ original: exact GELU, fused q, k, v. ``pool="mean"`` has no class token, average
 normalises (timm's ``class_token=False, global_pool="avg"``). Deviations: pictures whose sides the
 patch does not divide are padded at the right and bottom; the position table is resized to any
 grid (bicubic with anti-aliasing, as timm's, or another of the three ways in use).
+
+``sl_vit`` is the ViT of "Vision Transformer for Small-Size Datasets" (Lee, Lee, Song,
+arXiv 2112.13492): 64 px, patches tokenised with four shifted copies, locality self-attention.
+Both are choices of any ViT: ``vit_tiny(stem='shifted', mixer='lsa')``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.errors import UserError
 from vitrail.layers.block import nothing_local
-from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
+from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
+from vitrail.layers.patches import ShiftedPatches
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
     Size,
+    check_choices,
     check_image,
     choose,
     classifier,
@@ -30,6 +35,8 @@ from vitrail.models.backbone import (
     rising,
     sides,
 )
+from vitrail.models.jax import from_jax
+from vitrail.models.pyramid import grid_map, quarters, resample
 from vitrail.specs import Place
 
 
@@ -42,8 +49,10 @@ class ViTConfig:
     heads: int
     patch: int = 16
     mlp_ratio: float = 4.0
+    stem: str = "patch"
     pool: str = "token"
     resize: str = "bicubic"
+    eps: float = 1e-6
     classes: int = 1000
     in_chans: int = 3
     image: Size = 224
@@ -57,37 +66,73 @@ CONFIGS = {
     "vit_small": ViTConfig(depth=12, dim=384, heads=6),
     "vit_base": ViTConfig(depth=12, dim=768, heads=12),
     "vit_large": ViTConfig(depth=24, dim=1024, heads=16),
+    "sl_vit": ViTConfig(
+        depth=9,
+        dim=192,
+        heads=12,
+        patch=8,
+        mlp_ratio=2.0,
+        stem="shifted",
+        mixer=("lsa",),
+        eps=1e-5,
+        image=64,
+        classes=100,
+    ),
 }
+
+
+def plain_patches(in_chans: int, dim: int, patch: int) -> nn.Module:
+    """Non-overlapping patches, one linear map: ``(B, C, H, W)`` -> ``(B, dim, H / P, W / P)``."""
+    return nn.Conv2d(in_chans, dim, patch, patch)
+
+
+STEMS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "patch": plain_patches,
+    "shifted": ShiftedPatches,
+}
+CHOICES = {"stem": tuple(STEMS), "pool": ("token", "mean"), "resize": tuple(RESIZE)}
 
 
 class ViT(Backbone):
     """The plain transformer everything is measured against."""
 
+    name = "vit"
+
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
-        if config.pool not in ("token", "mean") or config.resize not in RESIZE:
-            raise UserError(
-                f"pool={config.pool!r}, resize={config.resize!r}: pool is 'token' or 'mean', "
-                f"resize one of {', '.join(RESIZE)}"
-            )
-        dim, extra = config.dim, int(config.pool == "token")
+        check_choices(config, CHOICES)
+        dim, self.extra = config.dim, self.count_tokens(config)
         self.width, self.channels = dim, (dim,) * 4
         self.grid = cells(sides(config.image), config.patch)
-        place = Place(dim=dim, heads=config.heads, grid=self.grid, extra=extra, name="vit's blocks")
-        self.patch = nn.Conv2d(config.in_chans, dim, config.patch, config.patch)
-        self.cls = nn.Parameter(torch.zeros(1, extra, dim)) if extra else None
+        place = Place(
+            dim=dim,
+            heads=config.heads,
+            grid=self.grid,
+            extra=self.extra,
+            name=f"{self.name}'s blocks",
+        )
+        self.patch = STEMS[config.stem](config.in_chans, dim, config.patch)
+        self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if self.extra else None
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
         (choice,) = choose([place], config.mixer, config.reducer)
         self.shared = choice.shared()
         rates = rising(config.drop_path, config.depth)
         hidden = int(dim * config.mlp_ratio)
-        self.blocks = nn.ModuleList(choice.block(hidden, rate) for rate in rates)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks = nn.ModuleList(choice.block(hidden, rate, eps=config.eps) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.head = classifier(dim, config.classes)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.position, std=0.02)
         if self.cls is not None:
             nn.init.normal_(self.cls, std=1e-6)
+
+    def count_tokens(self, config: ViTConfig) -> int:
+        """Tokens in front of the grid's."""
+        return int(config.pool == "token")
+
+    def tokens(self) -> list[Tensor]:
+        """The tokens in front of the grid's, ``(1, 1, C)`` each."""
+        return [] if self.cls is None else [self.cls]
 
     def embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """``(B, in_chans, H, W)`` -> tokens with position ``(B, E + N, C)``, and their grid."""
@@ -95,10 +140,10 @@ class ViT(Backbone):
         x = self.patch(pad_to(x, self.config.patch))
         grid = grid_of(x)
         x = to_tokens(x)
-        if self.cls is not None:
-            x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
-        extra = x.shape[1] - grid[0] * grid[1]
-        return x + resize_table(self.position, self.grid, grid, extra, self.config.resize), grid
+        if self.extra:
+            x = torch.cat([*(t.expand(x.shape[0], -1, -1) for t in self.tokens()), x], 1)
+        table = resize_table(self.position, self.grid, grid, self.extra, self.config.resize)
+        return x + table, grid
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> tokens ``(B, E + N, C)``; normalised with a class token."""
@@ -112,23 +157,15 @@ class ViT(Backbone):
         return self.norm(x.mean(1)) if self.cls is None else x[:, 0]
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32.
-
-        A ViT has one scale; ViTDet (Li et al. 2022) makes a pyramid of its last map by learned
-        (de)convolutions. Here nothing is learned: bilinear resampling, heads learn the rest.
-        """
-        height, width = x.shape[2:]
-        quarters = [(i + 1) * len(self.blocks) // 4 - 1 for i in range(4)]
+        """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
+        image = grid_of(x)
         x, grid = self.embed(x)
-        maps = []
-        for i, block in enumerate(self.blocks):
+        after = []
+        for block in self.blocks:
             x = self.run(block, x, grid, nothing_local, self.shared)
-            if i in quarters:
-                maps.append(to_map(x[:, x.shape[1] - grid[0] * grid[1] :], grid))
-        return tuple(
-            F.interpolate(m, cells((height, width), s), mode="bilinear", antialias=True)
-            for m, s in zip(maps, self.strides, strict=True)
-        )
+            after.append(x)
+        maps = [grid_map(after[i], grid) for i in quarters(len(after))]
+        return resample(maps, image, self.strides)
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token."""
@@ -137,15 +174,35 @@ class ViT(Backbone):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Stem, then one group a block."""
         return {
-            "stem": r"^cls|^position|^patch",
+            "stem": r"^cls|^dist|^position|^patch",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
         }
 
 
-RENAMES = (  # timm's name -> ours
-    (r"^cls_token$", "cls"),
-    (r"^pos_embed$", "position"),
-    (r"^patch_embed\.proj\.", "patch."),
+convert = from_jax
+"""The original's ``.npz`` files: other shapes as well as other names."""
+RENAMES = (  # timm's, torchvision's and, last, SPT and LSA's released name -> ours
+    (r"^cls_token$|^class_token$", "cls"),
+    (r"^pos_embed$|^(?:encoder\.)?pos_embedding$", "position"),
+    (r"^patch_embed\.proj\.|^conv_proj\.", "patch."),
     (r"\.attn\.", ".mixer."),
-    (r"^fc_norm\.", "norm."),
+    (r"^fc_norm\.|^encoder\.ln\.", "norm."),
+    (r"^encoder\.layers\.encoder_layer_", "blocks."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".mixer.qkv."),
+    (r"\.self_attention\.out_proj\.", ".mixer.proj."),
+    (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
+    (r"^heads\.head\.", "head."),
+    (r"^to_patch_embedding\.merging\.1\.", "patch.norm."),
+    (r"^to_patch_embedding\.merging\.2\.", "patch.proj."),
+    (r"^transformer\.layers\.(\d+)\.0\.norm\.", r"blocks.\1.norm1."),
+    (r"^transformer\.layers\.(\d+)\.1\.norm\.", r"blocks.\1.norm2."),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.scale$", r"blocks.\1.mixer.scale"),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.to_qkv\.", r"blocks.\1.mixer.qkv."),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.to_out\.0\.", r"blocks.\1.mixer.proj."),
+    (r"^transformer\.layers\.(\d+)\.1\.fn\.net\.0\.", r"blocks.\1.mlp.fc1."),
+    (r"^transformer\.layers\.(\d+)\.1\.fn\.net\.3\.", r"blocks.\1.mlp.fc2."),
+    (r"^mlp_head\.0\.", "norm."),
+    (r"^mlp_head\.1\.", "head."),
 )

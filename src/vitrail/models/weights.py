@@ -1,7 +1,7 @@
 """Released weights into our models: read, rename, check, fit, load strictly.
 
-Files are safetensors, or ``.pth``/``.pt``/``.bin`` read with ``weights_only=True``: nothing in a
-file is ever run.
+Files are safetensors, ``.npz`` read without pickle, or ``.pth``/``.pt``/``.bin`` read with
+``weights_only=True``: nothing in a file is ever run.
 """
 
 import re
@@ -30,12 +30,12 @@ def read_weights(path: str | Path) -> State:
     if not path.is_file():
         raise UserError(f"no weight file at {str(path)!r}")
     try:
-        state = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+        state = READERS.get(path.suffix, read_pickle)(path)
     except Exception as error:  # every reader has errors of its own; all mean the same here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{str(path)!r} cannot be read as weights ({reason}); give a .safetensors file, or a "
-            ".pth that holds tensors only"
+            f"{str(path)!r} cannot be read as weights ({reason}); give a .safetensors or .npz "
+            "file, or a .pth that holds tensors only"
         ) from error
     return unwrap(state, path)
 
@@ -50,6 +50,17 @@ def read_safetensors(path: Path) -> State:
 def read_pickle(path: Path) -> Any:
     """A torch file; objects other than tensors and plain containers are refused by torch."""
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_npz(path: Path) -> State:
+    """Arrays of a NumPy archive; pickled objects are refused by NumPy."""
+    import numpy
+
+    with numpy.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(numpy.array(arrays[name])) for name in arrays.files}
+
+
+READERS: dict[str, Callable[[Path], Any]] = {".safetensors": read_safetensors, ".npz": read_npz}
 
 
 def unwrap(state: Any, path: Path) -> State:
@@ -127,10 +138,20 @@ def fit_channels(kernel: Tensor, channels: int) -> Tensor:
 
 
 def fit_table(table: Tensor, model: Any) -> Tensor:
-    """A square position table resized to the model's grid."""
+    """A square position table resized to the model's grid.
+
+    Raises:
+        UserError: its entries form no square.
+    """
     grid: Grid = model.grid
-    extra = int(model.cls is not None)
+    extra: int = model.extra
     side = int((table.shape[1] - extra) ** 0.5)
+    if side * side + extra != table.shape[1]:
+        raise UserError(
+            f"a position table of {table.shape[1]} entries is no square grid with {extra} tokens "
+            "in front; build the model with the image size of these weights, and with pool='mean' "
+            "for weights without a class token"
+        )
     return resize_table(table, (side, side), grid, extra, model.config.resize)
 
 

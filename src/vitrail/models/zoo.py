@@ -12,9 +12,14 @@ from typing import Any
 
 from vitrail.errors import UserError
 from vitrail.models import (
+    cct,
+    ceit,
     cmt,
     coat,
     coatnet,
+    convit,
+    cvt,
+    deit,
     filtervit,
     filtervit_v2,
     mobilevit,
@@ -39,6 +44,11 @@ class Entry:
 PAPERS: tuple[tuple[ModuleType, type[Backbone]], ...] = (
     (vit, vit.ViT),
     (vit_rel, vit_rel.ViTRel),
+    (deit, deit.DeiT),
+    (convit, convit.ConViT),
+    (ceit, ceit.CeiT),
+    (cvt, cvt.CvT),
+    (cct, cct.CCT),
     (coat, coat.CoaT),
     (coatnet, coatnet.CoAtNet),
     (cmt, cmt.CMT),

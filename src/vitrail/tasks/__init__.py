@@ -2,10 +2,13 @@
 
 from vitrail.tasks.card import Card, load_weights, read_card, save_weights
 from vitrail.tasks.classify import Scores, evaluate, probabilities
+from vitrail.tasks.distill import Distillation, distil
 
 __all__ = [
     "Card",
+    "Distillation",
     "Scores",
+    "distil",
     "evaluate",
     "load_weights",
     "probabilities",

@@ -1,0 +1,107 @@
+"""Convolutional projection: Wu et al., "CvT", ICCV 2021 (arXiv 2103.15808), section 3.2.
+
+Queries, keys and values each look at their neighbours before they meet; those of keys and values
+step over every second place. Wiring and names as in the released code (microsoft/CvT).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
+from vitrail.layers.fold import conv_norm
+from vitrail.layers.grid import Grid, cells, to_map, to_tokens
+from vitrail.layers.plan import Plan
+from vitrail.mixers.base import Mixer, MixerSpec
+from vitrail.mixers.softmax import check_heads
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projected(MixerSpec, name="projected"):
+    """CvT's attention: 3 x 3 depthwise convolutions project q, k and v; those of k and v stride.
+
+    ``q = W_q BN(DWConv(x))``, likewise k and v at ``stride``; the products are scaled by
+    ``1 / sqrt(C)`` of all channels, not of a head: so the released weights want it. Class tokens
+    pass the convolutions by.
+    """
+
+    stride: int = 2
+
+    def build(self, place: Place) -> "ProjectedAttention":
+        """Serves tokens on a grid."""
+        check_heads(self, place)
+        if self.stride < 1:
+            raise self.refuse(place, "the stride is below one", "use stride=1 or 2")
+        if place.scattered:
+            raise self.refuse(
+                place,
+                "its tokens have left the grid its convolutions need",
+                "use mixer 'softmax', or a reducer that keeps a grid, such as 'pool'",
+            )
+        return ProjectedAttention(place.dim, place.heads, self.stride)
+
+    def macs(self, place: Place, working: int | None = None) -> int:
+        """Projections, three convolutions, two products of tokens with the strided grid's."""
+        tokens = place.tokens if working is None else working
+        height, width = cells(place.grid, self.stride)
+        keys = place.extra + height * width
+        taps = 9 * (place.grid[0] * place.grid[1] + 2 * height * width) * place.dim
+        return 2 * (tokens + keys) * place.dim**2 + taps + 2 * tokens * keys * place.dim
+
+
+class LookAround(nn.Module):
+    """Depthwise 3 x 3 convolution and batch norm: ``(B, C, H, W)`` -> tokens ``(B, K, C)``."""
+
+    def __init__(self, dim: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, stride, 1, groups=dim, bias=False)
+        self.bn = nn.BatchNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Look, normalise, lay out as tokens."""
+        return to_tokens(conv_norm(x, self.conv, self.bn))
+
+
+class ProjectedAttention(Mixer):
+    """Multi-head attention of tokens that have looked around first."""
+
+    def __init__(self, dim: int, heads: int, stride: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = dim**-0.5
+        self.conv_proj_q = LookAround(dim, 1)
+        self.conv_proj_k = LookAround(dim, stride)
+        self.conv_proj_v = LookAround(dim, stride)
+        self.proj_q = nn.Linear(dim, dim)
+        self.proj_k = nn.Linear(dim, dim)
+        self.proj_v = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def project(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``(B, heads, N, d)``, keys and values ``(B, heads, E + K, d)``."""
+        extra = x.shape[1] - grid[0] * grid[1]
+        first, image = x[:, :extra], to_map(x[:, extra:], grid)
+        looks = (self.conv_proj_q, self.conv_proj_k, self.conv_proj_v)
+        seen = (look(image) for look in looks)
+        joined = (torch.cat((first, s), 1) if extra else s for s in seen)
+        linears = (self.proj_q, self.proj_k, self.proj_v)
+        q, k, v = (
+            split_heads(linear(t), self.heads) for linear, t in zip(linears, joined, strict=True)
+        )
+        return q, k, v
+
+    def forward(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Tensor:
+        """See :class:`~vitrail.mixers.base.Mixer`."""
+        return self.proj(join_heads(attend(*self.project(x, grid), scale=self.scale)))
+
+    def explain(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Mapping[str, Tensor]:
+        """``attention`` ``(B, heads, N, E + K)`` over class tokens and the strided grid."""
+        q, k, _ = self.project(x, grid)
+        return {"attention": attention_weights(q, k, None, self.scale)}

@@ -1,0 +1,232 @@
+"""CeiT: Incorporating Convolution Designs into Visual Transformers (Yuan et al., ICCV 2021,
+arXiv 2103.11816).
+
+picture -> convolution, norm, max-pool -> patches, class token + position
+        -> blocks of (softmax, locally enhanced feed-forward)
+        -> the class tokens after every block attend to each other (LCA) -> norm -> head
+
+Variants and wiring of the released code (coeusguo/ceit): no activation in the stem, and
+64 channels there; the class token passes the feed-forward untouched, so its residual adds its
+norm. Of the last block's feed-forward over the grid nothing reaches a logit; it is kept, as
+published, and feeds ``features``. LCA asks with the last token only (the released code computes
+all answers and keeps that one). Deviation: sides that 16 does not divide are padded.
+"""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.attend import attend, join_heads, split_heads
+from vitrail.layers.block import DropPath, Mlp, OnCoarse
+from vitrail.layers.fold import conv_norm, tokens_norm
+from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
+from vitrail.layers.position import RESIZE, resize_table
+from vitrail.models.backbone import (
+    Backbone,
+    Kinds,
+    Size,
+    check_choices,
+    check_image,
+    choose,
+    classifier,
+    init_weights,
+    rising,
+    sides,
+)
+from vitrail.models.pyramid import grid_map, quarters, resample
+from vitrail.specs import Place
+
+STRIDE = 16
+
+
+@dataclass(frozen=True)
+class CeiTConfig:
+    """One row of the family's table, and what a user may change."""
+
+    dim: int
+    heads: int
+    depth: int = 12
+    _: KW_ONLY
+    stem: int = 64
+    mlp_ratio: int = 4
+    resize: str = "bicubic"
+    classes: int = 1000
+    in_chans: int = 3
+    image: Size = 224
+    mixer: tuple[str, ...] = ("softmax",)
+    reducer: tuple[str, ...] = ("all",)
+    drop_path: float = 0.0
+
+
+CONFIGS = {  #              dim heads
+    "ceit_tiny": CeiTConfig(192, 3),
+    "ceit_small": CeiTConfig(384, 6),
+    "ceit_base": CeiTConfig(768, 12),
+}
+
+
+class ImageToTokens(nn.Module):
+    """I2T: a quarter of the picture's side by convolution, norm, pooling; no activation."""
+
+    def __init__(self, in_chans: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, width, 7, 2, 3, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> ``(B, width, H / 4, W / 4)``."""
+        x = x.contiguous(memory_format=torch.channels_last)  # pooling is six times faster so
+        return self.pool(conv_norm(x, self.conv, self.bn))
+
+
+class LocalFeedForward(nn.Module):
+    """LeFF: widen, look around, narrow, a batch norm after each; class tokens pass untouched."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, hidden, 1)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.conv3 = nn.Conv2d(hidden, dim, 1)
+        self.bn3 = nn.BatchNorm2d(dim)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """``(B, E + H*W, C)`` -> the same shape."""
+        extra = x.shape[1] - grid[0] * grid[1]
+        wide = self.act(tokens_norm(x[:, extra:], grid, self.conv1, self.bn1))
+        seen = self.act(conv_norm(to_map(wide, grid), self.conv2, self.bn2))
+        narrow = tokens_norm(to_tokens(seen), grid, self.conv3, self.bn3)
+        return torch.cat((x[:, :extra], narrow), 1)
+
+
+class CeiTBlock(nn.Module):
+    """Attention, then the feed-forward that looks around."""
+
+    def __init__(self, mixer: nn.Module, dim: int, hidden: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.mixer = mixer
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.leff = LocalFeedForward(dim, hidden)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None = None) -> Tensor:
+        """``(B, 1 + H*W, C)`` -> the same shape."""
+        x = x + self.drop_path(self.mixer(self.norm1(x), grid, shared))
+        return x + self.drop_path(self.leff(self.norm2(x), grid))
+
+
+class CoarseCeiTBlock(OnCoarse, CeiTBlock):
+    """The same on a coarser grid."""
+
+
+KINDS = Kinds(CeiTBlock, CoarseCeiTBlock)
+
+
+class LayerAttention(nn.Module):
+    """LCA: the last layer's class token asks those of all layers: ``(B, L, C)`` -> ``(B, C)``."""
+
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One query, L keys."""
+        last, tokens = x[:, -1:], self.norm1(x)
+        weights, biases = self.qkv.weight, self.qkv.bias
+        dim = x.shape[2]
+        q = nn.functional.linear(tokens[:, -1:], weights[:dim], biases[:dim])
+        k, v = nn.functional.linear(tokens, weights[dim:], biases[dim:]).chunk(2, 2)
+        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
+        last = last + self.proj(join_heads(attend(q, k, v)))
+        return (last + self.mlp(self.norm2(last))).squeeze(1)
+
+
+class CeiT(Backbone):
+    """A ViT that convolves before, inside and, over its layers, attends after."""
+
+    def __init__(self, config: CeiTConfig) -> None:
+        super().__init__(config)
+        check_choices(config, {"resize": tuple(RESIZE)})
+        dim, depth, self.extra = config.dim, config.depth, 1
+        self.width, self.channels = dim, (dim,) * 4
+        self.grid = cells(sides(config.image), STRIDE)
+        place = Place(dim=dim, heads=config.heads, grid=self.grid, extra=1, name="ceit's blocks")
+        (choice,) = choose([place], config.mixer, config.reducer)
+        hidden = dim * config.mlp_ratio
+        self.stem = ImageToTokens(config.in_chans, config.stem)
+        self.patch = nn.Conv2d(config.stem, dim, STRIDE // 4, STRIDE // 4)
+        self.cls = nn.Parameter(torch.zeros(1, 1, dim))
+        self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
+        self.shared = choice.shared()
+        self.blocks = nn.ModuleList(
+            choice.own_block(KINDS, dim, hidden, rate) for rate in rising(config.drop_path, depth)
+        )
+        self.layers = nn.Parameter(torch.zeros(1, depth, dim))
+        self.lca = LayerAttention(dim, config.heads, hidden)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = classifier(dim, config.classes)
+        self.apply(init_weights)
+        nn.init.trunc_normal_(self.position, std=0.02)
+        nn.init.trunc_normal_(self.cls, std=0.02)
+
+    def blocks_out(self, x: Tensor) -> tuple[list[Tensor], Grid]:
+        """``(B, in_chans, H, W)`` -> tokens ``(B, 1 + N, C)`` after each block, and their grid."""
+        check_image(x, self.in_chans, 1)
+        x = self.patch(self.stem(pad_to(x, STRIDE)))
+        grid = grid_of(x)
+        x = torch.cat((self.cls.expand(x.shape[0], -1, -1), to_tokens(x)), 1)
+        x = x + resize_table(self.position, self.grid, grid, 1, self.config.resize)
+        after = []
+        for block in self.blocks:
+            x = self.run(block, x, grid, self.shared)
+            after.append(x)
+        return after, grid
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> the class tokens after each block, ``(B, depth, C)``."""
+        after, _ = self.blocks_out(x)
+        return torch.cat([tokens[:, :1] for tokens in after], 1)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """What the last class token learns from the others, normalised: ``(B, C)``."""
+        return self.norm(self.lca(x + self.layers))
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
+        after, grid = self.blocks_out(x)
+        maps = [grid_map(after[i], grid) for i in quarters(len(after))]
+        return resample(maps, grid_of(x), self.strides)
+
+    def no_weight_decay(self) -> set[str]:
+        """Position table and class token (the layers' embedding decays, as released)."""
+        return {"position", "cls"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Stem, one group a block, then what reads the class tokens."""
+        return {
+            "stem": r"^cls|^position|^stem|^patch|^shared",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^lca|^layers", (99999,))],
+        }
+
+
+RENAMES = (  # official name -> ours
+    (r"^cls_token$", "cls"),
+    (r"^pos_embed$", "position"),
+    (r"^pos_layer_embed$", "layers"),
+    (r"^i2t\.backbone\.", "stem."),
+    (r"^i2t\.proj\.", "patch."),
+    (r"^lca\.attn\.", "lca."),
+    (r"^lca\.feedforward\.", "lca.mlp."),
+    (r"\.attn\.", ".mixer."),
+)

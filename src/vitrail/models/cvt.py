@@ -1,0 +1,194 @@
+"""CvT: Introducing Convolutions to Vision Transformers (Wu et al., ICCV 2021, arXiv 2103.15808).
+
+picture -> 3 x [overlapping convolution, norm, blocks of (projected, mlp)]
+        -> norm -> class token of stage 3 -> head
+
+Variants and wiring of the released code (microsoft/CvT). No position table anywhere. Its
+quirks are kept, since its weights need them: attention scaled by all channels of a stage, the
+activation ``x * sigmoid(1.702 x)``, norms with epsilon 1e-5. The class token joins in stage 3,
+and only there blocks drop their paths. Deviation: stage 3 at stride 32 (bilinear) is the fourth
+map of ``features``; the network itself ends at 16.
+
+Not the "CVT" of the compact transformers (``cct.py``), which is another model.
+"""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.block import Mlp, nothing_local
+from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
+from vitrail.models.backbone import (
+    Backbone,
+    Choice,
+    Size,
+    check_image,
+    choose,
+    classifier,
+    init_weights,
+    rising,
+    sides,
+)
+from vitrail.models.pyramid import grid_map, resample
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True)
+class CvTConfig:
+    """One row of the released settings, and what a user may change."""
+
+    dims: tuple[int, ...]
+    heads: tuple[int, ...]
+    depths: tuple[int, ...]
+    _: KW_ONLY
+    mlp_ratio: int = 4
+    classes: int = 1000
+    in_chans: int = 3
+    image: Size = 224
+    mixer: tuple[str, ...] = ("projected",) * 3
+    reducer: tuple[str, ...] = ("all",) * 3
+    drop_path: float = 0.0
+
+
+# fmt: off
+CONFIGS = {  #           dims              heads        depths
+    "cvt_13":  CvTConfig((64, 192, 384),   (1, 3, 6),   (1, 2, 10)),
+    "cvt_21":  CvTConfig((64, 192, 384),   (1, 3, 6),   (1, 4, 16)),
+    "cvt_w24": CvTConfig((192, 768, 1024), (3, 12, 16), (2, 2, 20)),
+}
+EMBED = ((7, 4, 2), (3, 2, 1), (3, 2, 1))
+"""Kernel, stride and padding of each stage's convolution."""
+# fmt: on
+
+
+class QuickGelu(nn.Module):
+    """``x * sigmoid(1.702 x)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each number by itself."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+class QuickMlp(Mlp):
+    """The feed-forward with :class:`QuickGelu`."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__(dim, hidden)
+        self.act = QuickGelu()  # type: ignore[assignment]
+
+
+class Stage(nn.Module):
+    """An overlapping convolution makes tokens; in the last stage a class token joins them."""
+
+    def __init__(
+        self,
+        width: int,
+        choice: Choice,
+        embed: tuple[int, int, int],
+        hidden: int,
+        rates: list[float],
+    ) -> None:
+        super().__init__()
+        dim = choice.place.dim
+        self.embed = nn.Conv2d(width, dim, *embed)
+        self.norm = nn.LayerNorm(dim)
+        self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if choice.place.extra else None
+        self.shared = choice.shared()
+        self.blocks = nn.ModuleList(choice.block(hidden, r, QuickMlp, 1e-5) for r in rates)
+        if self.cls is not None:
+            nn.init.trunc_normal_(self.cls, std=0.02)
+
+    def forward(self, x: Tensor, run: Any) -> tuple[Tensor, Grid]:
+        """``(B, width, H, W)`` -> tokens ``(B, E + N, dim)`` and their grid."""
+        x = self.embed(x)
+        grid = grid_of(x)
+        x = self.norm(to_tokens(x))
+        if self.cls is not None:
+            x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
+        for block in self.blocks:
+            x = run(block, x, grid, nothing_local, self.shared)
+        return x, grid
+
+
+class CvT(Backbone):
+    """A pyramid whose tokens come from convolutions and meet through convolutions."""
+
+    def __init__(self, config: CvTConfig) -> None:
+        super().__init__(config)
+        self.width, self.channels = config.dims[-1], (*config.dims, config.dims[-1])
+        choices = choose(places(config), config.mixer, config.reducer)
+        widths = (config.in_chans, *config.dims[:-1])
+        hidden = [dim * config.mlp_ratio for dim in config.dims]
+        rates = [[0.0] * depth for depth in config.depths[:-1]]
+        rates.append(rising(config.drop_path, config.depths[-1]))
+        rows = zip(widths, choices, EMBED, hidden, rates, strict=True)
+        self.stages = nn.ModuleList(Stage(*row) for row in rows)
+        self.norm = nn.LayerNorm(self.width)
+        self.head = classifier(self.width, config.classes)
+        self.apply(init_weights)
+
+    def scales(self, x: Tensor) -> list[tuple[Tensor, Grid]]:
+        """``(B, in_chans, H, W)`` -> tokens and grid of each stage."""
+        check_image(x, self.in_chans, 16)
+        out = []
+        for stage in self.stages:
+            tokens, grid = stage(x, self.run)
+            out.append((tokens, grid))
+            x = to_map(tokens, grid) if stage.cls is None else tokens
+        return out
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> normalised tokens of stage 3, ``(B, 1 + N, C)``."""
+        return self.norm(self.scales(x)[-1][0])
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The class token, ``(B, C)``."""
+        return x[:, 0]
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The tokens of each stage as maps, and those of stage 3 again at stride 32."""
+        maps = [grid_map(tokens, grid) for tokens, grid in self.scales(x)]
+        return (*maps, *resample(maps[-1:], grid_of(x), self.strides[-1:]))
+
+    def no_weight_decay(self) -> set[str]:
+        """The class token."""
+        return {"stages.2.cls"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Stage 1's convolution, then each block by stage."""
+        return {
+            "stem": r"^stages\.0\.(?:embed|norm|shared)",
+            "blocks": [
+                (r"^stages\.(\d+)\.(?:embed|norm|cls|shared)", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^norm", (99999,)),
+            ],
+        }
+
+
+def places(config: CvTConfig) -> list[Place]:
+    """Where each stage's mixers and reducers stand: strides 4, 8, 16; a class token in the last."""
+    image = sides(config.image)
+    return [
+        Place(
+            dim=dim,
+            heads=heads,
+            grid=cells(image, stride),
+            extra=int(i == 2),
+            name=f"cvt's stage {i + 1}",
+        )
+        for i, (dim, heads, stride) in enumerate(
+            zip(config.dims, config.heads, Backbone.strides[:3], strict=True)
+        )
+    ]
+
+
+RENAMES = (  # official name -> ours
+    (r"^stage(\d)\.patch_embed\.proj\.", r"stages.\1.embed."),
+    (r"^stage(\d)\.patch_embed\.norm\.", r"stages.\1.norm."),
+    (r"^stage(\d)\.cls_token$", r"stages.\1.cls"),
+    (r"^stage(\d)\.", r"stages.\1."),
+    (r"\.attn\.", ".mixer."),
+)

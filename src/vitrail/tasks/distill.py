@@ -1,0 +1,141 @@
+"""Distillation: a student learns from labels and from what a teacher says of the same pictures.
+
+images -> student -> logits for the label, logits for the teacher
+       -> teacher -> logits                                       -> one loss
+
+Soft and hard distillation by DeiT (Touvron et al. 2021, arXiv 2012.12877, section 4, equations 2
+and 3); soft after Hinton et al. 2015. ``feature`` adds the distance between normalised maps of
+student and teacher, by which a clustered network may learn from its unclustered self (the form is
+this project's: ACT's MTKD, arXiv 2011.09315, publishes no formula).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.errors import UserError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+KINDS = ("soft", "hard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """What the teacher's word weighs.
+
+    ``kind="hard"``: ``(1 - alpha) CE(student, label) + alpha CE(student, teacher's best)``.
+    ``kind="soft"``: ``(1 - alpha) CE + alpha tau^2 KL(teacher / tau || student / tau)``, the mean
+    over pictures (DeiT's code divides by pictures times classes instead). DeiT's values: hard
+    0.5; soft 0.1 with tau 3. ``feature`` weighs the squared distance of maps, a mean over numbers.
+    """
+
+    kind: str = "hard"
+    alpha: float = 0.5
+    tau: float = 1.0
+    feature: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or not 0 <= self.alpha <= 1 or self.tau <= 0 or self.feature < 0:
+            raise UserError(
+                f"kind={self.kind!r}, alpha={self.alpha}, tau={self.tau}, feature={self.feature}: "
+                f"kind is {' or '.join(KINDS)}, alpha from 0 to 1, tau above 0, feature not below 0"
+            )
+
+
+def distil(
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    how: Distillation,
+    loss: Loss = F.cross_entropy,
+) -> Tensor:
+    """The loss of one batch, a scalar with gradient for the student only.
+
+    Args:
+        student: any model ``(B, C, H, W)`` -> ``(B, K)``; one with ``forward_both`` (DeiT's two
+            heads) hears the label with one head and the teacher with the other.
+        teacher: any model with the same classes; it is asked in evaluation mode and left in the
+            mode it had. It sees the student's pictures, so give it the same normalisation.
+        images: ``(B, C, H, W)``.
+        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed pictures.
+        how: what weighs how much.
+        loss: from logits and targets to a scalar, for the label.
+
+    Raises:
+        UserError: teacher and student disagree about classes, or about maps with ``feature``.
+    """
+    said = ask(teacher, images)
+    label, word = answers(student, images)
+    if said.shape != word.shape:
+        raise UserError(
+            f"the teacher knows {said.shape[-1]} classes, the student {word.shape[-1]}; "
+            f"build the teacher with classes={word.shape[-1]} and train it on the same pictures"
+        )
+    total = (1 - how.alpha) * loss(label, targets) + how.alpha * heed(word, said, how)
+    if how.feature:
+        total = total + how.feature * map_distance(student, teacher, images)
+    return total
+
+
+def answers(student: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits for the label and for the teacher; the same where a student has one head."""
+    both = getattr(student, "forward_both", None)
+    if both is not None:
+        return both(images)
+    logits = student(images)
+    return logits, logits
+
+
+@torch.no_grad()
+def ask(teacher: nn.Module, images: Tensor, method: str = "__call__") -> Any:
+    """What a teacher says in evaluation mode, without gradient; its mode is kept."""
+    training = teacher.training
+    teacher.eval()
+    try:
+        return getattr(teacher, method)(images)
+    finally:
+        teacher.train(training)
+
+
+def heed(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
+    """How far the student's logits ``(B, K)`` are from the teacher's word."""
+    if how.kind == "hard":
+        return F.cross_entropy(student, teacher.argmax(-1))
+    ours, theirs = (x.float() / how.tau for x in (student, teacher))
+    distance = F.kl_div(
+        ours.log_softmax(-1), theirs.log_softmax(-1), reduction="batchmean", log_target=True
+    )
+    return distance * how.tau**2
+
+
+def map_distance(student: nn.Module, teacher: nn.Module, images: Tensor) -> Tensor:
+    """Mean squared distance of the four maps, each place normalised over channels, summed.
+
+    It costs one more pass through each network.
+
+    Raises:
+        UserError: the two have no maps of the same shapes.
+    """
+    if not all(hasattr(model, "features") for model in (student, teacher)):
+        raise UserError("feature > 0 needs maps of both; give two Vitrail backbones, or feature=0")
+    ours, theirs = student.features(images), ask(teacher, images, "features")  # type: ignore[operator]
+    if [m.shape for m in ours] != [m.shape for m in theirs]:
+        shapes = [[tuple(m.shape[1:]) for m in maps] for maps in (ours, theirs)]
+        raise UserError(
+            f"maps of student and teacher differ, {shapes[0]} and {shapes[1]}; feature > 0 is for "
+            "two of the same widths, such as a clustered model and its plain one; use feature=0"
+        )
+    pairs = zip(ours, theirs, strict=True)
+    distances = [F.mse_loss(normalised(a), normalised(b)) for a, b in pairs]
+    return torch.stack(distances).sum()
+
+
+def normalised(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` with mean 0 and variance 1 over the channels of each place."""
+    return F.layer_norm(x.permute(0, 2, 3, 1).float(), x.shape[1:2])
