@@ -89,7 +89,12 @@ def run(tmp_path):
         preprocess=Preprocess(image=64, in_chans=1, crop=1.0).to_dict(),
     )
     save_weights(folder / "best.safetensors", model.state_dict(), card)
-    facts = {"data": "/data/pets", "pictures": {"train": 80, "val": 20}, "seed": 3, "manifest": "ab"}
+    facts = {
+        "data": "/data/pets",
+        "pictures": {"train": 80, "val": 20},
+        "seed": 3,
+        "manifest": "ab",
+    }
     (folder / "run.json").write_text(json.dumps(facts))
     score = {"count": 20, "accuracy": 0.9, "balanced_accuracy": 0.85, "ece": 0.05}
     result = {"epochs": 4, "seconds": 120, "scores": {"val": score}}
@@ -147,7 +152,9 @@ class LocalHub:
 def test_to_the_hub_and_back(run, tmp_path, monkeypatch):
     monkeypatch.setattr(LocalHub, "root", tmp_path / "hub", raising=False)
     monkeypatch.setattr("huggingface_hub.HfApi", LocalHub)
-    monkeypatch.setattr(save, "from_hub", lambda name, *_: LocalHub.root / name / "model.safetensors")
+    monkeypatch.setattr(
+        save, "from_hub", lambda name, *_: LocalHub.root / name / "model.safetensors"
+    )
     assert hub.push_to_hub(run, "me/pets") == "https://hub.local/me/pets"
     with pytest.raises(UserError, match="has weights already; overwrite=True"):
         hub.push_to_hub(run, "me/pets")

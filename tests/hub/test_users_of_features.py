@@ -71,7 +71,9 @@ def test_a_unet_learns_eight_pictures(name):
     smp = pytest.importorskip(
         "segmentation_models_pytorch", reason="segmentation-models-pytorch is not installed"
     )
-    model = smp.Unet(f"tu-vitrail_{name}", encoder_weights=None, decoder_channels=(64, 32, 16, 16, 8))
+    model = smp.Unet(
+        f"tu-vitrail_{name}", encoder_weights=None, decoder_channels=(64, 32, 16, 16, 8)
+    )
     pictures = torch.rand(8, 3, 64, 64)
     masks = (torch.nn.functional.avg_pool2d(pictures[:, :1], 17, 1, 8) > 0.5).float()
     learner = torch.optim.AdamW(model.parameters(), 2e-3)
@@ -88,7 +90,10 @@ def test_a_unet_learns_eight_pictures(name):
 def test_transformers_backbone(name):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     config = transformers.TimmBackboneConfig(
-        backbone=f"vitrail_{name}", out_indices=(1, 3), num_channels=4, use_pretrained_backbone=False
+        backbone=f"vitrail_{name}",
+        out_indices=(1, 3),
+        num_channels=4,
+        use_pretrained_backbone=False,
     )
     model = transformers.AutoBackbone.from_config(config).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Weights from the net: through huggingface_hub and timm's addresses, never twice, never unchecked.
+"""Weights from the net, through huggingface_hub and timm's addresses: once, and checked.
 
 What the cache holds is used without a question to the net. The hub stores a large file under its
 SHA-256, timm's older addresses carry the first eight digits of it: a file that differs is refused.
@@ -38,8 +38,8 @@ def fetch(config: Mapping[str, Any], cache_dir: str | Path | None = None) -> Pat
     if config.get("url"):
         return from_url(config["url"], cache_dir)
     raise UserError(
-        f"there are no pretrained weights of {config.get('architecture') or 'this model'}; build it "
-        "with pretrained=False, or give a weight file"
+        f"there are no pretrained weights of {config.get('architecture') or 'this model'}; build "
+        "it with pretrained=False, or give a weight file"
     )
 
 
@@ -134,8 +134,8 @@ def check(path: Path, digest: str) -> Path:
         found = hashlib.file_digest(file, "sha256").hexdigest() if digest else ""
     if not found.startswith(digest):
         raise UserError(
-            f"{str(path)!r} is damaged (SHA-256 {found[:8]}..., not {digest[:8]}...); delete it and "
-            "try again"
+            f"{str(path)!r} is damaged (SHA-256 {found[:8]}..., not {digest[:8]}...); delete it "
+            "and try again"
         )
     return path
 

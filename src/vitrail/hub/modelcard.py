@@ -93,7 +93,9 @@ def results(scores: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     from scipy.stats import binomtest
 
-    lines = ["| part | pictures | accuracy | 95 % interval | balanced accuracy | calibration error |"]
+    lines = [
+        "| part | pictures | accuracy | 95 % interval | balanced accuracy | calibration error |"
+    ]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for part, score in scores.items():
         count = int(score["count"])
@@ -104,7 +106,9 @@ def results(scores: Mapping[str, Mapping[str, Any]]) -> str:
             f"{score['balanced_accuracy']:.3f} | {score['ece']:.3f} |"
         )
     if set(scores) == {"val"}:
-        lines.append("\nThe best weights were chosen on `val`: on new pictures expect a little less.")
+        lines.append(
+            "\nThe best weights were chosen on `val`: on new pictures expect a little less."
+        )
     return "\n".join(lines)
 
 

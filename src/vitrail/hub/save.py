@@ -33,7 +33,7 @@ FACTS = ("run.json", "result.json")
 
 @dataclass(frozen=True)
 class Ready:
-    """A model with all that its folder shall say; ``labels`` is empty where nobody named classes."""
+    """A model with all that its folder shall say; no ``labels`` where nobody named classes."""
 
     model: "nn.Module"
     card: "Card"
@@ -85,7 +85,7 @@ def push_to_hub(
     overwrite: bool = False,
     **options: Any,
 ) -> str:
-    """:func:`save_timm` into a repository ``owner/name`` on the Hugging Face hub; gives its address.
+    """:func:`save_timm` into a repository ``owner/name`` on the hub; gives its address.
 
     Raises:
         UserError: the repository has weights already, is not yours, or the net is away.
@@ -143,9 +143,7 @@ def prepare(
     return Ready(source, card, tuple(labels))
 
 
-def card_of(
-    model: "nn.Module", labels: tuple[str, ...], preprocess: "Preprocess | None"
-) -> "Card":
+def card_of(model: "nn.Module", labels: tuple[str, ...], preprocess: "Preprocess | None") -> "Card":
     """The card of a bare backbone.
 
     Raises:

@@ -94,7 +94,7 @@ class Door(Backbone):
         modules = list(self.named_modules())
         linear = [n for n, m in modules if n.startswith("head") and isinstance(m, nn.Linear)]
         last = [n for n in linear if self.get_submodule(n).out_features == self.classes]
-        config["first_conv"] = next(n for n, m in modules if isinstance(m, nn.Conv2d))
+        config["first_conv"] = next((n for n, m in modules if isinstance(m, nn.Conv2d)), None)
         config["classifier"] = tuple(last) if len(last) > 1 else (last or ["head"])[0]
         self._pretrained_cfg = config
 
@@ -156,26 +156,27 @@ class Door(Backbone):
         """
         if how not in (NATIVE, UNPOOLED):
             raise UserError(
-                f"global_pool={how!r}: {self.variant} pools as its paper does ({NATIVE!r}) or not at "
-                f"all ({UNPOOLED!r})"
+                f"global_pool={how!r}: {self.variant} pools as its paper does ({NATIVE!r}) or not "
+                f"at all ({UNPOOLED!r})"
             )
         if how == UNPOOLED and self.classes:
             raise UserError("global_pool='' leaves nothing to classify; give num_classes=0 with it")
         self.global_pool = how
 
     def set_input_size(self, img_size: Any = None, **_: Any) -> None:
-        """Rebuild position tables for another image size, in place; any size runs without it too."""
+        """Fit position tables to another image size once and for all; any size runs anyway."""
         if img_size is None:
             return
         self.config = replace(self.config, image=sides(img_size))
         fresh = self.twin()
         fresh.load_state_dict(fit_tables(self.state_dict(), fresh))
-        fresh.__dict__.update({k: self.__dict__[k] for k in ("_pretrained_cfg", "_model_args") if k in self.__dict__})
-        fresh._traits = {**getattr(self, "_traits", {}), "img_size": sides(img_size)}
-        self.__dict__ = fresh.train(self.training).__dict__
+        parts = fresh.train(self.training).__dict__
+        self.__dict__.update({key: part for key, part in parts.items() if "hook" not in key})
+        traits = getattr(self, "_traits", {})
+        self.__dict__["_traits"] = {**traits, "img_size": sides(img_size)}
 
     def init_weights(self, *_: Any, **__: Any) -> None:
-        """Draw all parameters and buffers anew, as at building; they may come from the meta device."""
+        """Draw all parameters and buffers anew, as at building, also after the meta device."""
         self.adopt(set(self.state_dict()) | self.passing())
 
     def init_non_persistent_buffers(self) -> None:

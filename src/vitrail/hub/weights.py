@@ -31,12 +31,19 @@ def create(model: str, *, weights: str | Path | None = None, **options: Any) -> 
     """
     from vitrail import models
 
-    path = None if weights is None else find(model, weights)
-    return models.create(model, weights=path, **options)
+    if weights is None:
+        return models.create(model, **options)
+    word, _, released = str(weights).partition(":")
+    if word != TIMM or Path(weights).exists():
+        return models.create(model, weights=find(weights), **options)
+    config = from_timm(model, released)
+    if options.get("classes") is None:
+        options["classes"] = config["num_classes"]  # some of timm's know 11821 or 21843
+    return models.create(model, weights=fetch(config), **options)
 
 
-def find(model: str, weights: str | Path) -> Path:
-    """The file that ``weights`` stand for, downloaded where need be.
+def find(weights: str | Path) -> Path:
+    """The file that a path or the name of a repository stands for, downloaded where need be.
 
     Raises:
         UserError: there is none, or it cannot be had.
@@ -44,8 +51,6 @@ def find(model: str, weights: str | Path) -> Path:
     text = str(weights)
     if Path(weights).exists():
         return inside(Path(weights))
-    if text == TIMM or text.startswith(f"{TIMM}:"):
-        return from_timm(model, text.removeprefix(TIMM).removeprefix(":"))
     repository = REPOSITORY.match(text)
     if repository and not text.endswith((".safetensors", ".pth", ".pt", ".bin", ".npz")):
         name, revision = repository.groups()
@@ -53,8 +58,8 @@ def find(model: str, weights: str | Path) -> Path:
     return inside(Path(weights))
 
 
-def from_timm(model: str, released: str = "") -> Path:
-    """The file of timm's model ``released``, by default that of our model's counterpart.
+def from_timm(model: str, released: str = "") -> dict[str, Any]:
+    """timm's description of its model ``released``, by default of our model's counterpart.
 
     Raises:
         UserError: no such model in timm, or it has no weights.
@@ -65,8 +70,8 @@ def from_timm(model: str, released: str = "") -> Path:
     name = released or COUNTERPARTS.get(parse_call(model)[0], "")
     if not name:
         raise UserError(
-            f"timm has no weights for {model!r}; those of a model with the same parts can be named: "
-            "weights='timm:coat_lite_tiny'"
+            f"timm has no weights for {model!r}; those of a model with the same parts can be "
+            "named: weights='timm:coat_lite_tiny'"
         )
     require_torchvision()
     import timm
@@ -74,4 +79,5 @@ def from_timm(model: str, released: str = "") -> Path:
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if config is None or not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models(pretrained=True))
-    return fetch(config.to_dict())
+    described: dict[str, Any] = config.to_dict()
+    return described

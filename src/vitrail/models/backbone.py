@@ -72,7 +72,7 @@ class Backbone(nn.Module, ABC):
 
     @property
     def last_channels(self) -> int:
-        """Channels of what :meth:`forward_features` gives; the head's width unless pooling widens."""
+        """Channels of what :meth:`forward_features` gives."""
         return self.width
 
     def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

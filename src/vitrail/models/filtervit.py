@@ -40,8 +40,11 @@ from vitrail.layers.position import sinusoid
 from vitrail.layers.select import Chosen, best, lattice, put, share, take
 from vitrail.mixers import MixerSpec
 from vitrail.models.backbone import Backbone, Size, check_image, init_weights, rising, sides
+from vitrail.models.filtervit_weights import RENAMES
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
+
+__all__ = ["CONFIGS", "RENAMES", "FilterViT", "FilterViTConfig"]
 
 
 @dataclass(frozen=True)
@@ -170,10 +173,10 @@ class FilterViT(Backbone):
 
     def levels(self, maps: dict[int, Tensor], size: Grid) -> tuple[Tensor, ...]:
         """The last map of each resolution, for images of ``size``."""
-        wanted = [(maps[s], cells(size, s)) for s in self.strides if s in maps]
         return tuple(
             m if grid_of(m) == to else F.interpolate(m, to, mode="bilinear", antialias=True)
-            for m, to in wanted
+            for stride, m in maps.items()
+            if stride in self.strides and (to := cells(size, stride))
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -187,11 +190,10 @@ class FilterViT(Backbone):
 
     def keep(self, levels: int) -> None:
         """Drop later blocks, also those that go on beyond stride 32."""
-        last = self.strides[levels - 1]
-        self.strides_of_blocks = [s for s in self.strides_of_blocks if s <= last]
-        count, early = len(self.strides_of_blocks), list(self.early.items())
-        self.early = nn.ModuleDict(early[:count])
-        self.late = self.late[: max(0, count - len(early))]
+        kept = [s for s in self.strides_of_blocks if s <= self.strides[levels - 1]]
+        early = list(self.early.items())
+        self.strides_of_blocks, self.early = kept, nn.ModuleDict(dict(early[: len(kept)]))
+        self.late = self.late[: max(0, len(kept) - len(early))]
 
     def pool(self, x: Tensor) -> Tensor:
         """The mean over places."""
@@ -413,24 +415,3 @@ CHANCES = ("lattice", "random", "all")
 def resample(x: Tensor, size: Grid) -> Tensor:
     """Adaptive average pooling, to smaller maps or larger; free where the size is right."""
     return x if grid_of(x) == size else F.adaptive_avg_pool2d(x, size)
-
-
-RENAMES = (  # the authors' name -> ours
-    (r"^first_conv\.0\.layer1\.0\.", "stem.conv."),
-    (r"^first_conv\.0\.layer1\.1\.", "stem.norm."),
-    (r"^first_conv\.1\.", "first."),
-    (r"^first_ConvFormer\.", "early.first."),
-    (r"^leaky_att_network\.", "early."),
-    (r"^network\.", "late."),
-    (r"\.leaky_attention\.conv\.layer1\.", ".score."),
-    (r"\.leaky_attention\.", "."),
-    (r"\.conv_block\.", ".conv."),
-    (r"\.block\.exp_1x1\.block\.", ".expand."),
-    (r"\.block\.conv_3x3\.block\.", ".depthwise."),
-    (r"\.block\.red_1x1\.block\.", ".project."),
-    (r"\.trans\.", ".layers."),
-    (r"\.self_attn\.in_proj_", ".mixer.qkv."),
-    (r"\.self_attn\.out_proj\.", ".mixer.proj."),
-    (r"\.linear(\d)\.", r".fc\1."),
-    (r"^mlp_head\.", "head."),
-)

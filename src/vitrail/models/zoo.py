@@ -72,12 +72,13 @@ FREE = ("classes", "image", "in_chans", "drop_path")
 
 @cache
 def plugged() -> dict[str, Entry]:
-    """Variants of other packages (entry points ``vitrail.models``); our own names cannot be taken."""
-    found = {}
+    """Variants of other packages (entry points ``vitrail.models``); our own names stay ours."""
+    found: dict[str, Entry] = {}
     for name, model in load_group("vitrail.models").items():
         paper = sys.modules.get(getattr(model, "__module__", ""))
         configs = getattr(paper, "CONFIGS", None)
-        if configs is None or not (isinstance(model, type) and issubclass(model, Backbone)):
+        kind = isinstance(model, type) and issubclass(model, Backbone)
+        if paper is None or configs is None or not kind:
             warnings.warn(
                 f"the plug-in {name!r} (vitrail.models) is left out: it must name a Backbone whose "
                 "module holds CONFIGS",
@@ -207,7 +208,9 @@ def our_names(model: Backbone, state: dict[str, Any]) -> State:
     """
     paper = entry_of(model).paper
     convert = getattr(paper, "convert", dict)
-    return translate(convert(state), model, getattr(paper, "RENAMES", ()), getattr(paper, "UNUSED", "$^"))
+    return translate(
+        convert(state), model, getattr(paper, "RENAMES", ()), getattr(paper, "UNUSED", "$^")
+    )
 
 
 def entry_of(model: Backbone) -> Entry:
