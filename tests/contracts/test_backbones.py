@@ -1,6 +1,8 @@
 """Every registered backbone keeps the promises of ``models/backbone.py``."""
 
 import re
+from dataclasses import fields
+from itertools import product
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import vitrail
 from vitrail.errors import UserError
 from vitrail.mixers import MixerSpec
+from vitrail.models.zoo import ZOO, configure
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import SpecError
 
@@ -38,29 +41,24 @@ REPEATED = re.compile(  # variants whose wiring another of the family has
     r"|cvt_(21|w24)|cct_(4|6|14|7_3x2)"
 )
 HASHED = ("_qf", "_qs")
-PLACED = (
-    "prototype",
-    "relative",
-    "reduced",
-    "spatial",
-    "projected",
-)  # mixers that need tokens on a grid
+PLACED = ("prototype", "relative", "reduced", "spatial", "projected")  # need tokens on a grid
 
 
 def small(name: str, **options):
     """A variant with its own widths, wiring and specs, but few blocks."""
+    return vitrail.create(name, classes=5, image=64, **SHALLOW[family_of(name)], **options)
+
+
+def family_of(name: str) -> str:
+    """The row of :data:`SHALLOW` that serves a variant."""
     known = [f for f in SHALLOW if name.startswith(f)]
-    family = "coat_lite" if "coat_lite" in name else max(known, key=len)
-    return vitrail.create(name, classes=5, image=64, **SHALLOW[family], **options)
+    return "coat_lite" if "coat_lite" in name else max(known, key=len)
 
 
 every = pytest.mark.parametrize("name", vitrail.list_models())
 light = pytest.mark.parametrize(
     "name",
     [n for n in vitrail.list_models() if not any(b in n for b in BIG) and not REPEATED.match(n)],
-)
-distinct = pytest.mark.parametrize(
-    "name", [n for n in vitrail.list_models() if not REPEATED.match(n)]
 )
 
 
@@ -187,14 +185,41 @@ REDUCERS = [
 OWN_CHOICE = ("filtervit_x", "filtervit_s", "dropoutvit_x")  # choose places as published
 
 
-@pytest.mark.parametrize("reducer", REDUCERS)
-@pytest.mark.parametrize("mixer", sorted(MixerSpec.known))
-@distinct
+NARROW = {  # of one family, widths apart: narrowed, its variants are one
+    "vit": {"depth": 1, "dim": 48, "heads": 3},
+    "deit": {"depth": 1, "dim": 48, "heads": 3},
+    "convit": {"depth": 2, "local": 1, "dim": 48, "heads": 4},
+    "coat_lite": {"dims": (16, 32, 40, 64)},
+    "coat": {"dims": (16, 24, 24, 24)},
+}
+
+
+def narrow(name: str, mixer: str, reducer: str) -> dict:
+    """Options for the smallest model that is wired like the variant."""
+    family = "coat_lite" if "coat_lite" in name else name.split("_")[0]
+    widths = NARROW.get(family, {})
+    return {**SHALLOW[family_of(name)], **widths, "mixer": mixer, "reducer": reducer}
+
+
+def pairs() -> dict:
+    """Every variant with every mixer and reducer; those that come to the same model, once."""
+    cases = {}
+    for name, mixer, reducer in product(vitrail.list_models(), sorted(MixerSpec.known), REDUCERS):
+        config = configure(name, classes=5, image=64, **narrow(name, mixer, reducer))
+        same = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in RATES}
+        cases.setdefault((ZOO[name].model, str(same)), (name, mixer, reducer))
+    return cases
+
+
+RATES = ("drop_path", "dropout", "drop")  # no wiring
+
+
+@pytest.mark.parametrize(("name", "mixer", "reducer"), pairs().values())
 def test_any_mixer_any_reducer(name, mixer, reducer):
     """Forward and backward at 64 px, or a refusal that names spec, place and remedy."""
     assert {ReducerSpec.parse(r).name for r in REDUCERS} == set(ReducerSpec.known)
     try:
-        model = small(name, mixer=mixer, reducer=reducer)
+        model = vitrail.create(name, classes=5, image=64, **narrow(name, mixer, reducer))
     except SpecError as refusal:
         assert "cannot serve" in str(refusal) and "; " in str(refusal)
         scattered = reducer.startswith(("cluster", "filter", "random"))
