@@ -34,7 +34,7 @@ _HOMES = {
     "Place": "vitrail.specs",
     "ReducerSpec": "vitrail.reducers",
     "UserError": "vitrail.errors",
-    "create": "vitrail.models",
+    "create": "vitrail.hub.weights",
     "list_models": "vitrail.models",
 }
 

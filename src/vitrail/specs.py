@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
+from vitrail.plugins import load_group
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ class Spec:
         )
 
     @classmethod
+    def registered(cls) -> dict[str, type["Spec"]]:
+        """All specs of this kind, those of other packages included (see :mod:`vitrail.plugins`)."""
+        load_group(f"vitrail.{cls.kind}s")
+        return cls.known
+
+    @classmethod
     def parse(cls, text: "str | Self") -> Self:
         """Read ``"name(option=value)"``; a spec passes through.
 
@@ -87,7 +94,7 @@ class Spec:
         if isinstance(text, cls):
             return text
         name, options = parse_call(str(text))
-        if name not in cls.known:
+        if name not in cls.known and name not in cls.registered():
             raise SpecError(f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))}")
         chosen = cls.known[name]
         allowed = [f.name for f in fields(chosen)]

@@ -65,7 +65,7 @@ class Mixers(Command):
         """Every registered mixer with its options."""
         from vitrail.mixers import MixerSpec
 
-        return specs("mixer", MixerSpec.known)
+        return specs("mixer", MixerSpec.registered())
 
 
 @dataclass(kw_only=True)
@@ -79,7 +79,7 @@ class Reducers(Command):
         """Every registered reducer with its options."""
         from vitrail.reducers import ReducerSpec
 
-        return specs("reducer", ReducerSpec.known)
+        return specs("reducer", ReducerSpec.registered())
 
 
 def specs(kind: str, known: dict[str, Any]) -> Answer:

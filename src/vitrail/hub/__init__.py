@@ -2,5 +2,14 @@
 
 from vitrail.hub.build import build, catalogue
 from vitrail.hub.runs import Classifier, open_run
+from vitrail.hub.save import from_pretrained, push_to_hub, save_timm
 
-__all__ = ["Classifier", "build", "catalogue", "open_run"]
+__all__ = [
+    "Classifier",
+    "build",
+    "catalogue",
+    "from_pretrained",
+    "open_run",
+    "push_to_hub",
+    "save_timm",
+]

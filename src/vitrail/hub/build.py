@@ -52,7 +52,7 @@ def build(
 
 def catalogue() -> list[dict[str, str]]:
     """Our own zoo, built of nothing: name, mixer and reducer by stage, and the paper."""
-    from vitrail.models.zoo import ZOO
+    from vitrail.models.zoo import everything
 
     return [
         {
@@ -61,7 +61,7 @@ def catalogue() -> list[dict[str, str]]:
             "reducer": by_stage(entry.config.reducer),
             "paper": (entry.paper.__doc__ or "").strip().splitlines()[0].rstrip("."),
         }
-        for name, entry in sorted(ZOO.items())
+        for name, entry in sorted(everything().items())
     ]
 
 

@@ -46,12 +46,14 @@ class Backbone(nn.Module, ABC):
         strides: pixels of the image for one step in each map of :meth:`features`.
         width: channels of the pooled features.
         head: the classifier, or the identity.
+        tail: names of children that, like the head, :meth:`features` does not use.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...] = (4, 8, 16, 32)
     width: int
     head: nn.Module
+    tail: tuple[str, ...] = ()
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -67,6 +69,21 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> what the head pools: tokens, or for CoaT class tokens."""
+
+    @property
+    def last_channels(self) -> int:
+        """Channels of what :meth:`forward_features` gives."""
+        return self.width
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """:meth:`features` and :meth:`forward_features`; models override it to run only once."""
+        return self.features(x), self.forward_features(x)
+
+    def keep(self, levels: int) -> None:
+        """Drop the stages that only maps beyond the first ``levels`` need, where there are any.
+
+        From then on the model gives those maps alone, by :meth:`features`.
+        """
 
     @abstractmethod
     def pool(self, x: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from vitrail.models.backbone import (
     rising,
     sides,
 )
-from vitrail.models.pyramid import grid_map, quarters, resample
+from vitrail.models.pyramid import pyramid
 from vitrail.specs import Place
 
 
@@ -110,6 +110,8 @@ KINDS = Kinds(CCTBlock, CoarseCCTBlock, ScatteredCCTBlock)
 class CCT(Backbone):
     """A small hybrid for small pictures and small data."""
 
+    tail = ("norm", "weigh")
+
     position: Tensor | None
 
     def __init__(self, config: CCTConfig) -> None:
@@ -167,9 +169,12 @@ class CCT(Backbone):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
+        return pyramid(*self.blocks_out(x), grid_of(x), self.strides)
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
         after, grid = self.blocks_out(x)
-        maps = [grid_map(after[i], grid) for i in quarters(len(after))]
-        return resample(maps, grid_of(x), self.strides)
+        return pyramid(after, grid, grid_of(x), self.strides), self.norm(after[-1])
 
     def no_weight_decay(self) -> set[str]:
         """The position table, where it is learned."""

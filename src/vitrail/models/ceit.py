@@ -35,7 +35,7 @@ from vitrail.models.backbone import (
     rising,
     sides,
 )
-from vitrail.models.pyramid import grid_map, quarters, resample
+from vitrail.models.pyramid import pyramid
 from vitrail.specs import Place
 
 STRIDE = 16
@@ -155,6 +155,8 @@ class LayerAttention(nn.Module):
 class CeiT(Backbone):
     """A ViT that convolves before, inside and, over its layers, attends after."""
 
+    tail = ("norm", "lca", "layers")
+
     def __init__(self, config: CeiTConfig) -> None:
         super().__init__(config)
         check_choices(config, {"resize": tuple(RESIZE)})
@@ -196,7 +198,7 @@ class CeiT(Backbone):
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> the class tokens after each block, ``(B, depth, C)``."""
         after, _ = self.blocks_out(x)
-        return torch.cat([tokens[:, :1] for tokens in after], 1)
+        return class_tokens(after)
 
     def pool(self, x: Tensor) -> Tensor:
         """What the last class token learns from the others, normalised: ``(B, C)``."""
@@ -204,9 +206,12 @@ class CeiT(Backbone):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
+        return pyramid(*self.blocks_out(x), grid_of(x), self.strides)
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
         after, grid = self.blocks_out(x)
-        maps = [grid_map(after[i], grid) for i in quarters(len(after))]
-        return resample(maps, grid_of(x), self.strides)
+        return pyramid(after, grid, grid_of(x), self.strides), class_tokens(after)
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token (the layers' embedding decays, as released)."""
@@ -218,6 +223,11 @@ class CeiT(Backbone):
             "stem": r"^cls|^position|^stem|^patch|^shared",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^lca|^layers", (99999,))],
         }
+
+
+def class_tokens(after: list[Tensor]) -> Tensor:
+    """The class token behind each block, ``(B, depth, C)``."""
+    return torch.cat([tokens[:, :1] for tokens in after], 1)
 
 
 RENAMES = (  # official name -> ours

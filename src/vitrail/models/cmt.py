@@ -71,6 +71,8 @@ CONFIGS = {  #          stem  dims                  depths         mlp   image
 class CMT(Backbone):
     """Depthwise convolutions beside, before and inside of attention and feed-forward."""
 
+    tail = ("last",)
+
     def __init__(self, config: CMTConfig) -> None:
         super().__init__(config)
         stem = config.stem
@@ -105,6 +107,20 @@ class CMT(Backbone):
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> tokens of the last stage, ``(B, N, C)``."""
         return to_tokens(self.features(x)[-1])
+
+    @property
+    def last_channels(self) -> int:
+        """Those of the last stage; pooling widens them."""
+        return self.channels[-1]
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        maps = self.features(x)
+        return maps, to_tokens(maps[-1])
+
+    def keep(self, levels: int) -> None:
+        """Drop later stages."""
+        self.stages = self.stages[:levels]
 
     def pool(self, x: Tensor) -> Tensor:
         """Widen every token, then the mean: ``(B, 1280)``; where they lie does not matter."""

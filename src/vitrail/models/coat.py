@@ -98,6 +98,8 @@ CONFIGS = PLAIN | {
 class CoaT(Backbone):
     """Serial stages from fine to coarse, then (CoaT, not Lite) blocks over three scales."""
 
+    tail = ("norms", "aggregate")
+
     def __init__(self, config: CoaTConfig) -> None:
         super().__init__(config)
         self.channels, self.width = config.dims, config.dims[-1]
@@ -132,12 +134,24 @@ class CoaT(Backbone):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The image tokens of each stage as maps, un-normalised (official ``x1_nocls`` ...)."""
-        tokens, grids = self.scales(x)
-        return tuple(to_map(t[:, 1:], grid) for t, grid in zip(tokens, grids, strict=True))
+        return maps(*self.scales(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised tokens of stage 4 ``(B, 1 + N, C)``; CoaT: class tokens ``(B, 3, C)``."""
-        tokens, _ = self.scales(x)
+        return self.last(self.scales(x)[0])
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        tokens, grids = self.scales(x)
+        return maps(tokens, grids), self.last(tokens)
+
+    def keep(self, levels: int) -> None:
+        """Lite: drop later stages. CoaT's parallel blocks need all of them."""
+        if not self.parallel:
+            self.stages = self.stages[:levels]
+
+    def last(self, tokens: list[Tensor]) -> Tensor:
+        """Of the tokens of all stages those that the head reads, normalised."""
         if self.aggregate is None:
             return self.norms["3"](tokens[3])
         return torch.cat([norm(tokens[int(i)][:, :1]) for i, norm in self.norms.items()], 1)
@@ -161,6 +175,11 @@ class CoaT(Backbone):
                 (r"^norms|^aggregate", (99999,)),
             ],
         }
+
+
+def maps(tokens: list[Tensor], grids: list[Grid]) -> tuple[Tensor, ...]:
+    """Each stage's image tokens ``(B, C, H, W)``, without the class token."""
+    return tuple(to_map(t[:, 1:], grid) for t, grid in zip(tokens, grids, strict=True))
 
 
 def places(config: CoaTConfig) -> list[Place]:

@@ -171,6 +171,8 @@ CONFIGS = {  #                           stem        dims                       
 class CoAtNet(Backbone):
     """Convolution where the map is large, attention where it is small."""
 
+    tail = ("norm", "hidden")
+
     def __init__(self, config: CoAtNetConfig) -> None:
         super().__init__(config)
         check(config)
@@ -199,12 +201,29 @@ class CoAtNet(Backbone):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The last map at each stride, un-normalised."""
-        maps = self.maps(x)
-        return tuple(maps[i] for i in self.ends)
+        return self.levels(self.maps(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> tokens ``(B, N, C)``, normalised if no layer follows."""
-        x = to_tokens(self.maps(x)[-1])
+        return self.finish(self.maps(x)[-1])
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        maps = self.maps(x)
+        return self.levels(maps), self.finish(maps[-1])
+
+    def keep(self, levels: int) -> None:
+        """Drop later stages."""
+        self.ends = self.ends[:levels]
+        self.stages = self.stages[: self.ends[-1] + 1]
+
+    def levels(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
+        """The maps of the stages that end a stride."""
+        return tuple(maps[i] for i in self.ends)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The last map as tokens, normalised if no layer follows."""
+        x = to_tokens(x)
         return x if self.hidden is not None else self.norm(x)
 
     def pool(self, x: Tensor) -> Tensor:

@@ -115,6 +115,8 @@ class Stage(nn.Module):
 class CvT(Backbone):
     """A pyramid whose tokens come from convolutions and meet through convolutions."""
 
+    tail = ("norm",)
+
     def __init__(self, config: CvTConfig) -> None:
         super().__init__(config)
         self.width, self.channels = config.dims[-1], (*config.dims, config.dims[-1])
@@ -149,8 +151,21 @@ class CvT(Backbone):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The tokens of each stage as maps, and those of stage 3 again at stride 32."""
-        maps = [grid_map(tokens, grid) for tokens, grid in self.scales(x)]
-        return (*maps, *resample(maps[-1:], grid_of(x), self.strides[-1:]))
+        return self.levels(self.scales(x), grid_of(x))
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        scales = self.scales(x)
+        return self.levels(scales, grid_of(x)), self.norm(scales[-1][0])
+
+    def keep(self, levels: int) -> None:
+        """Drop later stages (the fourth map is the third's)."""
+        self.stages = self.stages[:levels]
+
+    def levels(self, scales: list[tuple[Tensor, Grid]], image: Grid) -> tuple[Tensor, ...]:
+        """Each stage's map, and the last once more at stride 32."""
+        maps = [grid_map(tokens, grid) for tokens, grid in scales]
+        return (*maps, *resample(maps[-1:], image, self.strides[-1:]))
 
     def no_weight_decay(self) -> set[str]:
         """The class token."""

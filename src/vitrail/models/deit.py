@@ -75,6 +75,11 @@ class DeiT(ViT):
         """Class and distillation token."""
         return [*super().tokens(), self.dist]
 
+    @property
+    def last_channels(self) -> int:
+        """Of one token; two lie side by side behind pooling."""
+        return self.config.dim
+
     def pool(self, x: Tensor) -> Tensor:
         """Both tokens side by side: ``(B, 2 C)``."""
         return x[:, :2].flatten(1)

@@ -40,8 +40,11 @@ from vitrail.layers.position import sinusoid
 from vitrail.layers.select import Chosen, best, lattice, put, share, take
 from vitrail.mixers import MixerSpec
 from vitrail.models.backbone import Backbone, Size, check_image, init_weights, rising, sides
+from vitrail.models.filtervit_weights import RENAMES
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
+
+__all__ = ["CONFIGS", "RENAMES", "FilterViT", "FilterViTConfig"]
 
 
 @dataclass(frozen=True)
@@ -166,16 +169,31 @@ class FilterViT(Backbone):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The last map of each resolution, resampled to strides 4, 8, 16, 32 where it is off."""
-        maps, size = self.maps(x), grid_of(x)
-        wanted = [(maps[s], cells(size, s)) for s in self.strides]
+        return self.levels(self.maps(x), grid_of(x))
+
+    def levels(self, maps: dict[int, Tensor], size: Grid) -> tuple[Tensor, ...]:
+        """The last map of each resolution, for images of ``size``."""
         return tuple(
             m if grid_of(m) == to else F.interpolate(m, to, mode="bilinear", antialias=True)
-            for m, to in wanted
+            for stride, m in maps.items()
+            if stride in self.strides and (to := cells(size, stride))
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> the last map, ``(B, width, h, w)``."""
         return self.maps(x)[0]
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        maps = self.maps(x)
+        return self.levels(maps, grid_of(x)), maps[0]
+
+    def keep(self, levels: int) -> None:
+        """Drop later blocks, also those that go on beyond stride 32."""
+        kept = [s for s in self.strides_of_blocks if s <= self.strides[levels - 1]]
+        early = list(self.early.items())
+        self.strides_of_blocks, self.early = kept, nn.ModuleDict(dict(early[: len(kept)]))
+        self.late = self.late[: max(0, len(kept) - len(early))]
 
     def pool(self, x: Tensor) -> Tensor:
         """The mean over places."""
@@ -397,24 +415,3 @@ CHANCES = ("lattice", "random", "all")
 def resample(x: Tensor, size: Grid) -> Tensor:
     """Adaptive average pooling, to smaller maps or larger; free where the size is right."""
     return x if grid_of(x) == size else F.adaptive_avg_pool2d(x, size)
-
-
-RENAMES = (  # the authors' name -> ours
-    (r"^first_conv\.0\.layer1\.0\.", "stem.conv."),
-    (r"^first_conv\.0\.layer1\.1\.", "stem.norm."),
-    (r"^first_conv\.1\.", "first."),
-    (r"^first_ConvFormer\.", "early.first."),
-    (r"^leaky_att_network\.", "early."),
-    (r"^network\.", "late."),
-    (r"\.leaky_attention\.conv\.layer1\.", ".score."),
-    (r"\.leaky_attention\.", "."),
-    (r"\.conv_block\.", ".conv."),
-    (r"\.block\.exp_1x1\.block\.", ".expand."),
-    (r"\.block\.conv_3x3\.block\.", ".depthwise."),
-    (r"\.block\.red_1x1\.block\.", ".project."),
-    (r"\.trans\.", ".layers."),
-    (r"\.self_attn\.in_proj_", ".mixer.qkv."),
-    (r"\.self_attn\.out_proj\.", ".mixer.proj."),
-    (r"\.linear(\d)\.", r".fc\1."),
-    (r"^mlp_head\.", "head."),
-)

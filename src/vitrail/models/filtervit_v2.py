@@ -121,6 +121,15 @@ class FilterViTv2(Backbone):
         """``(B, in_chans, H, W)`` -> ``(B, width, H / 32, W / 32)``."""
         return self.features(x)[-1]
 
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        maps = self.features(x)
+        return maps, maps[-1]
+
+    def keep(self, levels: int) -> None:
+        """Drop later stages."""
+        self.stages = self.stages[:levels]
+
     def pool(self, x: Tensor) -> Tensor:
         """The mean over places."""
         return x.mean((2, 3))

@@ -76,6 +76,8 @@ REPEATS = ((1,), (2, 1, 1), (2,), (2,), (2,))
 class MobileViT(Backbone):
     """Five stages of inverted residuals; the last three end in a MobileViT block."""
 
+    tail = ("final",)
+
     def __init__(self, config: MobileViTConfig) -> None:
         super().__init__(config)
         self.channels, self.width = config.dims[1:], config.final
@@ -112,6 +114,15 @@ class MobileViT(Backbone):
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> ``(B, width, H / 32, W / 32)``."""
         return self.final(self.features(x)[-1])
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        maps = self.features(x)
+        return maps, self.final(maps[-1])
+
+    def keep(self, levels: int) -> None:
+        """Drop later stages."""
+        self.stages = self.stages[: levels + 1]
 
     def pool(self, x: Tensor) -> Tensor:
         """The mean over places."""

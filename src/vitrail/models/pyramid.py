@@ -28,3 +28,11 @@ def resample(maps: Sequence[Tensor], image: Grid, strides: Sequence[int]) -> tup
         F.interpolate(m, cells(image, stride), mode="bilinear", antialias=True)
         for m, stride in zip(maps, strides, strict=True)
     )
+
+
+def pyramid(
+    after: Sequence[Tensor], grid: Grid, image: Grid, strides: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """The tokens ``(B, E + N, C)`` after each quarter of the depth, as maps at ``strides``."""
+    maps = [grid_map(after[i], grid) for i in quarters(len(after))]
+    return resample(maps, image, strides)

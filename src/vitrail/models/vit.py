@@ -36,7 +36,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.jax import from_jax
-from vitrail.models.pyramid import grid_map, quarters, resample
+from vitrail.models.pyramid import pyramid
 from vitrail.specs import Place
 
 
@@ -97,6 +97,7 @@ class ViT(Backbone):
     """The plain transformer everything is measured against."""
 
     name = "vit"
+    tail = ("norm",)
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
@@ -158,14 +159,22 @@ class ViT(Backbone):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
-        image = grid_of(x)
+        return pyramid(*self.blocks_out(x), grid_of(x), self.strides)
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both from one pass."""
+        after, grid = self.blocks_out(x)
+        last = after[-1] if self.cls is None else self.norm(after[-1])
+        return pyramid(after, grid, grid_of(x), self.strides), last
+
+    def blocks_out(self, x: Tensor) -> tuple[list[Tensor], Grid]:
+        """``(B, in_chans, H, W)`` -> tokens ``(B, E + N, C)`` after each block, and their grid."""
         x, grid = self.embed(x)
         after = []
         for block in self.blocks:
             x = self.run(block, x, grid, nothing_local, self.shared)
             after.append(x)
-        maps = [grid_map(after[i], grid) for i in quarters(len(after))]
-        return resample(maps, image, self.strides)
+        return after, grid
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token."""

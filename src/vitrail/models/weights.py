@@ -98,7 +98,6 @@ def rename(state: Mapping[str, Tensor], renames: Renames) -> State:
 def fit(state: State, model: nn.Module) -> State:
     """Adapt what a user may change: classes, input channels, and the size of position tables."""
     own = model.state_dict()
-    tables = {f"{n}.table": m for n, m in model.named_modules() if isinstance(m, Table)}
     for name in [n for n in state if n.startswith("head.")]:
         if name not in own or own[name].shape != state[name].shape:
             del state[name]
@@ -107,6 +106,16 @@ def fit(state: State, model: nn.Module) -> State:
             continue
         if tensor.dim() == 4 and own[name].shape[2:] == tensor.shape[2:] and is_stem(own, name):
             state[name] = fit_channels(tensor, own[name].shape[1])
+    return fit_tables(state, model)
+
+
+def fit_tables(state: State, model: nn.Module) -> State:
+    """Position tables resized to what the model was built for; all else as it is."""
+    own = model.state_dict()
+    tables = {f"{n}.table": m for n, m in model.named_modules() if isinstance(m, Table)}
+    for name, tensor in state.items():
+        if name not in own or own[name].shape == tensor.shape:
+            continue
         if name == "position":
             state[name] = fit_table(tensor, model)
         if name in tables:
@@ -146,6 +155,19 @@ def fit_table(table: Tensor, model: Any) -> Tensor:
     return resize_table(table, (side, side), grid, extra, model.config.resize)
 
 
+def translate(
+    state: Mapping[str, Tensor], model: nn.Module, renames: Renames, unused: str = "$^"
+) -> State:
+    """Our names, without what released models carry and never use.
+
+    Raises:
+        UserError: two names that should share a tensor differ.
+    """
+    own = model.state_dict()
+    ours = rename(state, renames)
+    return {n: t for n, t in ours.items() if n in own or not re.search(unused, n)}
+
+
 def load(
     model: nn.Module, state: Mapping[str, Tensor], renames: Renames, unused: str = "$^"
 ) -> None:
@@ -157,9 +179,7 @@ def load(
         UserError: tensors missing, left over or of another shape; the first few are named.
     """
     own = model.state_dict()
-    ours = rename(state, renames)
-    ours = {n: t for n, t in ours.items() if n in own or not re.search(unused, n)}
-    ours = fit(ours, model)
+    ours = fit(translate(state, model, renames, unused), model)
     buffers = {name for name, _ in model.named_buffers()}
     missing = [n for n in own if n not in ours and n not in buffers and not n.startswith("head.")]
     left = [n for n in ours if n not in own]

@@ -1,8 +1,11 @@
 """All models by name."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +27,9 @@ from vitrail.models import (
     vit_rel,
 )
 from vitrail.models.backbone import Backbone, Size
-from vitrail.models.weights import load, read_weights
-from vitrail.specs import parse_call
+from vitrail.models.weights import State, load, read_weights, translate
+from vitrail.plugins import load_group
+from vitrail.specs import parse_call, print_call
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,37 @@ def entries() -> Iterator[tuple[str, Entry]]:
 
 
 ZOO = dict(entries())
+FREE = ("classes", "image", "in_chans", "drop_path")
+"""What a user sets for any model; the rest of a config is wiring."""
+
+
+@cache
+def plugged() -> dict[str, Entry]:
+    """Variants of other packages (entry points ``vitrail.models``); our own names stay ours."""
+    found: dict[str, Entry] = {}
+    for name, model in load_group("vitrail.models").items():
+        paper = sys.modules.get(getattr(model, "__module__", ""))
+        configs = getattr(paper, "CONFIGS", None)
+        kind = isinstance(model, type) and issubclass(model, Backbone)
+        if paper is None or configs is None or not kind:
+            warnings.warn(
+                f"the plug-in {name!r} (vitrail.models) is left out: it must name a Backbone whose "
+                "module holds CONFIGS",
+                stacklevel=3,
+            )
+            continue
+        found |= {n: Entry(c, model, paper) for n, c in configs.items() if n not in ZOO}
+    return found
+
+
+def everything() -> dict[str, Entry]:
+    """Our own variants and those of other packages."""
+    return {**ZOO, **plugged()}
 
 
 def list_models() -> list[str]:
     """Names that :func:`create` knows."""
-    return sorted(ZOO)
+    return sorted(everything())
 
 
 def entry(name: str) -> Entry:
@@ -75,12 +105,13 @@ def entry(name: str) -> Entry:
     Raises:
         UserError: no such model; the message names the closest.
     """
-    if name not in ZOO:
-        close = difflib.get_close_matches(name, ZOO, n=3) or list_models()[:3]
+    found = ZOO.get(name) or plugged().get(name)
+    if found is None:
+        close = difflib.get_close_matches(name, everything(), n=3) or list_models()[:3]
         raise UserError(
             f"no model {name!r}; did you mean {' or '.join(close)}? `vitrail models` lists all"
         )
-    return ZOO[name]
+    return found
 
 
 def configure(model: str, **options: Any) -> Any:
@@ -164,6 +195,58 @@ def load_into(model: Backbone, state: dict[str, Any], found: Entry | None = None
     Raises:
         UserError: it does not fit.
     """
-    paper = found.paper if found else next(e.paper for e in ZOO.values() if e.model is type(model))
+    paper = (found or entry_of(model)).paper
     convert = getattr(paper, "convert", dict)
-    load(model, convert(state), paper.RENAMES, getattr(paper, "UNUSED", "$^"))
+    load(model, convert(state), getattr(paper, "RENAMES", ()), getattr(paper, "UNUSED", "$^"))
+
+
+def our_names(model: Backbone, state: dict[str, Any]) -> State:
+    """A state dict under timm's names or the official ones, as this model names its tensors.
+
+    Raises:
+        UserError: two names that should share a tensor differ.
+    """
+    paper = entry_of(model).paper
+    convert = getattr(paper, "convert", dict)
+    return translate(
+        convert(state), model, getattr(paper, "RENAMES", ()), getattr(paper, "UNUSED", "$^")
+    )
+
+
+def entry_of(model: Backbone) -> Entry:
+    """The variant of which a model differs least; its class and paper are the model's for sure.
+
+    Raises:
+        UserError: its class is not in the zoo.
+    """
+    return entry(name_of(model))
+
+
+def name_of(model: Backbone) -> str:
+    """The name whose config is the model's with the fewest changes.
+
+    Raises:
+        UserError: its class is not in the zoo.
+    """
+    kinds = {e.model for e in everything().values()}
+    kind = next((k for k in type(model).__mro__ if k in kinds), None)
+    if kind is None:
+        raise UserError(f"{type(model).__name__} is no model of the zoo; offer it as a plug-in")
+    kin = {n: e.config for n, e in everything().items() if e.model is kind}
+    return min(kin, key=lambda name: (len(changes(kin[name], model.config)), len(name), name))
+
+
+def text_of(model: Backbone) -> str:
+    """What to give :func:`create` for the same wiring, ``"vit_tiny(patch=8)"``."""
+    name = name_of(model)
+    changed = changes(entry(name).config, model.config)
+    for kind in ("mixer", "reducer"):
+        if len(set(changed.get(kind, ()))) == 1:
+            changed[kind] = changed[kind][0]
+    return print_call(name, changed)
+
+
+def changes(before: Any, after: Any) -> dict[str, Any]:
+    """Fields of wiring whose values ``before`` does not have."""
+    wiring = [f.name for f in fields(after) if f.name not in FREE]
+    return {n: getattr(after, n) for n in wiring if getattr(before, n) != getattr(after, n)}

@@ -1,0 +1,345 @@
+"""Our backbones under timm's contract, registered as ``vitrail_<name>``.
+
+timm 1.0 finds a model only by a function registered under its name, and a name of its own would be
+overwritten together with its weights: hence the prefix. What each method must do stands in timm's
+own test suite; differences that a user can meet:
+
+- ``global_pool`` is ``"native"`` (the paper's: class token, mean, ...) or ``""`` (none).
+- ``norm`` of ``forward_intermediates`` changes nothing: maps are un-normalised, as in the papers.
+- ``stop_early`` saves nothing; ``prune_intermediate_layers`` (and ``features_only``) do.
+"""
+
+import types
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_arch_pretrained_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
+from torch import Tensor, nn
+
+from vitrail.errors import UserError
+from vitrail.hub.counterparts import COUNTERPARTS
+from vitrail.hub.fetch import fetch
+from vitrail.layers.grid import to_tokens
+from vitrail.models.backbone import Backbone, sides
+from vitrail.models.weights import fit_tables, read_weights
+from vitrail.models.zoo import configure, entry, list_models, our_names
+
+PREFIX = "vitrail_"
+NATIVE, UNPOOLED = "native", ""
+CONFIG_NAMES = {"num_classes": "classes", "img_size": "image", "drop_path_rate": "drop_path"}
+"""timm's word for a field of our configs."""
+FORMATS = {
+    "NCHW": lambda x: x,
+    "NHWC": lambda x: x.permute(0, 2, 3, 1),
+    "NLC": to_tokens,
+}
+SOURCE = ("hf_hub_id", "hf_hub_filename", "url", "num_classes", "mean", "std", "crop_pct")
+ABOUT = ("interpolation", "input_size", "license", "origin_url", "paper_ids", "paper_name")
+
+
+class Door(Backbone):
+    """What timm asks of a model beyond what :class:`Backbone` promises; mixed into each model."""
+
+    drop_rate: float = 0.0
+    global_pool: str = NATIVE
+    output_fmt = "NCHW"
+
+    def __init__(
+        self, config: Any, *, variant: str, drop_rate: float = 0.0, global_pool: str = NATIVE
+    ) -> None:
+        super().__init__(config)
+        self.variant, self.drop_rate = variant, drop_rate
+        self.places = landmarks(self)
+        self.pool_by(global_pool)
+
+    @property
+    def num_classes(self) -> int:
+        """Logits."""
+        return self.classes
+
+    @property
+    def num_features(self) -> int:
+        """Channels of :meth:`forward_features`."""
+        return self.last_channels
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels that enter the classifier."""
+        return self.width
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, stride and place of each map."""
+        rows = zip(self.channels, self.strides, self.places, strict=True)
+        return [{"num_chs": c, "reduction": s, "module": name} for c, s, name in rows]
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """timm's description of the weights and of their preprocessing."""
+        return self._pretrained_cfg
+
+    @pretrained_cfg.setter
+    def pretrained_cfg(self, config: dict[str, Any]) -> None:
+        modules = list(self.named_modules())
+        linear = [n for n, m in modules if n.startswith("head") and isinstance(m, nn.Linear)]
+        last = [n for n in linear if self.get_submodule(n).out_features == self.classes]
+        config["first_conv"] = next((n for n, m in modules if isinstance(m, nn.Conv2d)), None)
+        config["classifier"] = tuple(last) if len(last) > 1 else (last or ["head"])[0]
+        self._pretrained_cfg = config
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool (unless ``global_pool`` is empty), drop out and classify."""
+        x = self.pool(x) if self.global_pool else x
+        x = F.dropout(x, self.drop_rate, self.training)
+        return x if pre_logits else self.head(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Chosen maps (all, the last n, or those of ``indices``), after what the head pools."""
+        if output_fmt not in FORMATS:
+            raise UserError(f"output_fmt={output_fmt!r}: one of {', '.join(FORMATS)}")
+        chosen = absolute(indices, len(self.channels))
+        if intermediates_only:
+            maps = self.features(x)
+        else:
+            maps, last = self.features_and_last(x)
+        taken = [FORMATS[output_fmt](maps[i]) for i in chosen]
+        return taken if intermediates_only else (last, taken)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | Sequence[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop what the chosen maps do not need; gives their absolute indices."""
+        chosen = absolute(indices, len(self.channels))
+        if prune_norm:
+            for name in self.tail:
+                setattr(self, name, None)
+        if prune_head:
+            self.reset_classifier(0)
+        if prune_norm or max(chosen) + 1 < len(self.channels):
+            self.keep(max(chosen) + 1)
+        return chosen
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh head for another number of classes (0: none), and perhaps other pooling."""
+        super().reset_classifier(num_classes)
+        some = next((p for p in self.parameters()), torch.empty(0))
+        self.head.to(some.device, some.dtype)
+        self.pool_by(self.global_pool if global_pool is None else global_pool)
+
+    def pool_by(self, how: str) -> None:
+        """Choose ``global_pool``.
+
+        Raises:
+            UserError: neither the paper's own nor none, or none in front of a classifier.
+        """
+        if how not in (NATIVE, UNPOOLED):
+            raise UserError(
+                f"global_pool={how!r}: {self.variant} pools as its paper does ({NATIVE!r}) or not "
+                f"at all ({UNPOOLED!r})"
+            )
+        if how == UNPOOLED and self.classes:
+            raise UserError("global_pool='' leaves nothing to classify; give num_classes=0 with it")
+        self.global_pool = how
+
+    def set_input_size(self, img_size: Any = None, **_: Any) -> None:
+        """Fit position tables to another image size once and for all; any size runs anyway."""
+        if img_size is None:
+            return
+        self.config = replace(self.config, image=sides(img_size))
+        fresh = self.twin()
+        fresh.load_state_dict(fit_tables(self.state_dict(), fresh))
+        parts = fresh.train(self.training).__dict__
+        self.__dict__.update({key: part for key, part in parts.items() if "hook" not in key})
+        traits = getattr(self, "_traits", {})
+        self.__dict__["_traits"] = {**traits, "img_size": sides(img_size)}
+
+    def init_weights(self, *_: Any, **__: Any) -> None:
+        """Draw all parameters and buffers anew, as at building, also after the meta device."""
+        self.adopt(set(self.state_dict()) | self.passing())
+
+    def init_non_persistent_buffers(self) -> None:
+        """Make again what no state dict holds."""
+        self.adopt(self.passing())
+
+    def passing(self) -> set[str]:
+        """Names of buffers that are not saved."""
+        return {name for name, _ in self.named_buffers()} - set(self.state_dict())
+
+    @torch.no_grad()
+    def adopt(self, names: set[str]) -> None:
+        """Copy the named tensors from a model just built."""
+        if not names:
+            return
+        fresh = self.twin()
+        given = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
+        for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
+            if name in names and name in given:
+                tensor.copy_(given[name])
+
+    def twin(self) -> "Door":
+        """A new model of the same kind, on the same device."""
+        some = next(self.parameters())
+        with torch.device(some.device):
+            fresh = type(self)(
+                replace(self.config, classes=self.classes),
+                variant=self.variant,
+                drop_rate=self.drop_rate,
+                global_pool=self.global_pool,
+            )
+        fresh.set_grad_checkpointing(self.grad_checkpointing)
+        return fresh.to(some.dtype)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As torch's; names of timm's and of the official release are understood too."""
+        own = self.state_dict()
+        if any(name not in own for name in state_dict):
+            state_dict = our_names(self, dict(state_dict))
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def load_pretrained(self, checkpoint_path: str, *_: Any, **__: Any) -> None:
+        """A file of another format than torch's, such as the original ViT's ``.npz``."""
+        self.load_state_dict(read_weights(checkpoint_path))
+
+
+def landmarks(model: Backbone) -> list[str]:
+    """A name for where each map comes from: its stage, else the level."""
+    count = len(model.channels)
+    first = len(getattr(model, "stages", ())) - count
+    if first < 0:
+        return [f"level{i}" for i in range(count)]
+    return [f"stages.{i}" for i in getattr(model, "ends", range(first, first + count))]
+
+
+def absolute(indices: int | Sequence[int] | None, count: int) -> list[int]:
+    """All, the last n, or the named ones (negative from the end), as timm counts.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    wanted: Sequence[int] = range(count)
+    if indices is not None:
+        wanted = range(count - indices, count) if isinstance(indices, int) else indices
+    taken = [i + count if i < 0 else i for i in wanted]
+    if not taken or min(taken) < 0 or max(taken) >= count:
+        raise UserError(f"indices={indices!r}: there are {count} maps, 0 to {count - 1}")
+    return taken
+
+
+def checkpoint_filter_fn(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """A released file in our names, its tables resized; head and stem are left to timm's rules."""
+    return fit_tables(our_names(model, dict(state)), model)
+
+
+@cache
+def door(model: type[Backbone]) -> type[Door]:
+    """A paper's class with timm's contract; found in this module by ``pickle``."""
+    made = types.new_class(f"Timm{model.__name__}", (Door, model))
+    made.__module__ = __name__
+    globals()[made.__name__] = made
+    return made
+
+
+def build(name: str, **options: Any) -> Door:
+    """Our model ``name`` from timm's keywords; others are fields of the model's config.
+
+    Raises:
+        UserError: an option the model does not have, or a stride it cannot have.
+    """
+    if options.pop("output_stride", 32) != 32:
+        raise UserError(
+            f"{PREFIX}{name} has strides 4, 8, 16 and 32 and cannot leave out the last; take a "
+            "decoder that needs no output_stride (FPN, U-Net, UPerNet, Segformer)"
+        )
+    own = {key: options.pop(key) for key in ("drop_rate", "global_pool") if key in options}
+    device, dtype = options.pop("device", None), options.pop("dtype", None)
+    if "img_size" in options:
+        options["img_size"] = sides(options["img_size"])
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # from JSON
+    config = configure(name, **{CONFIG_NAMES.get(k, k): v for k, v in options.items()})
+    with torch.device(device) if device else nullcontext():
+        model = door(entry(name).model)(config, variant=name, **own)
+    return model.to(dtype) if dtype else model
+
+
+def enter(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+    """timm's entry point of one model.
+
+    Raises:
+        UserError: pretrained weights are asked for and there are none, or the net is away.
+    """
+    variant = f"{PREFIX}{name}"
+    if pretrained:
+        overlay = dict(options.get("pretrained_cfg_overlay") or {})
+        config = resolve_pretrained_cfg(variant, options.get("pretrained_cfg"), overlay).to_dict()
+        if not config.get("state_dict"):
+            found = fetch(config, options.get("cache_dir"))
+            options["pretrained_cfg_overlay"] = overlay | {"file": str(found), "source": ""}
+    return build_model_with_cfg(
+        partial(build, name),
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+        **options,
+    )
+
+
+def describe(name: str) -> dict[str, dict[str, Any]]:
+    """timm's ``pretrained_cfg`` of one of our models, for each set of weights that fits it."""
+    variant = f"{PREFIX}{name}"
+    theirs = get_arch_pretrained_cfgs(COUNTERPARTS[name]) if name in COUNTERPARTS else {}
+    released = {
+        f"{variant}.{tagged.split('.', 1)[1]}": {k: getattr(config, k) for k in SOURCE + ABOUT}
+        for tagged, config in theirs.items()
+        if config.has_weights and "." in tagged
+    }
+    config = entry(name).config
+    plain = {
+        "input_size": (config.in_chans, *sides(config.image)),
+        "num_classes": config.classes,
+        "crop_pct": 0.9,
+    }
+    return released or {f"{variant}.untrained": plain}
+
+
+default_cfgs: dict[str, Any] = {}
+
+
+@cache
+def register() -> None:
+    """Register every model that is not there yet; ``import vitrail.timm`` does it."""
+    for name in list_models():
+        variant = f"{PREFIX}{name}"
+        default_cfgs.update(generate_default_cfgs(describe(name)))
+        door(entry(name).model)
+
+        def point(pretrained: bool = False, *, _name: str = name, **options: Any) -> nn.Module:
+            return enter(_name, pretrained, **options)
+
+        point.__name__ = point.__qualname__ = variant
+        point.__doc__ = (entry(name).paper.__doc__ or name).strip().splitlines()[0]
+        globals()[variant] = register_model(point)

@@ -1,0 +1,85 @@
+"""Entry points of other packages: found lazily, named like our own, harmless when broken."""
+
+import subprocess
+import sys
+
+import pytest
+
+MODEL = '''
+from dataclasses import replace
+from vitrail.models.vit import CONFIGS as VITS, ViT
+
+class Swirl(ViT):
+    """Swirl (a test's)."""
+
+CONFIGS = {"swirl": replace(VITS["vit_tiny"], depth=1), "vit_tiny": "never taken"}
+'''
+MIXER = '''
+from dataclasses import dataclass
+from vitrail.mixers.softmax import Softmax
+
+@dataclass(frozen=True, kw_only=True)
+class Stir(Softmax, name="stir"):
+    """Softmax under another name."""
+'''
+ENTRIES = """
+[vitrail.models]
+swirl = swirl.model:Swirl
+bad = swirl.missing:Thing
+shapeless = swirl.mixer:Stir
+[vitrail.mixers]
+stir = swirl.mixer
+[vitrail.reducers]
+bad = swirl.missing
+"""
+
+
+@pytest.fixture
+def distribution(tmp_path):
+    """A package as pip would leave it, on a path of its own."""
+    package, facts = tmp_path / "swirl", tmp_path / "swirl-1.0.dist-info"
+    package.mkdir()
+    facts.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "model.py").write_text(MODEL)
+    (package / "mixer.py").write_text(MIXER)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: swirl\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(ENTRIES)
+    return tmp_path
+
+
+def run(distribution, code):
+    """A fresh process that has the distribution installed."""
+    start = f"import sys, warnings; sys.path.insert(0, {str(distribution)!r})\n"
+    return subprocess.run(
+        [sys.executable, "-c", start + code], capture_output=True, text=True, check=False
+    )
+
+
+def test_models_of_another_package_are_built_by_name(distribution):
+    done = run(
+        distribution,
+        "import vitrail\n"
+        "own = vitrail.create('vit_tiny', image=32, classes=2)\n"
+        "assert 'swirl' not in sys.modules\n"  # nobody has looked for it yet
+        "model = vitrail.create('swirl', image=32, classes=2, mixer='stir')\n"
+        "assert type(model).__name__ == 'Swirl' and 'swirl' in vitrail.list_models()\n"
+        "assert len(own.blocks) == 12 and model.config.mixer == ('stir',)\n"
+        "import timm, vitrail.timm\n"
+        "assert timm.create_model('vitrail_swirl', img_size=32).num_classes == 1000\n",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "is left out" in line]
+    assert any("'bad' of swirl (vitrail.models) is left out: No module" in line for line in lines)
+    assert any("'shapeless'" in line and "must name a Backbone" in line for line in lines)
+
+
+def test_a_broken_reducer_is_a_line_and_the_error_stays_the_users(distribution):
+    done = run(
+        distribution,
+        "from vitrail import ReducerSpec\n"
+        "try:\n    ReducerSpec.parse('swirled')\n"
+        "except ValueError as error:\n    print(error)\n",
+    )
+    assert done.stdout.startswith("no reducer 'swirled'; there are all")
+    assert done.stderr.count("is left out: No module named 'swirl.missing'; update swirl") == 1
