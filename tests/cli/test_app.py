@@ -20,8 +20,8 @@ OPTIONS = {
     " val weights",
     "study": "budget data epochs fractions image json models out recipe resume seconds seeds set"
     " val",
-    "cost": "batch classes compiled device growth image json models no_memory precision rounds threads"
-    " window",
+    "cost": "batch classes compiled device growth image json models no_memory precision rounds"
+    " threads window",
     "predict": "folder json pictures top",
     "doctor": "json",
 }
