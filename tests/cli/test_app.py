@@ -20,7 +20,7 @@ OPTIONS = {
     " val weights",
     "study": "budget data epochs fractions image json models out recipe resume seconds seeds set"
     " val",
-    "cost": "batch classes compiled device image json models no_memory precision rounds threads"
+    "cost": "batch classes compiled device growth image json models no_memory precision rounds threads"
     " window",
     "predict": "folder json pictures top",
     "doctor": "json",

@@ -59,3 +59,14 @@ def test_doctor_says_what_is_broken(give, monkeypatch: pytest.MonkeyPatch) -> No
     assert "BROKEN" in said.out
     assert f"torchvision: {sentence}" in said.out
     assert "something is broken" in said.out
+
+
+def test_growth_fits_an_exponent_and_draws(give, tmp_path) -> None:
+    picture = tmp_path / "growth.svg"
+    words = ("cost", TINY, *QUICK, "--no-memory", "--image", "32", "64", "--growth", str(picture))
+    told = json.loads(give(*words, "--json").out)
+    assert [row["image"] for row in told["rows"]] == [32, 64]
+    assert {fit["quantity"] for fit in told["exponents"]} == {"macs", "seconds"}
+    assert picture.read_text().startswith("<?xml")
+    refused = give("cost", TINY, "--growth", str(picture))
+    assert refused.status == 2 and "two different sizes" in refused.err

@@ -49,6 +49,8 @@ class Cost(Command):
     """Length of a window in seconds."""
     no_memory: Annotated[bool, FLAG] = False
     """Leave out peak memory (it takes two fresh processes for each row)."""
+    growth: Annotated[Path | None, shown_as("PICTURE")] = None
+    """Fit how cost grows over the sizes of --image, and draw it: .svg, .png or .pdf."""
 
     def run(self) -> Answer:
         """One report for each size, batch and number of threads."""
@@ -57,6 +59,8 @@ class Cost(Command):
         from vitrail.cost import cost
 
         models = tuple(dict.fromkeys(self.models))
+        if self.growth is not None:
+            return grow(self, models, self.growth)
         with ticker("measuring") as step:
             reports = [
                 cost(models, one, build=BUILD, with_memory=not self.no_memory, on_step=step)
@@ -65,6 +69,43 @@ class Cost(Command):
         data = [report.to_dict() for report in reports]
         tables = [report.table() for report in reports]
         return Answer(data, [*tables, machine_line(reports[-1].machine)])
+
+
+def grow(wanted: Cost, models: tuple[str, ...], picture: Path) -> Answer:
+    """All models at all sizes in one interleaved run, with an exponent for each quantity."""
+    from vitrail.cost import draw, growth, machine
+
+    conditions = settings(wanted)[0]
+    with ticker("measuring") as step:
+        grown = growth(
+            models,
+            wanted.image,
+            settings=conditions,
+            build=BUILD,
+            with_memory=not wanted.no_memory,
+            on_step=step,
+        )
+    rows = [
+        (r.model, r.image, f"{r.macs / 1e9:.3f}", f"{1e3 * r.seconds:.1f}", megabytes(r.memory))
+        for r in grown.rows
+    ]
+    fits = [
+        (e.model, e.quantity, f"{e.exponent:.2f}", f"{e.r2:.3f}", f"{e.last:.2f}")
+        for e in grown.exponents
+    ]
+    where = machine()
+    parts = [
+        table(("model", "px", "GMAC", f"ms, batch {conditions.batch}", "MB"), rows, left=1),
+        table(("model", "grows in", "pixels ^", "R2", "at the end"), fits, left=2),
+        f"drawn: {draw(grown, picture)}",
+        machine_line(where),
+    ]
+    return Answer(grown.to_dict() | {"machine": where}, parts)
+
+
+def megabytes(value: int | None) -> str:
+    """Peak memory for people."""
+    return "" if value is None else f"{value / 2**20:.0f}"
 
 
 def settings(wanted: Cost) -> "list[Settings]":
