@@ -31,6 +31,9 @@ SUITES = {
     "tests/parity/test_cvt.py": "models/cvt.py",
     "tests/parity/test_deit.py": "models/deit.py",
     "tests/parity/test_vit_layouts.py": "models/jax.py layers/patches.py",
+    "tests/parity/test_filtervit.py": "models/filtervit.py models/filtervit_v2.py "
+    "models/filtervit_weights.py",
+    "tests/parity/test_mobilevit.py": "models/mobilevit.py layers/inverted.py",
     "tests/parity/test_originals.py": "models/coat.py models/vit.py models/weights.py",
     "tests/data/test_loader.py": "data/cache.py",
     "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "
