@@ -31,6 +31,9 @@ SUITES = {
     "tests/parity/test_cvt.py": "models/cvt.py",
     "tests/parity/test_deit.py": "models/deit.py",
     "tests/parity/test_vit_layouts.py": "models/jax.py layers/patches.py",
+    "tests/parity/test_filtervit.py": "models/filtervit.py models/filtervit_v2.py "
+    "models/filtervit_weights.py",
+    "tests/parity/test_mobilevit.py": "models/mobilevit.py layers/inverted.py",
     "tests/parity/test_originals.py": "models/coat.py models/vit.py models/weights.py",
     "tests/data/test_loader.py": "data/cache.py",
     "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "
@@ -40,6 +43,8 @@ SUITES = {
     "tests/study/test_whole.py": "study/bench.py study/job.py",
     "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
     "train/display.py train/feed.py train/folder.py train/mix.py train/track.py train/trainer.py",
+    "tests/hub/test_save.py": "hub/modelcard.py",
+    "tests/hub/test_timm_door.py": "timm.py hub/counterparts.py",
     "tests/train/test_kill.py": "train/stop.py",
 }
 SUITE_OF = {name: suite for suite, names in SUITES.items() for name in names.split()}

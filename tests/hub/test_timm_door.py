@@ -12,7 +12,8 @@ import torch
 
 import vitrail
 from vitrail.errors import UserError
-from vitrail.models.zoo import entry
+from vitrail.models.weights import fit_tables
+from vitrail.models.zoo import entry, our_names
 
 timm = pytest.importorskip("timm")
 import vitrail.timm  # noqa: E402
@@ -234,8 +235,13 @@ def test_counterparts_are_timms_and_described_by_it(name):
     assert (ours.mean, ours.std, ours.crop_pct) == (theirs.mean, theirs.std, theirs.crop_pct)
     assert ours.hf_hub_id == theirs.hf_hub_id and ours.has_weights
     with torch.device("meta"):
-        count = sum(p.numel() for p in vitrail.create(name).parameters())
-        assert count == sum(p.numel() for p in timm.create_model(COUNTERPARTS[name]).parameters())
+        model = vitrail.create(name)
+        released = timm.create_model(COUNTERPARTS[name], num_classes=1000).state_dict()
+    blank = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in released.items()}
+    renamed = {
+        key: tensor.shape for key, tensor in fit_tables(our_names(model, blank), model).items()
+    }
+    assert renamed == {key: tensor.shape for key, tensor in model.state_dict().items()}
 
 
 def test_released_names_load_by_checkpoint_path_and_as_pretrained(tmp_path):

@@ -26,6 +26,7 @@ NEEDED = (
     "torchmetrics",
     "Jinja2",
     "matplotlib",
+    "huggingface_hub",
 )
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 GIB = 2**30
