@@ -104,8 +104,9 @@ class Backbone(nn.Module, ABC):
 
     def reset_classifier(self, classes: int) -> None:
         """Replace the head by a fresh one for another number of classes (0: none)."""
+        like = next(self.parameters())
         self.classes = classes
-        self.head = classifier(self.width, classes)
+        self.head = classifier(self.width, classes).to(like.device, like.dtype)
         self.head.apply(init_weights)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -173,15 +173,16 @@ def load(
 ) -> None:
     """Load a state dict under our names or a released model's, strictly.
 
-    Only the head may be missing (another number of classes), and fixed buffers of reducers.
+    Only the head may be missing (another number of classes), and what is fixed at building:
+    buffers other than the statistics of batch norms.
 
     Raises:
         UserError: tensors missing, left over or of another shape; the first few are named.
     """
     own = model.state_dict()
     ours = fit(translate(state, model, renames, unused), model)
-    buffers = {name for name, _ in model.named_buffers()}
-    missing = [n for n in own if n not in ours and n not in buffers and not n.startswith("head.")]
+    fixed = {n for n, _ in model.named_buffers() if not n.endswith(("running_mean", "running_var"))}
+    missing = [n for n in own if n not in ours and n not in fixed and not n.startswith("head.")]
     left = [n for n in ours if n not in own]
     wrong = [n for n in ours if n in own and own[n].shape != ours[n].shape]
     for what, names in (("missing", missing), ("unknown", left), ("of another shape", wrong)):
