@@ -100,7 +100,10 @@ class Block(nn.Module):
         and what the mixer's spec built with ``build_shared``.
         """
         x = local(x, grid)
-        x = x + self.drop_path(self.mixer(self.norm1(x), grid, shared))
+        return self.fed(x + self.drop_path(self.mixer(self.norm1(x), grid, shared)))
+
+    def fed(self, x: Tensor) -> Tensor:
+        """``x`` and its feed-forward branch."""
         if self.training:
             return x + self.drop_path(self.feed(x))
         return add_by_slices(x, self.feed, self.mlp.fc1.out_features)
@@ -127,9 +130,8 @@ class ReducedBlock(Block):
         """As :meth:`Block.forward`."""
         x = local(x, grid)
         z, plan = self.reducer(x, grid, self.norm1)
-        update = self.drop_path(self.mixer(self.norm1(z), grid, shared, plan))
-        update = update + self.drop_path(self.feed(z + update))
-        return x + plan.restore(update)
+        fed = self.fed(z + self.drop_path(self.mixer(self.norm1(z), grid, shared, plan)))
+        return x + plan.restore(fed - z)
 
 
 class CoarseBlock(Block):

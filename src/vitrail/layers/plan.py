@@ -45,6 +45,16 @@ class Plan(ABC):
     def restore(self, update: Tensor) -> Tensor:
         """``(B, K, E)`` -> ``(B, N, E)``: carry what the working tokens learned back to all."""
 
+    def reduce_grid(self, x: Tensor) -> Tensor:
+        """``(B, H * W, E)`` -> ``(B, K - extra, E)``: :meth:`reduce` without class tokens."""
+        ahead = x.new_zeros(x.shape[0], self.extra, x.shape[2])
+        return self.reduce(torch.cat((ahead, x), 1))[:, self.extra :]
+
+    def restore_grid(self, update: Tensor) -> Tensor:
+        """``(B, K - extra, E)`` -> ``(B, H * W, E)``: the inverse errand, likewise."""
+        ahead = update.new_zeros(update.shape[0], self.extra, update.shape[2])
+        return self.restore(torch.cat((ahead, update), 1))[:, self.extra :]
+
     @property
     def assignment(self) -> Tensor | None:
         """``(B, H * W)`` int: the working token each grid token belongs to, or None."""
@@ -76,18 +86,36 @@ class Clusters(Plan):
         ones = self.counts.new_ones(self.counts.shape[0], self.extra)
         return torch.cat((ones, self.counts), 1)
 
+    @property
+    def everyone(self) -> Tensor:
+        """``(B, N)``: owners of all tokens; class tokens in front own themselves.
+
+        One gather then serves the whole sequence: nothing is cut apart and joined again.
+        """
+        ahead = torch.arange(self.extra, device=self.owner.device).expand(len(self.owner), -1)
+        return torch.cat((ahead, self.owner + self.extra), 1)
+
     def reduce(self, x: Tensor) -> Tensor:
-        summed = sum_by_owner(x[:, self.extra :], self.owner, self.clusters)
-        means = summed / self.counts.clamp(min=1).to(summed.dtype).unsqueeze(2)
-        return torch.cat((x[:, : self.extra], means), 1) if self.extra else means
+        return means(x, self.everyone, self.sizes)
 
     def restore(self, update: Tensor) -> Tensor:
-        spread = spread_back(update[:, self.extra :], self.owner)
-        return torch.cat((update[:, : self.extra], spread), 1) if self.extra else spread
+        return spread_back(update, self.everyone)
+
+    def reduce_grid(self, x: Tensor) -> Tensor:
+        return means(x, self.owner, self.counts)
+
+    def restore_grid(self, update: Tensor) -> Tensor:
+        return spread_back(update, self.owner)
 
     @property
     def assignment(self) -> Tensor:
         return self.owner
+
+
+def means(x: Tensor, owner: Tensor, sizes: Tensor) -> Tensor:
+    """Mean of each cluster's members, ``(B, N, E)`` -> ``(B, K, E)``; zero where there is none."""
+    summed = sum_by_owner(x, owner, sizes.shape[1])
+    return summed / sizes.clamp(min=1).to(summed.dtype).unsqueeze(2)
 
 
 @dataclass(frozen=True)

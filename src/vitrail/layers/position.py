@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid, to_map, to_tokens
+from vitrail.layers.plan import Plan
 
 RESIZE = {
     "bicubic": {"mode": "bicubic", "antialias": True},
@@ -102,11 +103,17 @@ class ConvRelative(nn.Module):
             for (kernel, _), width in zip(windows, self.widths, strict=True)
         )
 
-    def forward(self, v: Tensor, grid: Grid) -> Tensor:
-        """Look at the values around each token."""
-        parts = v.split(self.widths, 2)
-        looked = [conv(to_map(p, grid)) for conv, p in zip(self.conv_list, parts, strict=True)]
-        return torch.cat([to_tokens(part) for part in looked], 2)
+    def forward(self, v: Tensor, grid: Grid, plan: Plan | None = None) -> Tensor:
+        """Look at the values around each token.
+
+        Working tokens of a ``plan`` spread their values over the grid, look, and average back.
+        """
+        looked = []
+        for conv, part in zip(self.conv_list, v.split(self.widths, 2), strict=True):
+            full = part if plan is None else plan.restore_grid(part)
+            seen = to_tokens(conv(to_map(full, grid)))
+            looked.append(seen if plan is None else plan.reduce_grid(seen))
+        return torch.cat(looked, 2)
 
 
 def sinusoid(place: Tensor, dim: int) -> Tensor:

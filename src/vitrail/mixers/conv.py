@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from vitrail.layers.attend import join_heads, split_heads
@@ -117,14 +116,8 @@ def summary(k: Tensor, v: Tensor, heads: int, plan: Plan | None) -> Tensor:
 def add_position(
     content: Tensor, q: Tensor, v: Tensor, grid: Grid, shared: nn.Module, plan: Plan | None
 ) -> Tensor:
-    """``content + q * DWConv(v)`` on the grid's tokens, in place; class tokens keep theirs.
-
-    Working tokens that left the grid spread their values over it, look, and average back.
-    """
-    full = v if plan is None else plan.restore(v)
-    extra = full.shape[1] - grid[0] * grid[1]
-    seen = shared(full[:, extra:], grid)
-    if plan is not None:
-        seen = plan.reduce(torch.cat((full[:, :extra], seen), 1))[:, extra:]
+    """``content + q * DWConv(v)`` on the grid's tokens, in place; class tokens keep theirs."""
+    extra = v.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
+    seen = shared(v[:, extra:], grid, plan)
     content[:, extra:].addcmul_(q[:, extra:], seen)
     return content
