@@ -131,7 +131,7 @@ class ReducedBlock(Block):
         x = local(x, grid)
         z, plan = self.reducer(x, grid, self.norm1)
         fed = self.fed(z + self.drop_path(self.mixer(self.norm1(z), grid, shared, plan)))
-        return x + plan.restore(fed - z)
+        return plan.restore(fed - z).add_(x)
 
 
 class CoarseBlock(Block):

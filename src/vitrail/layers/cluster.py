@@ -55,16 +55,17 @@ def destination_owners(x: Tensor, grid: Grid, side: int, window: int) -> Tensor:
 
     The top-left token of each ``side x side`` cell is a destination, so there are
     ``ceil(H / side) * ceil(W / side)`` clusters and none is empty (a destination owns itself).
-    Windows are ``window`` tokens wide; similarity is the cosine.
+    Windows are ``window`` tokens wide. Similarity is the cosine, so destinations are normalised;
+    a token's own length does not change which of them is nearest.
     """
     images, _, features = x.shape
     per, across = window // side, cells(grid, window)
     down, right = across[0] * window - grid[0], across[1] * window - grid[1]
-    x = F.normalize(x, dim=-1).view(images, *grid, features)
+    x = x.view(images, *grid, features)
     x = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
     tiles = x.view(images, across[0], window, across[1], window, features).transpose(2, 3)
     seats = tiles.unflatten(3, (per, side)).unflatten(5, (per, side))[:, :, :, :, 0, :, 0]
-    likeness = tiles.flatten(3, 4) @ seats.flatten(3, 4).mT
+    likeness = tiles.flatten(3, 4) @ F.normalize(seats.flatten(3, 4), dim=-1).mT
     number, outside = seat_numbers(grid, side, window, x.device)
     if down or right:
         likeness = likeness.masked_fill(outside, -torch.inf)
