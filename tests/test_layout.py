@@ -34,7 +34,7 @@ SUITES = {
     "tests/parity/test_filtervit.py": "models/filtervit.py models/filtervit_v2.py "
     "models/filtervit_weights.py",
     "tests/parity/test_mobilevit.py": "models/mobilevit.py layers/inverted.py",
-    "tests/parity/test_originals.py": "models/coat.py models/vit.py models/weights.py",
+    "tests/parity/test_originals.py": "models/coat.py models/vit.py",
     "tests/data/test_loader.py": "data/cache.py",
     "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "
     "data/pictures.py data/settle.py data/summary.py data/table.py",

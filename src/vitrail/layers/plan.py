@@ -92,7 +92,8 @@ class Clusters(Plan):
 
         One gather then serves the whole sequence: nothing is cut apart and joined again.
         """
-        ahead = torch.arange(self.extra, device=self.owner.device).expand(len(self.owner), -1)
+        images = self.owner.shape[0]
+        ahead = torch.arange(self.extra, device=self.owner.device).expand(images, -1)
         return torch.cat((ahead, self.owner + self.extra), 1)
 
     def reduce(self, x: Tensor) -> Tensor:
