@@ -144,8 +144,6 @@ class Door(Backbone):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh head for another number of classes (0: none), and perhaps other pooling."""
         super().reset_classifier(num_classes)
-        some = next((p for p in self.parameters()), torch.empty(0))
-        self.head.to(some.device, some.dtype)
         self.pool_by(self.global_pool if global_pool is None else global_pool)
 
     def pool_by(self, how: str) -> None:

@@ -134,19 +134,15 @@ class ReducedBlock(Block):
         return plan.restore(fed - z).add_(x)
 
 
-class CoarseBlock(Block):
+class CoarseBlock(ReducedBlock):
     """A whole block, its local step included, on a coarser grid; its update is copied back."""
-
-    def __init__(self, reducer: nn.Module, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.reducer = reducer
 
     def forward(
         self, x: Tensor, grid: Grid, local: Local = nothing_local, shared: nn.Module | None = None
     ) -> Tensor:
         """As :meth:`Block.forward`."""
         z, plan = self.reducer(x, grid, self.norm1)
-        return x + plan.restore(super().forward(z, plan.coarse, local, shared) - z)
+        return x + plan.restore(Block.forward(self, z, plan.coarse, local, shared) - z)
 
 
 class OnCoarse(nn.Module):

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.layers.block import DropPath
+from vitrail.layers.fold import conv_norm
 
 
 class ConvNorm(nn.Module):
     """Convolution without bias, then batch norm: ``(B, width, H, W)`` -> ``(B, dim, H', W')``.
 
-    Padding keeps the size, rounded up, at any stride. At inference on a CPU the norm is folded
-    into the kernel at each call: the kernel is small, and the map is passed over once less.
+    Padding keeps the size, rounded up, at any stride.
     """
 
     def __init__(
@@ -27,14 +27,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and normalise."""
-        conv, norm = self.conv, self.norm
-        if norm.training or x.is_cuda or torch.compiler.is_compiling():
-            return norm(conv(x))
-        assert norm.running_mean is not None and norm.running_var is not None
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
-        kernel = conv.weight * scale[:, None, None, None]
-        return F.conv2d(x, kernel, shift, conv.stride, conv.padding, groups=conv.groups)
+        return conv_norm(x, self.conv, self.norm)
 
 
 class ConvNormAct(ConvNorm):

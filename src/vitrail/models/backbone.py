@@ -106,8 +106,12 @@ class Backbone(nn.Module, ABC):
         """Replace the head by a fresh one for another number of classes (0: none)."""
         like = next(self.parameters())
         self.classes = classes
-        self.head = classifier(self.width, classes).to(like.device, like.dtype)
+        self.head = self.fresh_head(classes).to(like.device, like.dtype)
         self.head.apply(init_weights)
+
+    def fresh_head(self, classes: int) -> nn.Module:
+        """A classifier ``(B, width)`` -> ``(B, classes)``; the identity for none."""
+        return classifier(self.width, classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass: less memory, the same values."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.block import DropPath
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
+from vitrail.layers.inverted import init_conv
 from vitrail.layers.position import ConvPosition
 from vitrail.models.backbone import (
     Backbone,
@@ -92,7 +93,7 @@ class CMT(Backbone):
         self.dropout = nn.Dropout(config.dropout)
         self.head = classifier(self.width, config.classes)
         self.apply(init_weights)
-        self.apply(init_convs)
+        self.apply(init_conv)
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The map of every stage, channels-last, un-normalised."""
@@ -245,14 +246,6 @@ class IRFFN(nn.Module):
 def conv3(given: int, dim: int, stride: int = 1) -> nn.Sequential:
     """3x3 convolution, GELU, batch norm."""
     return nn.Sequential(nn.Conv2d(given, dim, 3, stride, 1), nn.GELU(), nn.BatchNorm2d(dim))
-
-
-def init_convs(module: nn.Module) -> None:
-    """Convolutions Kaiming normal by fan out, as the released code."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 STAGE = {"a": "stages.0", "b": "stages.1", "c": "stages.2", "d": "stages.3"}

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.models.backbone import init_weights
 from vitrail.models.vit import RENAMES as VIT_RENAMES
 from vitrail.models.vit import ViT, ViTConfig
 
@@ -94,11 +93,9 @@ class DeiT(ViT):
             raise UserError("this model has no heads; build it with classes=... to distil into it")
         return self.head.both(self.pool(self.forward_features(x)))
 
-    def reset_classifier(self, classes: int) -> None:
-        """Fresh heads for another number of classes (0: none)."""
-        self.classes = classes
-        self.head = TwoHeads(self.config.dim, classes) if classes else nn.Identity()
-        self.head.apply(init_weights)
+    def fresh_head(self, classes: int) -> nn.Module:
+        """One head a token, ``(B, 2 C)`` -> ``(B, classes)``; the identity for none."""
+        return TwoHeads(self.config.dim, classes) if classes else nn.Identity()
 
     def no_weight_decay(self) -> set[str]:
         """Position table and both tokens."""

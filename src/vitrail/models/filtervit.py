@@ -199,11 +199,9 @@ class FilterViT(Backbone):
         """The mean over places."""
         return x.mean((2, 3))
 
-    def reset_classifier(self, classes: int) -> None:
-        """A fresh two-layer head."""
-        self.classes = classes
-        self.head = head(self.width, self.config.hidden, classes, self.config.head_dropout)
-        self.head.apply(init_weights)
+    def fresh_head(self, classes: int) -> nn.Module:
+        """A two-layer classifier, ``(B, width)`` -> ``(B, classes)``."""
+        return head(self.width, self.config.hidden, classes, self.config.head_dropout)
 
     def no_weight_decay(self) -> set[str]:
         """Nothing beside biases and norms."""
