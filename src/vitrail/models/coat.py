@@ -230,7 +230,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
         """``(B, width, H, W)`` -> tokens ``(B, N, dim)`` and their grid."""
-        x = self.proj(x)
+        x = self.proj(x.contiguous(memory_format=torch.channels_last))
         return self.norm(to_tokens(x)), grid_of(x)
 
 
