@@ -3,6 +3,8 @@
 The count is that of the fullest image; only :class:`HashFinder` lets images differ.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -21,12 +23,12 @@ SEED = 2011_09315
 passes over a picture find the same clusters (ACT's code draws anew at every forward)."""
 
 
-class Finder(nn.Module):
+class Finder(nn.Module, ABC):
     """Finds clusters, without gradient."""
 
+    @abstractmethod
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
         """Owners ``(B, N)`` and the number of clusters."""
-        raise NotImplementedError
 
 
 class WindowFinder(Finder):

@@ -11,7 +11,7 @@ residual, or know its model. In evaluation it is deterministic and treats every 
 alone. What cannot serve a place is refused by ``build``, with the remedy.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -60,9 +60,10 @@ class MixerSpec(Spec):
         return (cls.__doc__ or "").strip().splitlines()[0]
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """A built mixer."""
 
+    @abstractmethod
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Tensor:
@@ -74,16 +75,15 @@ class Mixer(nn.Module):
             shared: what the spec's ``build_shared`` made for this stage.
             plan: how the working tokens stand for the grid's; None where they are the grid's.
         """
-        raise NotImplementedError
 
     def start(self) -> None:
         """Initialise what is the mixer's own, after the model's general rule; mostly nothing."""
 
+    @abstractmethod
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
         """The same step spelled out, slowly: named tensors that :meth:`forward` never forms."""
-        raise NotImplementedError
 
 
 class Between(Mixer):

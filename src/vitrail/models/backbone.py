@@ -8,7 +8,7 @@ size works, square or not, and any number of input channels.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +25,25 @@ Size = int | tuple[int, int]
 """Pixels: a side, or (height, width)."""
 
 
-class Config(Protocol):
-    """What every model's frozen config has; the rest is the paper's own."""
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a user may change in every model; a paper's own config adds the rows of its table.
 
-    classes: int
-    in_chans: int
-    image: Size
+    Attributes:
+        classes: logits; 0 leaves the head out.
+        in_chans: channels of the image.
+        image: pixels that tables and places are made for; any other size works too.
+        mixer: specs, one a stage.
+        reducer: specs, one a stage.
+        drop_path: rate at the last block, rising from 0 at the first.
+    """
+
+    classes: int = 1000
+    in_chans: int = 3
+    image: Size = 224
     mixer: tuple[str, ...]
     reducer: tuple[str, ...]
-    drop_path: float
+    drop_path: float = 0.0
 
 
 class Backbone(nn.Module, ABC):

@@ -25,8 +25,8 @@ from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
+    Config,
     Kinds,
-    Size,
     check_choices,
     check_image,
     choose,
@@ -42,7 +42,7 @@ STRIDE = 16
 
 
 @dataclass(frozen=True)
-class CeiTConfig:
+class CeiTConfig(Config):
     """One row of the family's table, and what a user may change."""
 
     dim: int
@@ -52,12 +52,8 @@ class CeiTConfig:
     stem: int = 64
     mlp_ratio: int = 4
     resize: str = "bicubic"
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("softmax",)
     reducer: tuple[str, ...] = ("all",)
-    drop_path: float = 0.0
 
 
 CONFIGS = {  #              dim heads

@@ -41,7 +41,7 @@ from vitrail.layers.position import ConvPosition
 from vitrail.models.backbone import (
     Backbone,
     Choice,
-    Size,
+    Config,
     check_image,
     choose,
     classifier,
@@ -52,7 +52,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True)
-class CoaTConfig:
+class CoaTConfig(Config):
     """One row of the released code's table, and what a user may change."""
 
     dims: tuple[int, ...]
@@ -61,12 +61,8 @@ class CoaTConfig:
     parallel: int = 0
     _: KW_ONLY
     heads: int = 8
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("conv",) * 4
     reducer: tuple[str, ...] = ("all",) * 4
-    drop_path: float = 0.0
 
 
 # fmt: off

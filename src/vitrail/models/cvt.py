@@ -23,7 +23,7 @@ from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.models.backbone import (
     Backbone,
     Choice,
-    Size,
+    Config,
     check_image,
     choose,
     classifier,
@@ -36,7 +36,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True)
-class CvTConfig:
+class CvTConfig(Config):
     """One row of the released settings, and what a user may change."""
 
     dims: tuple[int, ...]
@@ -44,12 +44,8 @@ class CvTConfig:
     depths: tuple[int, ...]
     _: KW_ONLY
     mlp_ratio: int = 4
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("projected",) * 3
     reducer: tuple[str, ...] = ("all",) * 3
-    drop_path: float = 0.0
 
 
 # fmt: off

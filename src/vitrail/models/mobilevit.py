@@ -28,6 +28,7 @@ from vitrail.layers.inverted import ConvNormAct, InvertedResidual, init_conv
 from vitrail.models.backbone import (
     Backbone,
     Choice,
+    Config,
     Size,
     check_image,
     choose,
@@ -43,7 +44,7 @@ PATCH = 2
 
 
 @dataclass(frozen=True)
-class MobileViTConfig:
+class MobileViTConfig(Config):
     """One column of table 4, and what a user may change."""
 
     dims: tuple[int, ...]
@@ -54,12 +55,9 @@ class MobileViTConfig:
     stem: int = 16
     depths: tuple[int, ...] = (2, 4, 3)
     heads: int = 4
-    classes: int = 1000
-    in_chans: int = 3
     image: Size = 256
     mixer: tuple[str, ...] = ("softmax",) * 3
     reducer: tuple[str, ...] = ("all",) * 3
-    drop_path: float = 0.0
 
 
 # fmt: off
