@@ -15,8 +15,10 @@ from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
 from vitrail.hub import build
 from vitrail.hub.build import TIMM
+from vitrail.hub.teachers import open_teacher
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card
+from vitrail.tasks.distill import HARD, SOFT
 from vitrail.train import Recipe, Result, fit, read_run, resume
 from vitrail.train.processes import agreed
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from vitrail.cli.train import Train
     from vitrail.data import Item, Pictures
+    from vitrail.tasks.teacher import Teacher
 
 RUNS = Path("runs")
 PROBLEMS = 10
@@ -44,6 +47,7 @@ class Job:
     out: Path
 
     facts: Mapping[str, Any]
+    teacher: "Teacher | None" = None
 
     def fit(self) -> Result:
         """Train."""
@@ -55,6 +59,7 @@ class Job:
             card=self.card,
             parts=self.parts,
             facts=self.facts,
+            teacher=self.teacher,
         )
 
 
@@ -90,6 +95,7 @@ def prepare(wanted: "Train") -> Job:
         card=card,
         out=out,
         facts={"fraction": wanted.fraction, "open": how},
+        teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
     )
 
 
@@ -142,6 +148,8 @@ def recipe_of(wanted: "Train", count: int) -> Recipe:
         changes["epochs"] = wanted.epochs
     if wanted.weights is not None:
         changes["weights"] = str(wanted.weights.resolve())
+    typed = lessons_of(wanted)
+    changes = merged(changes, typed)
     if wanted.recipe is not None:
         base = Recipe.from_yaml(wanted.recipe)
     else:
@@ -149,7 +157,26 @@ def recipe_of(wanted: "Train", count: int) -> Recipe:
         Recipe.from_dict(changes)  # a wrong key or value is said before anything is chosen by it
         batch = {"batch": changes["batch"]} if "batch" in changes else {}
         base = Recipe.suited(count, **batch)
-    return Recipe.from_dict(merged(base.to_dict(), changes))
+    recipe = Recipe.from_dict(merged(base.to_dict(), changes))
+    if typed and recipe.teacher is None:
+        raise UserError(
+            "--distill, --alpha and --temperature say how a teacher is heard: give one with "
+            "--teacher RUN or --teacher timm:NAME"
+        )
+    return recipe
+
+
+def lessons_of(wanted: "Train") -> dict[str, Any]:
+    """The recipe's part on the teacher, as typed; DeiT's values where only the kind is."""
+    chosen = {"hard": HARD, "soft": SOFT}.get(wanted.distill or "")
+    how = {} if chosen is None else {"kind": chosen.kind, "alpha": chosen.alpha, "tau": chosen.tau}
+    typed = {"alpha": wanted.alpha, "tau": wanted.temperature}
+    how |= {key: value for key, value in typed.items() if value is not None}
+    lessons: dict[str, Any] = {"distill": how} if how else {}
+    if wanted.teacher is not None:
+        is_path = not wanted.teacher.startswith(TIMM)
+        lessons["teacher"] = str(Path(wanted.teacher).resolve()) if is_path else wanted.teacher
+    return lessons
 
 
 def suited_image(pictures: "Pictures", items: "Sequence[Item]") -> int:
@@ -192,4 +219,4 @@ def go_on(run: Path) -> Result:
         UserError: the folder is no run, or its pictures are gone.
     """
     recipe = read_run(run).recipe
-    return resume(run, lambda card: model_of(card, recipe))
+    return resume(run, lambda card: model_of(card, recipe), teach=open_teacher)

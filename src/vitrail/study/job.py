@@ -57,6 +57,7 @@ def build(arm: str, bench: Bench) -> "nn.Module":
 
 def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
     """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
+    from vitrail.hub.teachers import open_teacher
     from vitrail.tasks import Card, load_weights
     from vitrail.train import fit, read_run
 
@@ -70,16 +71,18 @@ def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record
         in_chans=bench.preprocess.in_chans,
         preprocess=bench.preprocess.to_dict(),
     )
+    recipe = bench.recipe_of(job)
     result = fit(
         model,
         bench.pictures,
-        bench.recipe_of(job),
+        recipe,
         run,
         card=card,
         parts=parts,
         resume=True,
         progress=False,
         on_event=lambda event: _pass_on(event, tell),
+        teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
     )
     model.load_state_dict(load_weights(run / "best.safetensors"))
     return evaluated(job, bench, model, result, read_run(run).metrics)

@@ -70,26 +70,46 @@ def distil(
     Raises:
         UserError: teacher and student disagree about classes, or about maps with ``feature``.
     """
-    said = ask(teacher, images)
-    label, word = answers(student, images)
-    if said.shape != word.shape:
-        raise UserError(
-            f"the teacher knows {said.shape[-1]} classes, the student {word.shape[-1]}; "
-            f"build the teacher with classes={word.shape[-1]} and train it on the same pictures"
-        )
-    total = (1 - how.alpha) * loss(label, targets) + how.alpha * heed(word, said, how)
+    both = getattr(student, "forward_both", student)
+    total = weigh(both(images), ask(teacher, images), targets, how=how, loss=loss)
     if how.feature:
         total = total + how.feature * map_distance(student, teacher, images)
     return total
 
 
-def answers(student: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits for the label and for the teacher; the same where a student has one head."""
-    both = getattr(student, "forward_both", None)
-    if both is not None:
-        return both(images)
-    logits = student(images)
-    return logits, logits
+def weigh(
+    heard: Tensor | tuple[Tensor, Tensor],
+    said: Tensor,
+    targets: Tensor,
+    *,
+    how: Distillation,
+    loss: Loss = F.cross_entropy,
+) -> Tensor:
+    """The label's loss and the teacher's, together a scalar.
+
+    Args:
+        heard: what the student answers: logits ``(B, K)``, or those for the label and those for
+            the teacher where it has two heads.
+        said: the teacher's logits ``(B, K)``.
+        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed pictures.
+        how: what weighs how much.
+        loss: from logits and targets to a scalar, for the label.
+
+    Raises:
+        UserError: teacher and student disagree about classes.
+    """
+    label, word = heard if isinstance(heard, tuple) else (heard, heard)
+    if said.shape != word.shape:
+        raise UserError(
+            f"the teacher knows {said.shape[-1]} classes, the student {word.shape[-1]}; "
+            f"build the teacher with classes={word.shape[-1]} and train it on the same pictures"
+        )
+    return (1 - how.alpha) * loss(label, targets) + how.alpha * heed(word, said, how)
+
+
+HARD = Distillation()
+SOFT = Distillation(kind="soft", alpha=0.1, tau=3.0)
+"""DeiT's two settings (table 3 and appendix of the paper; ``HARD`` is the better one there)."""
 
 
 @torch.no_grad()

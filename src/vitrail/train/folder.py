@@ -211,6 +211,20 @@ def check_same(run: Run, *, recipe: Recipe, classes: tuple[str, ...], digest: st
         )
 
 
+def check_teacher(run: Run, now: dict[str, Any] | None) -> None:
+    """A run goes on with the teacher it had, weight for weight.
+
+    Raises:
+        UserError: it is another one.
+    """
+    then = run.facts.get("teacher")
+    if then != now:
+        raise UserError(
+            f"cannot go on with {str(run.folder)!r}: the teacher {then and then['name']} has other "
+            "weights now; bring the old ones back, or train anew in another folder"
+        )
+
+
 def check_checkpoint(folder: Path) -> Path:
     """The checkpoint's path."""
     path = folder / checkpoint.NAME
