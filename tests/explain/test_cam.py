@@ -98,6 +98,16 @@ def test_behind_the_last_attention_is_refused_not_empty() -> None:
         vitrail.explain(model, pictures(), layers=[behind])
 
 
+def test_a_map_that_only_speaks_against_is_refused_not_empty() -> None:
+    net, images = conv_net(), pictures()
+    with torch.no_grad():
+        net[6].weight.copy_(-net[6].weight.abs())
+    with pytest.raises(ExplainError, match="sample 0, 1 are zero everywhere: nothing at 3 speaks"):
+        vitrail.explain(net, images, target=1, layers=["3"])
+    found = vitrail.explain(net, images, target=1, layers=["3"], positive=False)
+    assert found.signed and (found.map <= 0).all() and (found.map < 0).any()
+
+
 def test_resting_tokens_have_no_value() -> None:
     """Behind a filter, the map lies on the chosen places."""
     found = vitrail.explain(build("vit_tiny(resize='corner')"), pictures(), positive=False)

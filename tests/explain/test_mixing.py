@@ -22,7 +22,7 @@ def test_conv_attention_content_is_the_positive_query_on_softmaxed_keys() -> Non
     step = first_step("coat_lite_tiny")
     q, k, _ = step.mixer.qkv(step.tokens).chunk(3, 2)
     q, k = (split_heads(t, step.mixer.heads) for t in (q, k.softmax(1)))
-    matrix = q.clamp(min=0) @ k.mT
+    matrix = (q.clamp(min=0) + 1e-6) @ k.mT
     row = (matrix / matrix.sum(-1, keepdim=True)).mean(1)[:, 0]
     tokens = step.tokens.shape[1]
     found = operator(step)(torch.eye(tokens).expand(2, -1, -1).unbind(2)[5].unsqueeze(2))

@@ -83,8 +83,8 @@ def read(layer: CamLayer, calls: Sequence[Call], size: Grid) -> Reading:
             f"{layer.name} gives {said}, not {layer.layout}; give a CamLayer with its layout"
         )
     if dims == 4:
-        grid = tensor.shape[2:] if layer.layout == "nchw" else tensor.shape[1:3]
-        return Reading(layer.name, tensor, layer.layout, (grid[0], grid[1]))
+        height, width = tensor.shape[2:] if layer.layout == "nchw" else tensor.shape[1:3]
+        return Reading(layer.name, tensor, layer.layout, (height, width))
     if layer.grid is not None:
         return Reading(layer.name, tensor, "tokens", layer.grid(size))
     plan = call.args[3] if isinstance(call.module, Mixer) and len(call.args) > 3 else None

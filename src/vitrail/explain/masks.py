@@ -84,10 +84,10 @@ def _run(
     """One pass with all of the reducers and blocks that choose."""
     model = case.model
     assert isinstance(model, nn.Module)
-    parts = {n: m for n, m in model.named_modules() if isinstance(m, blocks)}
+    mixers = mixers_of(model)
+    parts: dict[str, nn.Module] = {n: m for n, m in model.named_modules() if isinstance(m, blocks)}
     parts |= {n: m for n, m in reducers_of(model).items() if isinstance(m, reducers)}
-    inside = [n for n in mixers_of(model) if any(n.startswith(f"{p}.") for p in parts)]
-    parts |= {n: m for n, m in mixers_of(model).items() if n in inside}
+    parts |= {n: m for n, m in mixers.items() if any(n.startswith(f"{p}.") for p in parts)}
     with torch.no_grad(), recording(model, parts) as calls:
         model(case.images)
     return model, calls

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import singledispatch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.record import Meeting
@@ -172,12 +172,10 @@ def key_weights(k: Tensor, heads: int, plan: Plan | None) -> Tensor:
 def convolved(shared: ConvRelative, field: Tensor, grid: Grid, plan: Plan | None) -> Tensor:
     """What a stage's convolutions see of a field ``(B, K - extra, 1)``, mean over channels."""
     full = field if plan is None else plan.restore_grid(field)
-    seen = torch.stack(
-        [
-            mean_seen(conv, full, grid) * (width / sum(shared.widths))
-            for conv, width in zip(shared.conv_list, shared.widths, strict=True)  # type: ignore[arg-type]
-        ]
-    ).sum(0)
+    seen = torch.zeros_like(full)
+    for conv, width in zip(shared.conv_list, shared.widths, strict=True):
+        assert isinstance(conv, nn.Conv2d)
+        seen = seen + mean_seen(conv, full, grid) * (width / sum(shared.widths))
     return seen if plan is None else plan.reduce_grid(seen)
 
 

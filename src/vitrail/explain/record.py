@@ -123,6 +123,7 @@ class Meeting:
         output: ``(B, K, C)``.
         stream: the residual it is added to, ``(B, K, C)``.
         unit: the call of the paper's own block around it, or None in a plain block.
+        fused: what a MobileViT block fuses, ``(B, 2 C, H, W)``: its input, and its attention.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Meeting:
     output: Tensor
     stream: Tensor
     unit: Call | None
+    fused: Tensor | None = None
 
     @property
     def full_grid(self) -> Grid:
@@ -166,6 +168,7 @@ def _meeting(calls: list[Call], i: int) -> Meeting:
     if entered is not None:
         stream = entered.output.flatten(2).mT
     units = [c for c in calls[i:] if isinstance(c.module, UNITS) and block.startswith(f"{c.name}.")]
+    fuse = _nearest(calls[i:], f"{units[0].name}.fuse") if units else None
     assert isinstance(call.module, Mixer)
     return Meeting(
         name=call.name,
@@ -178,6 +181,7 @@ def _meeting(calls: list[Call], i: int) -> Meeting:
         output=call.output,
         stream=stream,
         unit=units[0] if units else None,
+        fused=fuse.args[0] if fuse else None,
     )
 
 

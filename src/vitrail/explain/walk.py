@@ -204,15 +204,15 @@ def mobile_block(walk: Walk, unit: Call, steps: list[Meeting]) -> None:
     z = mobilevit.unfold(image, grid)
     out = mobilevit.fold(walk.encode(z, steps), grid)
     into, out = (to_tokens(mobilevit.resize(each, size)) for each in (image, out))
-    f = walk.join(state.tokens, into, out, _fused_share(unit))
+    f = walk.join(state.tokens, into, out, _fused_share(unit, steps[-1].fused))
     walk.leave(unit.name, State(f, size))
 
 
 @torch.no_grad()
-def _fused_share(unit: Call) -> Tensor:
+def _fused_share(unit: Call, both: Tensor | None) -> Tensor:
     """``(B, H*W, 1)``: how much of the fusing convolution's answer comes from the attention."""
-    assert isinstance(unit.module, mobilevit.MobileViTBlock)
-    conv, both = unit.module.fuse.conv, unit.args[1]
+    assert isinstance(unit.module, mobilevit.MobileViTBlock) and both is not None
+    conv = unit.module.fuse.conv
     parts = zip(both.chunk(2, 1), conv.weight.chunk(2, 1), strict=True)
     direct, mixed = (F.conv2d(x, w, padding=conv.padding).norm(dim=1) for x, w in parts)
     return (mixed / (direct + mixed).clamp(min=1e-12)).flatten(1).unsqueeze(2)

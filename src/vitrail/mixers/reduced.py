@@ -141,4 +141,8 @@ class ReducedAttention(Mixer):
 
     def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
         """Class tokens, and means by the weights of the reduction."""
-        return mean_seen(self.shrink[0], field, grid) if self.ratio > 1 else field
+        if not isinstance(self.shrink, nn.Sequential):
+            return field
+        conv = self.shrink[0]
+        assert isinstance(conv, nn.Conv2d)
+        return mean_seen(conv, field, grid)
