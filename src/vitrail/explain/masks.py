@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from vitrail.explain.base import Case, Finding, Layer, LayerKind, Need, method
 from vitrail.explain.centres import centres, lay_out
 from vitrail.explain.guard import ExplainError
-from vitrail.explain.record import Call, mixers_of, recording, reducers_of
+from vitrail.explain.record import Call, mixers_of, recording
 from vitrail.layers.grid import Grid, grid_of
 from vitrail.layers.plan import Clusters, Plan
 from vitrail.layers.select import Chosen
 from vitrail.mixers.prototype import PrototypeAttention
 from vitrail.models.filtervit import Chooser, Drop, Filter
+from vitrail.reducers import Reducer
 from vitrail.reducers.select import TokenDraw
 
 RECORD = {Need.LAYERS, Need.RECORD}
@@ -84,10 +85,12 @@ def _run(
     """One pass with all of the reducers and blocks that choose."""
     model = case.model
     assert isinstance(model, nn.Module)
-    mixers = mixers_of(model)
-    parts: dict[str, nn.Module] = {n: m for n, m in model.named_modules() if isinstance(m, blocks)}
-    parts |= {n: m for n, m in reducers_of(model).items() if isinstance(m, reducers)}
-    parts |= {n: m for n, m in mixers.items() if any(n.startswith(f"{p}.") for p in parts)}
+    mixers, parts = mixers_of(model), dict[str, nn.Module]()
+    for name, module in model.named_modules():
+        chooses = isinstance(module, Reducer) and isinstance(module, reducers)
+        inside = name in mixers and any(name.startswith(f"{outer}.") for outer in parts)
+        if chooses or inside or isinstance(module, blocks):
+            parts[name] = module
     with torch.no_grad(), recording(model, parts) as calls:
         model(case.images)
     return model, calls
