@@ -95,6 +95,48 @@ def test_attention_maps_are_the_fast_path_spelled_out(name):
     torch.testing.assert_close(mixed, mixer(x, GRID), rtol=1e-4, atol=1e-5)
 
 
+WITH_MATRIX = [
+    "softmax",
+    "relative",
+    "relative(after=True)",
+    "reduced",
+    "reduced(ratio=1)",
+    "gated",
+    "lsa",
+    "spatial",
+    "projected",
+]
+
+
+@pytest.mark.parametrize("text", WITH_MATRIX)
+def test_attention_and_values_are_what_projects(text):
+    """Heads joined, their product is the input of ``proj``; keys are means of tokens."""
+    place, grid = MixerLaws.places[0], (5, 7)
+    x = torch.randn(2, 36, place.dim)
+    spec = MixerSpec.parse(text)
+    mixer, shared = spec.build(place).eval(), spec.build_shared(place)
+    parts = mixer.explain(x, grid, shared)
+    mixed = mixer.proj((parts["attention"] @ parts["values"]).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mixed, mixer(x, grid, shared), rtol=1e-4, atol=1e-5)
+    field = torch.rand(2, 36, 1)
+    keys = mixer.make_keys(field, grid)
+    assert keys.shape[1] == parts["values"].shape[2]
+    assert keys.min() >= field.min() - 1e-6 and keys.max() <= field.max() + 1e-6
+    torch.testing.assert_close(
+        mixer.make_keys(torch.ones(1, 36, 1), grid)[0, :, 0], keys[0, :, 0] * 0 + 1
+    )
+
+
+@pytest.mark.parametrize("text", ["softmax", "gated", "lsa"])
+def test_attention_on_working_tokens_is_what_projects(text):
+    place = MixerLaws.places[0]
+    mixer, plan = MixerSpec.parse(text).build(place).eval(), pairs_plan(1)
+    z = torch.randn(2, 25, place.dim)
+    parts = mixer.explain(z, GRID, None, plan)
+    mixed = mixer.proj((parts["attention"] @ parts["values"]).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mixed, mixer(z, GRID, None, plan), rtol=1e-4, atol=1e-5)
+
+
 def test_locality_attention_never_looks_at_itself_and_twins_still_meet():
     place = MixerLaws.places[0]
     mixer = MixerSpec.parse("lsa").build(place)

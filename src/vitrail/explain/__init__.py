@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         methods,
         normalise,
     )
+    from vitrail.explain.cam_layers import CamLayer, layers_of
     from vitrail.explain.guard import ExplainError, untouched
     from vitrail.explain.targets import box_score, class_in_region, contrast
 
 __all__ = [
+    "CamLayer",
     "ExplainError",
     "Explanation",
     "Finding",
@@ -36,12 +38,14 @@ __all__ = [
     "contrast",
     "explain",
     "find_method",
+    "layers_of",
     "methods",
     "normalise",
     "untouched",
 ]
 
 _HOMES = {
+    **dict.fromkeys(("CamLayer", "layers_of"), "cam_layers"),
     **dict.fromkeys(("ExplainError", "untouched"), "guard"),
     **dict.fromkeys(("box_score", "class_in_region", "contrast"), "targets"),
 }

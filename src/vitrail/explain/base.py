@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib import import_module
 from time import perf_counter
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,12 @@ from vitrail.explain.targets import Goal, Target, has_classes, resolve
 from vitrail.layers.grid import Grid
 
 # Modules of this package that register methods, imported when a method is first looked up.
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = (
+    "cam",
+    "gradient",
+    "masks",
+    "rollout",
+)
 
 LayerKind = Literal["filter", "random", "cluster", "attention", "cam", "relevance"]
 Scale = Literal["minmax", "p99", "abs", "positive"]
@@ -360,7 +365,7 @@ def _maps(finding: Finding, case: Case, name: str) -> tuple[Tensor, Tensor]:
         )
     empty = [i for i, one in enumerate(maps) if not one.any()]
     if empty:
-        last = next(reversed(finding.layers), "the model")
+        last = list(finding.layers)[-1] if finding.layers else "the model"
         raise ExplainError(
             f"{name}: the maps of {_samples(empty)} are zero everywhere: nothing at {last} speaks "
             "for the target; choose another target, or another method or layer"
@@ -384,4 +389,4 @@ def resize(maps: Tensor, size: Grid) -> Tensor:
 def enlarge(masks: Tensor, size: Grid) -> Tensor:
     """``(B, h, w)`` -> ``(B, H, W)`` by nearest cells, for masks and labels; keeps their dtype."""
     wide = F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0]
-    return cast(Tensor, wide.to(masks.dtype))
+    return wide.to(masks.dtype)

@@ -24,6 +24,7 @@ HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+CHECKPOINTING = "grad_checkpointing"
 
 
 class ExplainError(UserError):
@@ -56,7 +57,7 @@ def untouched(model: Model) -> Iterator[None]:
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
-    flags = [(m, m.training, vars(m).get("grad_checkpointing")) for m in modules]
+    flags = [(m, m.training, vars(m).get(CHECKPOINTING)) for m in modules]
     hooks = [(m, name, dict(vars(m)[name])) for m in modules for name in HOOKS if name in vars(m)]
     weights = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
@@ -64,7 +65,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
         for module, _, checkpointing in flags:
             module.training = False
             if checkpointing:
-                module.grad_checkpointing = False
+                setattr(module, CHECKPOINTING, False)
         for weight, _, _ in weights:
             weight.requires_grad_(False)
             weight.grad = None
@@ -73,7 +74,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
         for module, training, checkpointing in flags:
             module.training = training
             if checkpointing:
-                module.grad_checkpointing = checkpointing
+                setattr(module, CHECKPOINTING, checkpointing)
         for module, name, before in hooks:
             now = vars(module)[name]
             now.clear()

@@ -83,7 +83,20 @@ class Mixer(nn.Module, ABC):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """The same step spelled out, slowly: named tensors that :meth:`forward` never forms."""
+        """The same step spelled out, slowly: named tensors that :meth:`forward` never forms.
+
+        ``attention`` ``(B, heads, K, M)`` is with what weight token i takes value j, and
+        ``values`` ``(B, heads, M, d)`` what it takes, so that the input of ``proj`` is their
+        product, heads joined. Where the M values are not the K tokens, :meth:`make_keys` says
+        what they are made of. A mixer without such a matrix names its tensors otherwise.
+        """
+
+    def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
+        """What keys are made of, for one number a token: ``(B, K, E)`` -> ``(B, M, E)``.
+
+        Weighted means, so that mass is kept; explanations walk back along them.
+        """
+        return field
 
 
 class Between(Mixer):
@@ -106,3 +119,7 @@ class Between(Mixer):
     ) -> Mapping[str, Tensor]:
         """What the mixer inside explains."""
         return self.inner.explain(self.enter(x), grid, shared, plan)
+
+    def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
+        """As inside."""
+        return self.inner.make_keys(field, grid)

@@ -65,9 +65,9 @@ class LocalityAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``: rows sum to one, the diagonal is zero."""
-        q, k, _ = self.project(x)
-        return {"attention": attention_weights(q, k, others_only(plan, q), 1.0)}
+        """``attention`` ``(B, heads, K, K)``: rows sum to one, the diagonal is zero; ``values``."""
+        q, k, v = self.project(x)
+        return {"attention": attention_weights(q, k, others_only(plan, q), 1.0), "values": v}
 
 
 def others_only(plan: Plan | None, like: Tensor) -> Tensor:

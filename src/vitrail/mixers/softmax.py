@@ -69,9 +69,9 @@ class SoftmaxAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``: rows sum to one."""
-        q, k, _ = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
-        return {"attention": attention_weights(q, k, key_bias(plan, q))}
+        """``attention`` ``(B, heads, K, K)``: rows sum to one; ``values``."""
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        return {"attention": attention_weights(q, k, key_bias(plan, q)), "values": v}
 
 
 def key_bias(plan: Plan | None, like: Tensor) -> Tensor | None:
