@@ -4,6 +4,7 @@ class TestMine(MixerLaws):
     specs = ["mine", "mine(option=2)"]
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from vitrail.layers.attend import join_heads, split_heads
+from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Clusters
-from vitrail.mixers import MixerSpec
+from vitrail.mixers import Mixer, MixerSpec
 from vitrail.specs import Place, SpecError
 
 GRID = (6, 8)
@@ -23,12 +26,15 @@ class MixerLaws:
 
     specs: ClassVar[list[str]] = []
     places: ClassVar[list[Place]] = [
-        Place(dim=32, heads=8, grid=GRID, extra=1),
+        Place(dim=32, heads=8, grid=GRID, extra=1, index=1),
         Place(dim=24, heads=3, grid=GRID),
     ]
     order_free = False  # whether tokens may come in any order
     exact_macs = True  # whether macs() is a count, not an upper bound
     half_error = 0.05  # relative; more where a rounded score may choose another cluster
+    learns = True  # whether it has parameters
+    traces = True  # to one graph that compiles and exports; False, too, where a model shows it
+    counts_exactly = True  # whether a token of size n is n equal tokens
 
     def pytest_generate_tests(self, metafunc):
         cases = [(s, p) for s in self.specs for p in self.places]
@@ -75,9 +81,11 @@ class MixerLaws:
 
     def test_every_parameter_learns(self, built):
         _, place, mixer, shared = built
-        mixer(torch.randn(2, place.tokens, place.dim), place.grid, shared).square().sum().backward()
+        x = torch.randn(2, place.tokens, place.dim, requires_grad=True)
+        mixer(x, place.grid, shared).square().sum().backward()
+        assert x.grad.isfinite().all() and x.grad.any()
         parameters = [*mixer.named_parameters(), *(shared.named_parameters() if shared else [])]
-        assert parameters
+        assert bool(parameters) == self.learns
         assert [n for n, p in parameters if p.grad is None or not p.grad.any()] == []
 
     def test_gradient_is_right(self, built):
@@ -128,6 +136,11 @@ class MixerLaws:
         plan = pairs_plan(place.extra)
         z = torch.randn(2, place.extra + GRID[0] * GRID[1] // 2, place.dim)
         assert mixer(z, GRID, shared, plan).shape == z.shape
+        if not self.counts_exactly:
+            assert not torch.equal(
+                mixer(z, GRID, shared, plan), mixer(z, GRID, shared, single(plan))
+            )
+            return
         full = plan.restore(z)
         torch.testing.assert_close(
             plan.restore(mixer(z, GRID, shared, plan)),
@@ -135,6 +148,55 @@ class MixerLaws:
             rtol=1e-4,
             atol=1e-5,
         )
+
+    def values(self, mixer: Mixer, x: Tensor, grid: Grid) -> Tensor:
+        """What the matrix of ``explain`` is applied to, ``(B, heads, M, d)``."""
+        return split_heads(mixer.qkv(x).chunk(3, 2)[2], mixer.heads)
+
+    def spelled_out(self, mixer: Mixer, x: Tensor, grid: Grid, shared, plan=None) -> Tensor:
+        """The answer put together from what ``explain`` gives."""
+        weights = mixer.explain(x, grid, shared, plan)["attention"]
+        return mixer.proj(join_heads(weights @ self.values(mixer, x, grid)))
+
+    def test_explanation_is_the_fast_path_spelled_out(self, built):
+        _, place, mixer, shared = built
+        for grid in (place.grid, (5, 9)):
+            x = torch.randn(2, place.extra + grid[0] * grid[1], place.dim)
+            wanted = mixer(x, grid, shared)
+            torch.testing.assert_close(
+                self.spelled_out(mixer, x, grid, shared), wanted, rtol=1e-4, atol=1e-5
+            )
+
+    def test_one_graph_and_export(self, built):
+        spec, place, mixer, shared = built
+        first = str(spec) == str(MixerSpec.parse(self.specs[0])) and place == self.places[0]
+        if not (first and self.traces):
+            return  # tracing is slow, and options change no wiring
+        whole = OnGrid(mixer, shared, place.grid)
+        two, three = (torch.randn(b, place.tokens, place.dim) for b in (2, 3))
+        torch.compiler.reset()
+        with torch.no_grad():
+            dynamic = ({0: torch.export.Dim.DYNAMIC},)
+            exported = torch.export.export(whole, (two,), dynamic_shapes=dynamic).module()
+            torch.testing.assert_close(exported(three), whole(three), rtol=1e-4, atol=1e-5)
+            compiled = torch.compile(whole, fullgraph=True, backend="eager")
+            torch.testing.assert_close(compiled(two), whole(two), rtol=1e-4, atol=1e-5)
+
+
+class OnGrid(torch.nn.Module):
+    """A mixer as a function of its tokens."""
+
+    def __init__(self, mixer, shared, grid):
+        super().__init__()
+        self.mixer, self.shared, self.grid = mixer, shared, grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mixer(x, self.grid, self.shared)
+
+
+def single(plan: Clusters) -> Clusters:
+    """The same plan, with working tokens that stand for one token each."""
+    return replace(plan, counts=torch.ones_like(plan.counts))
 
 
 def pairs_plan(extra: int) -> Clusters:

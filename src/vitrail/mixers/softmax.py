@@ -97,3 +97,17 @@ def check_heads(spec: MixerSpec, place: Place) -> None:
     """
     if place.dim % place.heads:
         raise spec.refuse(place, "heads do not divide the channels", "change heads or dim")
+
+
+def check_grid(spec: MixerSpec, place: Place) -> None:
+    """Tokens must lie on a grid.
+
+    Raises:
+        SpecError: a reducer has taken them off it.
+    """
+    if place.scattered:
+        raise spec.refuse(
+            place,
+            "its working tokens have left the grid, and have no neighbours",
+            "use mixer 'softmax' with this reducer, or reducer 'pool'",
+        )

@@ -7,7 +7,7 @@ size works, square or not, and any number of input channels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -186,6 +186,10 @@ class Choice:
     def working(self) -> Place:
         """Where the mixer stands: behind the reducer."""
         return self.reducer.place(self.place)
+
+    def at(self, index: int) -> "Choice":
+        """The same for the stage's block of that number, for mixers that alternate."""
+        return replace(self, place=replace(self.place, index=index))
 
     def shared(self) -> nn.Module | None:
         """What the mixers of the stage hold in common."""

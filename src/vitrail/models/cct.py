@@ -126,8 +126,8 @@ class CCT(Backbone):
         self.shared = choice.shared()
         hidden = dim * config.mlp_ratio
         self.blocks = nn.ModuleList(
-            choice.own_block(KINDS, dim, hidden, rate)
-            for rate in rising(config.drop_path, config.depth)
+            choice.at(i).own_block(KINDS, dim, hidden, rate)
+            for i, rate in enumerate(rising(config.drop_path, config.depth))
         )
         self.norm = nn.LayerNorm(dim)
         self.weigh = nn.Linear(dim, 1)

@@ -168,7 +168,8 @@ class CeiT(Backbone):
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
         self.shared = choice.shared()
         self.blocks = nn.ModuleList(
-            choice.own_block(KINDS, dim, hidden, rate) for rate in rising(config.drop_path, depth)
+            choice.at(i).own_block(KINDS, dim, hidden, rate)
+            for i, rate in enumerate(rising(config.drop_path, depth))
         )
         self.layers = nn.Parameter(torch.zeros(1, depth, dim))
         self.lca = LayerAttention(dim, config.heads, hidden)

@@ -160,7 +160,9 @@ class Stage(nn.Module):
         self.halve = nn.Conv2d(given, dim, 2, 2)
         self.norm = nn.LayerNorm(dim)
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(block(choice, int(dim * ratio), rate) for rate in rates)
+        self.blocks = nn.ModuleList(
+            block(choice.at(i), int(dim * ratio), rate) for i, rate in enumerate(rates)
+        )
 
     def forward(self, x: Tensor, run: Any) -> Tensor:
         """``(B, given, H, W)`` -> ``(B, dim, H / 2, W / 2)``, rounded up."""

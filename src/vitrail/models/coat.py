@@ -107,7 +107,8 @@ class CoaT(Backbone):
         )
         hidden = config.dims[-1] * config.ratios[-1]
         self.parallel = nn.ModuleList(
-            ParallelBlock(choices[1:], hidden, config.drop_path) for _ in range(config.parallel)
+            ParallelBlock([c.at(i) for c in choices[1:]], hidden, config.drop_path)
+            for i in range(config.parallel)
         )
         read = range(1, 4) if config.parallel else range(3, 4)
         self.norms = nn.ModuleDict({str(i): nn.LayerNorm(config.dims[i], eps=1e-6) for i in read})
@@ -205,7 +206,9 @@ class Stage(nn.Module):
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         self.cpe = ConvPosition(dim)
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(choice.block(dim * ratio, drop_path) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            choice.at(i).block(dim * ratio, drop_path) for i in range(depth)
+        )
 
     def forward(self, x: Tensor, run: Any) -> tuple[Tensor, Grid]:
         """``(B, width, H, W)`` -> tokens ``(B, 1 + N, dim)`` and their grid."""

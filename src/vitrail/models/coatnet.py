@@ -319,7 +319,8 @@ class AttentionStage(nn.Module):
         self.stride = stride
         self.shared = choice.shared() if len(rates) > 1 else None
         enter = EnterBlock(given, choice, stride, style, rates[0])
-        self.blocks = nn.ModuleList([enter, *(plain(choice, style, rate) for rate in rates[1:])])
+        later = (plain(choice.at(i), style, rate) for i, rate in enumerate(rates[1:], 1))
+        self.blocks = nn.ModuleList([enter, *later])
 
     def forward(self, x: Tensor, run: Any) -> Tensor:
         """``(B, given, H, W)`` -> ``(B, dim, H / stride, W / stride)``."""

@@ -77,7 +77,7 @@ class ConViT(Backbone):
         self.shared_local, self.shared_late = local.shared(), late.shared()
         hidden = int(dim * config.mlp_ratio)
         self.blocks = nn.ModuleList(
-            (local if i < config.local else late).block(hidden, rate)
+            (local if i < config.local else late).at(i).block(hidden, rate)
             for i, rate in enumerate(rising(config.drop_path, config.depth))
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)

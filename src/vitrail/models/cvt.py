@@ -92,7 +92,9 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if choice.place.extra else None
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(choice.block(hidden, r, QuickMlp, 1e-5) for r in rates)
+        self.blocks = nn.ModuleList(
+            choice.at(i).block(hidden, rate, QuickMlp, 1e-5) for i, rate in enumerate(rates)
+        )
         if self.cls is not None:
             nn.init.trunc_normal_(self.cls, std=0.02)
 

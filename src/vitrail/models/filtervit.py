@@ -304,7 +304,8 @@ class EncoderBlock(nn.Module):
         )
         ratio = row.ratio
         self.layers = nn.ModuleList(
-            EncoderLayer(place, mixer, ratio, config.dropout) for _ in range(row.depth)
+            EncoderLayer(replace(place, index=i), mixer, ratio, config.dropout)
+            for i in range(row.depth)
         )
         self.drop_path = DropPath(drop_path)
         self.conv = InvertedResidual(width, row.dim, row.stride, ratio, drop_path)

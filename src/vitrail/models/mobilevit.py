@@ -170,7 +170,7 @@ class MobileViTBlock(nn.Module):
         self.widen = nn.Conv2d(dim, width, 1, bias=False)
         self.shared = choice.shared()
         self.blocks = nn.ModuleList(
-            choice.block(2 * width, rate, SmoothMlp, eps=1e-5) for rate in rates
+            choice.at(i).block(2 * width, rate, SmoothMlp, eps=1e-5) for i, rate in enumerate(rates)
         )
         self.norm = nn.LayerNorm(width)
         self.narrow = ConvNormAct(width, dim)

@@ -115,7 +115,9 @@ class ViT(Backbone):
         self.shared = choice.shared()
         rates = rising(config.drop_path, config.depth)
         hidden = int(dim * config.mlp_ratio)
-        self.blocks = nn.ModuleList(choice.block(hidden, rate, eps=config.eps) for rate in rates)
+        self.blocks = nn.ModuleList(
+            choice.at(i).block(hidden, rate, eps=config.eps) for i, rate in enumerate(rates)
+        )
         self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.head = classifier(dim, config.classes)
         self.apply(init_weights)
