@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.contracts.mixer_laws import GRID, MixerLaws, pairs_plan
 
 from vitrail.mixers import MixerSpec
 from vitrail.specs import Place, SpecError
+from vitrail.testing import GRID, MixerLaws, pairs_plan
 
 
 class TestSoftmax(MixerLaws):

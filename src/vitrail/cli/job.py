@@ -15,6 +15,7 @@ from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
 from vitrail.hub import build
 from vitrail.hub.build import TIMM
+from vitrail.hub.plugged import extra, recall
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card
 from vitrail.train import Recipe, Result, fit, read_run, resume
@@ -81,6 +82,7 @@ def prepare(wanted: "Train") -> Job:
         classes=pictures.classes,
         image=image,
         preprocess=Preprocess(image=image).to_dict(),
+        extra=extra(arm),
     )
     return Job(
         model=model_of(card, recipe),
@@ -189,7 +191,8 @@ def go_on(run: Path) -> Result:
     """A stopped training, from its folder alone.
 
     Raises:
-        UserError: the folder is no run, or its pictures are gone.
+        UserError: the folder is no run, or its pictures or plugins are gone.
     """
-    recipe = read_run(run).recipe
-    return resume(run, lambda card: model_of(card, recipe))
+    there = read_run(run)
+    recall(there.card.extra.get("plugins", ()), there.folder)
+    return resume(run, lambda card: model_of(card, there.recipe))
