@@ -45,8 +45,8 @@ def test_a_run_stops_in_time_goes_on_and_makes_a_page(
     arms = [(r["mixer"], r["reducer"]) for r in result["rows"] if r["against"]]
     assert arms == [("native", "pool"), ("relative", "native"), ("native", "cluster")]
     text = page.read_text()
-    assert "| `relative` | x | x | 1 |" in text and "1. it needs " in text
+    assert "| `relative` | x | x | 1 |" in text and "1. working tokens" in text
     assert text.count("| `native` | `native` |") == 1 and "At 32 px" in text
     assert "x plain" in capsys.readouterr().out
     late = json.loads(matrix.main(replace(options, minutes=-1.0)).read_text())
-    assert late["rows"] == [] and len(late["settings"]["cells"]) == 7
+    assert late["rows"] == [] and len(late["settings"]["cells"]) == 6

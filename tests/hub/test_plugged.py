@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from vitrail.errors import UserError
+from vitrail.hub.plugged import extra, recall
+from vitrail.models import list_models
+from vitrail.plugins import digest_of
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "swirl.py"
 TINY = "vit_tiny(patch=8,dim=24,heads=3,depth=1)"
 
@@ -41,16 +46,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my.py").write_text(EXAMPLE.read_text())
     Image.new("RGB", (40, 40), "red").save(folder / "red.png")
     words = f"train|fashion|--model|{TINY}|--mixer|swirl|--plugin|my.py|--out|run|--image|32"
-    ran = vitrail(
-        folder,
-        f"{words}|--epochs|1|--fraction|0.01|--set|workers=0",
-        "mixers",
-        f"cost|{TINY[:-1]},mixer='swirl')|--image|32|--batch|1|--rounds|1|--window|0.01",
-    )
-    assert [status for status, _ in ran] == [0, 0, 0], ran[0][1]
-    said = ran[0][1]
-    assert "Channels step aside" in said  # listed, without being named again
-    assert "could not be measured" not in said  # memory: found in the fresh process too
+    ran = vitrail(folder, f"{words}|--epochs|1|--fraction|0.01|--set|workers=0", "mixers")
+    assert [status for status, _ in ran] == [0, 0], ran[0][1]
+    assert "Channels step aside" in ran[0][1]  # listed, without being named again
     return folder
 
 
@@ -80,13 +78,37 @@ def test_what_came_with_a_run_is_not_executed_unasked(trained: Path) -> None:
         (trained / "mine.py").rename(trained / "my.py")
 
 
-def test_a_changed_file_is_another_plugin(trained: Path) -> None:
-    text = (trained / "my.py").read_text()
-    (trained / "my.py").write_text(text + "\n# later\n")
-    try:
-        ran = vitrail(trained, "predict|run|red.png", "predict|run|red.png|--plugin|my.py")
-        assert [status for status, _ in ran] == [2, 0], ran[0][1]
-        assert "which is no longer at" in ran[0][1]
-        assert "mixer swirl: not the my.py that the run was made with" in ran[0][1]
-    finally:
-        (trained / "my.py").write_text(text)
+def record(path: Path, name: str) -> dict[str, object]:
+    return {"file": path.name, "path": str(path), "sha256": digest_of(path), "names": [name]}
+
+
+def test_a_changed_file_is_another_plugin(tmp_path: Path) -> None:
+    file = tmp_path / "its.py"
+    file.write_text("x = 1\n")
+    before = record(file, "mixer stirred")
+    file.write_text("x = 2\n")
+    with pytest.raises(UserError, match="needs mixer stirred of the plugin its.py, which is no "):
+        recall([before], tmp_path / "run")
+
+
+def test_a_file_inside_the_run_is_not_taken_even_if_the_record_says_so(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "plugins").mkdir(parents=True)
+    file = run / "plugins" / "its.py"
+    file.write_text("raise SystemExit('executed')\n")
+    with pytest.raises(UserError, match="look at .*its.py and, if you trust it"):
+        recall([record(file, "mixer stirred")], run)
+    with pytest.raises(UserError, match="if you trust it"):
+        recall([record(file, "mixer stirred") | {"path": "run/plugins/its.py"}], run)
+
+
+def test_names_that_another_file_gives_are_taken_with_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "its.py"
+    file.write_text("x = 1\n")
+    with pytest.warns(UserWarning, match="mixer softmax: not the its.py that the run was made"):
+        recall([record(file, "mixer softmax")], tmp_path / "run")
+
+
+def test_models_without_plugins_need_none() -> None:
+    assert extra("timm:resnet18") == {}
+    assert all(extra(name) == {} for name in list_models())
