@@ -18,9 +18,9 @@ SUITES = {
     "tests/cli/test_app.py": "__main__.py",
     "tests/contracts/test_mixers.py": "mixers/base.py mixers/conv.py mixers/prototype.py "
     "mixers/softmax.py mixers/gated.py mixers/lsa.py mixers/projected.py mixers/spatial.py "
-    "mixers/reduced.py mixers/relative.py layers/attend.py",
-    "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/pool.py "
-    "layers/find.py layers/plan.py",
+    "mixers/reduced.py mixers/relative.py layers/attend.py testing/mixer_laws.py",
+    "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/density.py "
+    "reducers/merge.py reducers/pool.py layers/find.py layers/plan.py testing/reducer_laws.py",
     "tests/contracts/test_backbones.py": "models/backbone.py models/pyramid.py models/zoo.py",
     "tests/parity/test_cct.py": "models/cct.py",
     "tests/parity/test_ceit.py": "models/ceit.py",

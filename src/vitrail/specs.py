@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
-from vitrail.plugins import load_group
+from vitrail.plugins import load_group, load_named
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ class Spec:
 
     @classmethod
     def registered(cls) -> dict[str, type["Spec"]]:
-        """All specs of this kind, those of other packages included (see :mod:`vitrail.plugins`)."""
+        """All specs of this kind, those of others included (see :mod:`vitrail.plugins`)."""
         load_group(f"vitrail.{cls.kind}s")
+        load_named()
         return cls.known
 
     @classmethod
@@ -97,7 +98,10 @@ class Spec:
             return text
         name, options = parse_call(str(text))
         if name not in cls.known and name not in cls.registered():
-            raise SpecError(f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))}")
+            raise SpecError(
+                f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))} "
+                "(one of your own: --plugin FILE.py)"
+            )
         chosen = cls.known[name]
         allowed = [f.name for f in fields(chosen)]
         for option in options:

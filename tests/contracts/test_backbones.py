@@ -181,6 +181,10 @@ REDUCERS = [
     "cluster(by='e2lsh')",
     "filter",
     "random",
+    "merge",
+    "dpc_knn",
+    "paca(clusters=4)",
+    "budget",
 ]
 OWN_CHOICE = ("filtervit_x", "filtervit_s", "dropoutvit_x")  # choose places as published
 
@@ -222,7 +226,7 @@ def test_any_mixer_any_reducer(name, mixer, reducer):
         model = vitrail.create(name, classes=5, image=64, **narrow(name, mixer, reducer))
     except SpecError as refusal:
         assert "cannot serve" in str(refusal) and "; " in str(refusal)
-        scattered = reducer.startswith(("cluster", "filter", "random"))
+        scattered = reducer not in ("all", "pool")
         unserved = mixer.startswith(PLACED) and (scattered or name.startswith(OWN_CHOICE))
         chosen = name.startswith(OWN_CHOICE) and reducer != "all"
         assert unserved or chosen or (name.startswith(("cmt", "ceit")) and scattered)

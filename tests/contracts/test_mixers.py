@@ -5,13 +5,13 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.contracts.mixer_laws import GRID, MixerLaws, pairs_plan
 
 from vitrail.layers.attend import join_heads, split_heads
 from vitrail.mixers import MixerSpec
 from vitrail.mixers.conv import add_position
 from vitrail.mixers.prototype import factorised
 from vitrail.specs import Place, SpecError
+from vitrail.testing import GRID, MixerLaws, pairs_plan
 
 
 class TestSoftmax(MixerLaws):

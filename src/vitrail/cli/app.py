@@ -17,7 +17,9 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from vitrail import plugins
 from vitrail.cli.command import Answer, Command, as_json, say, speaks
+from vitrail.cli.create import Create
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
@@ -31,6 +33,7 @@ COMMANDS: dict[str, type[Command]] = {
     "reducers": Reducers,
     "check": Check,
     "train": Train,
+    "create": Create,
     "study": Study,
     "cost": Cost,
     "predict": Predict,
@@ -89,6 +92,8 @@ def answer_to(words: list[str]) -> int:
     command = read(words)
     if isinstance(command, int):
         return command
+    for file in command.plugin:
+        plugins.use(file)
     with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
         answer = command.run()
     if speaks():

@@ -16,6 +16,7 @@ from vitrail.errors import UserError
 from vitrail.hub import build
 from vitrail.hub.build import TIMM
 from vitrail.hub.teachers import open_teacher
+from vitrail.hub.plugged import extra, recall
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card
 from vitrail.tasks.distill import HARD, SOFT
@@ -86,6 +87,7 @@ def prepare(wanted: "Train") -> Job:
         classes=pictures.classes,
         image=image,
         preprocess=Preprocess(image=image).to_dict(),
+        extra=extra(arm),
     )
     return Job(
         model=model_of(card, recipe),
@@ -216,7 +218,8 @@ def go_on(run: Path) -> Result:
     """A stopped training, from its folder alone.
 
     Raises:
-        UserError: the folder is no run, or its pictures are gone.
+        UserError: the folder is no run, or its pictures or plugins are gone.
     """
-    recipe = read_run(run).recipe
-    return resume(run, lambda card: model_of(card, recipe), teach=open_teacher)
+    there = read_run(run)
+    recall(there.card.extra.get("plugins", ()), there.folder)
+    return resume(run, lambda card: model_of(card, there.recipe), teach=open_teacher)

@@ -80,6 +80,7 @@ def others_only(plan: Plan | None, like: Tensor) -> Tensor:
     if plan is None:
         return (itself.to(like.dtype) * never)[None, None]
     sizes = plan.sizes.float()
-    twins = (sizes - 1).clamp(min=0).log().clamp(min=never)
+    more = sizes - 1  # below zero for the smallest soft clusters
+    twins = torch.where(more > 0, more.clamp(min=1e-6).log(), never)
     bias = torch.where(itself, twins.unsqueeze(1), sizes.log().unsqueeze(1))
     return bias.to(like.dtype).unsqueeze(1)

@@ -58,6 +58,7 @@ def build(arm: str, bench: Bench) -> "nn.Module":
 def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
     """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
     from vitrail.hub.teachers import open_teacher
+    from vitrail.hub.plugged import extra
     from vitrail.tasks import Card, load_weights
     from vitrail.train import fit, read_run
 
@@ -70,6 +71,7 @@ def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record
         image=bench.plan.image,
         in_chans=bench.preprocess.in_chans,
         preprocess=bench.preprocess.to_dict(),
+        extra=extra(job.arm),
     )
     recipe = bench.recipe_of(job)
     result = fit(

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from vitrail import data
+from vitrail import data, plugins
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.tasks.card import Card
@@ -174,6 +174,7 @@ def _fill(draft: Path, job: Job, facts: Mapping[str, Any]) -> None:
         progress=Progress(), model=job.model.state_dict(), ema={}, best={}, optim={}, scaler={}
     )
     checkpoint.save(draft / checkpoint.NAME, start)
+    plugins.keep(job.card.extra.get("plugins", ()), draft)
     folder.write_json(draft / "run.json", _run_facts(job, digest) | dict(facts))
 
 
@@ -189,6 +190,7 @@ def _run_facts(job: Job, digest: str) -> dict[str, Any]:
         "data": _absolute(job.pictures.name),
         "pictures": {name: len(items) for name, items in job.parts.items()},
         "manifest": digest,
+        "plugins": card.extra.get("plugins", []),
         "seed": job.recipe.seed,
         "teacher": _teacher_facts(job),
         "versions": _versions(),

@@ -87,6 +87,7 @@ def card_of(facts: dict[str, Any]) -> Card:
         image=facts["image"],
         in_chans=facts["in_chans"],
         preprocess=facts["preprocess"],
+        extra={"plugins": facts["plugins"]} if facts.get("plugins") else {},
     )
 
 

@@ -5,11 +5,11 @@ class TestMine(MixerLaws):
 """
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.layers.attend import join_heads, split_heads
@@ -19,6 +19,8 @@ from vitrail.mixers import Mixer, MixerSpec
 from vitrail.specs import Place, SpecError
 
 GRID = (6, 8)
+Case = tuple[str, Place]
+Built = tuple[MixerSpec, Place, Mixer, nn.Module | None]
 
 
 class MixerLaws:
@@ -36,14 +38,14 @@ class MixerLaws:
     traces = True  # to one graph that compiles and exports; False, too, where a model shows it
     counts_exactly = True  # whether a token of size n is n equal tokens
 
-    def pytest_generate_tests(self, metafunc):
+    def pytest_generate_tests(self, metafunc: Any) -> None:
         cases = [(s, p) for s in self.specs for p in self.places]
         if "case" in metafunc.fixturenames:
             ids = [f"{s}-extra{p.extra}-heads{p.heads}" for s, p in cases]
             metafunc.parametrize("case", cases, ids=ids)
 
     @pytest.fixture
-    def built(self, case):
+    def built(self, case: Case) -> Built:
         spec, place = MixerSpec.parse(case[0]), case[1]
         torch.manual_seed(0)
         mixer, shared = spec.build(place).eval(), spec.build_shared(place)
@@ -52,34 +54,34 @@ class MixerLaws:
                 p.add_(torch.randn_like(p) * 0.2)
         return spec, place, mixer, shared
 
-    def test_text_round_trip(self, case):
+    def test_text_round_trip(self, case: Case) -> None:
         spec = MixerSpec.parse(case[0])
         assert MixerSpec.parse(str(spec)) == spec
 
-    def test_keeps_the_shape(self, built):
+    def test_keeps_the_shape(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = torch.randn(2, place.tokens, place.dim)
         assert mixer(x, place.grid, shared).shape == x.shape
 
-    def test_serves_other_grids(self, built):
+    def test_serves_other_grids(self, built: Built) -> None:
         _, place, mixer, shared = built
         for grid in ((1, 1), (3, 5), (7, 7), (16, 12)):
             x = torch.randn(1, place.extra + grid[0] * grid[1], place.dim)
             y = mixer(x, grid, shared)
             assert y.shape == x.shape and y.isfinite().all()
 
-    def test_images_do_not_see_each_other(self, built):
+    def test_images_do_not_see_each_other(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = torch.randn(3, place.tokens, place.dim)
         alone = torch.cat([mixer(image[None], place.grid, shared) for image in x])
         torch.testing.assert_close(mixer(x, place.grid, shared), alone, rtol=1e-5, atol=1e-5)
 
-    def test_answers_the_same_twice(self, built):
+    def test_answers_the_same_twice(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = torch.randn(2, place.tokens, place.dim)
         assert torch.equal(mixer(x, place.grid, shared), mixer(x, place.grid, shared))
 
-    def test_every_parameter_learns(self, built):
+    def test_every_parameter_learns(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = torch.randn(2, place.tokens, place.dim, requires_grad=True)
         mixer(x, place.grid, shared).square().sum().backward()
@@ -88,7 +90,7 @@ class MixerLaws:
         assert bool(parameters) == self.learns
         assert [n for n, p in parameters if p.grad is None or not p.grad.any()] == []
 
-    def test_gradient_is_right(self, built):
+    def test_gradient_is_right(self, built: Built) -> None:
         _, place, mixer, shared = built
         mixer = mixer.double()
         shared = shared.double() if shared else None
@@ -101,7 +103,7 @@ class MixerLaws:
 
         torch.autograd.gradcheck(value, x, fast_mode=True)
 
-    def test_cost_formula_is_what_it_costs(self, built):
+    def test_cost_formula_is_what_it_costs(self, built: Built) -> None:
         spec, place, mixer, shared = built
         x = torch.randn(1, place.tokens, place.dim)
         counter = FlopCounterMode(display=False)
@@ -113,7 +115,7 @@ class MixerLaws:
         else:
             assert counted <= spec.macs(place)
 
-    def test_half_precision_is_finite(self, built):
+    def test_half_precision_is_finite(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = 3 * torch.randn(1, place.tokens, place.dim)
         wanted = mixer(x, place.grid, shared)
@@ -122,7 +124,7 @@ class MixerLaws:
         assert got.isfinite().all()
         assert (got - wanted).abs().mean() < self.half_error * wanted.abs().mean() + 0.02
 
-    def test_working_tokens_or_a_remedy(self, case):
+    def test_working_tokens_or_a_remedy(self, case: Case) -> None:
         """Scattered tokens are either served, with sizes that count, or refused in words."""
         spec, place = MixerSpec.parse(case[0]), case[1]
         scattered = Place(
