@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 import vitrail.cli.app as app
-from vitrail.cli.command import Answer, Command
+from vitrail.cli.command import Answer, Command, option
 from vitrail.errors import UserError
 
 OPTIONS = {
@@ -20,8 +20,9 @@ OPTIONS = {
     " val weights",
     "study": "budget data epochs fractions image json models out recipe resume seconds seeds set"
     " val",
-    "cost": "batch classes compiled device growth image json models no_memory precision rounds"
-    " threads window",
+    "cost": "against batch by_layer checkpointing classes compiled depth device growth image json"
+    " models no_memory only out plan precision roofline rounds suite threads train_step ways"
+    " window",
     "predict": "folder json pictures top",
     "doctor": "json",
 }
@@ -40,7 +41,7 @@ def test_help_has_an_example(name: str, give) -> None:
     assert f"Example: vitrail {name}" in said.out
     for field in fields(app.COMMANDS[name]):
         assert (
-            app.option(field.name) in said.out
+            option(field.name) in said.out
             or field.name.upper() in said.out
             or (field.name in ("like", "folder", "models"))
         )

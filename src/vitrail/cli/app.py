@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from vitrail import plugins
-from vitrail.cli.command import Answer, Command, as_json, say, speaks
+from vitrail.cli.command import Answer, Command, as_json, option, say, speaks
 from vitrail.cli.create import Create
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
@@ -145,11 +145,6 @@ def refuse_unknown_options(name: str, words: list[str]) -> None:
     for word in words:
         if word.startswith("--") and word != "--" and option(word.split("=")[0][2:]) not in known:
             raise unknown(f"option for 'vitrail {name}'", word.split("=")[0], known)
-
-
-def option(field_name: str) -> str:
-    """``field_name`` as it is typed: ``out_folder`` -> ``--out-folder``."""
-    return "--" + field_name.strip("_").replace("_", "-")
 
 
 def gist(box: str) -> str:

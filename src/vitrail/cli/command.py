@@ -46,6 +46,11 @@ class Command:
         raise NotImplementedError
 
 
+def option(field_name: str) -> str:
+    """``field_name`` as it is typed: ``out_folder`` -> ``--out-folder``."""
+    return "--" + field_name.strip("_").replace("_", "-")
+
+
 def as_json(data: Any) -> str:
     """``data`` as JSON that every reader accepts: NaN and infinities become null."""
     return jsonlib.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)

@@ -15,8 +15,8 @@ from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
 from vitrail.hub import build
 from vitrail.hub.build import TIMM
-from vitrail.hub.teachers import open_teacher
 from vitrail.hub.plugged import extra, recall
+from vitrail.hub.teachers import open_teacher
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card
 from vitrail.tasks.distill import HARD, SOFT

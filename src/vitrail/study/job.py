@@ -57,8 +57,8 @@ def build(arm: str, bench: Bench) -> "nn.Module":
 
 def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
     """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
-    from vitrail.hub.teachers import open_teacher
     from vitrail.hub.plugged import extra
+    from vitrail.hub.teachers import open_teacher
     from vitrail.tasks import Card, load_weights
     from vitrail.train import fit, read_run
 
