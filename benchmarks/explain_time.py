@@ -156,7 +156,9 @@ def lines(rows: Sequence[Mapping[str, Any]], refused: Mapping[str, str]) -> list
     for row in rows:
         passes = [f"{1 / other['ratio']:6.2f} passes" for other in row["against"]]
         noisy = "" if row["time"]["quiet"] else "  [noisy]"
-        said.append(f"  {row['arm']:12} {row['time']['median_ms']:9.1f} ms {''.join(passes)}{noisy}")
+        said.append(
+            f"  {row['arm']:12} {row['time']['median_ms']:9.1f} ms {''.join(passes)}{noisy}"
+        )
     return said + [f"  {method:12} refused: {why}" for method, why in refused.items()]
 
 

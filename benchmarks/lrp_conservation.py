@@ -110,7 +110,10 @@ def shaken(model: nn.Module, seed: int) -> nn.Module:
             if tensor.dim() < 2 and tensor.is_floating_point():
                 tensor.add_(0.2 * torch.randn(tensor.shape, generator=draw))
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
+            if (
+                isinstance(module, nn.modules.batchnorm._BatchNorm)
+                and module.running_var is not None
+            ):
                 module.running_var.abs_().add_(0.2)
     return model.eval()
 

@@ -4,11 +4,11 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from tests.contracts.test_backbones import narrow
 from torch import nn
 
 import vitrail
-from tests.contracts.test_backbones import narrow
-from vitrail.explain import class_in_region, explain
+from vitrail.explain import ExplainError, class_in_region, explain
 from vitrail.explain.detector import BoxLogits
 
 detection = pytest.importorskip("torchvision.models.detection")
@@ -57,16 +57,14 @@ NAMES = ["coat_lite_tiny", "cmt_ti", "filtervit_v2_xs"]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_boxs_logit_is_shared_out_among_all_pixels(name):
     model = detector(name)
+    logits = BoxLogits(model, IMAGE[0], index=1)
     with torch.no_grad():
-        found = model(list(IMAGE))[0]
-    box, label = found["boxes"][0], int(found["labels"][0])
-    logits = BoxLogits(model, box)
-    with torch.no_grad():
-        score = logits(IMAGE).softmax(1)[0, label]
-    torch.testing.assert_close(score, found["scores"][0])  # the very score of the detector
+        found, score = model(list(IMAGE))[0], logits(IMAGE).softmax(1)[0, logits.label]
+    assert torch.equal(logits.box, found["boxes"][1])
+    torch.testing.assert_close(score, found["scores"][1])  # the very score of the detector
 
     logits = logits.double()
-    answer = explain(logits, IMAGE.double(), "lrp", label, **PLAIN)
+    answer = explain(logits, IMAGE.double(), "lrp", logits.label, **PLAIN)
     assert answer.map.shape == (1, 64, 80)
     assert answer.check["residual"].abs() < 1e-9
     assert answer.check["bias"].abs() > 1e-6
@@ -91,3 +89,8 @@ def test_a_class_inside_a_region_of_a_segmenter(name):
     answer = explain(model.double(), image, "lrp", target, **PLAIN)
     torch.testing.assert_close(answer.score, target(model(image)).detach())
     assert answer.check["residual"].abs() < 1e-9
+
+
+def test_a_box_that_was_not_found_is_refused():
+    with pytest.raises(ExplainError, match="box 9: the detector found 5 boxes"):
+        BoxLogits(detector("vit_tiny"), IMAGE[0], index=9)

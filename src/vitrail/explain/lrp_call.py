@@ -165,29 +165,33 @@ def name_of(func: Any) -> str:
     return OPERATORS.get(name, name)
 
 
-OPERATORS = {
-    f"__{prefix}{word}__": name + "_" * (prefix == "i")
-    for word, name in (
-        ("add", "add"),
-        ("sub", "sub"),
-        ("mul", "mul"),
-        ("truediv", "div"),
-        ("div", "div"),
-        ("matmul", "matmul"),
-        ("pow", "pow"),
-    )
-    for prefix in ("", "r", "i")
-} | {"__rsub__": "rsub", "__rtruediv__": "rdiv", "__rdiv__": "rdiv", "__rpow__": "rpow"} | {
-    "__neg__": "neg",
-    "__abs__": "abs",
-    "absolute": "abs",
-    "subtract": "sub",
-    "multiply": "mul",
-    "divide": "div",
-    "true_divide": "div",
-    "true_divide_": "div_",
-    "negative": "neg",
-    "concat": "cat",
-    "concatenate": "cat",
-}
+OPERATORS = (
+    {
+        f"__{prefix}{word}__": name + "_" * (prefix == "i")
+        for word, name in (
+            ("add", "add"),
+            ("sub", "sub"),
+            ("mul", "mul"),
+            ("truediv", "div"),
+            ("div", "div"),
+            ("matmul", "matmul"),
+            ("pow", "pow"),
+        )
+        for prefix in ("", "r", "i")
+    }
+    | {"__rsub__": "rsub", "__rtruediv__": "rdiv", "__rdiv__": "rdiv", "__rpow__": "rpow"}
+    | {
+        "__neg__": "neg",
+        "__abs__": "abs",
+        "absolute": "abs",
+        "subtract": "sub",
+        "multiply": "mul",
+        "divide": "div",
+        "true_divide": "div",
+        "true_divide_": "div_",
+        "negative": "neg",
+        "concat": "cat",
+        "concatenate": "cat",
+    }
+)
 """Other spellings. A matrix product written from the right arrives with its operands swapped."""

@@ -53,14 +53,18 @@ def joined(call: Call) -> Any:
 
 def padded(call: Call) -> Any:
     """Zeros and mirrors are linear; another number is an offset."""
-    return affine(call) if call.bound("input", "pad", "mode", "value").get("value") else natural(call)
+    return (
+        affine(call) if call.bound("input", "pad", "mode", "value").get("value") else natural(call)
+    )
 
 
 def blended(call: Call) -> Any:
     """``lerp``: the weight is constant."""
     start, end, weight = call.args
     weight = weight.detach() if isinstance(weight, Tensor) else weight
-    return call.then(torch.add, call.then(torch.mul, start, 1 - weight), call.then(torch.mul, end, weight))
+    return call.then(
+        torch.add, call.then(torch.mul, start, 1 - weight), call.then(torch.mul, end, weight)
+    )
 
 
 def larger(call: Call) -> Any:
@@ -74,14 +78,15 @@ def larger(call: Call) -> Any:
 
 def shared(call: Call) -> Any:
     """A linear layer: the user's rule, and its bias is booked."""
-    x, weight, bias, *rest = (*call.args, *[None] * (3 - len(call.args)))
-    named = dict(call.kwargs)
-    x, weight, bias = (named.pop(k, v) for k, v in zip(("input", "weight", "bias"), (x, weight, bias)))
+    rest = call.args[3:]
+    given = {**dict(zip(LAYER, call.args, strict=False)), **call.kwargs}
+    x, weight, bias = given["input"], given["weight"], given.get("bias")
+    options = {name: value for name, value in call.kwargs.items() if name not in LAYER}
     if weight.requires_grad or (bias is not None and bias.requires_grad):
         raise Unruled(f"{call.name} with a weight that depends on the picture has no rule")
 
     def layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return cast(Tensor, call.func(x, weight, bias, *rest, **named))
+        return cast(Tensor, call.func(x, weight, bias, *rest, **options))
 
     rule = call.rules.linear if call.name == "linear" else call.rules.conv
     y = rule.spread(layer, x, weight, bias)
@@ -129,13 +134,13 @@ class Bent(torch.autograd.Function):
     """One value, another slope."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
         """The value."""
         ctx.save_for_backward(slope)
         return value
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """The slope."""
         return grad * ctx.saved_tensors[0], None, None
 
@@ -157,7 +162,7 @@ class Normed(torch.autograd.Function):
     """Layer norm whose deviation is constant."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
         """As ever."""
@@ -167,7 +172,7 @@ class Normed(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Subtracting the mean is linear."""
         scale, weight = ctx.saved_tensors
         grad = grad if weight is None else grad * weight
@@ -282,7 +287,9 @@ def multi_head(call: Call) -> Any:
     ):
         raise Unruled("multi_head_attention_forward with added keys has no rule")
     batched = given["query"].dim() == 3
-    inputs = [given[name] if batched else given[name].unsqueeze(1) for name in ("query", "key", "value")]
+    inputs = [
+        given[name] if batched else given[name].unsqueeze(1) for name in ("query", "key", "value")
+    ]
     inputs = [x.transpose(0, 1) for x in inputs]  # batch first, as the ledger wants it
     if given.get("use_separate_proj_weight"):
         weights = [given[f"{name}_proj_weight"] for name in "qkv"]
@@ -420,6 +427,7 @@ IN_PLACE = (
     "index_copy scatter scatter_add masked_fill lerp pow square sqrt tanh abs index_put"
 )
 OVERWRITTEN = "zero_ fill_ normal_ uniform_ exponential_ bernoulli_ random_"
+LAYER = ("input", "weight", "bias")
 AWAY_FROM_ZERO = ("softplus", "clamp", "clamp_min", "clamp_max", "hardtanh", "threshold")
 """Activations that need not take zero to zero."""
 

@@ -85,7 +85,7 @@ class Shared(torch.autograd.Function):
     """``z + bias``, with slopes of one's choice to ``z`` and to ``a = |x| |W|``."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, z: Tensor, a: Tensor, to_z: Tensor, to_a: Tensor, bias: Tensor | None
     ) -> Tensor:
         """The value does not know of ``a``."""
@@ -93,7 +93,7 @@ class Shared(torch.autograd.Function):
         return z.clone() if bias is None else z + bias
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The rule."""
         to_z, to_a = ctx.saved_tensors
         return grad * to_z, grad * to_a, None, None, None
@@ -141,7 +141,7 @@ class Gamma(Signed, name="gamma"):
 
 @dataclass(frozen=True, kw_only=True)
 class ZPlus(Signed, name="zplus"):
-    """Only what pulls an output the way it went counts: least noise, blind to what speaks against."""
+    """Only what pulls an output the way it went counts: least noise, blind to what is against."""
 
     def slopes(self, z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """``(z + sign(z) a) / 2``."""
