@@ -34,12 +34,7 @@ from vitrail.explain.targets import Goal, Target, has_classes, resolve
 from vitrail.layers.grid import Grid
 
 # Modules of this package that register methods, imported when a method is first looked up.
-MODULES: tuple[str, ...] = (
-    "cam",
-    "gradient",
-    "masks",
-    "rollout",
-)
+MODULES: tuple[str, ...] = ("cam", "gradient", "masks", "rollout", "lrp")
 
 LayerKind = Literal["filter", "random", "cluster", "attention", "cam", "relevance"]
 Scale = Literal["minmax", "p99", "abs", "positive"]

@@ -1,0 +1,35 @@
+"""The benchmark itself, on pictures too small to measure anything."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contract, explain_time
+
+
+def test_a_quick_run_writes_every_method_against_the_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = explain_time.Options(
+        models=("vit_tiny(depth=1)", "vit_large"),
+        methods=("lrp", "no_such_method"),
+        image=32,
+        quick=True,
+        out=tmp_path,
+    )
+    result = json.loads(explain_time.main(options).read_text())
+    assert contract.faults(result) == []
+    arms = [(r["arm"], [o["arm"] for o in r["against"]]) for r in result["rows"]]
+    assert arms == [("pass", []), ("lrp", ["pass"])]
+    assert list(result["settings"]["left_out"]) == ["vit_large"]
+    assert "no method 'no_such_method'" in capsys.readouterr().out
+    assert [bar["of"] for bar in result["bars"]] == [1]
+
+
+def test_without_names_every_model_is_timed_or_named_as_left_out() -> None:
+    import vitrail
+
+    names, left_out = explain_time.chosen(explain_time.Options(largest=50))
+    assert sorted([*names, *left_out]) == vitrail.list_models()
+    assert min(left_out.values()) > 50e6
