@@ -23,6 +23,7 @@ OPTIONS = {
     "cost": "batch classes compiled device growth image json models no_memory precision rounds"
     " threads window",
     "predict": "folder json pictures top",
+    "explain": "beside count folder json method out part pictures score seed set steps target",
     "doctor": "json",
 }
 
@@ -74,7 +75,7 @@ def test_python_m_vitrail_gives_the_exit_status() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "vitrail: no command 'nonsense'; there are check, completion, cost, " + (
-        "doctor, mixers, models, predict, reducers, study, train\n"
+        "doctor, explain, mixers, models, predict, reducers, study, train\n"
     )
 
 

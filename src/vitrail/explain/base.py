@@ -38,6 +38,8 @@ MODULES: tuple[str, ...] = (
     "cam",
     "gradient",
     "masks",
+    "occlusion",
+    "rise",
     "rollout",
 )
 
