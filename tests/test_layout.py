@@ -39,6 +39,11 @@ SUITES = {
     "models/filtervit_weights.py",
     "tests/parity/test_mobilevit.py": "models/mobilevit.py layers/inverted.py",
     "tests/parity/test_originals.py": "models/coat.py models/vit.py",
+    "tests/cli/test_explain.py": "cli/maps.py cli/scoring.py",
+    "tests/explain/test_draw.py": "explain/glass.py",
+    "tests/explain/test_scores.py": "explain/scores/rank.py explain/scores/curves.py "
+    "explain/scores/places.py explain/scores/stability.py explain/scores/makers.py "
+    "explain/scores/table.py explain/scores/told.py",
     "tests/data/test_loader.py": "data/cache.py",
     "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "
     "data/pictures.py data/settle.py data/summary.py data/table.py",

@@ -24,6 +24,7 @@ OPTIONS = {
     " models no_memory only out plan precision roofline rounds suite threads train_step ways"
     " window",
     "predict": "folder json pictures top",
+    "explain": "beside count folder json method out part pictures score seed set steps target",
     "doctor": "json",
 }
 
@@ -75,7 +76,7 @@ def test_python_m_vitrail_gives_the_exit_status() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "vitrail: no command 'nonsense'; there are check, completion, cost, " + (
-        "doctor, mixers, models, predict, reducers, study, train\n"
+        "doctor, explain, mixers, models, predict, reducers, study, train\n"
     )
 
 

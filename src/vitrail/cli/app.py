@@ -20,6 +20,7 @@ import tyro
 from vitrail import plugins
 from vitrail.cli.command import Answer, Command, as_json, option, say, speaks
 from vitrail.cli.create import Create
+from vitrail.cli.explain import Explain
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
@@ -37,6 +38,7 @@ COMMANDS: dict[str, type[Command]] = {
     "study": Study,
     "cost": Cost,
     "predict": Predict,
+    "explain": Explain,
     "doctor": Doctor,
 }
 

@@ -34,7 +34,15 @@ from vitrail.explain.targets import Goal, Target, has_classes, resolve
 from vitrail.layers.grid import Grid
 
 # Modules of this package that register methods, imported when a method is first looked up.
-MODULES: tuple[str, ...] = ("cam", "gradient", "masks", "rollout", "lrp")
+MODULES: tuple[str, ...] = (
+    "cam",
+    "gradient",
+    "lrp",
+    "masks",
+    "occlusion",
+    "rise",
+    "rollout",
+)
 
 LayerKind = Literal["filter", "random", "cluster", "attention", "cam", "relevance"]
 Scale = Literal["minmax", "p99", "abs", "positive"]
