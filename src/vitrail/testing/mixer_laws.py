@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.layers.attend import join_heads, split_heads
 from vitrail.layers.grid import Grid
-from vitrail.layers.plan import Clusters
+from vitrail.layers.plan import Clusters, Plan
 from vitrail.mixers import Mixer, MixerSpec
 from vitrail.specs import Place, SpecError
 
@@ -85,7 +85,7 @@ class MixerLaws:
         _, place, mixer, shared = built
         x = torch.randn(2, place.tokens, place.dim, requires_grad=True)
         mixer(x, place.grid, shared).square().sum().backward()
-        assert x.grad.isfinite().all() and x.grad.any()
+        assert x.grad is not None and x.grad.isfinite().all() and x.grad.any()
         parameters = [*mixer.named_parameters(), *(shared.named_parameters() if shared else [])]
         assert bool(parameters) == self.learns
         assert [n for n, p in parameters if p.grad is None or not p.grad.any()] == []
@@ -151,16 +151,23 @@ class MixerLaws:
             atol=1e-5,
         )
 
-    def values(self, mixer: Mixer, x: Tensor, grid: Grid) -> Tensor:
+    def values(self, mixer: Any, x: Tensor, grid: Grid) -> Tensor:
         """What the matrix of ``explain`` is applied to, ``(B, heads, M, d)``."""
         return split_heads(mixer.qkv(x).chunk(3, 2)[2], mixer.heads)
 
-    def spelled_out(self, mixer: Mixer, x: Tensor, grid: Grid, shared, plan=None) -> Tensor:
+    def spelled_out(
+        self,
+        mixer: Any,
+        x: Tensor,
+        grid: Grid,
+        shared: nn.Module | None,
+        plan: Plan | None = None,
+    ) -> Tensor:
         """The answer put together from what ``explain`` gives."""
         weights = mixer.explain(x, grid, shared, plan)["attention"]
         return mixer.proj(join_heads(weights @ self.values(mixer, x, grid)))
 
-    def test_explanation_is_the_fast_path_spelled_out(self, built):
+    def test_explanation_is_the_fast_path_spelled_out(self, built: Built) -> None:
         _, place, mixer, shared = built
         for grid in (place.grid, (5, 9)):
             x = torch.randn(2, place.extra + grid[0] * grid[1], place.dim)
@@ -169,7 +176,7 @@ class MixerLaws:
                 self.spelled_out(mixer, x, grid, shared), wanted, rtol=1e-4, atol=1e-5
             )
 
-    def test_one_graph_and_export(self, built):
+    def test_one_graph_and_export(self, built: Built) -> None:
         spec, place, mixer, shared = built
         first = str(spec) == str(MixerSpec.parse(self.specs[0])) and place == self.places[0]
         if not (first and self.traces):
@@ -185,10 +192,10 @@ class MixerLaws:
             torch.testing.assert_close(compiled(two), whole(two), rtol=1e-4, atol=1e-5)
 
 
-class OnGrid(torch.nn.Module):
+class OnGrid(nn.Module):
     """A mixer as a function of its tokens."""
 
-    def __init__(self, mixer, shared, grid):
+    def __init__(self, mixer: Mixer, shared: nn.Module | None, grid: Grid) -> None:
         super().__init__()
         self.mixer, self.shared, self.grid = mixer, shared, grid
 
