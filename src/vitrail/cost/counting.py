@@ -61,7 +61,7 @@ def count(model: nn.Module, image: int | tuple[int, int], in_chans: int = 3) -> 
     counter = FlopCounterMode(display=False, custom_mapping=_missing_formulas())
     traffic = _Traffic(counter)
     # no_grad rather than inference_mode: there, composite operators reach the counter whole.
-    with evaluating(model), _plain_attention(), torch.no_grad(), counter, traffic:
+    with evaluating(model), frozen(model), _plain_attention(), torch.no_grad(), counter, traffic:
         model(picture)
     return Count(
         params=parameters(model),
@@ -96,6 +96,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter asks for a gradient inside.
+
+    torch's counter hooks on the gradient of whatever a module gives, and without gradients it fails
+    on a module that gives a parameter itself (CMT's bias table at the size it was built for).
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, asks in flags:
+            parameter.requires_grad_(asks)
 
 
 @contextmanager
