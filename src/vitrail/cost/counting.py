@@ -61,14 +61,7 @@ def count(model: nn.Module, image: int | tuple[int, int], in_chans: int = 3) -> 
     counter = FlopCounterMode(display=False, custom_mapping=missing_formulas())
     traffic = _Traffic(counter)
     # no_grad rather than inference_mode: there, composite operators reach the counter whole.
-    with (
-        evaluating(model),
-        _frozen(model),
-        _plain_attention(),
-        torch.no_grad(),
-        counter,
-        traffic,
-    ):
+    with evaluating(model), frozen(model), _plain_attention(), torch.no_grad(), counter, traffic:
         model(picture)
     return Count(
         params=parameters(model),
@@ -106,16 +99,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient inside: torch's counter fails on one that is an argument."""
-    learning = [p for p in model.parameters() if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter asks for a gradient inside.
+
+    torch's counter hooks on the gradient of whatever a module gives, and without gradients it fails
+    on a module that gives a parameter itself (CMT's bias table at the size it was built for).
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
+        for parameter, asks in flags:
+            parameter.requires_grad_(asks)
 
 
 @contextmanager
