@@ -25,7 +25,7 @@ SUITES = {
     "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/density.py "
     "reducers/merge.py reducers/pool.py layers/find.py layers/plan.py testing/reducer_laws.py",
     "tests/contracts/test_backbones.py": "models/backbone.py models/pyramid.py models/zoo.py",
-    "tests/explain/test_lrp.py": "explain/lrp_call.py explain/lrp_rules.py",
+    "tests/explain/test_lrp.py": "explain/lrp_call.py explain/lrp_layers.py explain/lrp_rules.py",
     "tests/parity/test_cct.py": "models/cct.py",
     "tests/parity/test_ceit.py": "models/ceit.py",
     "tests/parity/test_cmt.py": "models/cmt.py",
