@@ -72,8 +72,8 @@ class Row:
 
     ``scores``: by name, a value a picture (fewer for the scores on few pictures; none where a score
     cannot be had). ``options`` were the method's. ``cascade``: for each step of the randomisation
-    its module, the share of random parameters and the mean likeness of the maps. ``refused``:
-    pictures the method had no map for. ``seconds``: of one map. ``problem``: why there are no scores at all.
+    its module, the share of random parameters and the maps' mean likeness. ``refused``: pictures
+    the method had no map for. ``seconds``: of one map. ``problem``: why there are no scores at all.
     """
 
     method: str
