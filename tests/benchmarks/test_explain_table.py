@@ -16,7 +16,7 @@ from vitrail.explain.base import Case, Finding, method
 TINY = explain_table.Options(
     data="scenes(size=32, count=48, classes=2, difficulty=0)",
     models=("vit_tiny(patch=8, dim=24, heads=3, depth=1)",),
-    image=32, train_seconds=0, epochs=1, pictures=4, steps=3, blur=7, few=2, draws=1, cascade=2,
+    image=32, epochs=1, pictures=4, steps=3, blur=7, few=2, draws=1, cascade=2,
     minutes=5,
 )  # fmt: skip
 

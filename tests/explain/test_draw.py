@@ -99,6 +99,19 @@ def test_a_window_has_a_panel_for_each_layer(tmp_path: Path) -> None:
     save(figure, tmp_path / "window.png")
 
 
+def test_of_several_clusterings_the_first_is_drawn() -> None:
+    labels = torch.tensor([[[[0, 1], [0, 1]], [[0, 0], [1, 2]]]])
+    layer = Layer("cluster", (2, 2), {"labels": labels})
+    assert panes(PICTURE, layer, 0)[1].tolist() == [[0, 1], [0, 1]]
+    assert told(layer, 0) == "cluster 2 x 2, 2 clusters (1st of 2)"
+
+
+def test_frequencies_are_no_mask_but_a_map() -> None:
+    often = torch.tensor([[[0.2, 0.9], [0.5, 0.0]]])
+    pixels, labels = panes(PICTURE, Layer("random", (2, 2), {"mask": often}), 0)
+    assert labels is None and len(np.unique(pixels.reshape(-1, 3), axis=0)) == 4
+
+
 def test_many_layers_are_thinned_evenly() -> None:
     names = [str(i) for i in range(40)]
     some = evenly(names, 16)

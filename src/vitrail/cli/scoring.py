@@ -12,7 +12,7 @@ from vitrail.cli.progress import gauge
 from vitrail.errors import UserError
 from vitrail.explain.samples import MaskOf, Samples, gather, open_truth
 from vitrail.explain.scores.makers import Maker, baselines
-from vitrail.explain.scores.table import Row, Settings, chance, score
+from vitrail.explain.scores.table import Row, Settings, chance, refused, score
 from vitrail.explain.scores.told import LEGEND, cells, head, lines
 from vitrail.files import write_text
 
@@ -108,8 +108,7 @@ def rows_of(one: Named, makers: Sequence[Maker], samples: Samples, settings: Set
             try:
                 rows.append(score(one.run.model, maker, samples, settings))
             except UserError as error:
-                kind = maker.kind
-                rows.append(Row(method=maker.name, kind=kind, scores={}, problem=str(error)))
+                rows.append(refused(maker, error))
     return rows
 
 

@@ -6,7 +6,7 @@ relevance) are drawn as maps.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,9 @@ def content(layer: Layer) -> str | None:
 
 
 def on_grid(layer: Layer, name: str) -> bool:
-    """Whether a record's tensor is ``(B, h, w)`` on the layer's own grid."""
-    return layer.grid is not None and tuple(layer.tensors[name].shape[1:]) == tuple(layer.grid)
+    """Whether a record's tensor is ``(B, [S,] h, w)`` on the layer's own grid."""
+    shape = tuple(layer.tensors[name].shape)
+    return layer.grid is not None and len(shape) in (3, 4) and shape[-2:] == tuple(layer.grid)
 
 
 def window(picture: Pixels, layers: Mapping[str, Layer], sample: int, title: str) -> "Figure":
@@ -78,16 +79,21 @@ def panes(picture: Pixels, layer: Layer, sample: int) -> tuple[Pixels, Labels | 
     """What a layer's panel shows ``(H, W, 3)``, and the panes that leads go between."""
     name = content(layer)
     assert name is not None
-    values = as_array(layer.tensors[name][sample])
+    values = first(as_array(layer.tensors[name][sample]))
     wide = enlarged(values, picture.shape[:2])
     if name == "labels":
         return stained(picture, wide.astype(np.int64)), values.astype(np.int64)
-    if values.dtype == np.bool_ or name == "mask":
+    if name == "mask" and set(np.unique(values)) <= {0, 1}:
         chosen = wide.astype(bool)[..., None]
         glass = np.where(chosen, picture, SMOKE * picture.astype(np.float32))
         return np.rint(glass).astype(np.uint8), values.astype(np.int64)
     heat = wide.astype(np.float32)
     return coloured(heat, signed=bool((heat < 0).any())), None
+
+
+def first(values: NDArray[Any]) -> NDArray[Any]:
+    """One grid ``(h, w)``: of several clusterings (heads, sequences) the first."""
+    return values[0] if values.ndim == 3 else values
 
 
 def stained(picture: Pixels, labels: Labels) -> Pixels:
@@ -114,7 +120,7 @@ def leads(labels: Labels, size: tuple[int, int]) -> "LineCollection":
     return LineCollection(scaled, colors=LEAD, linewidths=thick, capstyle="round")
 
 
-def enlarged(values: NDArray, size: tuple[int, int]) -> NDArray:
+def enlarged(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Cells ``(h, w)`` -> pixels ``(H, W)`` by the nearest cell."""
     rows, columns = (
         np.minimum((np.arange(wide) + 0.5) * few / wide, few - 1).astype(int)
@@ -128,9 +134,11 @@ def told(layer: Layer, sample: int) -> str:
     assert layer.grid is not None
     words = f"{layer.kind} {layer.grid[0]} x {layer.grid[1]}"
     if "labels" in layer.tensors:
-        return f"{words}, {len(layer.tensors['labels'][sample].unique())} clusters"
+        labels = as_array(layer.tensors["labels"][sample])
+        of = f" (1st of {len(labels)})" if labels.ndim == 3 else ""
+        return f"{words}, {len(np.unique(first(labels)))} clusters{of}"
     if "mask" in layer.tensors:
-        return f"{words}, {int(layer.tensors['mask'][sample].sum())} chosen"
+        return f"{words}, {float(layer.tensors['mask'][sample].sum()):.0f} chosen"
     return words
 
 

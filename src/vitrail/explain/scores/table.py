@@ -5,7 +5,7 @@ Samples, model, Maker -> Row (scores by picture) -> means with intervals -> pair
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -71,14 +71,15 @@ class Row:
     """A method's scores on one model.
 
     ``scores``: by name, a value a picture (fewer for the scores on few pictures; none where a score
-    cannot be had). ``cascade``: for each step of the randomisation its module, the share of random
-    parameters and the mean likeness of the maps. ``refused``: pictures the method had no map for.
-    ``seconds``: of one map. ``problem``: why there are no scores at all.
+    cannot be had). ``options`` were the method's. ``cascade``: for each step of the randomisation
+    its module, the share of random parameters and the maps' mean likeness. ``refused``: pictures
+    the method had no map for. ``seconds``: of one map. ``problem``: why there are no scores at all.
     """
 
     method: str
     kind: str
     scores: Mapping[str, list[float]]
+    options: Mapping[str, Any] = field(default_factory=dict)
     cascade: tuple[Mapping[str, Any], ...] = ()
     refused: int = 0
     seconds: float = 0.0
@@ -97,7 +98,7 @@ class Row:
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> "Row":
         """What :meth:`to_dict` gave."""
-        known = ("method", "kind", "scores", "refused", "seconds", "problem")
+        known = ("method", "kind", "scores", "options", "refused", "seconds", "problem")
         return cls(**{k: told[k] for k in known}, cascade=tuple(told["cascade"]))
 
 
@@ -133,10 +134,16 @@ def score(
         method=maker.name,
         kind=maker.kind,
         scores=scores,
+        options=maker.options,
         cascade=cascade,
         refused=maker.refused,
         seconds=seconds,
     )
+
+
+def refused(maker: Maker, error: Exception) -> Row:
+    """The row of a method that cannot serve a model."""
+    return Row(method=maker.name, kind=maker.kind, scores={}, problem=str(error))
 
 
 def faithfulness(
