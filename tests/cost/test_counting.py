@@ -58,7 +58,7 @@ def test_fast_path_of_the_encoder_layer_hides_nothing() -> None:
 
 
 class Gives(nn.Module):
-    """A part that gives its own parameter, as CMT's bias table does at the size it was built for."""
+    """A part that gives its own parameter, as CMT's bias table does at its own size."""
 
     def __init__(self) -> None:
         super().__init__()
