@@ -73,6 +73,9 @@ def spelled_out(step: Meeting) -> dict[str, Tensor]:
         parts = step.mixer.explain(step.tokens, step.grid, step.shared, step.plan)
     except NotImplementedError as error:
         raise unreadable(step, "it does not explain itself") from error
+    if "operator" in parts:  # one matrix for all channels: a single head that takes tokens
+        whole = parts["operator"].unsqueeze(1).expand(len(step.tokens), -1, -1, -1)
+        return {"attention": whole, "values": step.tokens.unsqueeze(1)}
     if "attention" not in parts:
         raise unreadable(step, f"it explains {', '.join(parts)}, which is no attention")
     return dict(parts)
@@ -81,9 +84,10 @@ def spelled_out(step: Meeting) -> dict[str, Tensor]:
 @singledispatch
 def _mixing(mixer: Mixer, step: Meeting) -> Operator:
     """Any mixer with an attention matrix: its positive part, rows normalised."""
-    matrix = spelled_out(step)["attention"].clamp(min=0).mean(1)
-    matrix = matrix / matrix.sum(-1, keepdim=True).clamp(min=torch.finfo(matrix.dtype).tiny)
-    return lambda f: matrix @ _keys(step, f, matrix.shape[2])
+    parts = spelled_out(step)
+    weights = parts["attention"].clamp(min=0)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return _carried(step, weights, parts)
 
 
 @singledispatch
@@ -96,7 +100,15 @@ def _weighing(mixer: Mixer, step: Meeting, slopes: Tensor, joined: Tensor) -> Op
     if not _same(join_heads(attention @ values), joined):
         raise unreadable(step, "its attention and values do not make what it projects")
     worth = split_heads(slopes, attention.shape[1]) @ values.mT
-    matrix = (attention * worth).clamp(min=0).mean(1)
+    return _carried(step, (attention * worth).clamp(min=0), parts)
+
+
+def _carried(step: Meeting, weights: Tensor, parts: dict[str, Tensor]) -> Operator:
+    """Weights ``(B, heads, K, M)`` of keys, carried on to the tokens that keys are made of."""
+    if "sources" in parts:
+        matrix = (weights @ parts["sources"]).mean(1)
+        return lambda f: matrix @ f
+    matrix = weights.mean(1)
     return lambda f: matrix @ _keys(step, f, matrix.shape[2])
 
 
