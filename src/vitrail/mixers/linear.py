@@ -62,7 +62,7 @@ class LinearAttention(SoftmaxAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``, never formed elsewhere, rows sum to one; ``values``."""
+        """``attention`` ``(B, heads, K, K)``, formed nowhere else: rows sum to one; ``values``."""
         q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         weights = kernel(q) @ self.shares(k, plan).mT
         return {"attention": weights / weights.sum(3, keepdim=True), "values": v}
