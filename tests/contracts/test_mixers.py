@@ -206,38 +206,6 @@ def test_softmax_does_not_care_for_order():
     torch.testing.assert_close(mixer(x[:, order], GRID), mixer(x, GRID)[:, order])
 
 
-WITH_MATRIX = [
-    "softmax",
-    "relative",
-    "relative(after=True)",
-    "reduced",
-    "reduced(ratio=1)",
-    "gated",
-    "lsa",
-    "spatial",
-    "projected",
-]
-
-
-@pytest.mark.parametrize("text", WITH_MATRIX)
-def test_attention_and_values_are_what_projects(text):
-    """Heads joined, their product is the input of ``proj``; keys are means of tokens."""
-    place, grid = MixerLaws.places[0], (5, 7)
-    x = torch.randn(2, 36, place.dim)
-    spec = MixerSpec.parse(text)
-    mixer, shared = spec.build(place).eval(), spec.build_shared(place)
-    parts = mixer.explain(x, grid, shared)
-    mixed = mixer.proj((parts["attention"] @ parts["values"]).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(mixed, mixer(x, grid, shared), rtol=1e-4, atol=1e-5)
-    field = torch.rand(2, 36, 1)
-    keys = mixer.make_keys(field, grid)
-    assert keys.shape[1] == parts["values"].shape[2]
-    assert keys.min() >= field.min() - 1e-6 and keys.max() <= field.max() + 1e-6
-    torch.testing.assert_close(
-        mixer.make_keys(torch.ones(1, 36, 1), grid)[0, :, 0], keys[0, :, 0] * 0 + 1
-    )
-
-
 @pytest.mark.parametrize("text", ["softmax", "gated", "lsa"])
 def test_attention_on_working_tokens_is_what_projects(text):
     place = MixerLaws.places[0]

@@ -6,8 +6,10 @@ from tests.explain.models import build, pictures
 
 from vitrail.explain import ExplainError
 from vitrail.explain.mixing import operator, weighed
-from vitrail.explain.record import meetings, parts_of, recording
+from vitrail.explain.record import Meeting, meetings, parts_of, projection, recording
 from vitrail.layers.attend import join_heads, split_heads
+from vitrail.mixers import MixerSpec
+from vitrail.specs import Place
 
 
 def first_step(text: str):  # type: ignore[no-untyped-def]
@@ -50,8 +52,36 @@ def test_values_that_do_not_make_the_answer_are_refused() -> None:
         weighed(step, torch.randn_like(step.tokens), wrong)
 
 
-def test_prototypes_ask_as_one() -> None:
-    """All members of a cluster get the same content; with one token a cluster it is CoaT's."""
-    step = first_step("clustering_coat_lite_tiny_qs")
-    ones = torch.ones(*step.tokens.shape[:2], 1)
-    torch.testing.assert_close(operator(step)(ones), ones, rtol=1e-5, atol=1e-5)
+def alone(text: str, extra: int) -> Meeting:
+    """One mixer at work on a grid, outside any model."""
+    torch.manual_seed(0)
+    place = Place(dim=32, heads=8, grid=(6, 8), extra=extra)
+    spec = MixerSpec.parse(text)
+    mixer, shared = spec.build(place).eval(), spec.build_shared(place)
+    with torch.no_grad():
+        for p in mixer.parameters():
+            p.add_(torch.randn_like(p) * 0.2)
+        x = torch.randn(2, place.tokens, 32)
+        out = mixer(x, place.grid, shared)
+    return Meeting("here", mixer, x, place.grid, shared, None, None, out, x, None)
+
+
+ALL = [*MixerSpec.known, "relative(after=True)", "prototype_softmax(by='window')", "sliding"]
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("text", ALL)
+def test_every_mixer_mixes_by_means(text: str, extra: int) -> None:
+    """Rows are not negative and sum to one; weighed by a gradient, they are not negative."""
+    step = alone(text, extra)
+    tokens = step.tokens.shape[1]
+    mix = operator(step)
+    matrix = torch.stack([mix(torch.eye(tokens)[i].expand(2, -1)[..., None]) for i in (0, 5, 20)])
+    assert matrix.min() > -1e-6
+    ones = torch.ones(2, tokens, 1)
+    torch.testing.assert_close(mix(ones), ones, rtol=1e-5, atol=1e-5)
+    with recording(step.mixer, {"proj": projection(step.mixer) or step.mixer}) as calls:
+        step.mixer(step.tokens, step.grid, step.shared)
+    joined = calls[-1].args[0] if projection(step.mixer) else step.output
+    weight = weighed(step, torch.randn_like(joined), joined.detach())(ones)
+    assert weight.min() >= 0 and weight.max() > 0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.record import Meeting
-from vitrail.layers.attend import join_heads, mean_seen, split_heads
+from vitrail.layers.attend import attention_weights, join_heads, mean_seen, split_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
@@ -27,7 +27,7 @@ from vitrail.mixers.prototype import PrototypeAttention, answer_all, attended
 from vitrail.mixers.softmax import project
 
 Operator = Callable[[Tensor], Tensor]
-ROWS = 512
+ROWS = 64
 """Queries weighed by their gradient at once, where the matrix has to be formed for it."""
 
 
@@ -73,6 +73,9 @@ def spelled_out(step: Meeting) -> dict[str, Tensor]:
         parts = step.mixer.explain(step.tokens, step.grid, step.shared, step.plan)
     except NotImplementedError as error:
         raise unreadable(step, "it does not explain itself") from error
+    if "operator" in parts:  # one matrix for all channels: a single head that takes tokens
+        whole = parts["operator"].unsqueeze(1).expand(len(step.tokens), -1, -1, -1)
+        return {"attention": whole, "values": step.tokens.unsqueeze(1)}
     if "attention" not in parts:
         raise unreadable(step, f"it explains {', '.join(parts)}, which is no attention")
     return dict(parts)
@@ -81,9 +84,10 @@ def spelled_out(step: Meeting) -> dict[str, Tensor]:
 @singledispatch
 def _mixing(mixer: Mixer, step: Meeting) -> Operator:
     """Any mixer with an attention matrix: its positive part, rows normalised."""
-    matrix = spelled_out(step)["attention"].clamp(min=0).mean(1)
-    matrix = matrix / matrix.sum(-1, keepdim=True).clamp(min=torch.finfo(matrix.dtype).tiny)
-    return lambda f: matrix @ _keys(step, f, matrix.shape[2])
+    parts = spelled_out(step)
+    weights = parts["attention"].clamp(min=0)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return _carried(step, weights, parts)
 
 
 @singledispatch
@@ -96,7 +100,15 @@ def _weighing(mixer: Mixer, step: Meeting, slopes: Tensor, joined: Tensor) -> Op
     if not _same(join_heads(attention @ values), joined):
         raise unreadable(step, "its attention and values do not make what it projects")
     worth = split_heads(slopes, attention.shape[1]) @ values.mT
-    matrix = (attention * worth).clamp(min=0).mean(1)
+    return _carried(step, (attention * worth).clamp(min=0), parts)
+
+
+def _carried(step: Meeting, weights: Tensor, parts: dict[str, Tensor]) -> Operator:
+    """Weights ``(B, heads, K, M)`` of keys, carried on to the tokens that keys are made of."""
+    if "sources" in parts:
+        matrix = (weights @ parts["sources"]).mean(1)
+        return lambda f: matrix @ f
+    matrix = weights.mean(1)
     return lambda f: matrix @ _keys(step, f, matrix.shape[2])
 
 
@@ -116,46 +128,51 @@ def _keys(step: Meeting, field: Tensor, count: int) -> Tensor:
 def _(mixer: ConvAttention, step: Meeting) -> Operator:
     """CoaT: ``relu(q) softmax(k)^T`` in linear cost, blended with what the convolutions see."""
     q, k, v = project(mixer.qkv, step.tokens)
-    return _conv_attention(step, q, k, v, split_heads(q, mixer.heads))
+    asked = split_heads(q, mixer.heads)
+    return _blended(step, *_linear(step, asked, k, v), q, v)
 
 
 @_mixing.register
 def _(mixer: PrototypeAttention, step: Meeting) -> Operator:
     """Clustering CoaT: all members of a cluster ask with their mean."""
     q, k, v = project(mixer.qkv, step.tokens)
-    return _conv_attention(step, q, k, v, _asked(mixer, step, q), mixer.core is attended)
+    asked, owner = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
+    if mixer.core is not attended:
+        asked = answer_all(asked, owner, step.extra)
+        return _blended(step, *_linear(step, asked, k, v), q, v)
+    matrix = attention_weights(asked, split_heads(k, mixer.heads))
+    content = answer_all(matrix @ split_heads(v, mixer.heads), owner, step.extra)
+    return _blended(
+        step,
+        lambda f: answer_all(matrix @ f.unsqueeze(1), owner, step.extra).mean(1),
+        join_heads(content),
+        q,
+        v,
+    )
 
 
-def _asked(mixer: PrototypeAttention, step: Meeting, q: Tensor) -> Tensor:
-    """The query each token asks with, ``(B, heads, N, d)``: its prototype's."""
-    prototypes, owner = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
-    return answer_all(prototypes, owner, step.extra)
+def _linear(step: Meeting, asked: Tensor, k: Tensor, v: Tensor) -> tuple[Operator, Tensor]:
+    """``relu(q) softmax(k)^T`` by two small products; and the content it stands for ``(B, K, C)``.
 
-
-def _conv_attention(
-    step: Meeting, q: Tensor, k: Tensor, v: Tensor, asked: Tensor, softmax: bool = False
-) -> Operator:
-    """Content by heads, position by convolution; each token blends both by their lengths."""
-    heads, extra = asked.shape[1], step.extra
-    assert isinstance(step.shared, ConvRelative)
-    shared = step.shared
-    keys = key_weights(k, heads, step.plan)
-    if softmax:
-        scores = (asked @ split_heads(k, heads).mT * asked.shape[-1] ** -0.5).softmax(-1)
-        said, content = scores.mean(1), join_heads(scores @ split_heads(v, heads))
-    else:
-        said, content = None, join_heads(asked @ summary(k, v, heads, step.plan))
-    wish = asked.clamp(min=0) + 1e-6  # a query that is negative throughout asks all keys alike
+    A query that is negative throughout asks all keys of its head alike.
+    """
+    keys = key_weights(k, asked.shape[1], step.plan)
+    wish = asked.clamp(min=0) + 1e-6
     wish = wish / wish.sum(-1, keepdim=True)
+    content = join_heads(asked @ summary(k, v, asked.shape[1], step.plan))
+    return lambda f: (wish @ (keys.mT @ f.unsqueeze(1))).mean(1), content
+
+
+def _blended(step: Meeting, ask: Operator, content: Tensor, q: Tensor, v: Tensor) -> Operator:
+    """What is asked and, on the grid, what the convolutions see: by the lengths of both terms."""
+    extra, shared = step.extra, step.shared
+    assert isinstance(shared, ConvRelative)
     seen = q[:, extra:] * shared(v[:, extra:], step.grid, step.plan)
     lengths = torch.stack((content[:, extra:].norm(dim=2), seen.norm(dim=2)))
     share = (lengths[1] / lengths.sum(0).clamp(min=1e-12)).unsqueeze(2)
 
     def mix(f: Tensor) -> Tensor:
-        if said is None:
-            answered = (wish @ (keys.mT @ f.unsqueeze(1))).mean(1)
-        else:
-            answered = said @ f
+        answered = ask(f)
         around = convolved(shared, f[:, extra:], step.grid, step.plan)
         blended = torch.lerp(answered[:, extra:], around, share)
         return torch.cat((answered[:, :extra], blended), 1) if extra else blended
@@ -190,10 +207,10 @@ def _(mixer: ConvAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Op
 def _(mixer: PrototypeAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
     """Clustering CoaT: likewise, or the softmax of prototypes."""
     q, k, v = project(mixer.qkv, step.tokens)
-    asked = _asked(mixer, step, q)
+    prototypes, owner = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
+    asked = answer_all(prototypes, owner, step.extra)
     if mixer.core is attended:
-        keys = split_heads(k, mixer.heads)
-        return _implied(asked, keys, v, slopes, softmax=True)
+        return _implied(asked, split_heads(k, mixer.heads), v, slopes, softmax=True)
     return _implied(asked, key_weights(k, mixer.heads, step.plan), v, slopes)
 
 

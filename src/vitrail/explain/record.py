@@ -189,17 +189,7 @@ def _nearest(calls: list[Call], name: str) -> Call | None:
     return next((call for call in calls if call.name == name), None)
 
 
-def projection(mixer: nn.Module) -> nn.Module:
-    """The linear map behind the joined heads.
-
-    Raises:
-        ExplainError: the mixer has none under that name.
-    """
-    inner = getattr(mixer, "inner", mixer)
-    found = getattr(inner, "proj", None)
-    if not isinstance(found, nn.Module):
-        raise ExplainError(
-            f"{type(inner).__name__} has no projection 'proj' behind its heads, so attention "
-            "cannot be weighed by its gradient; take method 'rollout' or 'gradcam'"
-        )
-    return found
+def projection(mixer: nn.Module) -> nn.Module | None:
+    """The linear map behind the joined heads, or None where they leave as they are."""
+    found = getattr(getattr(mixer, "inner", mixer), "proj", None)
+    return found if isinstance(found, nn.Module) else None

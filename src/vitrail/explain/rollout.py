@@ -22,13 +22,13 @@ from vitrail.explain.record import (
     Call,
     Meeting,
     meetings,
+    mixers_of,
     parts_of,
     projection,
     recording,
 )
 from vitrail.explain.walk import SHARES, State, Walk, masses
 from vitrail.layers.attend import attention_weights, split_heads
-from vitrail.mixers import Mixer
 from vitrail.models.ceit import LayerAttention
 from vitrail.models.coat import CoaT
 
@@ -100,24 +100,21 @@ def grad_rollout(case: Case) -> Finding:
     """
     assert isinstance(case.model, nn.Module)
     model, parts = case.model, parts_of(case.model)
-    modules, heads = dict(model.named_modules()), {}
-    for name, mixer in list(parts.items()):
-        if isinstance(mixer, Mixer):
-            heads[name] = f"{name}.heads"
-            parts[heads[name]] = projection(mixer)
+    modules, mixers = dict(model.named_modules()), mixers_of(model)
+    behind = {f"{name}.heads": projection(mixer) for name, mixer in mixers.items()}
+    parts |= {name: linear for name, linear in behind.items() if linear is not None}
     parts |= {layer.name: modules[layer.name] for layer in layers_of(model)}
     with recording(model, parts) as calls:
         score = case.goal(model(case.images.requires_grad_()))
-    joined = {c.name: c.args[0] for c in calls if c.name in heads.values()}
+    joined = {c.name: c.output for c in calls if c.name in mixers}
+    joined |= {c.name.removesuffix(".heads"): c.args[0] for c in calls if c.name in behind}
     tops = [read(layer, calls, case.size) for layer in layers_of(model)]
     slopes = torch.autograd.grad(
         score.sum(), list(joined.values()), retain_graph=True, materialize_grads=True
     )
     grads = dict(zip(joined, slopes, strict=True))
     walk = Walk(
-        operators=lambda step: weighed(
-            step, grads[heads[step.name]], joined[heads[step.name]].detach()
-        ),
+        operators=lambda step: weighed(step, grads[step.name], joined[step.name].detach()),
         share=None,
     )
     walk.run([_detached(step) for step in meetings(calls)])

@@ -88,7 +88,8 @@ class Mixer(nn.Module, ABC):
         ``attention`` ``(B, heads, K, M)`` is with what weight token i takes value j, and
         ``values`` ``(B, heads, M, d)`` what it takes, so that the input of ``proj`` is their
         product, heads joined. Where the M values are not the K tokens, :meth:`make_keys` says
-        what they are made of. A mixer without such a matrix names its tensors otherwise.
+        what they are made of, or ``sources`` ``(B, heads, M, K)`` where that differs from
+        picture to picture. A mixer without such a matrix names its tensors otherwise.
         """
 
     def make_keys(self, field: Tensor, grid: Grid) -> Tensor:

@@ -131,12 +131,15 @@ class ClusteredAttention(SoftmaxAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``, a cluster's rows alike, and ``clusters``, by head."""
-        q, k, _ = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        """``attention`` ``(B, heads, K, K)``, a cluster's rows alike; ``values``; ``clusters``, by
+        head.
+        """
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
         asked, owner = self.prototypes(q, extra, plan)
         weights = answer_all(attention_weights(asked, k, key_bias(plan, q)), owner, extra)
-        return {"attention": weights, "clusters": owner.unflatten(0, q.shape[:2])}
+        clusters = owner.unflatten(0, q.shape[:2])
+        return {"attention": weights, "values": v, "clusters": clusters}
 
 
 class ImprovedAttention(ClusteredAttention):
@@ -182,8 +185,8 @@ class ImprovedAttention(ClusteredAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``: rows sum to one; and ``clusters``, by head."""
-        q, k, _ = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        """``attention`` ``(B, heads, K, K)``: rows sum to one; ``values``; ``clusters`` by head."""
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
         asked, owner = self.prototypes(q, extra, plan)
         counts = key_bias(plan, q)
@@ -195,7 +198,8 @@ class ImprovedAttention(ClusteredAttention):
         mine = mine / mine.sum(3, True) * (whole[:, :, extra:] * chosen).sum(3, True)
         rows = torch.where(chosen, mine, whole[:, :, extra:])
         whole = torch.cat((whole[:, :, :extra], rows), 2)
-        return {"attention": whole, "clusters": owner.unflatten(0, q.shape[:2])}
+        clusters = owner.unflatten(0, q.shape[:2])
+        return {"attention": whole, "values": v, "clusters": clusters}
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

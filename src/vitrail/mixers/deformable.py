@@ -142,13 +142,28 @@ class DeformableAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, E + K)`` over class tokens and points, and where these
-        are: ``points`` ``(B, groups, h, w, 2)``, across and down from -1 to 1.
+        """``attention`` ``(B, heads, N, E + K)`` over class tokens and points; ``values``, and
+        their ``sources`` ``(B, heads, E + K, N)``; where the points are: ``points``
+        ``(B, groups, h, w, 2)``, across and down from -1 to 1.
         """
-        q, k, _, bias = self.project(x, grid)
+        q, k, v, bias = self.project(x, grid)
         points = self.points(self.q(x)[:, x.shape[1] - grid[0] * grid[1] :], grid)
-        points = points.unflatten(0, (-1, self.groups))
-        return {"attention": attention_weights(q, k, bias), "points": points}
+        return {
+            "attention": attention_weights(q, k, bias),
+            "values": v,
+            "sources": self.sources(points, grid, x.shape[1] - grid[0] * grid[1]).to(x.dtype),
+            "points": points.unflatten(0, (-1, self.groups)),
+        }
+
+    def sources(self, points: Tensor, grid: Grid, extra: int) -> Tensor:
+        """What each point reads of each token, class tokens first: ``(B, heads, E + K, N)``."""
+        places = torch.eye(grid[0] * grid[1], device=points.device, dtype=points.dtype)
+        every = places.view(1, -1, *grid).expand(points.shape[0], -1, -1, -1)
+        read = F.grid_sample(every, points, padding_mode="border", align_corners=False)
+        read = read.flatten(2).mT.unflatten(0, (-1, self.groups))
+        read = F.pad(read, (extra, 0, extra, 0))
+        read[:, :, :extra, :extra] = torch.eye(extra, device=read.device, dtype=read.dtype)
+        return read.repeat_interleave(self.heads // self.groups, 1)
 
 
 def centres(grid: Grid, like: Tensor) -> Tensor:

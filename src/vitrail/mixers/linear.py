@@ -62,10 +62,10 @@ class LinearAttention(SoftmaxAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``: the matrix that is never formed; rows sum to one."""
-        q, k, _ = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        """``attention`` ``(B, heads, K, K)``, formed nowhere else: rows sum to one; ``values``."""
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         weights = kernel(q) @ self.shares(k, plan).mT
-        return {"attention": weights / weights.sum(3, keepdim=True)}
+        return {"attention": weights / weights.sum(3, keepdim=True), "values": v}
 
 
 def kernel(x: Tensor) -> Tensor:

@@ -116,6 +116,14 @@ class LinformerAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, E + rank)`` over class tokens and mixtures."""
-        q, k, _ = self.project(x, grid)
-        return {"attention": attention_weights(q, k)}
+        """``attention`` ``(B, heads, N, E + rank)`` over class tokens and mixtures; ``values``."""
+        q, k, v = self.project(x, grid)
+        return {"attention": attention_weights(q, k), "values": v}
+
+    def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
+        """Class tokens, and means by the magnitudes of the values' mixtures."""
+        extra, shares = field.shape[1] - grid[0] * grid[1], self.mixtures.table[1].flatten(1).abs()
+        mixed = (shares / shares.sum(1, True)).to(field.dtype) @ self.average(
+            field[:, extra:], grid
+        )
+        return torch.cat((field[:, :extra], mixed), 1)

@@ -158,7 +158,7 @@ class LshAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``: rows sum to one; and ``buckets``, by round."""
+        """``attention`` ``(B, heads, K, K)``: rows sum to one; ``values``; ``buckets`` by round."""
         q = split_heads(self.qk(x), self.heads)
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
         bucket = self.buckets(q[:, :, extra:])
@@ -169,7 +169,9 @@ class LshAttention(Mixer):
         met = (near & (bucket.unsqueeze(4) == bucket.unsqueeze(3))).sum(2)
         met = F.pad(met, (extra, 0, extra, 0), value=self.rounds)
         bias = met.to(q.dtype).log() + Counts.of(plan, q).pairs(x.shape[1])
-        return {"attention": attention_weights(q, F.normalize(q, dim=3), bias), "buckets": bucket}
+        weights = attention_weights(q, F.normalize(q, dim=3), bias)
+        values = split_heads(self.v(x), self.heads)
+        return {"attention": weights, "values": values, "buckets": bucket}
 
 
 @dataclass(frozen=True)

@@ -105,12 +105,13 @@ class SlidingAttention(SoftmaxAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, N + G)``, learned global tokens last, and what these
-        heard: ``asked`` ``(B, heads, G, N)``; rows sum to one.
+        """``attention`` ``(B, heads, N, N + G)``, learned global tokens last; ``values``; what
+        these heard: ``asked`` ``(B, heads, G, N)``, and with the tokens themselves ``sources``.
+        Rows sum to one.
         """
         q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         tokens, extra = x.shape[1], x.shape[1] - grid[0] * grid[1]
-        learned = self.seen_by_all(k, v, 0)[0]
+        learned, told = self.seen_by_all(k, v, 0)
         rows, columns = (
             t.flatten()
             for t in torch.meshgrid(
@@ -124,10 +125,13 @@ class SlidingAttention(SoftmaxAttention):
         hidden = F.pad(far, (extra, learned.shape[2], extra, 0))
         hidden[:extra, tokens:] = True
         bias = minus_infinity(hidden, q)
-        parts = {"attention": attention_weights(q, torch.cat((k, learned), 2), bias)}
+        weights = attention_weights(q, torch.cat((k, learned), 2), bias)
+        parts = {"attention": weights, "values": torch.cat((v, told), 2)}
         if self.ask is None:
             return parts
-        return parts | {"asked": attention_weights(self.questions(k), k)}
+        asked = attention_weights(self.questions(k), k)
+        themselves = torch.eye(tokens).to(asked).expand(*asked.shape[:2], -1, -1)
+        return parts | {"asked": asked, "sources": torch.cat((themselves, asked), 2)}
 
 
 def beside(first: Tensor, tiles: Tensor) -> Tensor:

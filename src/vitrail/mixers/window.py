@@ -141,11 +141,11 @@ class TiledAttention(SoftmaxAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, N)``: zero between tiles; rows sum to one."""
-        q, k, _ = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        """``attention`` ``(B, heads, N, N)``: zero between tiles; rows sum to one; ``values``."""
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         extra = x.shape[1] - grid[0] * grid[1]
         bias = F.pad(self.pairs(grid, q), (extra, 0, extra, 0))
-        return {"attention": attention_weights(q, k, bias)}
+        return {"attention": attention_weights(q, k, bias), "values": v}
 
     def pairs(self, grid: Grid, like: Tensor) -> Tensor:
         """The bias between any two places of a grid, ``(heads, H*W, H*W)``, place by place."""

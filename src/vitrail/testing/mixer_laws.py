@@ -167,6 +167,22 @@ class MixerLaws:
         weights = mixer.explain(x, grid, shared, plan)["attention"]
         return mixer.proj(join_heads(weights @ self.values(mixer, x, grid)))
 
+    def test_explanation_tells_what_attention_takes_and_of_what_keys_are_made(
+        self, built: Built
+    ) -> None:
+        _, place, mixer, shared = built
+        x = torch.randn(2, place.tokens, place.dim)
+        parts = mixer.explain(x, place.grid, shared)
+        if "attention" not in parts:
+            return
+        told = mixer.proj(join_heads(parts["attention"] @ parts["values"]))
+        wanted = mixer(x, place.grid, shared)
+        torch.testing.assert_close(told, wanted, rtol=1e-4, atol=1e-5)
+        rows = mixer.make_keys(torch.ones(2, place.tokens, 1), place.grid)[:, :, 0]
+        if "sources" in parts:
+            rows = parts["sources"].sum(3)[:, 0]
+        torch.testing.assert_close(rows, torch.ones(2, parts["values"].shape[2]))
+
     def test_explanation_is_the_fast_path_spelled_out(self, built: Built) -> None:
         _, place, mixer, shared = built
         for grid in (place.grid, (5, 9)):
