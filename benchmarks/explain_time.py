@@ -12,6 +12,7 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 
 import vitrail
 from benchmarks import contract
-from vitrail.cost import Timing, parameters, ratio, time_side_by_side
+from vitrail.cost import Timing, parameters, pinned, ratio, time_side_by_side
 from vitrail.cost.counting import example
 from vitrail.explain import ExplainError, explain
 
@@ -41,6 +42,7 @@ class Options:
         threads: torch threads.
         largest: leave out models of more than so many million parameters (a backward pass holds
             them twice).
+        patience: leave out models whose forward pass takes longer than so many seconds.
         rounds: undisturbed windows wanted of each candidate.
         window_s: least seconds of a window.
         warmup_s: least seconds of warm-up.
@@ -54,6 +56,7 @@ class Options:
     batch: int = 1
     threads: int = 1
     largest: int = 200
+    patience: float = 2.0
     rounds: int = 3
     window_s: float = 0.3
     warmup_s: float = 0.3
@@ -70,7 +73,15 @@ def main(options: Options) -> Path:
     record = contract.Record("explain_time", settings, options.out, BARS)
     for name in names:
         print(f"\n{name}, {options.image} px, batch {options.batch}", flush=True)
-        rows, refused = measure(name, options)
+        torch.manual_seed(0)
+        model = vitrail.create(name, image=options.image).eval()
+        seconds = forward_seconds(model, options)
+        if seconds > options.patience:
+            left_out[name] = f"forward pass of {seconds:.1f} s"
+            print(f"  left out: {left_out[name]}", flush=True)
+            continue
+        rows, refused = measure(model, name, options)
+        gc.collect()
         record.settings["refused"] |= {f"{name}: {method}": why for method, why in refused.items()}
         record.add(rows)
         for line in lines(rows, refused):
@@ -79,23 +90,29 @@ def main(options: Options) -> Path:
     return record.path
 
 
-def chosen(options: Options) -> tuple[list[str], dict[str, int]]:
-    """The models to time, and the parameters of those left out for their size."""
+def chosen(options: Options) -> tuple[list[str], dict[str, str]]:
+    """The models to time, and those that are too large."""
     sizes = {}
     for name in options.models or vitrail.list_models():
         with torch.device("meta"):
-            sizes[name] = parameters(vitrail.create(name, image=options.image))
-    largest = options.largest * 10**6
-    return (
-        [name for name, size in sizes.items() if size <= largest],
-        {name: size for name, size in sizes.items() if size > largest},
-    )
+            sizes[name] = parameters(vitrail.create(name, image=options.image)) / 1e6
+    names = [name for name, size in sizes.items() if size <= options.largest]
+    return names, {n: f"{sizes[n]:.0f} M parameters" for n in sizes if n not in names}
 
 
-def measure(name: str, options: Options) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def forward_seconds(model: nn.Module, options: Options) -> float:
+    """How long one forward pass takes, the first."""
+    pictures = example(model, options.image, batch=options.batch)
+    started = perf_counter()
+    with torch.no_grad(), pinned(options.threads):
+        model(pictures)
+    return perf_counter() - started
+
+
+def measure(
+    model: nn.Module, name: str, options: Options
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One model: rows, and the methods that refuse it with their reason."""
-    torch.manual_seed(0)
-    model = vitrail.create(name, image=options.image).eval()
     pictures = example(model, options.image, batch=options.batch)
     calls: dict[str, Callable[[], object]] = {"pass": forward_backward(model, pictures)}
     refused = {}
@@ -113,10 +130,7 @@ def measure(name: str, options: Options) -> tuple[list[dict[str, Any]], dict[str
         warmup_s=options.warmup_s,
         threads=options.threads,
     )
-    rows = [row_of(arm, name, timings, parameters(model), options) for arm in calls]
-    del model, calls
-    gc.collect()
-    return rows, refused
+    return [row_of(arm, name, timings, parameters(model), options) for arm in calls], refused
 
 
 def forward_backward(model: nn.Module, pictures: torch.Tensor) -> Callable[[], object]:

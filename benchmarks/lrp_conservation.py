@@ -37,7 +37,7 @@ class Options:
         "convit_tiny",
         "ceit_tiny",
         "cvt_13",
-        "cct_7_3x1",
+        "cct_7_7x2",
         "coat_lite_tiny",
         "clustering_coat_lite_tiny",
         "clustering_coat_lite_tiny_qf",

@@ -27,9 +27,12 @@ def test_a_quick_run_writes_every_method_against_the_pass(
     assert [bar["of"] for bar in result["bars"]] == [1]
 
 
-def test_without_names_every_model_is_timed_or_named_as_left_out() -> None:
-    import vitrail
-
-    names, left_out = explain_time.chosen(explain_time.Options(largest=50))
-    assert sorted([*names, *left_out]) == vitrail.list_models()
-    assert min(left_out.values()) > 50e6
+def test_models_too_large_or_too_slow_are_named(tmp_path: Path) -> None:
+    options = explain_time.Options(
+        models=("vit_tiny(depth=1)",), image=32, quick=True, patience=0.0, out=tmp_path
+    )
+    assert explain_time.chosen(options) == (["vit_tiny(depth=1)"], {})
+    large = explain_time.Options(models=("vit_large",), image=32)
+    assert explain_time.chosen(large) == ([], {"vit_large": "303 M parameters"})
+    result = explain_time.main(options)
+    assert not result.exists()  # no rows, no file

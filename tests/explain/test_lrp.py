@@ -323,3 +323,21 @@ def test_spelled_out_and_fused_attention_agree():
             for fused in (True, False)
         ]
         torch.testing.assert_close(*maps)
+
+
+def test_what_does_not_add_up_is_refused_unless_the_rule_lets_go():
+    """A module that hides a constant from torch: its share is missing."""
+
+    class Hidden(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x + 1
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    net, x = net_of(Hidden.apply), pictures(2, 4).double()
+    with pytest.raises(ExplainError, match="relevances miss the score by"):
+        explain(net, x, "lrp", 0)
+    assert explain(net, x, "lrp", 0, linear="epsilon").check["residual"].abs().min() > 1e-3

@@ -37,6 +37,9 @@ from vitrail.explain.shares import Share
 FORWARD_RTOL = 1e-3
 """How far the logits with rules may be from those without, as a part of their size: above this
 an operation must have run otherwise than the model meant it to."""
+BALANCE_RTOL = 1e-3
+"""How much of the largest of score, pixels and constants may be missing; rounding in single
+precision takes about 1e-6 (``python -m benchmarks.lrp_conservation``)."""
 
 
 @method("lrp", class_specific=True, signed=True, needs={Need.GRADIENT})
@@ -69,17 +72,32 @@ def lrp(
     check_forward(score, case.score)
     (grad,) = torch.autograd.grad(score.sum(), images)
     native = (images * grad).detach().sum(1)
-    given = native.sum((1, 2), dtype=torch.float64)
-    value = score.detach().double()
-    return Finding(
-        native=native,
-        check={
-            "score": value,
-            "input": given,
-            "bias": relevance.ledger.total,
-            "residual": given + relevance.ledger.total - value,
-        },
-    )
+    check = balance(score, native, relevance.ledger.total)
+    if rules.conserve and native.dtype in (torch.float32, torch.float64):
+        check_balance(check)
+    return Finding(native=native, check=check)
+
+
+def balance(score: Tensor, native: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """What pixels and constants add up to, and what is missing from the score; each ``(B,)``."""
+    given, value = native.sum((1, 2), dtype=torch.float64), score.detach().double()
+    return {"score": value, "input": given, "bias": bias, "residual": given + bias - value}
+
+
+def check_balance(check: dict[str, Tensor]) -> None:
+    """Refuse a map that does not add up, where the rules promise that it does.
+
+    Raises:
+        ExplainError: more is missing than rounding takes.
+    """
+    size = torch.stack([check[name].abs() for name in ("score", "input", "bias")]).amax(0)
+    missing = check["residual"].abs() / size.clamp(min=torch.finfo(torch.float64).tiny)
+    if (missing > BALANCE_RTOL).any():
+        raise ExplainError(
+            f"lrp: relevances miss the score by {float(missing.max()):.1e} of its size; explain "
+            "the images one by one, and if that does not help, some module computes with torch "
+            "in a way that hides what depends on the picture"
+        )
 
 
 def check_forward(score: Tensor, wanted: Tensor | None) -> None:

@@ -27,6 +27,11 @@ class Rules:
     linear: Share = field(default_factory=lambda: Gamma(gain=0.05))
     attention: str = "constant"
 
+    @property
+    def conserve(self) -> bool:
+        """Whether relevance must add up to the score."""
+        return self.attention == "constant" and self.conv.conserves and self.linear.conserves
+
 
 class Unruled(Exception):
     """A call that no rule covers; the message says which."""
