@@ -124,6 +124,39 @@ def test_maps_are_compared_where_asked(tmp_path: Path) -> None:
     assert trained("without", 0.0) != trained("with", 1.0)
 
 
+def test_maps_come_from_one_pass_and_are_those_of_two() -> None:
+    """A clustered model beside its plain self: logits, maps, and one pass through each."""
+    from contextlib import nullcontext
+
+    from vitrail.tasks.distill import distil
+    from vitrail.train.objective import Objective, prepare
+
+    text = "coat_lite_tiny(dims=(8, 16, 16, 24), depths=(1, 1, 1, 1), heads=2)"
+    torch.manual_seed(0)
+    plain = vitrail.create(text, classes=10, image=32)
+    model = vitrail.create(text, classes=10, image=32, reducer="cluster")
+    model.load_state_dict(plain.state_dict())
+    friend = Teacher(plain, name="plain", own={**SHOWN, "image": 32}, shown=SHOWN)
+    how = Distillation(kind="soft", alpha=0.3, feature=0.5)
+    images, targets = torch.randn(3, 3, 32, 32), torch.tensor([0, 4, 9])
+    wanted = distil(model.train(), friend, images, targets, how=how)
+    passes = {"student": 0, "teacher": 0}
+    for name, network in (("student", model), ("teacher", plain)):
+        first = network.stages[0]
+        first.register_forward_hook(lambda *_, name=name: passes.update({name: passes[name] + 1}))
+    prepare(model, friend, torch.device("cpu"), how.feature)
+    objective = Objective(
+        recipe=recipe(distill=how, smoothing=0.0),
+        student=model,
+        teacher=friend,
+        autocast=nullcontext,
+    )
+    heard = model(images)
+    torch.testing.assert_close(objective(heard, images, targets), wanted)
+    assert passes == {"student": 1, "teacher": 1}
+    assert torch.equal(model.eval()(images), model(images))  # plain logits outside of training
+
+
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="recipe's teacher is 'friend', the one given is None"):
         fit(tmp_path / "run", recipe())

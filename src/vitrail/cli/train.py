@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, say, shown_as
 
@@ -36,6 +36,8 @@ class Train(Command):
     """Share kept for validation where the set has no split of its own."""
     weights: Annotated[Path | None, shown_as("FILE")] = None
     """Start from released weights (.pth or .safetensors)."""
+    from_: Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None
+    """Start from a trained run: its model (--reducer may differ), weights, size and pictures."""
     teacher: Annotated[str | None, shown_as("RUN|timm:NAME")] = None
     """Learn from a trained model too: a run folder, or timm's with its released weights."""
     distill: Annotated[Literal["hard", "soft"] | None, shown_as("hard|soft")] = None

@@ -8,7 +8,7 @@ size works, square or not, and any number of input channels.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,13 @@ class Config:
     drop_path: float = 0.0
 
 
+class WithMaps(NamedTuple):
+    """Logits ``(B, classes)`` and the maps of :meth:`Backbone.features` they were made from."""
+
+    logits: Tensor
+    maps: tuple[Tensor, ...]
+
+
 class Backbone(nn.Module, ABC):
     """A vision backbone with a classifier on top.
 
@@ -71,6 +78,7 @@ class Backbone(nn.Module, ABC):
         self.classes: int = config.classes
         self.in_chans: int = config.in_chans
         self.grad_checkpointing = False
+        self.map_training = False
 
     @abstractmethod
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -104,9 +112,16 @@ class Backbone(nn.Module, ABC):
         x = self.pool(x)
         return x if pre_logits else self.head(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> ``(B, classes)``."""
+    def forward(self, x: Tensor) -> Any:
+        """``(B, in_chans, H, W)`` -> ``(B, classes)``; in map training the maps with them."""
+        if self.map_training and self.training:
+            maps, last = self.features_and_last(x)
+            return WithMaps(self.forward_head(last), maps)
         return self.forward_head(self.forward_features(x))
+
+    def set_map_training(self, enable: bool = True) -> None:
+        """From now on ``forward`` gives :class:`WithMaps` in training mode, all from one pass."""
+        self.map_training = enable
 
     def get_classifier(self) -> nn.Module:
         """The head."""

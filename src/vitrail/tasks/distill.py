@@ -9,7 +9,7 @@ student and teacher, by which a clustered network may learn from its unclustered
 this project's: ACT's MTKD, arXiv 2011.09315, publishes no formula).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,11 +140,19 @@ def map_distance(student: nn.Module, teacher: nn.Module, images: Tensor) -> Tens
     It costs one more pass through each network.
 
     Raises:
-        UserError: the two have no maps of the same shapes.
+        UserError: the two have no maps, or none of the same shapes.
     """
     if not all(hasattr(model, "features") for model in (student, teacher)):
         raise UserError("feature > 0 needs maps of both; give two Vitrail backbones, or feature=0")
-    ours, theirs = student.features(images), ask(teacher, images, "features")  # type: ignore[operator]
+    return maps_apart(student.features(images), ask(teacher, images, "features"))  # type: ignore[operator]
+
+
+def maps_apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+    """:func:`map_distance` of maps ``(B, C, H, W)`` that are there already.
+
+    Raises:
+        UserError: they are not of the same shapes.
+    """
     if [m.shape for m in ours] != [m.shape for m in theirs]:
         shapes = [[tuple(m.shape[1:]) for m in maps] for maps in (ours, theirs)]
         raise UserError(

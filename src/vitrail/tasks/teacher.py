@@ -77,6 +77,15 @@ class Teacher(nn.Module):
         logits: Tensor = self.model(self.look(images))
         return logits if self.order is None else logits[:, self.order]
 
+    def both(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """:meth:`forward` and :meth:`features`, from one pass where the model can do that."""
+        once = getattr(self.model, "features_and_last", None)
+        if once is None:
+            return self(images), self.features(images)
+        maps, last = once(self.look(images))
+        logits: Tensor = self.model.forward_head(last)  # type: ignore[operator]
+        return logits if self.order is None else logits[:, self.order], maps
+
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The maps of a Vitrail backbone.
 

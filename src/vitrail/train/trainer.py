@@ -80,7 +80,7 @@ class Trainer:
         if self.sharded and recipe.ema:
             raise UserError("averaged weights need a whole model in each process: with FSDP, ema 0")
         self.ema = averaged(model, recipe.ema) if recipe.ema else None
-        prepare(model, self.job.teacher, self.accelerator.device)
+        prepare(model, self.job.teacher, self.accelerator.device, recipe.distill.feature)
         if recipe.compile:
             model.compile()
         optimizer = optim.optimizer(model, recipe)
