@@ -9,6 +9,8 @@ import vitrail
 from vitrail.explain import ExplainError, methods
 
 OPTIONS = {  # few draws are enough to show what is promised; so small a grid may speak against
+    "rise": {"masks": 4, "cells": 3},
+    "occlusion": {"window": 32, "stride": 32},
     **dict.fromkeys(("gradcam", "hirescam", "layercam"), {"positive": False}),
     "smoothgrad": {"samples": 2},
     "integrated_gradients": {"steps": 3, "most": 3},

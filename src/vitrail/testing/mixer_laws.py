@@ -175,7 +175,8 @@ class MixerLaws:
         parts = mixer.explain(x, place.grid, shared)
         if "attention" not in parts:
             return
-        told = mixer.proj(join_heads(parts["attention"] @ parts["values"]))
+        project: Any = mixer.proj
+        told = project(join_heads(parts["attention"] @ parts["values"]))
         wanted = mixer(x, place.grid, shared)
         torch.testing.assert_close(told, wanted, rtol=1e-4, atol=1e-5)
         rows = mixer.make_keys(torch.ones(2, place.tokens, 1), place.grid)[:, :, 0]
