@@ -47,7 +47,8 @@ ABOUT = """Vision backbones that marry convolution and attention, on your own pi
 Example: vitrail train photos/
 
 vitrail COMMAND --help says more, with an example. Everywhere: --json prints the result as JSON,
---debug shows tracebacks. vitrail --version. Tab completion: vitrail completion bash|zsh|fish."""
+--debug shows tracebacks, --plugin FILE.py makes mixers and reducers of your own known.
+vitrail --version. Tab completion: vitrail completion bash|zsh|fish."""
 
 CONFIG = (
     tyro.conf.FlagCreatePairsOff,
