@@ -23,6 +23,7 @@ OPTIONS = {
     "cost": "batch classes compiled device growth image json models no_memory precision rounds"
     " threads window",
     "predict": "folder json pictures top",
+    "export": "any_size folder format json out precision tolerance verify",
     "doctor": "json",
 }
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from vitrail.cli.command import Answer, Command, as_json, say, speaks
+from vitrail.cli.export import Export
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
@@ -34,6 +35,7 @@ COMMANDS: dict[str, type[Command]] = {
     "study": Study,
     "cost": Cost,
     "predict": Predict,
+    "export": Export,
     "doctor": Doctor,
 }
 
