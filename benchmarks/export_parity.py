@@ -1,4 +1,4 @@
-"""Every model of the zoo optimised, and written as ONNX and as a torch program: how far from itself?
+"""Every model of the zoo optimised, as ONNX and as a torch program: how far from itself?
 
 ``python -m benchmarks.export_parity``: small variants of every name (64 px, few blocks, their own
 wiring); names that come to the same small model are exported once. Prints the largest difference
@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
+from tests.export.small import distinct, pictures, smallest
 
 from benchmarks import contract
-from tests.export.small import distinct, pictures, smallest
 from vitrail.cost import machine
 from vitrail.export import Difference, ExportError, optimize, to_onnx, to_torch
 from vitrail.export.verify import worst

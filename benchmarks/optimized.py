@@ -30,7 +30,12 @@ class Options:
         compiled: also compile, with frozen weights (half a minute to two a model).
     """
 
-    models: Positional[tuple[str, ...]] = ("coat_lite_tiny", "mobilevit_s", "coatnet_0_rw", "cmt_ti")
+    models: Positional[tuple[str, ...]] = (
+        "coat_lite_tiny",
+        "mobilevit_s",
+        "coatnet_0_rw",
+        "cmt_ti",
+    )
     images: tuple[int, ...] = (224,)
     batches: tuple[int, ...] = (1, 8)
     threads: int = 2

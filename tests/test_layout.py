@@ -35,6 +35,8 @@ SUITES = {
     "models/filtervit_weights.py",
     "tests/parity/test_mobilevit.py": "models/mobilevit.py layers/inverted.py",
     "tests/parity/test_originals.py": "models/coat.py models/vit.py",
+    "tests/export/test_optimized.py": "export/graph.py export/quant.py export/report.py "
+    "export/verify.py",
     "tests/data/test_loader.py": "data/cache.py",
     "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "
     "data/pictures.py data/settle.py data/summary.py data/table.py",

@@ -3,19 +3,29 @@
 from dataclasses import fields
 
 import torch
-
-import vitrail
 from tests.contracts.test_backbones import HASHED, RATES, narrow
 from tests.parity.measured import randomised
+
+import vitrail
 from vitrail.models.zoo import ZOO, configure
 
 IMAGE = 64
+NARROW = {  # widths only: with them a family's sizes come to one model
+    "ceit": {"dim": 48, "heads": 3, "stem": 16},
+    "cct": {"dim": 48, "heads": 4, "mlp_ratio": 2, "stem": 16, "depth": 2},
+    "cvt": {"dims": (16, 32, 64), "heads": (1, 2, 4)},
+    "cmt": {"dims": (16, 32, 48, 64), "stem": 16, "mlp_ratio": 4.0, "last": 64},
+    "mobilevit": {"dims": (8, 16, 16, 24, 32), "widths": (16, 24, 32), "final": 64},
+    "filtervit_v2": {"stem": 16, "dims": (32, 32, 64, 64), "hidden": 32},
+    "dropoutvit_v2": {"stem": 16, "dims": (32, 32, 64, 64), "hidden": 32},
+}
 STATIC = [name for name in vitrail.list_models() if name in ZOO and not name.endswith(HASHED)]
 
 
 def options(name: str) -> dict:
     """Options for the smallest model wired like the variant, with its own mixers and reducers."""
-    return {"classes": 5, "image": IMAGE, **narrow(name, "native", "native")}
+    widths = next((NARROW[f] for f in NARROW if name.startswith(f)), {})
+    return {"classes": 5, "image": IMAGE, **narrow(name, "native", "native"), **widths}
 
 
 def smallest(name: str) -> torch.nn.Module:

@@ -1,12 +1,12 @@
-"""Files that say what their model says, in any batch; what cannot be written is refused in words."""
+"""Files that say what their model says, in any batch; what cannot be written is refused."""
 
 import pytest
 import torch
+from tests.export.small import pictures, smallest
+from tests.parity.measured import randomised
 from torch import nn
 
 import vitrail
-from tests.export.small import pictures, smallest
-from tests.parity.measured import randomised
 from vitrail.errors import UserError
 from vitrail.export import ExportError, open_file, to_onnx, to_torch
 from vitrail.export import files as written
@@ -30,7 +30,9 @@ FAMILIES = (  # one of each paper; all others: python -m benchmarks.export_parit
     "filtervit_v2_xxs",
 )
 onnx = pytest.mark.skipif(
-    not all(__import__("importlib").util.find_spec(p) for p in ("onnx", "onnxscript", "onnxruntime")),
+    not all(
+        __import__("importlib").util.find_spec(p) for p in ("onnx", "onnxscript", "onnxruntime")
+    ),
     reason="the extra 'export' is not installed",
 )
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tests.parity.measured import randomised
 from torch import nn
 
-from tests.parity.measured import randomised
 from vitrail.export import fold
 from vitrail.export.graph import aten, calls, capture, copied
 

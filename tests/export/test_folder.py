@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from PIL import Image
+from tests.parity.measured import randomised
 
 import vitrail
-from tests.parity.measured import randomised
 from vitrail.data import Preprocess
 from vitrail.errors import UserError
 from vitrail.export import ExportError, folder, is_exported, open_folder, write_folder

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tests.export.test_fold import folded
 from torch import nn
 
-from tests.export.test_fold import folded
 from vitrail.export import kernels
 from vitrail.export.graph import aten, calls, dtype_of
 from vitrail.layers.block import Mlp

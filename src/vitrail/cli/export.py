@@ -81,8 +81,8 @@ def shown(made: "Exported", out: Path, every: bool) -> list[Any]:
     lines: list[Any] = [
         f"{out}: {made.format}, {made.precision}, {size:.1f} MB, batches of any number, "
         f"sizes {made.sizes}",
-        f"largest difference from the run: {worst.largest:.1e} ({worst.relative:.1e} of the largest "
-        f"output, {made.tolerance:.1e} allowed) over {len(made.differences)} batches",
+        f"largest difference from the run: {worst.largest:.1e} ({worst.relative:.1e} of the "
+        f"largest output, {made.tolerance:.1e} allowed) over {len(made.differences)} batches",
         f"next: vitrail predict {out} PICTURES",
     ]
     if every:

@@ -207,11 +207,11 @@ class Cast(nn.Module):
 
     def __init__(self, graph: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.graph, self.dtype = graph, dtype
+        self.inner, self.dtype = graph, dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> ``(B, K)``."""
-        result: Tensor = self.graph(x.to(self.dtype))
+        result: Tensor = self.inner(x.to(self.dtype))
         return result.float()
 
 

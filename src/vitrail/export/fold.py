@@ -6,18 +6,21 @@ what follows what, and who else reads it. So it serves every model, those of oth
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from vitrail.export.graph import (
     GETITEM,
+    Op,
     aten,
     bypass,
     calls,
     dtype_of,
     is_constant,
+    is_node,
     is_operation,
     mutates,
     place,
@@ -33,9 +36,9 @@ LARGEST = 2**28
 
 
 def fold_constants(module: GraphModule) -> int:
-    """Compute once what no picture changes: bias tables, resized positions, kernels put together."""
+    """Compute once what no picture changes: bias tables, resized positions, summed kernels."""
     varying = depends_on_input(module)
-    values: dict[Node, object] = {}
+    values: dict[Op, Any] = {}
     folded = 0
     for node in list(module.graph.nodes):
         if is_constant(node):
@@ -58,20 +61,20 @@ def fold_constants(module: GraphModule) -> int:
     return folded
 
 
-def evaluate(node: Node, values: dict[Node, object]) -> object:
+def evaluate(node: Op, values: dict[Op, Any]) -> Any:
     """What a call gives for constants."""
     args = torch.fx.map_arg(node.args, lambda n: values[n])
     options = torch.fx.map_arg(node.kwargs, lambda n: values[n])
     with torch.no_grad():
-        return node.target(*args, **options)  # type: ignore[operator]
+        return node.target(*args, **options)
 
 
-def depends_on_input(module: GraphModule) -> set[Node]:
+def depends_on_input(module: GraphModule) -> set[Op]:
     """Calls whose result differs between pictures or calls, or is too large to keep."""
-    fixed: set[Node] = set()
+    fixed: set[Op] = set()
     while True:
-        varying: set[Node] = set()
-        written: set[Node] = set()
+        varying: set[Op] = set()
+        written: set[Op] = set()
         for node in module.graph.nodes:
             if varies(node, varying) or node in fixed:
                 varying.add(node)
@@ -83,7 +86,7 @@ def depends_on_input(module: GraphModule) -> set[Node]:
         fixed = grown
 
 
-def varies(node: Node, varying: set[Node]) -> bool:
+def varies(node: Op, varying: set[Op]) -> bool:
     """Whether one node does, given those before it."""
     if not is_operation(node):
         return node.op != "get_attr"
@@ -92,7 +95,7 @@ def varies(node: Node, varying: set[Node]) -> bool:
     return any(given in varying for given in node.all_input_nodes)
 
 
-def size_of(node: Node) -> int:
+def size_of(node: Op) -> int:
     """Bytes of a result; zero where it is no tensor or depends on the batch."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or not all(isinstance(s, int) for s in value.shape):
@@ -100,9 +103,9 @@ def size_of(node: Node) -> int:
     return math.prod(value.shape) * value.element_size()
 
 
-def sources(node: object) -> Iterator[Node]:
+def sources(node: Op) -> Iterator[Op]:
     """A node and all that it may be a view of."""
-    while isinstance(node, Node):
+    while is_node(node):
         yield node
         node = node.args[0] if is_operation(node) and node.args else None
 
@@ -118,14 +121,14 @@ def fold_batch_norms(module: GraphModule) -> int:
     return folded
 
 
-def scale_and_shift(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
+def scale_and_shift(module: GraphModule, norm: Op) -> tuple[Tensor, Tensor]:
     """What a batch norm does to each channel, in float64."""
-    weight, bias, mean, var = (tensor(module, a).double() for a in norm.args[1:5])  # type: ignore[arg-type]
-    scale = weight * (var + float(norm.args[7])).rsqrt()  # type: ignore[arg-type]
+    weight, bias, mean, var = (tensor(module, a).double() for a in norm.args[1:5])
+    scale = weight * (var + float(norm.args[7])).rsqrt()
     return scale, bias - mean * scale
 
 
-def fold_backward(module: GraphModule, norm: Node) -> bool:
+def fold_backward(module: GraphModule, norm: Op) -> bool:
     """``norm(conv(x))`` -> ``conv(x)`` with other weights."""
     conv = norm.args[0]
     if not is_weighted(conv) or len(conv.users) > 1:
@@ -138,7 +141,7 @@ def fold_backward(module: GraphModule, norm: Node) -> bool:
     return True
 
 
-def fold_forward(module: GraphModule, norm: Node) -> bool:
+def fold_forward(module: GraphModule, norm: Op) -> bool:
     """``conv(pool(norm(x)))`` -> ``conv(pool(x))`` with other weights, for 1 x 1 convolutions.
 
     A kernel that pads would see the shift as zero at its edges: there it is not exact.
@@ -165,7 +168,7 @@ def fold_layer_norms(module: GraphModule) -> int:
             continue
         if not all(is_weighted(r) for r in readers):
             continue
-        scale, shift = (tensor(module, a).double() for a in affine)  # type: ignore[arg-type]
+        scale, shift = (tensor(module, a).double() for a in affine)
         for reader in readers:
             affine_into(module, reader, scale, shift)
         norm.args = (norm.args[0], norm.args[1], None, None, *norm.args[4:])
@@ -174,22 +177,25 @@ def fold_layer_norms(module: GraphModule) -> int:
     return folded
 
 
-def affine_into(module: GraphModule, reader: Node, scale: Tensor, shift: Tensor) -> None:
+def affine_into(module: GraphModule, reader: Op, scale: Tensor, shift: Tensor) -> None:
     """``reader(scale * x + shift)`` -> ``reader(x)``: a linear layer or a 1 x 1 convolution."""
     weight, bias = weights_of(module, reader)
     flat = weight.flatten(1)
     reweigh(module, reader, (flat * scale).view_as(weight), bias + flat @ shift)
 
 
-def is_weighted(node: object) -> bool:
+def is_weighted(node: Op) -> bool:
     """Whether a node is a convolution or linear layer with constant weights."""
-    if not isinstance(node, Node) or node.target not in (aten.conv2d.default, aten.linear.default):
+    if not is_node(node) or node.target not in (
+        aten.conv2d.default,
+        aten.linear.default,
+    ):
         return False
     bias = node.args[2] if len(node.args) > 2 else None
     return is_constant(node.args[1]) and (bias is None or is_constant(bias))
 
 
-def is_pointwise(node: Node) -> bool:
+def is_pointwise(node: Op) -> bool:
     """Whether every output sees one place, and all channels of it."""
     if not is_weighted(node):
         return False
@@ -199,27 +205,30 @@ def is_pointwise(node: Node) -> bool:
     return shape_of(node.args[1])[2:] == (1, 1) and not any(padding) and groups == 1
 
 
-def conv_options(conv: Node) -> tuple[Node, Node, Node | None, list[int], list[int], list[int], int]:
+def conv_options(
+    conv: Op,
+) -> tuple[Op, Op, Op | None, list[int], list[int], list[int], int]:
     """All arguments of a convolution, defaults filled in, sides as pairs."""
-    defaults = (None, [1, 1], [0, 0], [1, 1], 1)
-    x, weight, *rest = conv.args
-    bias, *pairs, groups = (*rest, *defaults[len(rest) :])
-    stride, padding, dilation = (list(p) * (2 // len(p)) for p in pairs)  # type: ignore[arg-type]
-    return x, weight, bias, stride, padding, dilation, groups  # type: ignore[return-value]
+    given = dict(enumerate(conv.args))
+    stride, padding, dilation = (
+        list(pair) * (2 // len(pair))
+        for pair in (given.get(3, [1, 1]), given.get(4, [0, 0]), given.get(5, [1, 1]))
+    )
+    return given[0], given[1], given.get(2), stride, padding, dilation, given.get(6, 1)
 
 
-def weights_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor]:
+def weights_of(module: GraphModule, node: Op) -> tuple[Tensor, Tensor]:
     """Weight and bias in float64; zeros where there is no bias."""
-    weight = tensor(module, node.args[1]).double()  # type: ignore[arg-type]
+    weight = tensor(module, node.args[1]).double()
     bias = node.args[2] if len(node.args) > 2 else None
     return weight, tensor(module, bias).double() if bias is not None else weight.new_zeros(
         weight.shape[0]
     )
 
 
-def reweigh(module: GraphModule, node: Node, weight: Tensor, bias: Tensor) -> None:
+def reweigh(module: GraphModule, node: Op, weight: Tensor, bias: Tensor) -> None:
     """Give a layer new weights, used in the type of its old ones."""
-    old: Node = node.args[1]  # type: ignore[assignment]
+    old: Op = node.args[1]
     like = dtype_of(old)
     new = []
     for value in (weight, bias):
@@ -229,7 +238,7 @@ def reweigh(module: GraphModule, node: Node, weight: Tensor, bias: Tensor) -> No
     node.args = (node.args[0], *new, *node.args[3:])
 
 
-def readers_of(node: Node, passes: Callable[[Node, Node], bool]) -> Iterator[Node]:
+def readers_of(node: Op, passes: Callable[[Op, Op], bool]) -> Iterator[Op]:
     """What reads a node, looked at through the operations that ``passes`` lets through."""
     for user in node.users:
         if passes(node, user):
@@ -238,21 +247,21 @@ def readers_of(node: Node, passes: Callable[[Node, Node], bool]) -> Iterator[Nod
             yield user
 
 
-def keeps_last(given: Node, user: Node) -> bool:
+def keeps_last(given: Op, user: Op) -> bool:
     """Whether an operation moves tokens only: the last axis stays as it is."""
     if user.target in (aten.slice.Tensor, aten.select.int, aten.unsqueeze.default):
-        axis = int(user.args[1]) if len(user.args) > 1 else 0  # type: ignore[arg-type]
+        axis = int(user.args[1]) if len(user.args) > 1 else 0
         return axis % len(shape_of(given)) != len(shape_of(given)) - 1
     if user.target in (aten.reshape.default, aten.flatten.using_ints, aten._unsafe_view.default):
         return bool(shape_of(user)[-1] == shape_of(given)[-1])
     return user.target in (aten.clone.default, aten.contiguous.default)
 
 
-def follows_channels(norm: Node) -> Callable[[Node, Node], bool]:
+def follows_channels(norm: Op) -> Callable[[Op, Op], bool]:
     """What may stand between a norm and the layer it goes into: means that keep a constant one."""
     tokens = len(shape_of(norm)) == 2
 
-    def passes(given: Node, user: Node) -> bool:
+    def passes(given: Op, user: Op) -> bool:
         if tokens:
             return keeps_last(given, user)
         if user.target is not aten.avg_pool2d.default:
@@ -260,7 +269,7 @@ def follows_channels(norm: Node) -> Callable[[Node, Node], bool]:
         counts_padding = user.args[5] if len(user.args) > 5 else True
         padding = user.args[3] if len(user.args) > 3 else [0]
         ceil = user.args[4] if len(user.args) > 4 else False
-        return not counts_padding or not (any(padding) or ceil)  # type: ignore[arg-type]
+        return not counts_padding or not (any(padding) or ceil)
 
     return passes
 
@@ -277,7 +286,7 @@ def fuse_projections(module: GraphModule) -> int:
             continue
         group = [
             n
-            for n in node.args[0].users  # type: ignore[union-attr]
+            for n in node.args[0].users
             if n.target is aten.linear.default and is_weighted(n) and feeds_attention(n)
         ]
         if len(group) > 1 and group[0] is node:
@@ -287,7 +296,7 @@ def fuse_projections(module: GraphModule) -> int:
     return fused
 
 
-def feeds_attention(linear: Node) -> bool:
+def feeds_attention(linear: Op) -> bool:
     """Whether heads cut from this product go to fused attention and nowhere else."""
     through = (aten.reshape.default, aten.transpose.int, aten.unflatten.int, aten.permute.default)
     readers = list(readers_of(linear, lambda _, user: user.target in through))
@@ -296,7 +305,7 @@ def feeds_attention(linear: Node) -> bool:
     )
 
 
-def join(module: GraphModule, group: list[Node]) -> None:
+def join(module: GraphModule, group: list[Op]) -> None:
     """Several linear layers as one, its result cut."""
     weights, biases = zip(*(weights_of(module, n) for n in group), strict=True)
     head = group[0]

@@ -2,8 +2,8 @@
 
 model --torch.export--> operations and weights --> ``fx.GraphModule`` with one input, one output
 
-Weights and other constants are flat attributes ``c0``, ``c1``, ...; a step never writes into one, it
-places a new one. So a graph can be copied for nothing before a step and timed against it after.
+Weights and other constants are flat attributes ``c0``, ``c1``, ...; a step never writes into one,
+it places a new one. So a graph can be copied for nothing before a step and timed against it after.
 """
 
 import copy
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from vitrail.export.verify import ExportError
 from vitrail.layers.find import HashFinder
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 aten = torch.ops.aten
+Op = Any
+"""A node of the graph (torch gives its arguments a type so wide that it says nothing)."""
 
 BATCH = 2
 """Pictures in the example that is traced: torch takes a batch of one for a constant."""
@@ -105,7 +107,7 @@ def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def flat(found: nn.Module, tensors: Mapping[str, Tensor]) -> GraphModule:
     """The same operations over flat constants, one for each distinct name."""
-    graph: fx.Graph = copy.deepcopy(found.graph)
+    graph: Any = copy.deepcopy(found.graph)
     graph.set_codegen(fx.graph.CodeGen())
     constants: dict[str, Tensor] = {}
     names: dict[str, str] = {}
@@ -127,7 +129,7 @@ def flat(found: nn.Module, tensors: Mapping[str, Tensor]) -> GraphModule:
     return GraphModule(holder(constants), graph)
 
 
-def first(result: Any) -> Node:
+def first(result: Any) -> Op:
     """A graph's one result, out of the list it may come in."""
     return result[0] if isinstance(result, list | tuple) else result
 
@@ -147,23 +149,28 @@ def copied(module: GraphModule) -> GraphModule:
     return GraphModule(module, graph)
 
 
-def calls(module: GraphModule, *targets: Any) -> list[Node]:
+def calls(module: GraphModule, *targets: Any) -> list[Op]:
     """The calls of these operations, in order."""
     return [n for n in module.graph.nodes if n.op == "call_function" and n.target in targets]
 
 
+def is_node(thing: Any) -> bool:
+    """Whether an argument is a node's result, not a number or a list."""
+    return isinstance(thing, fx.Node)
+
+
 def is_constant(node: Any) -> bool:
     """Whether a node is a constant."""
-    return isinstance(node, Node) and node.op == "get_attr"
+    return is_node(node) and node.op == "get_attr"
 
 
-def tensor(module: GraphModule, node: Node) -> Tensor:
+def tensor(module: GraphModule, node: Op) -> Tensor:
     """The value of a constant."""
     found: Tensor = getattr(module, str(node.target))
     return found
 
 
-def place(module: GraphModule, before: Node, value: Tensor, like: torch.dtype) -> Node:
+def place(module: GraphModule, before: Op, value: Tensor, like: torch.dtype) -> Op:
     """A new constant in front of a node; ``like`` is the type it is used in."""
     number = max((int(name[1:]) for name in module._buffers if name[1:].isdigit()), default=-1) + 1
     module.register_buffer(f"c{number}", value.detach())
@@ -173,7 +180,7 @@ def place(module: GraphModule, before: Node, value: Tensor, like: torch.dtype) -
     return node
 
 
-def dtype_of(node: Node) -> torch.dtype:
+def dtype_of(node: Op) -> torch.dtype:
     """The type in which a node's value is used."""
     found: torch.dtype = node.meta.get("dtype") or node.meta["val"].dtype
     return found
@@ -184,12 +191,12 @@ def shape_of(node: Any) -> tuple[Any, ...]:
     return tuple(node.meta["val"].shape)
 
 
-def only_user(node: Node) -> Node | None:
+def only_user(node: Op) -> Op | None:
     """The one node that reads this one, or None."""
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def swap(module: GraphModule, old: Node, target: Any, args: tuple[Any, ...]) -> Node:
+def swap(module: GraphModule, old: Op, target: Any, args: tuple[Any, ...]) -> Op:
     """Another call in a node's stead, with its shape."""
     with module.graph.inserting_before(old):
         new = module.graph.call_function(target, args)
@@ -199,7 +206,7 @@ def swap(module: GraphModule, old: Node, target: Any, args: tuple[Any, ...]) -> 
     return new
 
 
-def bypass(module: GraphModule, node: Node) -> None:
+def bypass(module: GraphModule, node: Op) -> None:
     """Take a node out: who read it reads its input."""
     node.replace_all_uses_with(node.args[0])
     module.graph.erase_node(node)
@@ -216,18 +223,18 @@ def tidy(module: GraphModule) -> GraphModule:
     return module
 
 
-def mutates(node: Node) -> bool:
+def mutates(node: Op) -> bool:
     """Whether a call writes into its first argument."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
 
 
-def random(node: Node) -> bool:
+def random(node: Op) -> bool:
     """Whether a call draws at random."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def is_operation(node: Node) -> bool:
+def is_operation(node: Op) -> bool:
     """Whether a node computes something."""
     return node.op == "call_function"
 

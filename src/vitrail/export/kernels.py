@@ -11,15 +11,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from vitrail.export.fold import conv_options, is_weighted
 from vitrail.export.graph import (
+    Op,
     aten,
     bypass,
     calls,
     dtype_of,
     is_constant,
+    is_node,
     only_user,
     place,
     shape_of,
@@ -51,6 +53,8 @@ def lay_out(module: GraphModule) -> int:
         wanted = value.to(dtype_of(node)) if value.is_floating_point() else value
         if any(u.target is aten.conv2d.default and u.args[1] is node for u in node.users):
             wanted = wanted.contiguous(memory_format=torch.channels_last)
+        if wanted.untyped_storage().nbytes() > wanted.numel() * wanted.element_size():
+            wanted = wanted.clone()  # a part of another tensor: its own memory, for fast products
         if wanted is not value:
             changed += 1
             node.replace_all_uses_with(place(module, node, wanted, dtype_of(node)))
@@ -62,12 +66,12 @@ def lay_out(module: GraphModule) -> int:
 class FeedForward:
     """``x + narrow(act(widen(norm(x))))`` as found in a graph; ``norm`` may be missing."""
 
-    total: Node
-    x: Node
-    norm: Node | None
-    widen: Node
+    total: Op
+    x: Op
+    norm: Op | None
+    widen: Op
     act: str
-    narrow: Node
+    narrow: Op
 
 
 def slice_feed_forwards(module: GraphModule) -> int:
@@ -81,10 +85,10 @@ def slice_feed_forwards(module: GraphModule) -> int:
     return len(found)
 
 
-def feed_forward(total: Node) -> FeedForward | None:
+def feed_forward(total: Op) -> FeedForward | None:
     """The feed-forward that a sum ends, if it does."""
     for x, narrow in (total.args[:2], total.args[1::-1]):
-        if not (is_linear(narrow) and isinstance(x, Node)):
+        if not (is_linear(narrow) and is_node(x)):
             continue
         bent = activation(narrow.args[0])
         if bent is None or not is_linear(bent[1], readers=1 + (bent[0] == "quick")):
@@ -102,7 +106,7 @@ def feed_forward(total: Node) -> FeedForward | None:
 def is_linear(node: Any, readers: int = 1) -> bool:
     """Whether a node is a linear layer with bias that so many others read."""
     return (
-        isinstance(node, Node)
+        is_node(node)
         and node.target is aten.linear.default
         and is_weighted(node)
         and len(node.args) == 3
@@ -119,30 +123,30 @@ BENDS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def activation(node: Any) -> tuple[str, Node] | None:
+def activation(node: Any) -> tuple[str, Op] | None:
     """The name and the input of an activation, where only the next layer reads it."""
-    if not isinstance(node, Node) or len(node.users) > 1:
+    if not is_node(node) or len(node.users) > 1:
         return None
-    name = ACTIVATIONS.get(node.target)  # type: ignore[arg-type]
-    if name in BENDS and exact(node) and len(node.args[0].users) == 1:  # type: ignore[union-attr]
-        return name, node.args[0]  # type: ignore[return-value]
+    name = ACTIVATIONS.get(node.target)
+    if name in BENDS and exact(node) and len(node.args[0].users) == 1:
+        return name, node.args[0]
     return quick(node)
 
 
-def quick(product: Node) -> tuple[str, Node] | None:
+def quick(product: Op) -> tuple[str, Op] | None:
     """``x * sigmoid(1.702 x)``, as CvT writes it."""
-    if product.target is not aten.mul.Tensor or not isinstance(product.args[1], Node):
+    if product.target is not aten.mul.Tensor or not is_node(product.args[1]):
         return None
     x, gate = product.args
     if gate.target is not aten.sigmoid.default or len(gate.users) > 1:
         return None
     inner = gate.args[0]
-    if inner.target is aten.mul.Tensor and inner.args == (x, 1.702) and len(x.users) == 2:  # type: ignore[union-attr]
-        return "quick", x  # type: ignore[return-value]
+    if inner.target is aten.mul.Tensor and inner.args == (x, 1.702) and len(x.users) == 2:
+        return "quick", x
     return None
 
 
-def exact(node: Node) -> bool:
+def exact(node: Op) -> bool:
     """Whether a GELU is the exact one."""
     return node.kwargs.get("approximate", "none") == "none"
 
@@ -180,7 +184,7 @@ def pack_convolutions(module: GraphModule) -> int:
     return packed
 
 
-def pack(module: GraphModule, conv: Node) -> None:
+def pack(module: GraphModule, conv: Op) -> None:
     """One convolution."""
     x, weight, bias, stride, padding, dilation, groups = conv_options(conv)
     where = [padding, stride, dilation, groups]
@@ -189,13 +193,13 @@ def pack(module: GraphModule, conv: Node) -> None:
     kernel = place(module, conv, value, dtype_of(weight))
     act = only_user(conv)
     if act is not None and act.target in ACTIVATIONS and exact(act):
-        after = [ACTIVATIONS[act.target], [], "none" if act.target is aten.gelu.default else ""]  # type: ignore[index]
+        after = [ACTIVATIONS[act.target], [], "none" if act.target is aten.gelu.default else ""]
         bypass(module, act)
         swap(module, conv, mkldnn._convolution_pointwise.default, (x, kernel, bias, *where, *after))
         return
     total = only_user(conv)
     if total is not None and (other := residual(total, conv)) is not None:
-        plus = ["add", None, None, [], None]
+        plus: list[Any] = ["add", None, None, [], None]
         swap(
             module,
             total,
@@ -211,12 +215,12 @@ def pack(module: GraphModule, conv: Node) -> None:
     )
 
 
-def residual(total: Node, conv: Node) -> Node | None:
+def residual(total: Op, conv: Op) -> Op | None:
     """What is added to a convolution, where it has the same shape and type."""
     if total.target not in SUMS or total.kwargs:
         return None
     others = [a for a in total.args if a is not conv]
-    if len(others) != 1 or not isinstance(others[0], Node):
+    if len(others) != 1 or not is_node(others[0]):
         return None
     (other,) = others
     same = shape_of(other) == shape_of(conv) and dtype_of(other) == dtype_of(conv)

@@ -49,7 +49,11 @@ KERNELS = (
 )
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 TOLERANCES = {"float32": 1e-4, "bf16": 0.06, "int8": 0.12}
-"""The largest difference of outputs, as a share of the largest output, that is taken for rounding."""
+"""The largest difference, as a share of the largest output, that is taken for rounding."""
+
+
+TIMING = {"window_s": 0.3, "warmup_s": 1.0}
+ROUNDS, ROUNDS_TO_CHOOSE = 6, 4
 
 
 class Optimized(nn.Module):
@@ -77,9 +81,11 @@ class Optimized(nn.Module):
                 f"optimised for pictures of {wanted} (channels, height, width), not "
                 f"{tuple(x.shape)}; resize them, or optimise for that size"
             )
-        run = self._compiled if x.shape[0] == self.example_shape[0] else None
+        compiled = self._compiled is not None and x.shape[0] == self.example_shape[0]
+        run = self._compiled if compiled else self.graph_module
         with torch.no_grad():
-            return (run or self.graph_module)(x.to(self.dtype)).to(x.dtype)
+            result: Tensor = run(x.to(self.dtype))  # type: ignore[misc]
+        return result.to(x.dtype)
 
     def train(self, mode: bool = True) -> "Optimized":
         """Refuse training.
@@ -110,7 +116,7 @@ def optimize(
         example: ``(B, C, H, W)``; the copy takes this size, in batches of any.
         precision: ``"bf16"`` computes in bfloat16, ``"int8"`` has linear layers in 8 bits.
         compile: ``"auto"`` compiles and keeps the result where it is faster here. What is
-            compiled serves batches of the example's number; others run uncompiled.
+            compiled serves batches of the example's number; others run uncompiled, int8 always.
         tolerance: how far outputs may move, as a share of the largest (:data:`TOLERANCES`).
         measure: time every step against the original, interleaved; see ``report``.
 
@@ -125,9 +131,10 @@ def optimize(
     folded = copied(trail.graph)
     for step in KERNELS if example.device.type == "cpu" else ():
         trail.take(step)
-    run = trail.compile(folded, must=compile is True) if compile else None
-    timings = trail.timed(measure, auto=compile == "auto" and run is not None)
-    keep = run is not None and (compile is True or trail.compiled_is_faster(timings))
+    asked = compile if precision != "int8" else False  # ranges are read as numbers: no one graph
+    run = trail.compile(folded, must=compile is True) if asked else None
+    timings = trail.timed(measure, auto=asked == "auto" and run is not None)
+    keep = run is not None and (asked is True or trail.compiled_is_faster(timings))
     made = Optimized(trail.graph, run if keep else None, example, TYPES[precision])
     allowed = TOLERANCES[precision] if tolerance is None else tolerance
     made.report = trail.report(original, made, allowed, timings)
@@ -165,7 +172,8 @@ class Trail:
         self.graph = copied(self.graph)
         changed = step.apply(self.graph)
         self.done.append(Done(name=step.name, changed=changed, what=step.what))
-        self.calls[step.name] = self.graph
+        if self.precision != "bf16" or step not in FOLDING[:-1]:  # weights are cast by the last
+            self.calls[step.name] = self.graph
 
     def compile(self, graph: GraphModule, must: bool) -> Call | None:
         """The graph compiled with its weights frozen; None where it cannot be and need not.
@@ -195,7 +203,7 @@ class Trail:
         if not names:
             return {}
         runs = {name: self.call(name) for name in names}
-        return time_side_by_side(runs, rounds=6 if measure else 4, window_s=0.3, warmup_s=1.0)
+        return time_side_by_side(runs, rounds=ROUNDS if measure else ROUNDS_TO_CHOOSE, **TIMING)
 
     def call(self, name: str) -> Callable[[], object]:
         """One step's graph on the example."""
@@ -217,7 +225,8 @@ class Trail:
     ) -> Report:
         """What was done, with the outputs of ``made`` beside the original's."""
         batches = dict.fromkeys((len(self.example), 1, 3))
-        pictures = batches_like(self.example, batches, [tuple(self.example.shape[2:])])
+        height, width = self.example.shape[2:]
+        pictures = batches_like(self.example, batches, [(height, width)])
         with torch.no_grad():
             differences = compare(original, made, pictures)
         kept = made._compiled is not None
@@ -255,14 +264,11 @@ def with_timing(done: Done, timings: dict[str, Timing]) -> Done:
     own, first = timings.get(done.name), timings.get("original")
     if own is None:
         return done
-    gain = ratio(own, first) if first and own is not first else None
-    return replace(
-        done,
-        ms=1e3 * own.median,
-        speedup=gain and gain.median,
-        low=gain and gain.low,
-        high=gain and gain.high,
-    )
+    timed = replace(done, ms=1e3 * own.median)
+    if first is None or own is first:
+        return timed
+    gain = ratio(own, first)
+    return replace(timed, speedup=gain.median, low=gain.low, high=gain.high)
 
 
 def megabytes(made: nn.Module) -> float:

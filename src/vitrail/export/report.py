@@ -9,7 +9,7 @@ from vitrail.export.verify import Difference, worst
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """One step: ``changed`` of ``what``; with timing, milliseconds a call and times the original."""
+    """One step: ``changed`` of ``what``; where timed, ms a call and how many times the original."""
 
     name: str
     changed: int

@@ -51,9 +51,7 @@ def open_onnx(path: Path, threads: int | None = None) -> Answer:
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        session = runtime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except runtime.capi.onnxruntime_pybind11_state.Fail as error:
         raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
     name = session.get_inputs()[0].name
