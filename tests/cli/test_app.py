@@ -26,6 +26,7 @@ OPTIONS = {
     " window",
     "predict": "folder pictures top",
     "explain": "beside count folder method out part pictures score seed set steps target",
+    "export": "any_size folder format out precision tolerance verify",
     "doctor": "",
 }
 
