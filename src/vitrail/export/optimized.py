@@ -52,7 +52,7 @@ TOLERANCES = {"float32": 1e-4, "bf16": 0.06, "int8": 0.12}
 """The largest difference, as a share of the largest output, that is taken for rounding."""
 
 
-TIMING = {"window_s": 0.3, "warmup_s": 1.0}
+TIMING: Mapping[str, Any] = {"window_s": 0.3, "warmup_s": 1.0}
 ROUNDS, ROUNDS_TO_CHOOSE = 6, 4
 
 
