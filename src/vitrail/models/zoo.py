@@ -65,6 +65,8 @@ def entries() -> Iterator[tuple[str, Entry]]:
             yield name, Entry(config, model, paper)
 
 
+COMMON = tuple(field.name for field in fields(Config))
+"""What every model has, named after its own options in errors."""
 ZOO = dict(entries())
 FREE = ("classes", "image", "in_chans", "drop_path")
 """What a user sets for any model; the rest of a config is wiring."""
@@ -125,7 +127,7 @@ def configure(model: str, **options: Any) -> Any:
     name, written = parse_call(model)
     config = entry(name).config
     options = {k: v for k, v in {**options, **written}.items() if v is not None}
-    known = sorted((f.name for f in fields(config)), key=lambda option: option in FREE)
+    known = sorted((f.name for f in fields(config)), key=lambda option: option in COMMON)
     for option in options:
         if option not in known:
             raise UserError(f"model {name!r} has no option {option!r}; it has {', '.join(known)}")
