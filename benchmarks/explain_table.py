@@ -51,7 +51,7 @@ MODELS: Mapping[str, str] = {
     "FilterViT": "filtervit_xxs",
     "FilterViT v2": "filtervit_v2_xxs",
 }
-#: How many times the epochs, and the learning rate. FilterViT learns shapes at the first try; models
+#: Times the epochs, and learning rate. FilterViT learns shapes at the first try; models
 #: with layer norm stay at chance for long, and get another.
 TRIES = ((1, 1e-3), (6, 4e-4))
 LEARNED = 1.5
