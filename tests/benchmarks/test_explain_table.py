@@ -78,3 +78,15 @@ def test_when_the_time_is_up_nothing_new_begins(
     )
     assert told["models"] == {}
     assert "1 trainings and 0 cells or more are still to come" in capsys.readouterr().out
+
+
+def test_a_model_at_chance_gets_a_second_longer_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain_table, "LEARNED", 2.1)  # of two classes, nobody can
+    monkeypatch.setattr(explain_table, "TRIES", ((1, 1e-3), (2, 1e-4)))
+    told = json.loads(explain_table.main(replace(TINY, out=tmp_path / "t")).read_text())
+    assert sorted(p.name[-2:] for p in (tmp_path / "t" / "runs").iterdir()) == ["-1", "-2"]
+    (found,) = told["models"].values()
+    assert found["rows"] and told["waiting"] == 0
+    assert "(has learned too little" in (tmp_path / "t" / "table.md").read_text()
