@@ -44,6 +44,8 @@ SUITES = {
     "tests/explain/test_scores.py": "explain/scores/rank.py explain/scores/curves.py "
     "explain/scores/places.py explain/scores/stability.py explain/scores/makers.py "
     "explain/scores/table.py explain/scores/told.py",
+    "tests/export/test_optimized.py": "export/graph.py export/quant.py export/report.py "
+    "export/verify.py",
     "tests/data/test_loader.py": "data/cache.py",
     "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "
     "data/pictures.py data/settle.py data/summary.py data/table.py",

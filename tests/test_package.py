@@ -52,7 +52,9 @@ def test_every_dependency_is_imported_and_has_no_upper_pin(requirement: str) -> 
 def test_everything_imported_is_declared() -> None:
     declared = {requirement_name(r) for r in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    declared |= {requirement_name(r) for name in ("parquet", "track") for r in extras[name]}
+    declared |= {
+        requirement_name(r) for name in ("parquet", "track", "export") for r in extras[name]
+    }
     allowed = {IMPORT_NAMES.get(name, name) for name in declared} | {"vitrail"}
     strangers = imported_packages() - allowed - set(sys.stdlib_module_names)
     assert not strangers

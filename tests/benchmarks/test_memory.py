@@ -18,9 +18,11 @@ def test_the_peer_that_did_not_fit_counts_as_the_limit(monkeypatch: pytest.Monke
         return 50
 
     monkeypatch.setattr(memory, "memory", peak)
-    ours, theirs = memory.both(memory.MODELS["cmt_ti"], SMALL, train=False, limit=200)
+    options = memory.Options(repeats=2)
+    ours, theirs = memory.both(memory.MODELS["cmt_ti"], SMALL, options, limit=200)
     assert ours["against"][0]["ratio"] == 4.0
     assert (theirs["memory_bytes"], theirs["note"]) == (None, "no room")
+    assert ours["peaks"] == [50, 50]
     assert "did not fit" in memory.line(theirs)
     assert "the peer takes 4.00 x" in memory.line(ours)
     assert memory.BARS[0].judge([ours, theirs])["held"] == 1

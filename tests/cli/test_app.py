@@ -17,15 +17,16 @@ OPTIONS = {
     "mixers": "",
     "reducers": "",
     "check": "data seed strict val",
-    "train": "alpha data distill epochs fraction image mixer model out recipe reducer resume seed"
-    " set strict teacher temperature val weights",
-    "create": "out reducer source",
+    "train": "alpha data distill epochs fraction from_ image mixer model out recipe reducer resume"
+    " seed set strict teacher temperature val weights",
+    "create": "folder out reducer",
     "study": "budget data epochs fractions image models out recipe resume seconds seeds set val",
     "cost": "against batch by_layer checkpointing classes compiled depth device growth image"
     " models no_memory only out plan precision roofline rounds suite threads train_step ways"
     " window",
     "predict": "folder pictures top",
     "explain": "beside count folder method out part pictures score seed set steps target",
+    "export": "any_size folder format out precision tolerance verify",
     "doctor": "",
 }
 

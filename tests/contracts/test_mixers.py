@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from vitrail.layers.attend import join_heads, split_heads
-from vitrail.mixers import MixerSpec
+from vitrail.mixers import Mixer, MixerSpec
 from vitrail.mixers.conv import add_position
 from vitrail.mixers.prototype import factorised
 from vitrail.specs import Place, SpecError
@@ -281,3 +281,16 @@ def test_a_mixer_between_two_widths():
         mixer, shared = spec.build_between(place, 40, 56), spec.build_shared(place)
         assert mixer(x, GRID, shared).shape == (2, place.tokens, 56)
         assert mixer.explain(x, GRID, shared)
+
+
+def test_a_mixer_need_not_explain_itself():
+    class Silent(Mixer):
+        def forward(self, x, grid, shared=None, plan=None):
+            return x
+
+    mixer, x = Silent(), torch.randn(1, 4, 2)
+    assert torch.equal(mixer(x, (2, 2)), x)
+    with pytest.raises(NotImplementedError):
+        mixer.explain(x, (2, 2))
+    with pytest.raises(TypeError, match="abstract"):
+        Mixer()

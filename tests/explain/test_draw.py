@@ -9,7 +9,17 @@ from PIL import Image
 
 from vitrail.explain import Layer
 from vitrail.explain.draw import Drawing, coloured, limits, overlay, page, save, sheet
-from vitrail.explain.glass import drawable, enlarged, evenly, leads, panes, stained, told, window
+from vitrail.explain.glass import (
+    drawable,
+    enlarged,
+    evenly,
+    leads,
+    panes,
+    stained,
+    told,
+    window,
+    worth_a_window,
+)
 
 RAMP = np.linspace(0, 1, 12 * 16, dtype=np.float32).reshape(12, 16)
 PICTURE = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
@@ -93,6 +103,8 @@ def test_a_window_has_a_panel_for_each_layer(tmp_path: Path) -> None:
         "rows": Layer("attention", None, {"rows": torch.randn(1, 6)}),
     }
     assert list(drawable(layers)) == ["stages.0", "heat"]
+    assert worth_a_window(layers) and worth_a_window({"stages.0": layers["stages.0"]})
+    assert not worth_a_window({"heat": layers["heat"]}) and not worth_a_window({})
     figure = window(PICTURE, layers, 0, "cluster_map of run")
     assert len(figure.axes) == 3
     assert told(layers["stages.0"], 0) == "cluster 2 x 3, 3 clusters"

@@ -10,21 +10,17 @@ from torch import nn
 
 import vitrail
 from vitrail.explain import ExplainError, explain
+from vitrail.mixers import MixerSpec
 from vitrail.models.zoo import ZOO, configure
+from vitrail.reducers import ReducerSpec
+from vitrail.specs import SpecError
 
 PLAIN = {"conv": "zero", "linear": "zero"}
-NARROWER = {  # where the contract suite keeps a paper's widths
-    "ceit": {"dim": 48, "heads": 3, "stem": 16},
-    "cvt": {"dims": (16, 24, 32), "heads": (1, 3, 4)},
-    "cct": {"dim": 32, "heads": 2, "stem": 16, "image": 48},
-    "cmt": {"dims": (16, 24, 32, 64), "last": 96},
-}
 
 
 def options(name: str) -> dict:
     """The smallest model that is wired like the variant."""
-    widths = NARROWER.get(name.split("_")[0], {})
-    return {"classes": 5, "image": 64, **narrow(name, "native", "native"), **widths}
+    return {"classes": 5, "image": 64, **narrow(name, "native", "native")}
 
 
 def different() -> list[str]:
@@ -341,3 +337,28 @@ def test_what_does_not_add_up_is_refused_unless_the_rule_lets_go():
     with pytest.raises(ExplainError, match="relevances miss the score by"):
         explain(net, x, "lrp", 0)
     assert explain(net, x, "lrp", 0, linear="epsilon").check["residual"].abs().min() > 1e-3
+
+
+def placed(mixer: str, reducer: str) -> nn.Module | None:
+    """The first small model that takes both; what none takes is for other tests."""
+    for name in ("vit_tiny", "coat_lite_tiny"):
+        try:
+            torch.manual_seed(0)
+            widths = narrow(name, mixer, reducer)
+            return shaken(vitrail.create(name, classes=5, image=64, **widths))
+        except SpecError:
+            continue
+    return None
+
+
+@pytest.mark.parametrize(
+    ("mixer", "reducer"),
+    [(m, "all") for m in sorted(MixerSpec.known)]
+    + [("softmax", r) for r in sorted(ReducerSpec.known) if r != "all"],
+)
+def test_every_mixer_and_every_reducer_conserves(mixer, reducer):
+    model = placed(mixer, reducer)
+    assert model is not None
+    found = explain(model.double(), pictures().double(), "lrp", [1, 3], **PLAIN)
+    assert found.check["residual"].abs().max() < 1e-9
+    assert (found.check["bias"].abs() > 1e-6).all()

@@ -112,6 +112,15 @@ def test_clusters_show_labels_sizes_and_distances() -> None:
         assert distance[alone].abs().max() < 1e-4 and distance[~alone].min() > 0
 
 
+@pytest.mark.parametrize("reducer", ["merge", "dpc_knn", "paca(clusters=6)"])
+def test_other_reducers_that_cluster_are_shown(reducer: str) -> None:
+    model = vitrail.create("vit_tiny", depth=1, dim=48, patch=8, image=64, reducer=reducer)
+    found = vitrail.explain(model, pictures(), method="cluster_map")
+    (layer,) = found.layers.values()
+    assert layer.tensors["labels"].shape == (2, 9, 7)
+    torch.testing.assert_close(layer.tensors["fineness"].mean((1, 2)), torch.ones(2))
+
+
 def test_prototype_mixers_cluster_head_by_head() -> None:
     found = vitrail.explain(build("clustering_coat_lite_tiny_qf"), pictures(), method="cluster_map")
     first = next(iter(found.layers.values()))

@@ -25,6 +25,11 @@ def test_masks_that_hide_nothing_give_the_probability() -> None:
     assert torch.allclose(found.map, wanted.expand(2, 16, 20), atol=1e-5)
 
 
+def test_a_model_that_sees_nothing_has_an_even_map_with_any_number_of_masks() -> None:
+    found = vitrail.explain(lambda x: torch.zeros(len(x), 2), IMAGES, "rise", 0, masks=30, cells=4)
+    assert torch.allclose(found.map, torch.tensor(0.5).expand(2, 16, 20), atol=1e-5)
+
+
 def test_the_patch_that_decides_is_highest() -> None:
     found = vitrail.explain(Patch(), IMAGES[:1], "rise", 0, masks=400, cells=4)
     row, column = divmod(int(found.map[0].argmax()), 20)

@@ -10,6 +10,7 @@ import vitrail
 from vitrail.explain import ExplainError
 from vitrail.explain.mixing import operator
 from vitrail.explain.record import meetings, parts_of, recording
+from vitrail.reducers import ReducerSpec
 
 
 @pytest.mark.parametrize("residual", ["half", "norm"])
@@ -35,6 +36,17 @@ def test_every_step_mixes_by_rows_that_sum_to_one(text: str) -> None:
     for step in steps:
         ones = torch.ones(*step.tokens.shape[:2], 1)
         torch.testing.assert_close(operator(step)(ones), ones, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reducer", ReducerSpec.known)
+def test_mass_is_one_through_every_reducer(reducer: str) -> None:
+    torch.manual_seed(0)
+    model = vitrail.create("vit_tiny", depth=2, dim=48, patch=8, image=64, reducer=reducer)
+    found = vitrail.explain(model, pictures(), method="rollout")
+    assert found.check["mass_error"].max() < 1e-5
+    assert all((layer.tensors["map"] > -1e-6).all() for layer in found.layers.values())
+    weighed = vitrail.explain(model, pictures(), method="grad_rollout", target=3)
+    assert (weighed.map >= 0).all() and weighed.map.isfinite().all()
 
 
 def attentions(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

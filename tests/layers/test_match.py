@@ -57,9 +57,10 @@ def test_ties_go_to_the_earlier():
 
 def test_rows_of_similarities_change_nothing(monkeypatch):
     x = torch.randn(2, 40, 6)
-    wanted = bipartite_owners(x, 13)
-    monkeypatch.setattr(match, "HELD", 60)
-    assert torch.equal(bipartite_owners(x, 13), wanted)
+    wanted = bipartite_owners(x, 13), density_owners(x, 9, 4)
+    monkeypatch.setattr(match, "HELD", 120)
+    assert torch.equal(bipartite_owners(x, 13), wanted[0])
+    assert torch.equal(density_owners(x, 9, 4), wanted[1])
 
 
 def test_matching_is_that_of_the_papers_code():

@@ -21,6 +21,7 @@ from vitrail import plugins
 from vitrail.cli.command import Answer, Command, as_json, option, say, speaks
 from vitrail.cli.create import Create
 from vitrail.cli.explain import Explain
+from vitrail.cli.export import Export
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
@@ -39,6 +40,7 @@ COMMANDS: dict[str, type[Command]] = {
     "cost": Cost,
     "predict": Predict,
     "explain": Explain,
+    "export": Export,
     "doctor": Doctor,
 }
 
@@ -47,7 +49,8 @@ ABOUT = """Vision backbones that marry convolution and attention, on your own pi
 Example: vitrail train photos/
 
 vitrail COMMAND --help says more, with an example. Everywhere: --json prints the result as JSON,
---debug shows tracebacks. vitrail --version. Tab completion: vitrail completion bash|zsh|fish."""
+--debug shows tracebacks, --plugin FILE.py makes mixers and reducers of your own known.
+vitrail --version. Tab completion: vitrail completion bash|zsh|fish."""
 
 CONFIG = (
     tyro.conf.FlagCreatePairsOff,

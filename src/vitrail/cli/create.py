@@ -20,7 +20,7 @@ class Create(Command):
     Example: vitrail create runs/plain --reducer "cluster(ratio=4)" -o runs/clustered
     """
 
-    source: Positional[Annotated[Path | None, shown_as("RUN")]] = None
+    folder: Positional[Annotated[Path | None, shown_as("RUN")]] = None
     """A run folder, or one of its weights files; it is not touched."""
     reducer: Annotated[tuple[str, ...], shown_as("REDUCER ...")] = ()
     """Which tokens work: one for all stages, or one each (see 'vitrail reducers')."""
@@ -31,15 +31,15 @@ class Create(Command):
 
     def run(self) -> Answer:
         """Make it, and say what it costs and what is new."""
-        if self.source is None or not self.reducer or self.out is None:
+        if self.folder is None or not self.reducer or self.out is None:
             raise UserError(
                 "say which run, which reducer and where to: "
                 'vitrail create RUN --reducer "cluster(ratio=4)" -o NEWRUN'
             )
         from vitrail.hub.reduce import reduce_run
 
-        made = reduce_run(self.source, self.out, self.reducer)
-        return Answer(facts(made), [costs(made), *lines(made, self.source)])
+        made = reduce_run(self.folder, self.out, self.reducer)
+        return Answer(facts(made), [costs(made), *lines(made, self.folder)])
 
 
 def facts(made: "Reduced") -> dict[str, object]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from tyro.conf import Positional, arg
 
@@ -14,8 +14,9 @@ from vitrail.cli.progress import bar, gauge
 from vitrail.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vitrail.data import Pictures
-    from vitrail.hub import Classifier
 
 AT_ONCE = 32
 SHOWN = 40
@@ -80,7 +81,7 @@ class Predict(Command):
     """
 
     folder: Positional[Annotated[str, arg(metavar="RUN")]]
-    """A run folder, or a .safetensors file of one."""
+    """A run folder, a .safetensors file of one, or a folder that 'vitrail export' wrote."""
     pictures: Positional[Annotated[tuple[str, ...], arg(metavar="PICTURES ...")]]
     """Files, folders (searched through) and patterns such as "new/**/*.png"."""
     top: int = 3
@@ -90,10 +91,8 @@ class Predict(Command):
         """Predict every picture that can be read."""
         if self.top < 1:
             raise UserError(f"--top must be 1 or more, not {self.top}")
-        from vitrail.hub import open_run
-
         paths = find(self.pictures)
-        rows = predictions(open_run(self.folder), paths, self.top)
+        rows = predictions(opened(self.folder), paths, self.top)
         shown = [
             (row["picture"], *(f"{p['class']} {p['probability']:.1%}" for p in row["top"]))
             for row in rows
@@ -105,6 +104,30 @@ class Predict(Command):
         tail = [f"{failed} of {len(rows)} pictures could not be read"] if failed else []
         parts = [*([table(head, shown, left=width)] if shown else []), *tail]
         return Answer(rows, parts, status=1 if failed else 0)
+
+
+class Predictor(Protocol):
+    """What a run and an exported folder have in common."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the probabilities."""
+        ...
+
+    def predict(self, images: Sequence[Any]) -> "Tensor":
+        """Pictures -> probabilities ``(B, classes)``."""
+        ...
+
+
+def opened(folder: str) -> Predictor:
+    """A run, or an exported folder."""
+    from vitrail.export import is_exported, open_folder
+
+    if is_exported(folder):
+        return open_folder(folder)
+    from vitrail.hub import open_run
+
+    return open_run(folder)
 
 
 def find(wanted: Sequence[str]) -> list[Path]:
@@ -152,7 +175,7 @@ def near(path: Path) -> str:
     return f"; close: {', '.join(close)}" if close else ""
 
 
-def predictions(run: "Classifier", paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
+def predictions(run: Predictor, paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
     """One row a picture: its top classes, or its problem."""
     rows: list[dict[str, Any]] = []
     for some in bar("predicting", chunks(paths, AT_ONCE)):
@@ -178,7 +201,7 @@ def picture_or_problem(path: Path) -> tuple[Any, str]:
         return None, f"{path}: {' '.join(str(error).split())}"
 
 
-def top_classes(run: "Classifier", images: Sequence[Any], top: int) -> list[list[dict[str, Any]]]:
+def top_classes(run: Predictor, images: Sequence[Any], top: int) -> list[list[dict[str, Any]]]:
     """For each picture its ``top`` classes, the likeliest first."""
     chances, labels = run.predict(images).topk(min(top, len(run.classes)))
     return [

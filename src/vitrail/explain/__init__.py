@@ -23,10 +23,12 @@ if TYPE_CHECKING:
         normalise,
     )
     from vitrail.explain.cam_layers import CamLayer, layers_of
+    from vitrail.explain.detector import BoxLogits
     from vitrail.explain.guard import ExplainError, untouched
     from vitrail.explain.targets import box_score, class_in_region, contrast
 
 __all__ = [
+    "BoxLogits",
     "CamLayer",
     "ExplainError",
     "Explanation",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BoxLogits": "detector",
     **dict.fromkeys(("CamLayer", "layers_of"), "cam_layers"),
     **dict.fromkeys(("ExplainError", "untouched"), "guard"),
     **dict.fromkeys(("box_score", "class_in_region", "contrast"), "targets"),

@@ -72,7 +72,14 @@ def page(picture: Pixels, drawing: Drawing) -> "Figure":
     """The picture, the map, and the map over the picture, with the scale."""
     figure = blank(9.2, 3.5)
     grid = figure.add_gridspec(
-        1, 4, width_ratios=(1, 1, 1, 0.05), left=0.01, right=0.925, top=0.84, bottom=0.1
+        1,
+        4,
+        width_ratios=(1, 1, 1, 0.05),
+        left=0.01,
+        right=0.925,
+        top=0.84,
+        bottom=0.1,
+        wspace=0.06,
     )
     shown = (picture, coloured(drawing.map, drawing.signed))
     panels = (*shown, overlay(picture, drawing.map, drawing.signed))
@@ -91,12 +98,12 @@ def sheet(
 ) -> "Figure":
     """Models down, methods across; the picture stands first. None: the method cannot serve."""
     side = 1.75
-    wide, high = side * (len(columns) + 1), (side + 0.3) * len(rows)
+    wide, high = side * (len(columns) + 1), (side + 0.2) * len(rows)
     figure = blank(wide + 0.2, high + 0.75)
     foot = 0.42 / (high + 0.75)
     grid = figure.add_gridspec(
         len(rows), len(columns) + 1, left=0.03, right=0.995, bottom=foot,
-        top=1 - 0.3 / (high + 0.75), wspace=0.04, hspace=0.22,
+        top=1 - 0.3 / (high + 0.75), wspace=0.04, hspace=0.14,
     )  # fmt: skip
     for i, (name, drawings) in enumerate(rows.items()):
         first = figure.add_subplot(grid[i, 0])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.explain.base import Layer
-from vitrail.explain.draw import FAINT, INK, Pixels, as_array, blank, coloured, image
+from vitrail.explain.draw import FAINT, INK, Pixels, as_array, blank, coloured, image, short
 
 if TYPE_CHECKING:
     from matplotlib.collections import LineCollection
@@ -24,6 +24,12 @@ SMOKE, CLEAR = 0.28, 0.35
 MOST = 16
 Labels = NDArray[np.int64]
 """Which pane each cell of a grid belongs to, ``(h, w)``."""
+
+
+def worth_a_window(layers: Mapping[str, Layer]) -> bool:
+    """Whether layers show more than the map itself does: panes, or several of them."""
+    found = drawable(layers)
+    return len(found) > 1 or any(content(layer) != "map" for layer in found.values())
 
 
 def drawable(layers: Mapping[str, Layer]) -> dict[str, Layer]:
@@ -55,12 +61,13 @@ def window(picture: Pixels, layers: Mapping[str, Layer], sample: int, title: str
     left_out = f"; {len(names)} of {len(found)} layers" if len(names) < len(found) else ""
     columns = min(4, len(names) + 1)
     rows = -(-(len(names) + 1) // columns)
-    figure = blank(2.3 * columns, 2.55 * rows + 0.45)
-    figure.text(0.02, 1 - 0.2 / (2.55 * rows + 0.45), title + left_out, color=INK, fontsize=10,
+    high = 2.65 * rows + 0.35
+    figure = blank(2.3 * columns, high)
+    figure.text(0.02, 1 - 0.2 / high, title + left_out, color=INK, fontsize=10,
                 weight="bold", va="center")  # fmt: skip
     grid = figure.add_gridspec(
         rows, columns, left=0.02, right=0.98, bottom=0.02,
-        top=1 - 0.65 / (2.55 * rows + 0.45), wspace=0.06, hspace=0.22,
+        top=1 - 0.7 / high, wspace=0.06, hspace=0.26,
     )  # fmt: skip
     first = figure.add_subplot(grid[0, 0])
     image(first, picture)
@@ -71,7 +78,7 @@ def window(picture: Pixels, layers: Mapping[str, Layer], sample: int, title: str
         image(axes, pixels)
         if labels is not None:
             axes.add_collection(leads(labels, picture.shape[:2]))
-        axes.set_title(f"{name}: {told(found[name], sample)}", color=FAINT, fontsize=6.5)
+        axes.set_title(f"{short(name, 34)}\n{told(found[name], sample)}", color=FAINT, fontsize=7)
     return figure
 
 

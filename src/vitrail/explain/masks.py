@@ -17,14 +17,17 @@ from vitrail.explain.centres import centres, lay_out
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.record import Call, mixers_of, recording
 from vitrail.layers.grid import Grid, grid_of
-from vitrail.layers.plan import Clusters, Plan
+from vitrail.layers.plan import Clusters, Plan, Shares
 from vitrail.layers.select import Chosen
+from vitrail.mixers.clustered import ClusteredAttention
 from vitrail.mixers.prototype import PrototypeAttention
 from vitrail.models.filtervit import Chooser, Drop, Filter
 from vitrail.reducers import Reducer
 from vitrail.reducers.select import TokenDraw
 
 RECORD = {Need.LAYERS, Need.RECORD}
+CLUSTERING = (PrototypeAttention, ClusteredAttention)
+"""Mixers whose queries cluster, head by head."""
 
 
 @method("filter_mask", class_specific=False, needs=RECORD)
@@ -65,10 +68,14 @@ def dropout_frequency(case: Case, *, draws: int = 64) -> Finding:
 @method("cluster_map", class_specific=False, needs=RECORD)
 def cluster_map(case: Case) -> Finding:
     """Which tokens share a working token, and how finely each place is seen; the mean is 1."""
-    model, calls = _run(case, (PrototypeAttention,))
+    model, calls = _run(case, CLUSTERING)
     layers = dict(_clusterings(calls, len(case.images)))
     if not layers:
-        raise _nothing(model, "clusters tokens", "clustering_coat_lite_* or reducer='cluster'")
+        raise _nothing(
+            model,
+            "clusters tokens",
+            "clustering_coat_lite_* or a reducer that clusters, such as 'cluster'",
+        )
     maps = []
     for layer in layers.values():
         fine = layer.tensors["fineness"]
@@ -172,22 +179,19 @@ def _drawing(model: nn.Module) -> Iterator[None]:
 
 
 def _clusterings(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Layer]]:
-    """The clustering layers, in order: reducers, and mixers whose queries cluster head by head."""
+    """The clustering layers, in order: reducers (of soft shares, the largest), and mixers."""
     for call in calls:
-        if isinstance(call.module, PrototypeAttention):
+        if isinstance(call.module, CLUSTERING):
             parts = call.module.explain(*call.args)
             labels, grid = parts["clusters"], call.args[1]
             yield call.name, _clustering(labels, grid, int(labels.amax()) + 1, {})
-        elif isinstance(call.output, tuple) and isinstance(call.output[1], Clusters):
+        elif isinstance(call.output, tuple) and isinstance(call.output[1], Clusters | Shares):
             plan = call.output[1]
-            labels = plan.owner.unflatten(0, (images, -1))
-            apart = _spread(call.args[0], plan).unflatten(0, (images, -1)).mean(1)
-            yield (
-                call.name,
-                _clustering(
-                    labels, plan.grid, plan.clusters, {"distance": apart.unflatten(1, plan.grid)}
-                ),
-            )
+            labels = plan.assignment.unflatten(0, (images, -1))
+            spread = _spread(call.args[0], plan).unflatten(0, (images, -1)).mean(1)
+            apart = {"distance": spread.unflatten(1, plan.grid)}
+            clusters = plan.sizes.shape[1] - plan.extra
+            yield call.name, _clustering(labels, plan.grid, clusters, apart)
 
 
 def _clustering(labels: Tensor, grid: Grid, clusters: int, more: dict[str, Tensor]) -> Layer:

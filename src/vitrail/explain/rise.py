@@ -1,11 +1,13 @@
 """RISE: which random masks let the answer through? (Petsiuk et al. 2018, arXiv 1806.07421)
 
-    S = 1 / (N p) * sum over masks of y(image * mask) * mask
+    S = sum over masks of y(image * mask) * mask, over the sum of the masks
 
 y is the probability of the class, as in the authors' code (eclique/RISE), or what a callable target
 reads. A mask is a random grid of ``cells`` x ``cells``, each on with chance ``keep``, enlarged
 bilinearly by one cell more than the picture needs and cut out at a random shift. Needs outputs
-only. Deviation: grids and shifts come from the seed and are the same for every picture.
+only. Deviations: grids and shifts come from the seed and are the same for every picture; the sum is
+divided by what the masks let through at each pixel, not by N p, which it only nears with very many
+masks. So S is the mean answer where the pixel is seen, the paper's equation 3, for any N.
 """
 
 import torch
@@ -27,14 +29,16 @@ def rise(
     """
     grids, shifts = draw(case, masks, cells, keep)
     total = case.images.new_zeros(len(case.images), *case.size)
+    through = case.images.new_zeros(case.size)
     with torch.no_grad():
         for start in range(0, masks, batch):
             part = slice(start, start + batch)
             seen = enlarged(grids[part], shifts[part], case.size)
+            through += seen.sum(0)
             for i, image in enumerate(case.images):
                 chances = chance(case.goal.of(i), case.model(image * seen.unsqueeze(1)))
                 total[i] += torch.einsum("m,mhw->hw", chances.to(seen.dtype), seen)
-    return Finding(native=total / (masks * keep))
+    return Finding(native=total / through.clamp_min(1e-6))
 
 
 def draw(case: Case, masks: int, cells: int, keep: float) -> tuple[Tensor, Tensor]:

@@ -42,8 +42,7 @@ def bipartite_owners(x: Tensor, merges: int) -> Tensor:
 
 def most_similar(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """For each of ``a`` ``(B, n, D)`` the largest product with one of ``b``, and which."""
-    rows = max(1, HELD // b.shape[1])
-    found = [(part @ b.mT).max(-1) for part in a.split(rows, 1)]
+    found = [(part @ b.mT).max(-1) for part in a.split(rows_held(b), 1)]
     return torch.cat([f.values for f in found], 1), torch.cat([f.indices for f in found], 1)
 
 
@@ -77,20 +76,45 @@ def density_owners(x: Tensor, clusters: int, neighbours: int) -> Tensor:
     them; ``delta`` is the distance to the nearest denser token, or the largest distance where
     there is none. The ``clusters`` largest ``rho delta`` are centres; every other token joins the
     nearest. Compared are logarithms, since ``rho`` itself underflows. Ties go to the earlier.
+    Distances are computed twice, so that they need not all be held at once.
     """
-    far = squared_distances(x) / x.shape[2]
-    k = min(neighbours, x.shape[1])
-    near = far.topk(k, dim=-1, largest=False).values.mean(-1)
-    denser = near.unsqueeze(1) < near.unsqueeze(2)
-    delta = far.masked_fill(~denser, torch.inf).amin(-1)
-    delta = torch.where(delta.isinf(), far.amax((1, 2)).unsqueeze(1), delta)
-    score = 0.5 * delta.log() - near
+    near = sparsity(x, min(neighbours, x.shape[1]))
+    score = 0.5 * to_denser(x, near).log() - near
     centres = score.argsort(dim=1, descending=True, stable=True)[:, :clusters].sort(1).values
-    owner = far.gather(2, centres.unsqueeze(1).expand(-1, x.shape[1], -1)).argmin(-1)
+    seats = x.gather(1, centres.unsqueeze(2).expand(-1, -1, x.shape[2]))
+    owner = torch.cat([distances(part, seats).argmin(-1) for part in slices(x)], 1)
     return owner.scatter(1, centres, torch.arange(clusters, device=x.device).expand_as(centres))
 
 
-def squared_distances(x: Tensor) -> Tensor:
-    """``(B, N, D)`` -> ``(B, N, N)``, not below zero."""
-    length = x.square().sum(-1)
-    return (length.unsqueeze(2) + length.unsqueeze(1) - 2 * (x @ x.mT)).clamp(min=0)
+def sparsity(x: Tensor, neighbours: int) -> Tensor:
+    """Minus the logarithm of each token's density, ``(B, N, D)`` -> ``(B, N)``."""
+    nearest = [distances(part, x).topk(neighbours, dim=-1, largest=False) for part in slices(x)]
+    return torch.cat([found.values.mean(-1) for found in nearest], 1)
+
+
+def to_denser(x: Tensor, near: Tensor) -> Tensor:
+    """Squared distance to the nearest denser token, or the largest there is, ``(B, N)``."""
+    nearest, farthest = [], []
+    for part, own in zip(slices(x), near.split(rows_held(x), 1), strict=True):
+        far = distances(part, x)
+        denser = near.unsqueeze(1) < own.unsqueeze(2)
+        nearest.append(far.masked_fill(~denser, torch.inf).amin(-1))
+        farthest.append(far.amax((1, 2)))
+    delta, largest = torch.cat(nearest, 1), torch.stack(farthest, 1).amax(1, keepdim=True)
+    return torch.where(delta.isinf(), largest, delta)
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distances over channels, ``(B, n, D)`` and ``(B, N, D)`` -> ``(B, n, N)``."""
+    length = a.square().sum(-1).unsqueeze(2) + b.square().sum(-1).unsqueeze(1)
+    return (length - 2 * (a @ b.mT)).clamp(min=0) / a.shape[2]
+
+
+def rows_held(x: Tensor) -> int:
+    """How many tokens are compared with all at once."""
+    return max(1, HELD // x.shape[1])
+
+
+def slices(x: Tensor) -> tuple[Tensor, ...]:
+    """Tokens in lots of that size."""
+    return x.split(rows_held(x), 1)

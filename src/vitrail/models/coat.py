@@ -7,7 +7,8 @@ picture -> 4 x [patch embedding, class token, blocks of (CPE, conv-attention, ml
 Follows the released code (mlpc-ucsd/CoaT 220d31f) where the paper is silent: the class token of
 a stage is dropped at its end; the three scales of a parallel block share one feed-forward; drop
 path has one rate for all blocks; patch norms have epsilon 1e-5, all others 1e-6. Not carried
-over: its unused ``norm1`` (and ``norm2``, ``norm3`` of the Lite models).
+over: its unused ``norm1`` (and ``norm2``, ``norm3`` of the Lite models). Reducers serve the serial
+blocks; the parallel ones always run on all tokens.
 
 **Clustering CoaT** (design note by Bang, Park, Jung, Sim, after ACT, arXiv 2011.09315) is the
 same network with another answer to "which tokens work" or "how do they meet"; the note allows

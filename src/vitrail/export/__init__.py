@@ -1,0 +1,27 @@
+"""Models for use: made fast on this machine, or written as files that need none of their code.
+
+optimize -> a copy that is faster here      to_torch, to_onnx, write_folder -> files, verified
+"""
+
+from vitrail.export.files import Exported, to_onnx, to_torch
+from vitrail.export.folder import Served, is_exported, open_folder, write_folder
+from vitrail.export.optimized import Optimized, optimize
+from vitrail.export.report import Report
+from vitrail.export.runtime import open_file
+from vitrail.export.verify import Difference, ExportError
+
+__all__ = [
+    "Difference",
+    "ExportError",
+    "Exported",
+    "Optimized",
+    "Report",
+    "Served",
+    "is_exported",
+    "open_file",
+    "open_folder",
+    "optimize",
+    "to_onnx",
+    "to_torch",
+    "write_folder",
+]

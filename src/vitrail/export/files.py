@@ -1,0 +1,237 @@
+"""A model as one file that needs none of its code, checked before it gets its name.
+
+model -> capture -> fold -> torch.export program -> .pt2, or ONNX -> run it -> compare -> rename
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.errors import UserError
+from vitrail.export.graph import program_of
+from vitrail.export.optimized import FOLDING, TOLERANCES, TYPES, captured
+from vitrail.export.runtime import ENDINGS, need, open_file
+from vitrail.export.verify import Difference, ExportError, batches_like, compare, require, worst
+from vitrail.files import unwritable
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+STRIDE = 32
+"""Where sizes are dynamic, sides are multiples of this: every model's coarsest stride."""
+BATCHES = (1, 2, 5)
+"""Numbers of pictures at which a file is tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file, what it takes, and how near it is to its original.
+
+    ``sizes`` is ``"fixed"`` or ``"multiples of 32"``.
+    """
+
+    path: Path
+    format: str
+    precision: str
+    example: tuple[int, ...]
+    sizes: str
+    tolerance: float
+    differences: tuple[Difference, ...]
+
+    @property
+    def worst(self) -> Difference:
+        """The batch on which the file is furthest from its original."""
+        return worst(self.differences)
+
+
+def to_torch(
+    model: nn.Module,
+    example: Tensor,
+    path: str | Path,
+    *,
+    precision: str = "float32",
+    any_size: bool = False,
+    tolerance: float | None = None,
+) -> Exported:
+    """Write ``path`` (``.pt2``), which ``torch.export.load`` opens without the model's code.
+
+    Args:
+        model: any module from pictures to one tensor; left as it is.
+        example: ``(B, C, H, W)`` float32; batches of any number are served.
+        path: must not exist.
+        precision: ``"float32"`` or ``"bf16"``; inputs and outputs are float32 in both.
+        any_size: serve pictures of other sizes too, in multiples of 32 pixels.
+        tolerance: how far outputs may be from the model's, as a share of the largest.
+
+    Raises:
+        ExportError: it cannot be captured, or the file's outputs do not agree.
+        UserError: the file is there already, or cannot be written.
+    """
+    order = Order("torch", Path(path), example, precision, any_size, tolerance)
+    return written(model, order, lambda program, draft: torch.export.save(program, draft))
+
+
+def to_onnx(
+    model: nn.Module,
+    example: Tensor,
+    path: str | Path,
+    *,
+    precision: str = "float32",
+    any_size: bool = False,
+    tolerance: float | None = None,
+) -> Exported:
+    """Write ``path`` (``.onnx``), checked by running ONNX Runtime against the model.
+
+    ``precision="int8"`` quantises linear layers dynamically, by ONNX Runtime's own tool; input
+    ``pictures``, output ``logits``. Otherwise as :func:`to_torch`.
+
+    Raises:
+        ExportError: onnx or onnxruntime is missing, it cannot be captured, or does not agree.
+        UserError: the file is there already, or cannot be written.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        need(package)
+    order = Order("onnx", Path(path), example, precision, any_size, tolerance)
+    return written(model, order, save_int8 if precision == "int8" else save_onnx)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted."""
+
+    format: str
+    path: Path
+    example: Tensor
+    precision: str
+    any_size: bool
+    tolerance: float | None
+
+    @property
+    def allowed(self) -> float:
+        """The difference that is taken for rounding."""
+        return TOLERANCES[self.precision] if self.tolerance is None else self.tolerance
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Heights and widths at which the file is tried."""
+        height, width = self.example.shape[2:]
+        more = [(height + STRIDE, width + 2 * STRIDE), (height + 2 * STRIDE, width + STRIDE)]
+        return [(height, width), *(more if self.any_size else [])]
+
+
+PRECISIONS = {"torch": ("float32", "bf16"), "onnx": ("float32", "int8")}
+
+
+def check(order: Order) -> None:
+    """Refuse what cannot be, before any work.
+
+    Raises:
+        ExportError: a precision that the format does not serve, an example that is no pictures.
+        UserError: the file is there.
+    """
+    serves = PRECISIONS[order.format]
+    if order.precision not in serves:
+        raise ExportError(
+            f"precision {order.precision!r} cannot go into a {order.format} file; "
+            f"there are {' and '.join(serves)}"
+        )
+    if order.example.dim() != 4:
+        raise ExportError(f"the example is {tuple(order.example.shape)}, not (B, C, H, W)")
+    if order.any_size and any(side % STRIDE for side in order.example.shape[2:]):
+        raise ExportError(f"for sizes of any multiple of {STRIDE}, the example must be one")
+    if order.path.exists():
+        raise UserError(f"{str(order.path)!r} exists; choose another name")
+    if order.path.suffix != ENDINGS[order.format]:
+        raise UserError(f"name the file *{ENDINGS[order.format]}, not {order.path.name!r}")
+
+
+def written(
+    model: nn.Module, order: Order, save: "Callable[[ExportedProgram, Path], None]"
+) -> Exported:
+    """Capture, save under another name, run, compare, and only then give the file its name."""
+    check(order)
+    original = copy.deepcopy(model).eval().cpu()
+    program = folded_program(original, order)
+    try:
+        with TemporaryDirectory(prefix=".vitrail-", dir=order.path.parent) as aside:
+            draft = Path(aside) / order.path.name
+            save(program, draft)
+            pictures = batches_like(order.example, BATCHES, order.sizes)
+            with torch.no_grad():
+                differences = compare(original, open_file(draft), pictures)
+            require(differences, order.allowed, f"the {order.format} file")
+            draft.replace(order.path)
+    except OSError as error:
+        raise unwritable(order.path, error) from error
+    return Exported(
+        path=order.path,
+        format=order.format,
+        precision=order.precision,
+        example=tuple(order.example.shape),
+        sizes=f"multiples of {STRIDE}" if order.any_size else "fixed",
+        tolerance=order.allowed,
+        differences=differences,
+    )
+
+
+def folded_program(original: nn.Module, order: Order) -> "ExportedProgram":
+    """The model captured, folded, and captured again as a program that can be saved.
+
+    Raises:
+        ExportError: torch.export cannot follow the model, or not for any size.
+    """
+    from torch.export import Dim
+
+    sizes = {2: STRIDE * Dim("rows", min=2), 3: STRIDE * Dim("columns", min=2)}
+    dynamic: dict[int, Any] = sizes if order.any_size else {}
+    precision = "bf16" if order.precision == "bf16" else "float32"
+    try:
+        graph = captured(original, order.example, precision, dynamic)
+        for step in FOLDING:
+            step.apply(graph)
+        return program_of(Cast(graph, TYPES[precision]), order.example, dynamic)
+    except ExportError as error:
+        if not order.any_size:
+            raise
+        raise ExportError(f"for pictures of any size: {error}; export it for one size") from error
+
+
+class Cast(nn.Module):
+    """A graph of another precision between float32 pictures and float32 outputs."""
+
+    def __init__(self, graph: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.inner, self.dtype = graph, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, K)``."""
+        result: Tensor = self.inner(x.to(self.dtype))
+        return result.float()
+
+
+def save_onnx(program: "ExportedProgram", draft: Path) -> None:
+    """By torch's exporter, weights inside the file."""
+    made = torch.onnx.export(
+        program,
+        dynamo=True,
+        input_names=["pictures"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    assert made is not None
+    made.save(draft, external_data=False)
+
+
+def save_int8(program: "ExportedProgram", draft: Path) -> None:
+    """The same, then linear layers in 8 bits by ONNX Runtime's tool."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    plain = draft.with_name("float32.onnx")
+    save_onnx(program, plain)
+    quantize_dynamic(plain, draft, per_channel=True, weight_type=QuantType.QInt8)

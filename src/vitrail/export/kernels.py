@@ -1,0 +1,227 @@
+"""Steps for a CPU: what follows a convolution done inside its kernel, feed-forwards in slices.
+
+oneDNN computes a convolution, its activation and the sum with a residual in one pass, from weights
+packed once; torch offers this to its compiler, and these steps use it without compiling.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fx import GraphModule
+
+from vitrail.export.fold import conv_options, is_weighted
+from vitrail.export.graph import (
+    Op,
+    aten,
+    bypass,
+    calls,
+    dtype_of,
+    is_constant,
+    is_node,
+    only_user,
+    place,
+    shape_of,
+    swap,
+    tensor,
+    tidy,
+)
+from vitrail.layers.block import add_by_slices
+
+mkldnn = torch.ops.mkldnn
+ACTIVATIONS = {
+    aten.silu.default: "swish",
+    aten.silu_.default: "swish",
+    aten.gelu.default: "gelu",
+    aten.relu.default: "relu",
+    aten.relu_.default: "relu",
+    aten.hardswish.default: "hardswish",
+    aten.hardswish_.default: "hardswish",
+}
+"""What oneDNN calls the activations that it computes inside a kernel."""
+SUMS = (aten.add.Tensor, aten.add_.Tensor)
+
+
+def lay_out(module: GraphModule) -> int:
+    """Constants in the type they are used in, kernels of convolutions in channels-last memory."""
+    changed = 0
+    for node in [n for n in module.graph.nodes if is_constant(n)]:
+        value = tensor(module, node)
+        wanted = value.to(dtype_of(node)) if value.is_floating_point() else value
+        if any(u.target is aten.conv2d.default and u.args[1] is node for u in node.users):
+            wanted = wanted.contiguous(memory_format=torch.channels_last)
+        if wanted.untyped_storage().nbytes() > wanted.numel() * wanted.element_size():
+            wanted = wanted.clone()  # a part of another tensor: its own memory, for fast products
+        if wanted is not value:
+            changed += 1
+            node.replace_all_uses_with(place(module, node, wanted, dtype_of(node)))
+    tidy(module)
+    return changed
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """``x + narrow(act(widen(norm(x))))`` as found in a graph; ``norm`` may be missing."""
+
+    total: Op
+    x: Op
+    norm: Op | None
+    widen: Op
+    act: str
+    narrow: Op
+
+
+def slice_feed_forwards(module: GraphModule) -> int:
+    """Let tokens pass the wide layers in slices that stay in the cache, as the blocks do it."""
+    found = [f for total in calls(module, *SUMS) if (f := feed_forward(total))]
+    for each in found:
+        norm = each.norm.args[2:5] if each.norm else (None, None, None)
+        layers = (*each.widen.args[1:3], each.act, *each.narrow.args[1:3])
+        swap(module, each.total, fed, (each.x, each.norm is not None, *norm, *layers))
+    tidy(module)
+    return len(found)
+
+
+def feed_forward(total: Op) -> FeedForward | None:
+    """The feed-forward that a sum ends, if it does."""
+    for x, narrow in (total.args[:2], total.args[1::-1]):
+        if not (is_linear(narrow) and is_node(x)):
+            continue
+        bent = activation(narrow.args[0])
+        if bent is None or not is_linear(bent[1], readers=1 + (bent[0] == "quick")):
+            continue
+        act, widen = bent
+        source = widen.args[0]
+        if source is x:
+            return FeedForward(total, x, None, widen, act, narrow)
+        normed = source.target is aten.layer_norm.default and len(source.users) == 1
+        if normed and source.args[0] is x and len(shape_of(x)) == 3:
+            return FeedForward(total, x, source, widen, act, narrow)
+    return None
+
+
+def is_linear(node: Any, readers: int = 1) -> bool:
+    """Whether a node is a linear layer with bias that so many others read."""
+    return (
+        is_node(node)
+        and node.target is aten.linear.default
+        and is_weighted(node)
+        and len(node.args) == 3
+        and node.args[2] is not None
+        and len(node.users) == readers
+    )
+
+
+BENDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "swish": F.silu,
+    "relu": F.relu,
+    "quick": lambda x: x * torch.sigmoid(1.702 * x),
+}
+
+
+def activation(node: Any) -> tuple[str, Op] | None:
+    """The name and the input of an activation, where only the next layer reads it."""
+    if not is_node(node) or len(node.users) > 1:
+        return None
+    name = ACTIVATIONS.get(node.target)
+    if name in BENDS and exact(node) and len(node.args[0].users) == 1:
+        return name, node.args[0]
+    return quick(node)
+
+
+def quick(product: Op) -> tuple[str, Op] | None:
+    """``x * sigmoid(1.702 x)``, as CvT writes it."""
+    if product.target is not aten.mul.Tensor or not is_node(product.args[1]):
+        return None
+    x, gate = product.args
+    if gate.target is not aten.sigmoid.default or len(gate.users) > 1:
+        return None
+    inner = gate.args[0]
+    if inner.target is aten.mul.Tensor and inner.args == (x, 1.702) and len(x.users) == 2:
+        return "quick", x
+    return None
+
+
+def exact(node: Op) -> bool:
+    """Whether a GELU is the exact one."""
+    return node.kwargs.get("approximate", "none") == "none"
+
+
+def fed(
+    x: Tensor,
+    normed: bool,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float | None,
+    widen: Tensor,
+    widen_bias: Tensor,
+    act: str,
+    narrow: Tensor,
+    narrow_bias: Tensor,
+) -> Tensor:
+    """A whole feed-forward with its residual, ``(B, N, C)`` -> the same shape."""
+
+    def branch(part: Tensor) -> Tensor:
+        if normed:
+            part = F.layer_norm(part, part.shape[-1:], scale, shift, eps or 1e-5)
+        return F.linear(BENDS[act](F.linear(part, widen, widen_bias)), narrow, narrow_bias)
+
+    return add_by_slices(x, branch, widen.shape[0])
+
+
+def pack_convolutions(module: GraphModule) -> int:
+    """oneDNN's convolution with packed weights, and what follows it inside the kernel."""
+    packed = 0
+    for conv in calls(module, aten.conv2d.default):
+        if is_weighted(conv) and shape_of(conv)[-1] != 0:
+            pack(module, conv)
+            packed += 1
+    tidy(module)
+    return packed
+
+
+def pack(module: GraphModule, conv: Op) -> None:
+    """One convolution."""
+    x, weight, bias, stride, padding, dilation, groups = conv_options(conv)
+    where = [padding, stride, dilation, groups]
+    size = [1, *shape_of(x)[1:]]
+    value = mkldnn._reorder_convolution_weight(tensor(module, weight), *where, size)
+    kernel = place(module, conv, value, dtype_of(weight))
+    act = only_user(conv)
+    if act is not None and act.target in ACTIVATIONS and exact(act):
+        after = [ACTIVATIONS[act.target], [], "none" if act.target is aten.gelu.default else ""]
+        bypass(module, act)
+        swap(module, conv, mkldnn._convolution_pointwise.default, (x, kernel, bias, *where, *after))
+        return
+    total = only_user(conv)
+    if total is not None and (other := residual(total, conv)) is not None:
+        plus: list[Any] = ["add", None, None, [], None]
+        swap(
+            module,
+            total,
+            mkldnn._convolution_pointwise.binary,
+            (x, other, kernel, bias, *where, *plus),
+        )
+        return
+    swap(
+        module,
+        conv,
+        mkldnn._convolution_pointwise.default,
+        (x, kernel, bias, *where, "none", [], ""),
+    )
+
+
+def residual(total: Op, conv: Op) -> Op | None:
+    """What is added to a convolution, where it has the same shape and type."""
+    if total.target not in SUMS or total.kwargs:
+        return None
+    others = [a for a in total.args if a is not conv]
+    if len(others) != 1 or not is_node(others[0]):
+        return None
+    (other,) = others
+    same = shape_of(other) == shape_of(conv) and dtype_of(other) == dtype_of(conv)
+    return other if same else None

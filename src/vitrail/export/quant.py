@@ -1,0 +1,60 @@
+"""Linear layers in 8 bits: weights by output channel, activations by what each call brings.
+
+oneDNN multiplies unsigned activations with signed weights and gives float32; torch offers it to
+its compiler, and it needs no other package. The range of the activations is that of the whole
+batch, so a picture's outputs depend a little on those beside it.
+"""
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from vitrail.export.fold import is_weighted, weights_of
+from vitrail.export.graph import aten, calls, place, swap, tensor, tidy
+
+onednn = torch.ops.onednn
+LEAST = 2**14
+"""Weights below which a layer stays as it is: reading the range would cost more than it saves."""
+STEPS = 255
+"""Of the activations' range."""
+
+
+def quantize_linears(module: GraphModule) -> int:
+    """Put every large linear layer on 8 bits; heads keep float32, they decide."""
+    head = last_linear(module)
+    quantized = 0
+    for node in calls(module, aten.linear.default):
+        if node is head or not is_weighted(node) or tensor(module, node.args[1]).numel() < LEAST:
+            continue
+        weight, bias = weights_of(module, node)
+        scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+        levels = (weight / scale[:, None]).round().to(torch.int8)
+        packed = onednn.qlinear_prepack(levels, None)
+        zeros = torch.zeros(len(scale), dtype=torch.int32)
+        constants = [
+            place(module, node, value, value.dtype)
+            for value in (packed, scale.float(), zeros, bias.float())
+        ]
+        swap(module, node, linear, (node.args[0], *constants))
+        quantized += 1
+    tidy(module)
+    return quantized
+
+
+def last_linear(module: GraphModule) -> object:
+    """The classifier: the last linear layer."""
+    found = calls(module, aten.linear.default)
+    return found[-1] if found else None
+
+
+def linear(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor, bias: Tensor) -> Tensor:
+    """``(..., I)`` -> ``(..., O)`` float32."""
+    low, high = (float(end) for end in x.aminmax())
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = max((high - low) / STEPS, 1e-12)
+    zero = round(-low / step)
+    levels = torch.add(x.mul(1 / step), zero + 0.5).to(torch.uint8)  # truncation then rounds
+    result: Tensor = onednn.qlinear_pointwise(
+        levels, step, zero, packed, scale, zeros, bias, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return result

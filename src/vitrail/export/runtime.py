@@ -1,0 +1,86 @@
+"""Run what was exported: ONNX Runtime for ``.onnx``, torch for ``.pt2``; no model's code needed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitrail.errors import UserError
+from vitrail.export.verify import Answer, ExportError
+
+ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+def need(package: str) -> Any:
+    """A package of the extra ``export``.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ExportError(
+            f"{package} is not installed; pip install 'vitrail[export]' brings it"
+        ) from error
+
+
+def open_file(path: str | Path, threads: int | None = None) -> Answer:
+    """A function from pictures ``(B, C, H, W)`` to outputs, for an exported file.
+
+    Raises:
+        UserError: no such file, another ending, or a damaged file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no exported file {str(path)!r}")
+    if path.suffix == ENDINGS["onnx"]:
+        return open_onnx(path, threads)
+    if path.suffix == ENDINGS["torch"]:
+        return open_torch(path)
+    raise UserError(f"{str(path)!r} ends in neither {' nor '.join(ENDINGS.values())}")
+
+
+def open_onnx(path: Path, threads: int | None = None) -> Answer:
+    """An ONNX Runtime session on the CPU."""
+    runtime = need("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except runtime.capi.onnxruntime_pybind11_state.Fail as error:
+        raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
+    name = session.get_inputs()[0].name
+
+    def answer(pictures: Tensor) -> Tensor:
+        (result,) = session.run(None, {name: pictures.detach().cpu().float().numpy()})
+        return torch.from_numpy(result)
+
+    return answer
+
+
+def open_torch(path: Path) -> Answer:
+    """A program of torch.export's."""
+    try:
+        program = torch.export.load(path)
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        raise UserError(
+            f"cannot read {str(path)!r} as a torch.export program: {first_line(error)}"
+        ) from error
+    module = program.module(check_guards=False)
+
+    def answer(pictures: Tensor) -> Tensor:
+        with torch.no_grad():
+            result: Tensor = module(pictures)
+        return result
+
+    return answer
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, shortened."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,76 @@
+"""A folder that carries all that is needed to use a model, and nothing half done."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from tests.parity.measured import randomised
+
+import vitrail
+from vitrail.data import Preprocess
+from vitrail.errors import UserError
+from vitrail.export import ExportError, folder, is_exported, open_folder, write_folder
+from vitrail.tasks.card import Card
+
+TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
+SEEN = Preprocess(image=64, mean=(0.5,) * 3, std=(0.5,) * 3)
+CARD = Card(model=TINY, classes=("cat", "dog"), image=64, preprocess=SEEN.to_dict())
+
+
+@pytest.fixture
+def model():
+    return randomised(vitrail.create(TINY, classes=2, image=64))
+
+
+def test_predicts_as_the_model_did(model, tmp_path) -> None:
+    made = write_folder(model, CARD, tmp_path / "out", format="torch")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["card.json", "model.pt2"]
+    assert is_exported(tmp_path / "out") and not is_exported(tmp_path)
+    served = open_folder(tmp_path / "out")
+    assert served.classes == ("cat", "dog") and served.preprocess == SEEN
+    pictures = [Image.new("RGB", (90, 70), color) for color in ("red", "green", "blue")]
+    with torch.no_grad():
+        wanted = model(torch.stack([SEEN.transform()(p) for p in pictures])).softmax(-1)
+    torch.testing.assert_close(served.predict(pictures), wanted, rtol=1e-4, atol=1e-5)
+    assert made.worst.relative <= 1e-4
+
+
+def test_the_card_says_how_it_was_checked(model, tmp_path) -> None:
+    write_folder(model, CARD, tmp_path / "out", format="torch")
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["model"] == TINY and card["image"] == 64 and card["sizes"] == "fixed"
+    assert card["verification"]["tolerance"] == 1e-4
+    assert {b["batch"] for b in card["verification"]["batches"]} >= {1, 2, 5}
+    assert card["versions"]["torch"] == torch.__version__
+
+
+def test_a_folder_that_holds_something_is_left_alone(model, tmp_path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something"):
+        write_folder(model, CARD, tmp_path, format="torch")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_failed_export_leaves_nothing(model, tmp_path) -> None:
+    with pytest.raises(ExportError):
+        write_folder(model, CARD, tmp_path / "out", format="torch", precision="int8")
+    with pytest.raises(UserError, match="no format 'coreml'"):
+        write_folder(model, CARD, tmp_path / "out", format="coreml")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "holds no card.json"),
+        ("{", "cannot read"),
+        ("{}", "no card of an exported model"),
+        (json.dumps({"format": folder.FORMAT, "version": 99}), "by a later Vitrail"),
+    ],
+)
+def test_folders_that_are_none(text, message, tmp_path) -> None:
+    if text is not None:
+        (tmp_path / "card.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_folder(tmp_path)
