@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from vitrail.layers.attend import split_heads
 from vitrail.layers.grid import to_map, to_tokens
 from vitrail.mixers import Mixer, MixerSpec
 
@@ -40,10 +41,18 @@ class Steps(Mixer):
 
     def forward(self, x, grid, shared=None, plan=None):
         """A mixer owns its projections; norm and residual are the block's."""
-        v, extra = self.v(x), x.shape[1] - grid[0] * grid[1]
+        return self.proj(self.move(self.v(x), grid))
+
+    def move(self, v, grid):
+        """Each quarter of the channels in its direction; class tokens stay."""
+        extra = v.shape[1] - grid[0] * grid[1]
         ways = ((-self.reach, 2), (self.reach, 2), (-self.reach, 3), (self.reach, 3))
         parts = to_map(v[:, extra:], grid).chunk(4, 1)
-        moved = torch.cat(
-            [part.roll(by, axis) for part, (by, axis) in zip(parts, ways, strict=False)], 1
-        )
-        return self.proj(torch.cat((v[:, :extra], to_tokens(moved)), 1))
+        moved = torch.cat([p.roll(*way) for p, way in zip(parts, ways, strict=True)], 1)
+        return torch.cat((v[:, :extra], to_tokens(moved)), 1)
+
+    def explain(self, x, grid, shared=None, plan=None):
+        """The same as a matrix: a law holds it against ``forward``; rollout and LRP read it."""
+        each = torch.eye(x.shape[1]).to(x).repeat(x.shape[0], 1, 4)
+        taken, values = (split_heads(t, 4) for t in (self.move(each, grid), self.v(x)))
+        return {"attention": taken, "values": values}

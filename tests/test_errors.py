@@ -11,5 +11,5 @@ def test_close_names_first() -> None:
 
 def test_without_close_names_a_few_are_named() -> None:
     line = str(unknown("thing", "zzz", [f"name{i:02}" for i in range(20)]))
-    assert line.endswith("name10, name11, … (20 in all)")
+    assert line.endswith("name14, name15, … (20 in all)")
     assert str(unknown("thing", "zzz", [])) == "no thing 'zzz'"

@@ -113,7 +113,7 @@ class ClusteredAttention(SoftmaxAttention):
             if plan is not None and not plan.single:
                 many = plan.sizes[:, None, extra:].expand(-1, q.shape[1], -1)
                 sizes = many.flatten(0, 1).to(q.dtype).unsqueeze(2)
-            total = sum_by_owner(sizes, owner, count).clamp(min=1)  # padding may be all there is
+            total = sum_by_owner(sizes, owner, count).clamp(min=1e-6)  # may be padding
             shares = sizes / spread_back(total, owner)
         means = sum_by_owner(tokens * shares, owner, count)
         return torch.cat((q[:, :, :extra], means.unflatten(0, q.shape[:2])), 2), owner

@@ -193,7 +193,8 @@ class Counts:
             nothing = like.new_zeros(1, like.shape[2])
             return cls(nothing, nothing + never)
         sizes = plan.sizes.float()
-        twins = (sizes - 1).clamp(min=0).log().clamp(min=never)
+        more = sizes - 1  # below zero for the smallest soft clusters
+        twins = torch.where(more > 0, more.clamp(min=1e-6).log(), never)
         return cls(sizes.log().to(like.dtype), twins.to(like.dtype))
 
     def behind(self, extra: int) -> "Counts":

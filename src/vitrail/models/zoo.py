@@ -26,7 +26,7 @@ from vitrail.models import (
     vit,
     vit_rel,
 )
-from vitrail.models.backbone import Backbone, Size
+from vitrail.models.backbone import Backbone, Config, Size
 from vitrail.models.weights import State, load, read_weights, translate
 from vitrail.plugins import load_group
 from vitrail.specs import parse_call, print_call
