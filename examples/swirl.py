@@ -1,6 +1,6 @@
 """A mixer of one's own in a file of one's own: ``vitrail ... --plugin examples/swirl.py``.
 
-Each quarter of the channels looks one step up, down, left or right: no attention at all.
+Each quarter of the channels looks some steps up, down, left or right: no attention at all.
 """
 
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from vitrail.layers.attend import split_heads
 from vitrail.layers.grid import to_map, to_tokens
 from vitrail.mixers import Mixer, MixerSpec
 
@@ -30,20 +31,26 @@ class Swirl(MixerSpec, name="swirl"):
 
 
 class Steps(Mixer):
-    """``(B, N, C)`` -> ``(B, N, C)``, class tokens in front."""
+    """``(B, N, C)`` -> ``(B, N, C)``, class tokens in front; norm and residual are the block's."""
 
     def __init__(self, dim, reach):
         super().__init__()
-        self.reach = reach
-        self.v = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
+        self.ways = ((-reach, 2), (reach, 2), (-reach, 3), (reach, 3))
+        self.v, self.proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
     def forward(self, x, grid, shared=None, plan=None):
-        """A mixer owns its projections; norm and residual are the block's."""
+        """Fast."""
         v, extra = self.v(x), x.shape[1] - grid[0] * grid[1]
-        ways = ((-self.reach, 2), (self.reach, 2), (-self.reach, 3), (self.reach, 3))
-        parts = to_map(v[:, extra:], grid).chunk(4, 1)
-        moved = torch.cat(
-            [part.roll(by, axis) for part, (by, axis) in zip(parts, ways, strict=False)], 1
-        )
+        parts = zip(to_map(v[:, extra:], grid).chunk(4, 1), self.ways, strict=True)
+        moved = torch.cat([part.roll(by, axis) for part, (by, axis) in parts], 1)
         return self.proj(torch.cat((v[:, :extra], to_tokens(moved)), 1))
+
+    def explain(self, x, grid, shared=None, plan=None):
+        """Spelled out: who takes from whom in each quarter, and what."""
+        tokens = grid[0] * grid[1]
+        spots = torch.eye(tokens, device=x.device).view(1, tokens, *grid)  # one for each channel
+        seen = [spots.roll(by, axis).flatten(2)[0].T for by, axis in self.ways]
+        itself = torch.eye(x.shape[1] - tokens, device=x.device)
+        attention = torch.stack([torch.block_diag(itself, one) for one in seen])
+        values = split_heads(self.v(x), 4)
+        return {"attention": attention.expand(len(x), -1, -1, -1), "values": values}

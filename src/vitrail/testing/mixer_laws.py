@@ -170,7 +170,7 @@ class MixerLaws:
     def test_explanation_tells_what_attention_takes_and_of_what_keys_are_made(
         self, built: Built
     ) -> None:
-        _, place, mixer, shared = explained(built)
+        _, place, mixer, shared = built
         x = torch.randn(2, place.tokens, place.dim)
         parts = mixer.explain(x, place.grid, shared)
         if "attention" not in parts:
@@ -185,7 +185,7 @@ class MixerLaws:
         torch.testing.assert_close(rows, torch.ones(2, parts["values"].shape[2]))
 
     def test_explanation_is_the_fast_path_spelled_out(self, built: Built) -> None:
-        _, place, mixer, shared = explained(built)
+        _, place, mixer, shared = built
         for grid in (place.grid, (5, 9)):
             x = torch.randn(2, place.extra + grid[0] * grid[1], place.dim)
             wanted = mixer(x, grid, shared)
@@ -207,13 +207,6 @@ class MixerLaws:
             torch.testing.assert_close(exported(three), whole(three), rtol=1e-4, atol=1e-5)
             compiled = torch.compile(whole, fullgraph=True, backend="eager")
             torch.testing.assert_close(compiled(two), whole(two), rtol=1e-4, atol=1e-5)
-
-
-def explained(built: Built) -> Built:
-    """A built mixer that explains itself; one that does not is left alone: it need not."""
-    if type(built[2]).explain is Mixer.explain:
-        pytest.skip("it has no explanation")
-    return built
 
 
 class OnGrid(nn.Module):
