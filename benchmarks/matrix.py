@@ -31,7 +31,7 @@ from vitrail.reducers import ReducerSpec
 from vitrail.specs import SpecError, print_call
 
 NATIVE = "native"
-VARIANTS = ("cluster(by='kmeans')", "cluster(by='sort')")
+VARIANTS = ("cluster(by='kmeans')", "cluster(by='sort')", "merge(keep=0.25)")
 """Reducers beside each registered one with its defaults."""
 TOGETHER = 4
 """Cells that are timed in one run with the plain model."""

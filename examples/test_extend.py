@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from vitrail import plugins
+from vitrail.layers.attend import split_heads
 from vitrail.testing import MixerLaws, SelectionLaws
 
 for name in ("swirl.py", "checker.py"):
@@ -11,6 +12,10 @@ for name in ("swirl.py", "checker.py"):
 
 class TestSwirl(MixerLaws):
     specs = ["swirl", "swirl(reach=2)"]
+
+    def values(self, mixer, x, grid):
+        """What the matrix of its ``explain`` is applied to."""
+        return split_heads(mixer.v(x), 4)
 
 
 class TestChecker(SelectionLaws):

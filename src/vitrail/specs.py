@@ -24,8 +24,9 @@ class Place:
 
     ``grid`` is the grid the model was built for (other sizes come at run time), ``extra`` counts
     class tokens in front of the grid's tokens, ``scattered`` says that the working tokens no
-    longer lie on a grid (a reducer chose or clustered them), ``index`` is the number of the block
-    in its stage (for what alternates by blocks), ``name`` is used in messages only.
+    longer lie on a grid (a reducer chose or clustered them), ``padded`` that some of them may stand
+    for nobody (pictures of a batch differ in how many they have), ``index`` is the number of the
+    block in its stage (for what alternates by blocks), ``name`` is used in messages only.
     """
 
     _: KW_ONLY
@@ -34,6 +35,7 @@ class Place:
     grid: Grid
     extra: int = 0
     scattered: bool = False
+    padded: bool = False
     index: int = 0
     name: str = "here"
 

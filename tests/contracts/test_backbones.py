@@ -42,6 +42,7 @@ REPEATED = re.compile(  # variants whose wiring another of the family has
     r"|cvt_(21|w24)|cct_(4|6|14|7_3x2)"
 )
 HASHED = ("_qf", "_qs")
+MOVED = ("clustered", "improved_clustered", "lsh")  # by padding, which no picture may feel
 PLACED = (  # need tokens on a grid
     *("prototype", "relative", "reduced", "spatial", "projected", "linformer"),
     *("window", "grid", "sliding", "deformable", "pooling"),
@@ -249,7 +250,8 @@ def test_any_mixer_any_reducer(name, mixer, reducer):
         scattered = reducer not in ("all", "pool")
         unserved = mixer.startswith(PLACED) and (scattered or name.startswith(OWN_CHOICE))
         chosen = name.startswith(OWN_CHOICE) and reducer != "all"
-        assert unserved or chosen or (name.startswith(("cmt", "ceit")) and scattered)
+        moved = mixer in MOVED and reducer in ("budget", "cluster(by='e2lsh')")
+        assert unserved or moved or chosen or (name.startswith(("cmt", "ceit")) and scattered)
         return
     model(torch.randn(2, 3, 64, 64)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -259,7 +261,7 @@ def test_any_mixer_any_reducer(name, mixer, reducer):
     ("call", "message"),
     [
         (lambda: vitrail.create("coat_lite_tini"), "did you mean coat_lite_tiny"),
-        (lambda: vitrail.create("vit_tiny(patches=8)"), "has no option 'patches'; it has depth"),
+        (lambda: vitrail.create("vit_tiny(patches=8)"), "has no option 'patches'; it has .*depth"),
         (
             lambda: vitrail.create("vit_tiny", mixer="softmix"),
             "no mixer 'softmix'; there are .*conv",

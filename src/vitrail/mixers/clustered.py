@@ -41,7 +41,7 @@ class Clustered(MixerSpec, name="clustered"):
     steps: int = 5
 
     def build(self, place: Place) -> "ClusteredAttention":
-        """Serves every place whose heads divide its channels."""
+        """Serves every place whose heads divide its channels, without padding."""
         return self.build_between(place, place.dim, place.dim)
 
     def build_between(self, place: Place, given: int, wanted: int) -> "ClusteredAttention":
@@ -56,6 +56,12 @@ class Clustered(MixerSpec, name="clustered"):
             SpecError: they do not.
         """
         check_heads(self, place)
+        if place.padded:
+            raise self.refuse(
+                place,
+                "padding would move its clusters, so that pictures see their neighbours",
+                "use mixer 'softmax', or a reducer with a fixed count, such as 'cluster'",
+            )
         if self.clusters < 1 or self.bits < 1 or self.steps < 0:
             raise self.refuse(
                 place, "an option is too small", "try clusters=64, bits=31 and steps=5"

@@ -51,8 +51,14 @@ class Lsh(MixerSpec, name="lsh"):
         return count + count % 2 if count > 1 else 1
 
     def build(self, place: Place) -> "LshAttention":
-        """Serves every place whose heads divide its channels."""
+        """Serves every place whose heads divide its channels, without padding."""
         check_heads(self, place)
+        if place.padded:
+            raise self.refuse(
+                place,
+                "padding would move its runs, so that pictures see their neighbours",
+                "use mixer 'softmax', or a reducer with a fixed count, such as 'cluster'",
+            )
         if min(self.rounds, self.run, 1 if self.buckets is None else self.buckets) < 1:
             raise self.refuse(place, "an option is below one", "try rounds=4, run=64")
         return LshAttention(place, self.rounds, self.bucket_count(place), self.run)

@@ -58,7 +58,7 @@ class ReducerSpec(Spec):
         """Where the mixer behind this reducer stands."""
         coarse = self.coarse(place)
         if coarse is None:
-            return replace(place, scattered=True)
+            return replace(place, scattered=True, padded=not self.static)
         return replace(place, grid=coarse)
 
     @classmethod
