@@ -36,9 +36,12 @@ def compiled(model: nn.Module, settings: Settings) -> Prepared:
 
 
 def optimised(
-    model: nn.Module, settings: Settings, precision: Literal["float32", "bf16"]
+    model: nn.Module,
+    settings: Settings,
+    precision: Literal["float32", "bf16"],
+    compile: bool | Literal["auto"] = "auto",
 ) -> Prepared:
-    """``vitrail.export.optimize``, which compiles where that is faster here.
+    """``vitrail.export.optimize``, which by itself compiles where that is faster here.
 
     Raises:
         UserError: it cannot, or its outputs are too far from the model's.
@@ -46,7 +49,7 @@ def optimised(
     from vitrail.export import optimize
 
     pictures = example(model, settings.image, batch=settings.batch, in_chans=settings.in_chans)
-    fast = optimize(model, pictures, precision=precision)
+    fast = optimize(model, pictures, precision=precision, compile=compile)
 
     def call() -> object:
         with torch.inference_mode():
