@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import vitrail
 from vitrail.bench import contract, suite, ways
 from vitrail.bench.peers import ALL, BARS, HYBRIDS, PEERS
 from vitrail.bench.twins import OFFICIALS
@@ -84,13 +85,34 @@ def test_logits_that_differ_do_not_end_the_run(
 
 
 def test_what_fails_is_noted_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: object, settings: Settings) -> ways.Call:
+    def broken(model: object, settings: Settings) -> ways.Prepared:
         raise RuntimeError("it does\nnot compile")
 
     monkeypatch.setitem(ways.WAYS, "compiled", broken)
     failed: dict[str, str] = {}
     assert ways.prepare(ways.Candidate("peer", "compiled"), None, BASE, failed) is None
     assert failed == {"peer compiled": "it does not compile"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_optimised_models_say_how_far_their_outputs_moved(precision: str) -> None:
+    settings = Settings(image=32, batch=2, classes=5, threads=1)
+    model = vitrail.create("vit_tiny(patch=8,dim=24,heads=3,depth=1)", classes=5, image=32)
+    found = ways.optimised(model.eval(), settings, precision, compile=False)
+    assert found.call().shape == (2, 5)
+    assert not found.facts["compiled"]
+    moved = found.facts["relative_difference"]
+    assert 0 <= moved < 1e-4 if precision == "float32" else 1e-4 < moved < 0.06
+
+
+def test_ways_are_those_that_bars_speak_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "has_bfloat16", lambda device: False)
+    assert ways.usual("cpu") == ("eager", "optimised")
+    monkeypatch.setattr(ways, "has_bfloat16", lambda device: True)
+    assert set(ways.usual("cpu")) == {bar.graph for bar in BARS}
+    told = {str(candidate) for way in ways.usual("cpu") for candidate in ways.CANDIDATES[way]}
+    for bar in BARS:
+        assert {bar.against, f"{bar.arm} {bar.graph}"} <= told
 
 
 def row(ratio: float, **facts: object) -> dict[str, object]:

@@ -19,7 +19,7 @@ from torch import nn
 from vitrail.bench import contract
 from vitrail.bench.peers import BARS, PEERS, Peer
 from vitrail.bench.twins import Pair, pair, rival
-from vitrail.bench.ways import CANDIDATES, OURS, PEER, Candidate, available, prepare
+from vitrail.bench.ways import CANDIDATES, OURS, PEER, Candidate, Prepared, prepare, usual
 from vitrail.cost import Settings, Timing, count, pinned, ratio, time_side_by_side
 from vitrail.cost.arms import compiling
 from vitrail.errors import UserError, unknown
@@ -36,7 +36,7 @@ class Options:
         sizes: edges in pixels.
         batches: pictures a call.
         threads: torch threads; none means as many as torch has.
-        ways: how the models are run; none means every way that the machine can.
+        ways: how the models are run; none means those of the bars.
         base: the other conditions: device, rounds, windows, classes.
         out: folder for the result file.
     """
@@ -60,7 +60,7 @@ class Options:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """Who runs, each once."""
-        ways = self.ways or available(self.base.device)
+        ways = self.ways or usual(self.base.device)
         return tuple(dict.fromkeys(c for way in ways for c in CANDIDATES[way]))
 
 
@@ -135,13 +135,13 @@ def measure(
     tell(f"{setting}: {against}, {both.agreement or 'another network'}")
     models, failed = {OURS: both.ours, PEER: both.theirs}, dict[str, str]()
     with compiling(replace(conditions, graph="compiled")), pinned(conditions.threads):
-        calls = {
-            str(c): call
+        ready = {
+            c: found
             for c in candidates
-            if (call := prepare(c, models[c.arm], conditions, failed)) is not None
+            if (found := prepare(c, models[c.arm], conditions, failed)) is not None
         }
         timings = time_side_by_side(
-            calls,
+            {str(c): found.call for c, found in ready.items()},
             rounds=conditions.rounds,
             window_s=conditions.window_s,
             warmup_s=conditions.warmup_s,
@@ -149,8 +149,8 @@ def measure(
         )
     for name, why in failed.items():
         tell(f"  {name} failed: {why}")
-    rows = [row(setting, c, both, timings, failed) for c in candidates if str(c) in timings]
-    del both, models, calls
+    rows = [row(setting, c, found, both, timings, failed) for c, found in ready.items()]
+    del both, models, ready
     torch._dynamo.reset()  # the next setting's models share this one's code
     gc.collect()
     return rows
@@ -159,6 +159,7 @@ def measure(
 def row(
     setting: Setting,
     candidate: Candidate,
+    prepared: Prepared,
     both: Pair,
     timings: Mapping[str, Timing],
     failed: Mapping[str, str],
@@ -184,6 +185,7 @@ def row(
         images_per_s=own.rate(conditions.batch),
         agreement=asdict(both.agreement) if both.agreement else None,
         failed=dict(failed),
+        **prepared.facts,
     )
 
 
@@ -196,7 +198,7 @@ def model_of(candidate: Candidate, both: Pair) -> nn.Module:
 
 SHARE = 0.35
 """Of a large matrix product's speed, what models reach; a guess that the first settings mend."""
-COMPILE_S = 45.0
+COMPILE_S = 60.0
 """What compiling one model takes on two cores; a guess, too."""
 
 
@@ -209,7 +211,8 @@ def estimate(planned: list[Setting], options: Options) -> list[float]:
     for setting in planned:
         c = setting.conditions
         call = macs[setting.peer, c.image] * c.batch / (SHARE * rates[c.threads])
-        each = max(c.warmup_s, 2 * call) + c.rounds * (max(c.window_s, call) + call)
+        window = call if call >= c.window_s else c.window_s + call
+        each = max(c.warmup_s, 3 * call) + c.rounds * window
         compiling = sum(COMPILE_S for who in options.candidates if who.way != "eager")
         found.append(each * len(options.candidates) + compiling)
     return found

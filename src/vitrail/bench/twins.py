@@ -114,6 +114,7 @@ def pair(model: str, against: str, settings: Settings) -> Pair:
     Raises:
         UserError: one cannot be built, or counterparts give different logits.
     """
+    keep_freed_memory()
     torch.manual_seed(0)
     theirs = place(against, settings, build)
     ours = place(model, settings, build)
@@ -129,6 +130,16 @@ def pair(model: str, against: str, settings: Settings) -> Pair:
             f"logit is {found.largest:.3g}); they are not timed"
         )
     return Pair(ours=ours, theirs=theirs, agreement=found)
+
+
+def keep_freed_memory() -> None:
+    """Bring glibc's malloc to where every process comes that has run a while.
+
+    At first it gives blocks above 128 kB back to the system when they are freed, and whoever makes
+    large tensors pays page faults at every call; once a block of up to 32 MB has been freed, it
+    keeps such blocks. Without this, figures would depend on what the process did before.
+    """
+    torch.ones(30 * 2**18)
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ class Cost(Command):
     only: Annotated[tuple[str, ...], shown_as("MODEL ...")] = ()
     """With --suite: models whose names begin so."""
     ways: Annotated[tuple[str, ...], shown_as("WAY ...")] = ()
-    """With --suite: eager, compiled, ... (default: all that this machine can)."""
+    """With --suite: eager, compiled, optimised, bf16 (default: those that bars speak of)."""
     plan: Annotated[bool, FLAG] = False
     """With --suite: only say what would be run and how long it would take."""
     out: Path = Path("results")
