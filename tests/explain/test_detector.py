@@ -8,7 +8,7 @@ from tests.contracts.test_backbones import narrow
 from torch import nn
 
 import vitrail
-from vitrail.explain import ExplainError, class_in_region, explain
+from vitrail.explain import ExplainError, box_score, class_in_region, explain
 from vitrail.explain.detector import BoxLogits
 
 detection = pytest.importorskip("torchvision.models.detection")
@@ -50,7 +50,7 @@ def detector(name: str) -> nn.Module:
     ).eval()
 
 
-IMAGE = torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(2))
+IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
 NAMES = ["coat_lite_tiny", "cmt_ti", "filtervit_v2_xs"]
 
 
@@ -65,9 +65,24 @@ def test_a_boxs_logit_is_shared_out_among_all_pixels(name):
 
     logits = logits.double()
     answer = explain(logits, IMAGE.double(), "lrp", logits.label, **PLAIN)
-    assert answer.map.shape == (1, 64, 80)
+    assert answer.map.shape == (1, 64, 96)
     assert answer.check["residual"].abs() < 1e-9
     assert answer.check["bias"].abs() > 1e-6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_boxs_score_is_read_off_the_pyramid(name):
+    """Grad-CAM needs no rules, so it takes the score itself, behind softmax and choice."""
+    model = detector(name)
+    read = {"layers": ["backbone.fpn.layer_blocks.0"], "positive": False}
+    with torch.no_grad():
+        scores = model(list(IMAGE))[0]["scores"]
+    first, second = (explain(model, IMAGE, "gradcam", box_score(i), **read) for i in (0, 1))
+    assert first.map.shape == (1, 64, 96) and first.native.shape == (1, 16, 24)
+    torch.testing.assert_close(torch.cat((first.score, second.score)), scores[:2])
+    assert not torch.allclose(first.map, second.map, rtol=1e-3)
+    with pytest.raises(ExplainError, match="give a target that reads logits"):
+        explain(model, IMAGE, "lrp", box_score(0))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,6 +104,10 @@ def test_a_class_inside_a_region_of_a_segmenter(name):
     answer = explain(model.double(), image, "lrp", target, **PLAIN)
     torch.testing.assert_close(answer.score, target(model(image)).detach())
     assert answer.check["residual"].abs() < 1e-9
+
+    seen = explain(model, image, "hirescam", target, layers=["decoder.blocks.1"], positive=False)
+    left, right = (half.abs().sum() for half in seen.map.chunk(2, 2))
+    assert left > right  # it was asked about the left half
 
 
 def test_a_box_that_was_not_found_is_refused():
