@@ -75,7 +75,7 @@ def test_python_m_vitrail_gives_the_exit_status() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "vitrail: no command 'nonsense'; there are check, completion, cost, " + (
-        "doctor, mixers, models, predict, reducers, study, train\n"
+        "doctor, export, mixers, models, predict, reducers, study, train\n"
     )
 
 

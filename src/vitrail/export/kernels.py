@@ -46,18 +46,14 @@ SUMS = (aten.add.Tensor, aten.add_.Tensor)
 
 
 def lay_out(module: GraphModule) -> int:
-    """Constants in the type they are used in, kernels of convolutions in channels-last memory."""
+    """Kernels of convolutions in channels-last memory."""
+    kernels = dict.fromkeys(c.args[1] for c in calls(module, aten.conv2d.default))
     changed = 0
-    for node in [n for n in module.graph.nodes if is_constant(n)]:
-        value = tensor(module, node)
-        wanted = value.to(dtype_of(node)) if value.is_floating_point() else value
-        if any(u.target is aten.conv2d.default and u.args[1] is node for u in node.users):
-            wanted = wanted.contiguous(memory_format=torch.channels_last)
-        if wanted.untyped_storage().nbytes() > wanted.numel() * wanted.element_size():
-            wanted = wanted.clone()  # a part of another tensor: its own memory, for fast products
-        if wanted is not value:
+    for node in kernels:
+        if is_constant(node):
+            value = tensor(module, node).contiguous(memory_format=torch.channels_last)
+            node.replace_all_uses_with(place(module, node, value, dtype_of(node)))
             changed += 1
-            node.replace_all_uses_with(place(module, node, wanted, dtype_of(node)))
     tidy(module)
     return changed
 

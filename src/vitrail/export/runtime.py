@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from torch import Tensor
 from vitrail.errors import UserError
 from vitrail.export.verify import Answer, ExportError
 
+UNREADABLE = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
+"""What ONNX Runtime raises for a file that it cannot run; none has a base of its own."""
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 
 
@@ -50,9 +53,11 @@ def open_onnx(path: Path, threads: int | None = None) -> Answer:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
+    state = runtime.capi.onnxruntime_pybind11_state
+    unreadable = tuple(getattr(state, name) for name in UNREADABLE)
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except runtime.capi.onnxruntime_pybind11_state.Fail as error:
+    except unreadable as error:
         raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
     name = session.get_inputs()[0].name
 
@@ -65,6 +70,8 @@ def open_onnx(path: Path, threads: int | None = None) -> Answer:
 
 def open_torch(path: Path) -> Answer:
     """A program of torch.export's."""
+    if not is_zipfile(path):
+        raise UserError(f"cannot read {str(path)!r} as a torch.export program: it is no archive")
     try:
         program = torch.export.load(path)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
