@@ -10,8 +10,15 @@ from torch import Tensor
 from vitrail.errors import UserError
 from vitrail.export.verify import Answer, ExportError
 
-UNREADABLE = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
-"""What ONNX Runtime raises for a file that it cannot run; none has a base of its own."""
+REFUSED = (
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NotImplemented",
+    "RuntimeException",
+)
+"""What ONNX Runtime raises for files and pictures that it cannot run; they have no base."""
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 
 
@@ -54,15 +61,18 @@ def open_onnx(path: Path, threads: int | None = None) -> Answer:
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     state = runtime.capi.onnxruntime_pybind11_state
-    unreadable = tuple(getattr(state, name) for name in UNREADABLE)
+    refused = tuple(getattr(state, name) for name in REFUSED)
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except unreadable as error:
+    except refused as error:
         raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
     name = session.get_inputs()[0].name
 
     def answer(pictures: Tensor) -> Tensor:
-        (result,) = session.run(None, {name: pictures.detach().cpu().float().numpy()})
+        try:
+            (result,) = session.run(None, {name: pictures.detach().cpu().float().numpy()})
+        except refused as error:
+            raise unfit(path, pictures, error) from error
         return torch.from_numpy(result)
 
     return answer
@@ -81,11 +91,21 @@ def open_torch(path: Path) -> Answer:
     module = program.module(check_guards=False)
 
     def answer(pictures: Tensor) -> Tensor:
-        with torch.no_grad():
-            result: Tensor = module(pictures)
+        try:
+            with torch.no_grad():
+                result: Tensor = module(pictures)
+        except RuntimeError as error:
+            raise unfit(path, pictures, error) from error
         return result
 
     return answer
+
+
+def unfit(path: Path, pictures: Tensor, error: Exception) -> UserError:
+    """The error for pictures that a file does not take."""
+    return UserError(
+        f"{path.name} cannot run pictures {tuple(pictures.shape)}: {first_line(error)}"
+    )
 
 
 def first_line(error: BaseException) -> str:
