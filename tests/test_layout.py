@@ -16,12 +16,16 @@ LONGEST_FILE, LONGEST_FUNCTION = 420, 60
 # Files without a test file of their own name, by the suite that holds them.
 SUITES = {
     "tests/cli/test_app.py": "__main__.py",
+    "tests/bench/test_suite.py": "bench/peers.py bench/ways.py",
+    "tests/benchmarks/test_contract.py": "bench/contract.py",
+    "tests/cli/test_compare.py": "cli/conditions.py",
     "tests/contracts/test_mixers.py": "mixers/base.py mixers/conv.py mixers/prototype.py "
     "mixers/softmax.py mixers/gated.py mixers/lsa.py mixers/projected.py mixers/spatial.py "
-    "mixers/reduced.py mixers/relative.py layers/attend.py",
-    "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/pool.py "
-    "layers/find.py layers/plan.py",
+    "mixers/reduced.py mixers/relative.py layers/attend.py testing/mixer_laws.py",
+    "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/density.py "
+    "reducers/merge.py reducers/pool.py layers/find.py layers/plan.py testing/reducer_laws.py",
     "tests/contracts/test_backbones.py": "models/backbone.py models/pyramid.py models/zoo.py",
+    "tests/explain/test_lrp.py": "explain/lrp_call.py explain/lrp_layers.py explain/lrp_rules.py",
     "tests/parity/test_cct.py": "models/cct.py",
     "tests/parity/test_ceit.py": "models/ceit.py",
     "tests/parity/test_cmt.py": "models/cmt.py",
@@ -35,6 +39,11 @@ SUITES = {
     "models/filtervit_weights.py",
     "tests/parity/test_mobilevit.py": "models/mobilevit.py layers/inverted.py",
     "tests/parity/test_originals.py": "models/coat.py models/vit.py",
+    "tests/cli/test_explain.py": "cli/maps.py cli/scoring.py",
+    "tests/explain/test_draw.py": "explain/glass.py",
+    "tests/explain/test_scores.py": "explain/scores/rank.py explain/scores/curves.py "
+    "explain/scores/places.py explain/scores/stability.py explain/scores/makers.py "
+    "explain/scores/table.py explain/scores/told.py",
     "tests/export/test_optimized.py": "export/graph.py export/quant.py export/report.py "
     "export/verify.py",
     "tests/data/test_loader.py": "data/cache.py",
@@ -45,6 +54,8 @@ SUITES = {
     "tests/study/test_whole.py": "study/bench.py study/job.py",
     "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
     "train/display.py train/feed.py train/folder.py train/mix.py train/track.py train/trainer.py",
+    "tests/explain/test_cam.py": "explain/cam_layers.py",
+    "tests/explain/test_masks.py": "explain/centres.py",
     "tests/hub/test_save.py": "hub/modelcard.py",
     "tests/hub/test_timm_door.py": "timm.py hub/counterparts.py",
     "tests/train/test_kill.py": "train/stop.py",

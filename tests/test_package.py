@@ -23,7 +23,7 @@ LAZY = (
 )  # fmt: skip
 SURFACE = [
     "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create",
-    "list_models",
+    "explain", "list_models",
 ]  # fmt: skip
 
 

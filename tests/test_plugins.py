@@ -83,3 +83,36 @@ def test_a_broken_reducer_is_a_line_and_the_error_stays_the_users(distribution):
     )
     assert done.stdout.startswith("no reducer 'swirled'; there are all")
     assert done.stderr.count("is left out: No module named 'swirl.missing'; update swirl") == 1
+
+
+FILE = '''
+from dataclasses import dataclass
+from vitrail.mixers.softmax import Softmax
+
+@dataclass(frozen=True, kw_only=True)
+class Whisk(Softmax, name="whisk"):
+    """Softmax of a single file."""
+'''
+
+
+def test_a_file_is_found_by_variable_or_by_hand_and_run_once(tmp_path):
+    (tmp_path / "whisk.py").write_text(FILE)
+    (tmp_path / "broken.py").write_text("import nowhere_at_all\n")
+    done = run(
+        tmp_path,
+        "import os\nfrom vitrail import MixerSpec, plugins\n"
+        f"os.environ['VITRAIL_PLUGINS'] = {str(tmp_path / 'whisk.py')!r}\n"
+        "spec = MixerSpec.parse('whisk')\n"  # looked up by its name alone
+        f"module = plugins.use({str(tmp_path / 'whisk.py')!r})\n"  # the same file: the same module
+        "assert module.Whisk is type(spec) and plugins.file_behind(type(spec)).name == 'whisk.py'\n"
+        "assert os.environ['VITRAIL_PLUGINS'].count('whisk.py') == 1\n"
+        "from vitrail.errors import UserError\n"
+        f"for name in ('broken.py', 'absent.py', 'whisk.txt'):\n"
+        f"    try:\n        plugins.use({str(tmp_path)!r} + '/' + name)\n"
+        "    except UserError as error:\n        print(error)\n",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("broken.py' fails: No module named 'nowhere_at_all'")
+    assert all("no plugin" in line and "No such file" in line for line in lines[1:])
+    assert len(lines) == 3

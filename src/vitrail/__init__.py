@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitrail.errors import UserError
+    from vitrail.explain import explain
     from vitrail.mixers import MixerSpec
     from vitrail.models import Backbone, create, list_models
     from vitrail.reducers import ReducerSpec
@@ -25,6 +26,7 @@ __all__ = [
     "UserError",
     "__version__",
     "create",
+    "explain",
     "list_models",
 ]
 
@@ -41,10 +43,12 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """PEP 562: import what is asked for, when it is asked for."""
+    if name == "explain":  # a package that can be called
+        return import_module("vitrail.explain")
     if name not in _HOMES:
         raise AttributeError(f"module 'vitrail' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "explain"})

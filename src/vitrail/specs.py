@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
-from vitrail.plugins import load_group
+from vitrail.plugins import load_group, load_named
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Place:
 
     ``grid`` is the grid the model was built for (other sizes come at run time), ``extra`` counts
     class tokens in front of the grid's tokens, ``scattered`` says that the working tokens no
-    longer lie on a grid (a reducer chose or clustered them), ``name`` is used in messages only.
+    longer lie on a grid (a reducer chose or clustered them), ``index`` is the number of the block
+    in its stage (for what alternates by blocks), ``name`` is used in messages only.
     """
 
     _: KW_ONLY
@@ -33,6 +34,7 @@ class Place:
     grid: Grid
     extra: int = 0
     scattered: bool = False
+    index: int = 0
     name: str = "here"
 
     @property
@@ -80,8 +82,9 @@ class Spec:
 
     @classmethod
     def registered(cls) -> dict[str, type["Spec"]]:
-        """All specs of this kind, those of other packages included (see :mod:`vitrail.plugins`)."""
+        """All specs of this kind, those of others included (see :mod:`vitrail.plugins`)."""
         load_group(f"vitrail.{cls.kind}s")
+        load_named()
         return cls.known
 
     @classmethod
@@ -95,7 +98,10 @@ class Spec:
             return text
         name, options = parse_call(str(text))
         if name not in cls.known and name not in cls.registered():
-            raise SpecError(f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))}")
+            raise SpecError(
+                f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))} "
+                "(one of your own: --plugin FILE.py)"
+            )
         chosen = cls.known[name]
         allowed = [f.name for f in fields(chosen)]
         for option in options:

@@ -69,8 +69,21 @@ def test_faults_are_named(tmp_path: Path) -> None:
     del broken["machine"]["cpu"], broken["rows"][0]["time"]["quiet"]
     assert contract.faults(broken) == ["machine lacks cpu", "row 0: time lacks quiet"]
     del broken["rows"][0]["time"]
-    assert "row 0: time is not dict" in contract.faults(broken)
+    assert contract.faults(broken)[-1] == "row 0: holds none of time, memory_bytes"
+    broken["rows"][0] |= {"time": [], "memory_bytes": "much"}
+    assert contract.faults(broken)[-2:] == [
+        "row 0: time is not dict",
+        "row 0: memory_bytes is not int | None",
+    ]
     assert contract.faults({}) == [f"{k} is not {t.__name__}" for k, t in contract.TOP.items()]
+
+
+def test_a_bar_speaks_to_the_rows_it_names() -> None:
+    bar = contract.Bar(arm="ours", against="theirs", at_least=1.5, where={"image": (64, 96)})
+    (row,) = rows_of(timing(1.0), timing(2.0))
+    assert str(bar) == "ours >= 1.5 x theirs, eager; 64, 96"
+    assert bar.judge([row, row | {"image": 32}, row | {"graph": "compiled"}])["of"] == 1
+    assert bar.of(row) == row["against"][0]
 
 
 def test_committed_results_keep_the_contract() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from vitrail.cli.job import arm_text, free_folder, recipe_of, suited_image
 from vitrail.cli.train import Train
 from vitrail.errors import UserError
+from vitrail.tasks.distill import SOFT, Distillation
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,29 @@ def test_a_recipe_file_with_changes(tmp_path: Path) -> None:
     path.write_text("epochs: 3\nlr: 0.002\nseed: 5\n")
     recipe = recipe_of(Train(data="x", recipe=path, set=("lr=0.004",)), 100)
     assert (recipe.epochs, recipe.lr, recipe.seed) == (3, 0.004, 5)
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ({}, Distillation()),
+        ({"distill": "soft"}, SOFT),
+        ({"distill": "soft", "alpha": 0.4}, Distillation(kind="soft", alpha=0.4, tau=3.0)),
+        ({"alpha": 0.9, "set": ("distill.feature=2",)}, Distillation(alpha=0.9, feature=2.0)),
+    ],
+)
+def test_how_a_teacher_is_heard(typed, wanted) -> None:
+    recipe = recipe_of(Train(data="x", teacher="timm:resnet18", **typed), 100)
+    assert recipe.teacher == "timm:resnet18" and recipe.distill == wanted
+
+
+def test_the_teacher_of_a_recipe_file_is_heard_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("teacher: timm:resnet18\ndistill:\n  kind: soft\n  tau: 2\n")
+    recipe = recipe_of(Train(data="x", recipe=path, alpha=0.3), 100)
+    assert recipe.distill == Distillation(kind="soft", alpha=0.3, tau=2.0)
+    with pytest.raises(UserError, match="give one with --teacher RUN"):
+        recipe_of(Train(data="x", alpha=0.3), 100)
 
 
 @dataclass

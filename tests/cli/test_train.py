@@ -9,6 +9,8 @@ from pathlib import Path
 from tests.cli.conftest import TINY
 
 import vitrail.cli.job as job
+from vitrail.tasks import Distillation
+from vitrail.train import Recipe
 
 QUICK = ("--image", "32", "--epochs", "1", "--fraction", "0.01", "--set", "workers=0")
 
@@ -56,6 +58,26 @@ def test_stopped_and_gone_on(give, monkeypatch) -> None:
     again = give("train", "--resume", "mine", "--json")
     assert again.status == 0
     assert json.loads(again.out)["epochs"] == 2
+
+
+def test_a_teacher_is_kept_and_opened_again(give, monkeypatch, tiny_run: Path) -> None:
+    """What was typed stands in the recipe; a stopped run finds its teacher by itself."""
+    words = ("train", "fashion", "--model", f"deit_tiny_distilled{TINY[8:]}", *QUICK[:4])
+    taught = ("--teacher", tiny_run, "--distill", "soft", "--temperature", "2")
+    whole = job.fit
+
+    def stop(event) -> None:
+        if event["kind"] == "step":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "fit", lambda *args, **more: whole(*args, **more, on_event=stop))
+    few = ("--fraction", "0.02", "--set", "workers=0", "batch=8")
+    assert give(*words, *few, *taught, "--out", "mine").status == 130
+    recipe = Recipe.from_yaml(Path("mine") / "recipe.yaml")
+    assert recipe.teacher == str(tiny_run)
+    assert recipe.distill == Distillation(kind="soft", alpha=0.1, tau=2.0)
+    assert json.loads(Path("mine/run.json").read_text())["teacher"]["name"] == str(tiny_run)
+    assert give("train", "--resume", "mine").status == 0
 
 
 def test_two_processes_share_one_run_and_one_voice(tmp_path: Path) -> None:

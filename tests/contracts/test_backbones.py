@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import vitrail
 from vitrail.errors import UserError
 from vitrail.mixers import MixerSpec
+from vitrail.mixers.window import TiledAttention
 from vitrail.models.zoo import ZOO, configure
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import SpecError
@@ -41,7 +42,10 @@ REPEATED = re.compile(  # variants whose wiring another of the family has
     r"|cvt_(21|w24)|cct_(4|6|14|7_3x2)"
 )
 HASHED = ("_qf", "_qs")
-PLACED = ("prototype", "relative", "reduced", "spatial", "projected")  # need tokens on a grid
+PLACED = (  # need tokens on a grid
+    *("prototype", "relative", "reduced", "spatial", "projected", "linformer"),
+    *("window", "grid", "sliding", "deformable", "pooling"),
+)
 
 
 def small(name: str, **options):
@@ -49,10 +53,10 @@ def small(name: str, **options):
     return vitrail.create(name, classes=5, image=64, **SHALLOW[family_of(name)], **options)
 
 
-def family_of(name: str) -> str:
-    """The row of :data:`SHALLOW` that serves a variant."""
-    known = [f for f in SHALLOW if name.startswith(f)]
-    return "coat_lite" if "coat_lite" in name else max(known, key=len)
+def family_of(name: str, table: dict = SHALLOW) -> str:
+    """The row of a table that serves a variant."""
+    known = [f for f in table if name.startswith(f)]
+    return "coat_lite" if "coat_lite" in name else max(known, key=len, default="")
 
 
 every = pytest.mark.parametrize("name", vitrail.list_models())
@@ -172,39 +176,58 @@ def test_one_graph_and_export(name):
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-REDUCERS = [
-    "all",
-    "pool",
-    "cluster",
+REDUCERS = ["all", "pool", "cluster", "cluster(by='e2lsh')", "filter", "paca(clusters=4)"]
+"""One for each kind of plan, with every mixer: none, coarser, clusters, padded, chosen, shares."""
+MORE_REDUCERS = [
     "cluster(by='kmeans')",
     "cluster(by='sort')",
-    "cluster(by='e2lsh')",
-    "filter",
     "random",
+    "merge",
+    "dpc_knn",
+    "budget",
 ]
+"""The same plans made otherwise: with a mixer each that takes sizes, the way back, and neither."""
+WITH_MORE = ("softmax", "conv", "relative")
 OWN_CHOICE = ("filtervit_x", "filtervit_s", "dropoutvit_x")  # choose places as published
 
 
 NARROW = {  # of one family, widths apart: narrowed, its variants are one
     "vit": {"depth": 1, "dim": 48, "heads": 3},
+    "sl_vit": {"depth": 1, "dim": 48, "heads": 3},
     "deit": {"depth": 1, "dim": 48, "heads": 3},
     "convit": {"depth": 2, "local": 1, "dim": 48, "heads": 4},
     "coat_lite": {"dims": (16, 32, 40, 64)},
     "coat": {"dims": (16, 24, 24, 24)},
+    "coatnet_": {"stem": (4, 8), "dims": (16, 32, 32, 64)},
+    "coatnet_6": {"stem": (4, 8), "dims": (16, 32, 32, 32, 64)},
+    "coatnet_7": {"stem": (4, 8), "dims": (16, 32, 32, 32, 64)},
+    "cmt": {"stem": 8, "dims": (16, 16, 32, 32), "mlp_ratio": 2.0, "last": 32},
+    "cct": {"depth": 1, "dim": 48, "heads": 2, "mlp_ratio": 2, "stem": 16},
+    "ceit": {"depth": 2, "dim": 48, "heads": 3, "stem": 16},
+    "cvt": {"dims": (16, 32, 48), "heads": (1, 2, 3)},
+    "mobilevit": {
+        "stem": 8,
+        "dims": (8, 16, 16, 24, 32),
+        "widths": (24, 32, 32),
+        "ratio": 2,
+        "final": 32,
+    },
+    "filtervit_v2": {"stem": 8, "dims": (32, 32, 64, 64), "hidden": 32},
+    "dropoutvit_v2": {"stem": 8, "dims": (32, 32, 64, 64), "hidden": 32},
 }
 
 
 def narrow(name: str, mixer: str, reducer: str) -> dict:
     """Options for the smallest model that is wired like the variant."""
-    family = "coat_lite" if "coat_lite" in name else name.split("_")[0]
-    widths = NARROW.get(family, {})
+    widths = NARROW.get(family_of(name, NARROW), {})
     return {**SHALLOW[family_of(name)], **widths, "mixer": mixer, "reducer": reducer}
 
 
 def pairs() -> dict:
     """Every variant with every mixer and reducer; those that come to the same model, once."""
     cases = {}
-    for name, mixer, reducer in product(vitrail.list_models(), sorted(MixerSpec.known), REDUCERS):
+    chosen = [*product(sorted(MixerSpec.known), REDUCERS), *product(WITH_MORE, MORE_REDUCERS)]
+    for name, (mixer, reducer) in product(vitrail.list_models(), chosen):
         config = configure(name, classes=5, image=64, **narrow(name, mixer, reducer))
         same = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in RATES}
         cases.setdefault((ZOO[name].model, str(same)), (name, mixer, reducer))
@@ -217,12 +240,13 @@ RATES = ("drop_path", "dropout", "drop")  # no wiring
 @pytest.mark.parametrize(("name", "mixer", "reducer"), pairs().values())
 def test_any_mixer_any_reducer(name, mixer, reducer):
     """Forward and backward at 64 px, or a refusal that names spec, place and remedy."""
-    assert {ReducerSpec.parse(r).name for r in REDUCERS} == set(ReducerSpec.known)
+    tried = {ReducerSpec.parse(r).name for r in (*REDUCERS, *MORE_REDUCERS)}
+    assert tried == set(ReducerSpec.known)
     try:
         model = vitrail.create(name, classes=5, image=64, **narrow(name, mixer, reducer))
     except SpecError as refusal:
         assert "cannot serve" in str(refusal) and "; " in str(refusal)
-        scattered = reducer.startswith(("cluster", "filter", "random"))
+        scattered = reducer not in ("all", "pool")
         unserved = mixer.startswith(PLACED) and (scattered or name.startswith(OWN_CHOICE))
         chosen = name.startswith(OWN_CHOICE) and reducer != "all"
         assert unserved or chosen or (name.startswith(("cmt", "ceit")) and scattered)
@@ -236,7 +260,10 @@ def test_any_mixer_any_reducer(name, mixer, reducer):
     [
         (lambda: vitrail.create("coat_lite_tini"), "did you mean coat_lite_tiny"),
         (lambda: vitrail.create("vit_tiny(patches=8)"), "has no option 'patches'; it has depth"),
-        (lambda: vitrail.create("vit_tiny", mixer="softmix"), "no mixer 'softmix'; there are conv"),
+        (
+            lambda: vitrail.create("vit_tiny", mixer="softmix"),
+            "no mixer 'softmix'; there are .*conv",
+        ),
         (
             lambda: vitrail.create("vit_tiny", mixer="conv(size=3)"),
             "has no option 'size'; it takes",
@@ -253,3 +280,34 @@ def test_any_mixer_any_reducer(name, mixer, reducer):
 def test_what_cannot_be_is_said_in_words(call, message):
     with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)")):
         call()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vit_tiny(depth=3)",
+        "deit_tiny_distilled(depth=3)",
+        "convit_tiny(depth=4, local=3)",
+        "ceit_tiny(depth=3)",
+        "cvt_13(depths=(1, 2, 3))",
+        "cct_2_3x2",
+        "coat_lite_tiny",
+        "coat_tiny(parallel=3)",
+        "cmt_ti(depths=(1, 2, 2, 3))",
+        "coatnet_0(depths=(1, 1, 2, 3))",
+        "mobilevit_xxs",
+        "filtervit_v2_xxs",
+    ],
+)
+def test_blocks_know_their_number(text):
+    """Mixers that alternate by blocks, such as shifted windows, do so in every model."""
+    with torch.device("meta"):
+        model = vitrail.create(text, image=64, mixer="window(size=2)", reducer="all")
+    numbers = {
+        name: (module.index, re.findall(r"(?:blocks|parallel)\.(\d+)", name))
+        for name, module in model.named_modules()
+        if isinstance(module, TiledAttention)
+    }
+    assert any(index for index, _ in numbers.values())
+    for index, said in numbers.values():
+        assert index == int(said[-1] if said else 0)

@@ -1,27 +1,45 @@
 """Every registered mixer keeps the laws."""
 
+from typing import ClassVar
+
 import pytest
 import torch
-from tests.contracts.mixer_laws import GRID, MixerLaws, pairs_plan
+import torch.nn.functional as F
 
+from vitrail.layers.attend import join_heads, split_heads
 from vitrail.mixers import MixerSpec
+from vitrail.mixers.conv import add_position
+from vitrail.mixers.prototype import factorised
 from vitrail.specs import Place, SpecError
+from vitrail.testing import GRID, MixerLaws, pairs_plan
 
 
 class TestSoftmax(MixerLaws):
     specs = ["softmax", "softmax(bias=False)"]
+    traces = False
 
 
 class TestConv(MixerLaws):
     specs = ["conv", "conv(windows=(3,), shares=(1,))"]
+    traces = False
+
+    def spelled_out(self, mixer, x, grid, shared, plan=None):
+        q, _, v = mixer.qkv(x).chunk(3, 2)
+        mixed = join_heads(mixer.explain(x, grid, shared)["content"] @ split_heads(v, mixer.heads))
+        return mixer.proj(add_position(mixed, q, v, grid, shared, None))
 
 
 class TestRelative(MixerLaws):
     specs = ["relative", "relative(after=True)", "relative(by='mlp', hidden=16)"]
+    traces = False
 
 
 class TestReduced(MixerLaws):
     specs = ["reduced", "reduced(ratio=1)", "reduced(ratio=4)"]
+    traces = False
+
+    def values(self, mixer, x, grid):
+        return split_heads(mixer.v(mixer.keys(x, grid)), mixer.heads)
 
 
 class TestPrototypes(MixerLaws):
@@ -30,36 +48,155 @@ class TestPrototypes(MixerLaws):
         for kind in ("conv", "softmax")
         for by in ("sort", "window")
     ]
+    traces = False
     half_error = 0.5
 
+    def spelled_out(self, mixer, x, grid, shared, plan=None):
+        q, k, v = mixer.qkv(x).chunk(3, 2)
+        extra = x.shape[1] - grid[0] * grid[1]
+        one_hot = F.one_hot(mixer.explain(x, grid, shared)["clusters"]).float()
+        alike = one_hot @ (one_hot / one_hot.sum(2, keepdim=True).clamp(min=1)).mT
+        asked, keys, values = (split_heads(t, mixer.heads) for t in (q, k, v))
+        asked = torch.cat((asked[:, :, :extra], alike @ asked[:, :, extra:]), 2)
+        logits = asked @ (keys.softmax(2) if mixer.core is factorised else keys).mT
+        weights = logits * asked.shape[3] ** -0.5
+        weights = weights if mixer.core is factorised else weights.softmax(3)
+        return mixer.proj(add_position(join_heads(weights @ values), q, v, grid, shared, None))
 
-class TestHashedPrototypes(MixerLaws):
+
+class TestHashedPrototypes(TestPrototypes):
     specs = ["prototype_conv", "prototype_softmax(rounds=4, width=2.0)"]
     exact_macs = False
-    half_error = 0.5
 
 
 class TestLocality(MixerLaws):
     specs = ["lsa", "lsa(bias=True)"]
+    traces = False
+
+    def values(self, mixer, x, grid):
+        return mixer.project(x)[2]
 
 
 class TestGated(MixerLaws):
     specs = ["gated", "gated(strength=0.5)"]
+    traces = False
+
+    def spelled_out(self, mixer, x, grid, shared, plan=None):
+        parts, extra = mixer.explain(x, grid), x.shape[1] - grid[0] * grid[1]
+        whole, gate = parts["content"].clone(), parts["gate"].view(-1, 1, 1)
+        whole[:, :, extra:] *= 1 - gate
+        whole[:, :, extra:, extra:] += gate * parts["position"]
+        return mixer.proj(join_heads(whole @ split_heads(mixer.v(x), mixer.heads)))
 
 
-class TestSpatial(MixerLaws):
-    specs = ["spatial(ratio=1)", "spatial", "spatial(ratio=4)"]
+class ToProjected(MixerLaws):
+    def values(self, mixer, x, grid):
+        return mixer.project(x, grid)[2]
 
 
-class TestProjected(MixerLaws):
+class TestSpatial(ToProjected):
+    specs = ["spatial", "spatial(ratio=1)", "spatial(ratio=4)"]
+    traces = False
+
+
+class TestProjected(ToProjected):
     specs = ["projected", "projected(stride=1)"]
+    traces = False
+
+
+class TestLinear(MixerLaws):
+    specs = ["linear"]
+
+
+class TestLinformer(ToProjected):
+    specs = ["linformer(rank=6, side=4)", "linformer"]
+
+
+class TestWindow(MixerLaws):
+    specs = ["window(size=4)", "window(size=3, shift=0)", "window(size=5, shift=1)", "window"]
+
+
+class TestGrid(MixerLaws):
+    specs = ["grid(size=3)", "grid(size=5)", "grid"]
+
+
+class TestSliding(MixerLaws):
+    specs = ["sliding(radius=1, globals=2)", "sliding", "sliding(radius=2, globals=0)"]
+
+    def values(self, mixer, x, grid):
+        _, k, v = (split_heads(t, mixer.heads) for t in mixer.qkv(x).chunk(3, 2))
+        return torch.cat((v, mixer.seen_by_all(k, v, 0)[1]), 2)
+
+
+class TestLsh(MixerLaws):
+    specs = ["lsh(run=8)", "lsh(rounds=2, buckets=4, run=10)", "lsh"]
+    counts_exactly = False
+    half_error = 0.5
+
+    def values(self, mixer, x, grid):
+        return split_heads(mixer.v(x), mixer.heads)
+
+
+class TestClustered(MixerLaws):
+    specs = ["clustered(clusters=6, bits=16, steps=2)", "clustered"]
+    counts_exactly = False
+    half_error = 0.5
+
+
+class TestImproved(TestClustered):
+    specs = ["improved_clustered(clusters=6, bits=16, best=5)", "improved_clustered(clusters=4)"]
+
+
+class TestDeformable(ToProjected):
+    specs = ["deformable", "deformable(stride=1, kernel=3)", "deformable(stride=4, reach=2.0)"]
+    half_error = 0.1  # a rounded point reads beside its place
+
+
+class TestGroupedDeformable(ToProjected):
+    specs = ["deformable(groups=4)"]
+    traces = False
+    places: ClassVar[list[Place]] = MixerLaws.places[:1]
+
+
+class Unlearned(MixerLaws):
+    learns = False
+
+    def spelled_out(self, mixer, x, grid, shared, plan=None):
+        return mixer.explain(x, grid, shared, plan)["operator"] @ x
+
+
+class TestPooling(Unlearned):
+    specs = ["pooling", "pooling(size=5)"]
+
+
+class TestIdentity(Unlearned):
+    specs = ["identity"]
+
+
+def suites(laws=MixerLaws):
+    """All suites, those of suites included."""
+    return [s for sub in laws.__subclasses__() for s in (sub, *suites(sub))]
 
 
 def test_all_are_under_law():
-    tested = {
-        MixerSpec.parse(spec).name for laws in MixerLaws.__subclasses__() for spec in laws.specs
-    }
+    tested = {MixerSpec.parse(spec).name for laws in suites() for spec in laws.specs}
     assert tested >= set(MixerSpec.known)
+
+
+@pytest.mark.parametrize("laws", suites(), ids=lambda laws: laws.__name__)
+def test_explanations_know_what_working_tokens_stand_for(laws):
+    """Where scattered tokens are served and the matrix says all."""
+    place = Place(dim=32, heads=8, grid=GRID, extra=1, scattered=True)
+    if not laws.specs or MixerSpec.parse(laws.specs[0]).name in ("conv", "gated"):
+        return
+    spec, plan = MixerSpec.parse(laws.specs[0]), pairs_plan(1)
+    try:
+        mixer = spec.build(place).eval()
+    except SpecError:
+        return
+    z = torch.randn(2, 25, 32)
+    spelled = laws().spelled_out(mixer, z, GRID, None, plan)
+    torch.testing.assert_close(spelled, mixer(z, GRID, None, plan), rtol=1e-4, atol=1e-5)
 
 
 def test_softmax_does_not_care_for_order():
@@ -69,30 +206,14 @@ def test_softmax_does_not_care_for_order():
     torch.testing.assert_close(mixer(x[:, order], GRID), mixer(x, GRID)[:, order])
 
 
-def test_explanations_are_the_fast_path_spelled_out():
+@pytest.mark.parametrize("text", ["softmax", "gated", "lsa"])
+def test_attention_on_working_tokens_is_what_projects(text):
     place = MixerLaws.places[0]
-    x = torch.randn(2, place.tokens, place.dim)
-    for name, key in (("softmax", "attention"), ("conv", "content")):
-        spec = MixerSpec.parse(name)
-        mixer, shared = spec.build(place).eval(), spec.build_shared(place)
-        q, _, v = mixer.qkv(x).chunk(3, 2)
-        weights = mixer.explain(x, GRID, shared)[key]
-        mixed = (weights @ v.unflatten(2, (8, 4)).transpose(1, 2)).transpose(1, 2).flatten(2)
-        if shared is not None:
-            mixed[:, 1:] += q[:, 1:] * shared(v[:, 1:], GRID)
-        torch.testing.assert_close(mixer.proj(mixed), mixer(x, GRID, shared), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["lsa", "spatial", "projected"])
-def test_attention_maps_are_the_fast_path_spelled_out(name):
-    place = MixerLaws.places[0]
-    x = torch.randn(2, place.tokens, place.dim)
-    mixer = MixerSpec.parse(name).build(place).eval()
-    weights = mixer.explain(x, GRID)["attention"]
-    v = mixer.project(x)[2] if name == "lsa" else mixer.project(x, GRID)[2]
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 8, place.tokens))
-    mixed = mixer.proj((weights @ v).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(mixed, mixer(x, GRID), rtol=1e-4, atol=1e-5)
+    mixer, plan = MixerSpec.parse(text).build(place).eval(), pairs_plan(1)
+    z = torch.randn(2, 25, place.dim)
+    parts = mixer.explain(z, GRID, None, plan)
+    mixed = mixer.proj((parts["attention"] @ parts["values"]).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mixed, mixer(z, GRID, None, plan), rtol=1e-4, atol=1e-5)
 
 
 def test_locality_attention_never_looks_at_itself_and_twins_still_meet():
@@ -173,23 +294,6 @@ def test_projected_attention_scales_by_all_channels_and_passes_the_class_token_b
     q, k, _ = mixer.project(x, GRID)
     assert k.shape[2] == 1 + 3 * 4
     torch.testing.assert_close(q[:, :, 0].flatten(1), mixer.proj_q(x[:, 0]))
-
-
-def test_placed_explanations_are_the_fast_path_spelled_out():
-    place = MixerLaws.places[0]
-    x = torch.randn(2, place.tokens, place.dim)
-    for name in ("relative", "relative(after=True)", "reduced"):
-        spec = MixerSpec.parse(name)
-        mixer, shared = spec.build(place).eval(), spec.build_shared(place)
-        if shared is None:
-            torch.nn.init.normal_(mixer.offsets.table)
-            v = mixer.qkv(x).chunk(3, 2)[2]
-        else:
-            v = mixer.v(mixer.keys(x, GRID))
-        weights = mixer.explain(x, GRID, shared)["attention"]
-        mixed = (weights @ v.unflatten(2, (8, 4)).transpose(1, 2)).transpose(1, 2).flatten(2)
-        torch.testing.assert_close(mixer.proj(mixed), mixer(x, GRID, shared), rtol=1e-4, atol=1e-5)
-        assert torch.allclose(weights.sum(3), torch.tensor(1.0), atol=1e-5) != ("after" in name)
 
 
 def test_a_learned_bias_stays_on_the_fused_kernel_at_inference():

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.contracts.reducer_laws import ReducerLaws, SelectionLaws, same
 
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import Place, SpecError
+from vitrail.testing import DrawLaws, ReducerLaws, SoftLaws, same
 
 
 class TestAll(ReducerLaws):
@@ -33,18 +33,38 @@ class TestHash(ReducerLaws):
     specs = ["cluster(by='e2lsh', rounds=2, width=4.0)"]
 
 
-class TestFilter(SelectionLaws):
+class TestMerge(ReducerLaws):
+    specs = ["merge", "merge(keep=0.2)"]
+    identities = ["merge(keep=1.0)"]
+
+
+class TestDensityPeaks(ReducerLaws):
+    specs = ["dpc_knn", "dpc_knn(ratio=3, neighbours=4)"]
+    identities = ["dpc_knn(ratio=1)"]
+
+
+class TestBudget(ReducerLaws):
+    specs = ["budget", "budget(menu=(1, 4, 9), lost=0.8)"]
+    identities = ["budget(menu=(1,))", "budget(menu=(1, 4), lost=0.0)"]
+
+
+class TestSoftClusters(SoftLaws):
+    specs = ["paca", "paca(clusters=5)"]
+
+
+class TestFilter(DrawLaws):
     specs = ["filter", "filter(keep=0.1)"]
     identities = ["filter(keep=1.0)"]
 
 
-class TestRandom(SelectionLaws):
+class TestRandom(DrawLaws):
     specs = ["random", "random(keep=0.6)"]
     identities = ["random(keep=1.0)"]
 
 
 def test_all_are_under_law():
-    laws = [*ReducerLaws.__subclasses__(), *SelectionLaws.__subclasses__()]
+    kinds = (ReducerLaws, DrawLaws, SoftLaws)
+    laws = [law for kind in kinds for law in kind.__subclasses__()]
     tested = {ReducerSpec.parse(s).name for law in laws for s in law.specs}
     assert tested >= set(ReducerSpec.known)
 
@@ -59,6 +79,14 @@ def test_all_are_under_law():
         "filter(keep=0.0)",
         "filter(noise=-1.0)",
         "random(keep=1.5)",
+        "merge(keep=0.0)",
+        "dpc_knn(ratio=0)",
+        "dpc_knn(neighbours=0)",
+        "paca(clusters=0)",
+        "budget(menu=())",
+        "budget(menu=(4, 8))",
+        "budget(menu=(16, 4))",
+        "budget(lost=1.5)",
     ],
 )
 def test_what_cannot_be_is_refused_in_words(text):
@@ -82,3 +110,5 @@ def test_clusters_lose_less_than_cells():
     assert lost("cluster") < 0.8 * lost("pool")
     assert lost("cluster(by='kmeans')") < lost("cluster")
     assert lost("cluster(by='sort')") > lost("cluster")
+    assert lost("merge(keep=0.25)") < lost("pool")
+    assert lost("dpc_knn") < lost("pool")

@@ -57,6 +57,32 @@ def test_fast_path_of_the_encoder_layer_hides_nothing() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+class Gives(nn.Module):
+    """A part that gives its own parameter, as CMT's bias table does at its own size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(3, 5))
+
+    def forward(self) -> torch.Tensor:
+        return self.table
+
+
+class Reads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part, self.fixed = Gives(), nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) @ self.part()
+
+
+def test_a_part_that_gives_its_parameter_is_counted() -> None:
+    model = Reads()
+    assert cost.count(model, 8).macs == 3 * 5
+    assert [p.requires_grad for p in model.parameters()] == [False, True]
+
+
 def test_grouped_convolution_on_an_oblong_picture() -> None:
     conv = nn.Conv2d(6, 12, 3, stride=2, padding=1, groups=3)
     counted = cost.count(nn.Sequential(conv), (16, 10), in_chans=6)

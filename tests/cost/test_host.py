@@ -4,7 +4,7 @@ from pathlib import Path
 import torch
 
 from vitrail import cost
-from vitrail.cost.host import cpu_name, versions
+from vitrail.cost.host import cpu_name, has_bfloat16, versions
 
 
 def test_machine_is_json_with_what_matters() -> None:
@@ -21,3 +21,12 @@ def test_names_and_versions(tmp_path: Path) -> None:
     assert cpu_name(info) == "A Fine CPU @ 3 GHz"
     assert cpu_name(tmp_path / "none")
     assert versions("no-such-package-here") == {"no-such-package-here": None}
+
+
+def test_bfloat16_as_the_system_tells(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("flags : fpu avx512_bf16 avx512f\n")
+    assert has_bfloat16("cpu", info)
+    info.write_text("flags : fpu avx512f\n")
+    assert not has_bfloat16("cpu", info)
+    assert not has_bfloat16("cpu", tmp_path / "none")

@@ -32,6 +32,14 @@ def test_memory_grows_as_the_tensors_do() -> None:
     assert training > eight + 20
 
 
+@pytest.mark.skipif("not __import__('pathlib').Path('/proc/self/status').exists()")
+def test_a_process_may_take_so_much_and_no_more() -> None:
+    """A map of 64 channels of 512 x 512 takes 64 MB a picture; libraries alone take more."""
+    settings = cost.Settings(threads=1, classes=10)
+    with pytest.raises(UserError, match="memory could not be measured.*memory"):
+        cost.memory("wide", 512, 64, build=builders.build, settings=settings, limit=2 * 10**9)
+
+
 def test_a_model_that_cannot_be_built_says_why() -> None:
     with pytest.raises(UserError, match="memory could not be measured.*no model 'huge'"):
         cost.memory("huge", 16, 1, build=builders.build)

@@ -44,7 +44,8 @@ def record(
         curve=tuple({"epoch": e, "accuracy": right * (1 - 0.7**e), "train_loss": 2 * 0.8**e}
                     for e in range(1, 11)),
         mistakes=tuple(Mistake(key=f"p{i}", true="a<b>", predicted="c", probability=0.9 - i / 100,
-                               jpeg=jpeg(luck)) for i in range(3)),
+                               jpeg=jpeg(luck), map=jpeg(luck) if i else "",
+                               method="gradcam" if i else "") for i in range(3)),
     )  # fmt: skip
 
 

@@ -17,7 +17,10 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from vitrail.cli.command import Answer, Command, as_json, say, speaks
+from vitrail import plugins
+from vitrail.cli.command import Answer, Command, as_json, option, say, speaks
+from vitrail.cli.create import Create
+from vitrail.cli.explain import Explain
 from vitrail.cli.export import Export
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
@@ -32,9 +35,11 @@ COMMANDS: dict[str, type[Command]] = {
     "reducers": Reducers,
     "check": Check,
     "train": Train,
+    "create": Create,
     "study": Study,
     "cost": Cost,
     "predict": Predict,
+    "explain": Explain,
     "export": Export,
     "doctor": Doctor,
 }
@@ -44,7 +49,8 @@ ABOUT = """Vision backbones that marry convolution and attention, on your own pi
 Example: vitrail train photos/
 
 vitrail COMMAND --help says more, with an example. Everywhere: --json prints the result as JSON,
---debug shows tracebacks. vitrail --version. Tab completion: vitrail completion bash|zsh|fish."""
+--debug shows tracebacks, --plugin FILE.py makes mixers and reducers of your own known.
+vitrail --version. Tab completion: vitrail completion bash|zsh|fish."""
 
 CONFIG = (
     tyro.conf.FlagCreatePairsOff,
@@ -91,6 +97,8 @@ def answer_to(words: list[str]) -> int:
     command = read(words)
     if isinstance(command, int):
         return command
+    for file in command.plugin:
+        plugins.use(file)
     with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
         answer = command.run()
     if speaks():
@@ -142,11 +150,6 @@ def refuse_unknown_options(name: str, words: list[str]) -> None:
     for word in words:
         if word.startswith("--") and word != "--" and option(word.split("=")[0][2:]) not in known:
             raise unknown(f"option for 'vitrail {name}'", word.split("=")[0], known)
-
-
-def option(field_name: str) -> str:
-    """``field_name`` as it is typed: ``out_folder`` -> ``--out-folder``."""
-    return "--" + field_name.strip("_").replace("_", "-")
 
 
 def gist(box: str) -> str:

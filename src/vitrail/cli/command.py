@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,17 @@ class Command:
 
     json: Annotated[bool, FLAG] = False
     """Print the result as JSON on stdout; everything else goes to stderr."""
+    plugin: Annotated[UseAppendAction[tuple[str, ...]], shown_as("FILE.py")] = ()
+    """A file with mixers or reducers of your own, known by name from then on; may be repeated."""
 
     def run(self) -> Answer:
         """Do the work; raises UserError for wrong input."""
         raise NotImplementedError
+
+
+def option(field_name: str) -> str:
+    """``field_name`` as it is typed: ``out_folder`` -> ``--out-folder``."""
+    return "--" + field_name.strip("_").replace("_", "-")
 
 
 def as_json(data: Any) -> str:

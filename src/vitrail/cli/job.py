@@ -3,7 +3,7 @@
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,14 @@ from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
 from vitrail.hub import build
 from vitrail.hub.build import TIMM
+from vitrail.hub.plugged import extra, recall
+from vitrail.hub.runs import weights_of
+from vitrail.hub.teachers import open_teacher
 from vitrail.specs import parse_call, print_call
-from vitrail.tasks.card import Card
+from vitrail.tasks.card import Card, read_card
+from vitrail.tasks.distill import HARD, SOFT
 from vitrail.train import Recipe, Result, fit, read_run, resume
+from vitrail.train.folder import is_run, read_json
 from vitrail.train.processes import agreed
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
     from vitrail.cli.train import Train
     from vitrail.data import Item, Pictures
+    from vitrail.tasks.teacher import Teacher
 
 RUNS = Path("runs")
 PROBLEMS = 10
@@ -44,6 +50,7 @@ class Job:
     out: Path
 
     facts: Mapping[str, Any]
+    teacher: "Teacher | None" = None
 
     def fit(self) -> Result:
         """Train."""
@@ -55,6 +62,7 @@ class Job:
             card=self.card,
             parts=self.parts,
             facts=self.facts,
+            teacher=self.teacher,
         )
 
 
@@ -64,11 +72,12 @@ def prepare(wanted: "Train") -> Job:
     Raises:
         UserError: anything in it that cannot be.
     """
+    wanted, start = started(wanted)
     if not wanted.data:
         raise UserError("say what to train on: vitrail train photos/ (or fashion, to try it)")
     arm = arm_text(wanted.model, wanted.mixer, wanted.reducer)
     out = free_folder(wanted.out, wanted.data)
-    how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
+    how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed, **start.open}
     pictures = opened(wanted.data, **how)
     parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
@@ -80,7 +89,8 @@ def prepare(wanted: "Train") -> Job:
         model=arm,
         classes=pictures.classes,
         image=image,
-        preprocess=Preprocess(image=image).to_dict(),
+        preprocess=Preprocess.from_dict({**start.preprocess, "image": image}).to_dict(),
+        extra={**extra(arm), **start.extra},
     )
     return Job(
         model=model_of(card, recipe),
@@ -89,7 +99,51 @@ def prepare(wanted: "Train") -> Job:
         recipe=recipe,
         card=card,
         out=out,
-        facts={"fraction": wanted.fraction, "open": how},
+        facts={"fraction": wanted.fraction, "open": how, **start.extra},
+        teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a training takes over from a run, beside what can be typed; nothing, without a run.
+
+    ``open`` is how the run split its pictures: what it was validated on must not be trained on.
+    """
+
+    open: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def started(wanted: "Train") -> "tuple[Train, Start]":
+    """What was typed, completed from the run of ``--from``.
+
+    Raises:
+        UserError: no such run, or a model or weights typed beside it.
+    """
+    if wanted.from_ is None:
+        return wanted, Start()
+    if wanted.weights is not None or wanted.model != type(wanted).model:
+        raise UserError(
+            "--from takes the run's own model and weights; leave out --model, --weights"
+        )
+    path = weights_of(wanted.from_)
+    card = read_card(path)
+    recall(card.extra.get("plugins", ()), wanted.from_)
+    facts = read_json(path.parent / "run.json") if is_run(path.parent) else {}
+    same = not wanted.data or wanted.data == facts.get("data")
+    completed = replace(
+        wanted,
+        model=card.model,
+        weights=path,
+        data=wanted.data or facts.get("data", ""),
+        image=wanted.image or card.image,
+    )
+    return completed, Start(
+        open=facts.get("open", {}) if same else {},
+        preprocess=card.preprocess,
+        extra={"from": {"run": str(wanted.from_.resolve()), "model": card.model}},
     )
 
 
@@ -142,6 +196,8 @@ def recipe_of(wanted: "Train", count: int) -> Recipe:
         changes["epochs"] = wanted.epochs
     if wanted.weights is not None:
         changes["weights"] = str(wanted.weights.resolve())
+    typed = lessons_of(wanted)
+    changes = merged(changes, typed)
     if wanted.recipe is not None:
         base = Recipe.from_yaml(wanted.recipe)
     else:
@@ -149,7 +205,26 @@ def recipe_of(wanted: "Train", count: int) -> Recipe:
         Recipe.from_dict(changes)  # a wrong key or value is said before anything is chosen by it
         batch = {"batch": changes["batch"]} if "batch" in changes else {}
         base = Recipe.suited(count, **batch)
-    return Recipe.from_dict(merged(base.to_dict(), changes))
+    recipe = Recipe.from_dict(merged(base.to_dict(), changes))
+    if typed and recipe.teacher is None:
+        raise UserError(
+            "--distill, --alpha and --temperature say how a teacher is heard: give one with "
+            "--teacher RUN or --teacher timm:NAME"
+        )
+    return recipe
+
+
+def lessons_of(wanted: "Train") -> dict[str, Any]:
+    """The recipe's part on the teacher, as typed; DeiT's values where only the kind is."""
+    chosen = {"hard": HARD, "soft": SOFT}.get(wanted.distill or "")
+    how = {} if chosen is None else {"kind": chosen.kind, "alpha": chosen.alpha, "tau": chosen.tau}
+    typed = {"alpha": wanted.alpha, "tau": wanted.temperature}
+    how |= {key: value for key, value in typed.items() if value is not None}
+    lessons: dict[str, Any] = {"distill": how} if how else {}
+    if wanted.teacher is not None:
+        is_path = not wanted.teacher.startswith(TIMM)
+        lessons["teacher"] = str(Path(wanted.teacher).resolve()) if is_path else wanted.teacher
+    return lessons
 
 
 def suited_image(pictures: "Pictures", items: "Sequence[Item]") -> int:
@@ -189,7 +264,8 @@ def go_on(run: Path) -> Result:
     """A stopped training, from its folder alone.
 
     Raises:
-        UserError: the folder is no run, or its pictures are gone.
+        UserError: the folder is no run, or its pictures or plugins are gone.
     """
-    recipe = read_run(run).recipe
-    return resume(run, lambda card: model_of(card, recipe))
+    there = read_run(run)
+    recall(there.card.extra.get("plugins", ()), there.folder)
+    return resume(run, lambda card: model_of(card, there.recipe), teach=open_teacher)

@@ -1,22 +1,17 @@
 """``vitrail cost | doctor``: what models cost here, and whether this machine is in order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
+from vitrail.cli import compare
+from vitrail.cli.command import FLAG, Answer, Command, option, shown_as, table
+from vitrail.cli.conditions import BUILD, machine_line, megabytes, settings
 from vitrail.cli.progress import ticker
 from vitrail.errors import UserError
-
-if TYPE_CHECKING:
-    from vitrail.cost import Settings
-
-BUILD = "vitrail.hub:build"
-"""How models become modules here; memory is measured in fresh processes that need it by name."""
 
 
 @dataclass(kw_only=True)
@@ -24,15 +19,16 @@ class Cost(Command):
     """Measure parameters, multiply-adds, time and memory of models side by side.
 
     Models are timed by turns, so that a noisy machine is noisy for all alike; compare figures of
-    one run only. Example: vitrail cost coat_lite_tiny timm:resnet18 --image 224 512 --batch 8
+    one run only. Example: vitrail cost coat_lite_tiny timm:resnet18 --image 224 512 --batch 8;
+    against the same network elsewhere: vitrail cost coat_lite_tiny cmt_s --against timm
     """
 
     models: Positional[Annotated[tuple[str, ...], shown_as("MODEL ...")]] = ()
-    """Names, with options if wanted: "vit_tiny(patch=8)", timm:resnet18."""
-    image: Annotated[tuple[int, ...], arg(metavar="N ...")] = (224,)
-    """Sizes in pixels."""
-    batch: Annotated[tuple[int, ...], arg(metavar="N ...")] = (8,)
-    """Batch sizes for throughput and memory (latency is of one picture)."""
+    """Names, with options if wanted: "vit_tiny(patch=8)", timm:resnet18, official:cmt_s."""
+    image: Annotated[tuple[int, ...], shown_as("N ...")] = ()
+    """Sizes in pixels (default: 224; a suite's own)."""
+    batch: Annotated[tuple[int, ...], shown_as("N ...")] = ()
+    """Batch sizes for throughput and memory; latency is of one picture (default: 8; a suite's)."""
     threads: Annotated[tuple[int, ...], shown_as("N ...")] = ()
     """Numbers of threads (default: as torch has it)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -51,35 +47,67 @@ class Cost(Command):
     """Leave out peak memory (it takes two fresh processes for each row)."""
     growth: Annotated[Path | None, shown_as("PICTURE")] = None
     """Fit how cost grows over the sizes of --image, and draw it: .svg, .png or .pdf."""
+    by_layer: Annotated[bool, FLAG] = False
+    """Where the time goes: time, multiply-adds, memory traffic and share of each layer."""
+    depth: Annotated[int | None, shown_as("N")] = None
+    """With --by-layer: how deep rows go (default: stage, block and part)."""
+    roofline: Annotated[Path | None, shown_as("PICTURE")] = None
+    """Measure this machine's ceilings, and draw how near each model (or layer) comes."""
+    against: Annotated[str | None, shown_as("ARM")] = None
+    """timm or official (each model's counterpart, same weights, logits compared), or any model."""
+    train_step: Annotated[bool, FLAG] = False
+    """With --against: compare training steps: forward, backward, optimiser, memory a picture."""
+    checkpointing: Annotated[bool, FLAG] = False
+    """With --train-step: compute activations again instead of keeping them."""
+    suite: Annotated[Literal["peers"] | None, shown_as("peers")] = None
+    """Every model that timm or an official repository has too, beside theirs; hours, see --plan."""
+    only: Annotated[tuple[str, ...], shown_as("MODEL ...")] = ()
+    """With --suite: models whose names begin so."""
+    ways: Annotated[tuple[str, ...], shown_as("WAY ...")] = ()
+    """With --suite: eager, compiled, ... (default: all that this machine can)."""
+    plan: Annotated[bool, FLAG] = False
+    """With --suite: only say what would be run and how long it would take."""
+    out: Path = Path("results")
+    """With --suite: folder for the result file."""
 
     def run(self) -> Answer:
-        """One report for each size, batch and number of threads."""
-        if not self.models:
+        """The one kind of measurement that is asked for."""
+        asked = [name for name in KINDS if getattr(self, name)]
+        if len({KINDS[name] for name in asked}) > 1:
+            raise UserError(f"one at a time: {' and '.join(map(option, asked))} do not go together")
+        for name, needed in NEEDS.items():
+            if getattr(self, name) and needed not in asked:
+                raise UserError(f"{option(name)} belongs to {option(needed)}")
+        self.models = tuple(dict.fromkeys(self.models))
+        if not self.models and not self.suite:
             raise UserError("name at least one model: vitrail cost coat_lite_tiny vit_tiny")
-        from vitrail.cost import cost
-
-        models = tuple(dict.fromkeys(self.models))
-        if self.growth is not None:
-            return grow(self, models, self.growth)
-        with ticker("measuring") as step:
-            reports = [
-                cost(models, one, build=BUILD, with_memory=not self.no_memory, on_step=step)
-                for one in settings(self)
-            ]
-        data = [report.to_dict() for report in reports]
-        tables = [report.table() for report in reports]
-        return Answer(data, [*tables, machine_line(reports[-1].machine)])
+        return KINDS[asked[0]](self) if asked else side_by_side(self)
 
 
-def grow(wanted: Cost, models: tuple[str, ...], picture: Path) -> Answer:
+def side_by_side(wanted: Cost) -> Answer:
+    """One report for each size, batch and number of threads."""
+    from vitrail.cost import cost
+
+    with ticker("measuring") as step:
+        reports = [
+            cost(wanted.models, one, build=BUILD, with_memory=not wanted.no_memory, on_step=step)
+            for one in settings(wanted)
+        ]
+    data = [report.to_dict() for report in reports]
+    tables = [report.table() for report in reports]
+    return Answer(data, [*tables, machine_line(reports[-1].machine)])
+
+
+def grow(wanted: Cost) -> Answer:
     """All models at all sizes in one interleaved run, with an exponent for each quantity."""
     from vitrail.cost import draw, growth, machine
 
+    assert wanted.growth is not None
     conditions = settings(wanted)[0]
     with ticker("measuring") as step:
         grown = growth(
-            models,
-            wanted.image,
+            wanted.models,
+            [one.image for one in settings(wanted)],
             settings=conditions,
             build=BUILD,
             with_memory=not wanted.no_memory,
@@ -97,47 +125,27 @@ def grow(wanted: Cost, models: tuple[str, ...], picture: Path) -> Answer:
     parts = [
         table(("model", "px", "GMAC", f"ms, batch {conditions.batch}", "MB"), rows, left=1),
         table(("model", "grows in", "pixels ^", "R2", "at the end"), fits, left=2),
-        f"drawn: {draw(grown, picture)}",
+        f"drawn: {draw(grown, wanted.growth)}",
         machine_line(where),
     ]
     return Answer(grown.to_dict() | {"machine": where}, parts)
 
 
-def megabytes(value: int | None) -> str:
-    """Peak memory for people."""
-    return "" if value is None else f"{value / 2**20:.0f}"
-
-
-def settings(wanted: Cost) -> "list[Settings]":
-    """The conditions of every report."""
-    import torch
-
-    from vitrail.cost import Settings
-
-    gpu = "cuda" if torch.cuda.is_available() else "cpu"
-    return [
-        Settings(
-            image=image,
-            batch=batch,
-            classes=wanted.classes,
-            threads=threads,
-            precision=wanted.precision,
-            graph="compiled" if wanted.compiled else "eager",
-            device=gpu if wanted.device == "auto" else wanted.device,
-            rounds=wanted.rounds,
-            window_s=wanted.window,
-            warmup_s=4 * wanted.window,
-        )
-        for image, batch, threads in product(wanted.image, wanted.batch, wanted.threads or (None,))
-    ]
-
-
-def machine_line(machine: Mapping[str, Any]) -> str:
-    """Where and when the figures hold."""
-    return (
-        f"1 MAC = 2 FLOPs. {machine['cpu']}, {machine['usable_cores'] or machine['cores']} cores, "
-        f"{machine['gpu'] or 'no GPU'}, torch {machine['versions']['torch']}, {machine['date']}"
-    )
+KINDS: dict[str, Callable[[Cost], Answer]] = {
+    "growth": grow,
+    "by_layer": compare.by_layer,
+    "roofline": compare.by_layer,
+    "against": compare.against,
+    "suite": compare.suite,
+}
+NEEDS = {
+    "depth": "by_layer",
+    "train_step": "against",
+    "checkpointing": "against",
+    "only": "suite",
+    "ways": "suite",
+    "plan": "suite",
+}
 
 
 @dataclass(kw_only=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, say, shown_as
 
@@ -36,6 +36,16 @@ class Train(Command):
     """Share kept for validation where the set has no split of its own."""
     weights: Annotated[Path | None, shown_as("FILE")] = None
     """Start from released weights (.pth or .safetensors)."""
+    from_: Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None
+    """Start from a trained run: its model (--reducer may differ), weights, size and pictures."""
+    teacher: Annotated[str | None, shown_as("RUN|timm:NAME")] = None
+    """Learn from a trained model too: a run folder, or timm's with its released weights."""
+    distill: Annotated[Literal["hard", "soft"] | None, shown_as("hard|soft")] = None
+    """How the teacher is heard: its best class (hard, default) or all its probabilities."""
+    alpha: Annotated[float | None, shown_as("0..1")] = None
+    """What the teacher's word weighs beside the label (default: hard 0.5, soft 0.1)."""
+    temperature: Annotated[float | None, shown_as("T")] = None
+    """Softens the probabilities of teacher and student (default 3, soft only)."""
     recipe: Annotated[Path | None, shown_as("FILE.yaml")] = None
     """A recipe in YAML; every run folder holds the one it used."""
     set: Annotated[tuple[str, ...], shown_as("KEY=VALUE ...")] = ()

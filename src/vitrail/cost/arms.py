@@ -37,7 +37,8 @@ class Settings:
     """The conditions of a measurement; every one of them is written beside its figures.
 
     ``precision`` other than float32 runs under autocast, as users do. ``graph="compiled"`` means
-    ``torch.compile`` with static shapes. ``threads=None`` leaves torch's own choice.
+    ``torch.compile`` with static shapes. ``threads=None`` leaves torch's own choice. With
+    ``checkpointing`` a training step computes activations again instead of keeping them.
     """
 
     image: int = 224
@@ -51,6 +52,7 @@ class Settings:
     rounds: int = 6
     window_s: float = 0.3
     warmup_s: float = 2.0
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("image", "batch", "in_chans", "rounds"):

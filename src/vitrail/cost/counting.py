@@ -58,10 +58,10 @@ def count(model: nn.Module, image: int | tuple[int, int], in_chans: int = 3) -> 
     and in its own precision; the random state and every training flag are left as they were.
     """
     picture = example(model, image, batch=1, in_chans=in_chans)
-    counter = FlopCounterMode(display=False, custom_mapping=_missing_formulas())
+    counter = FlopCounterMode(display=False, custom_mapping=missing_formulas())
     traffic = _Traffic(counter)
     # no_grad rather than inference_mode: there, composite operators reach the counter whole.
-    with evaluating(model), _plain_attention(), torch.no_grad(), counter, traffic:
+    with evaluating(model), frozen(model), _plain_attention(), torch.no_grad(), counter, traffic:
         model(picture)
     return Count(
         params=parameters(model),
@@ -99,6 +99,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter asks for a gradient inside.
+
+    torch's counter hooks on the gradient of whatever a module gives, and without gradients it fails
+    on a module that gives a parameter itself (CMT's bias table at the size it was built for).
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, asks in flags:
+            parameter.requires_grad_(asks)
+
+
+@contextmanager
 def _plain_attention() -> Iterator[None]:
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -108,7 +124,7 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def _missing_formulas() -> dict[Any, Callable[..., int]]:
+def missing_formulas() -> dict[Any, Callable[..., int]]:
     """The CPU flash operator, absent from the table before torch 2.15."""
 
     # A plain function of shapes: torch's own ``sdpa_flop`` is already wrapped and cannot serve.

@@ -57,3 +57,11 @@ def memory_gb() -> float | None:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+
+
+def has_bfloat16(device: str = "cpu", info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the device multiplies bfloat16 in hardware, as far as the system tells."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = info.read_text().split() if info.exists() else []
+    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags

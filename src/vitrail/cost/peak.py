@@ -26,6 +26,7 @@ class Job:
     build: str
     train: bool
     settings: Settings
+    limit: int | None = None
 
     def to_json(self) -> str:
         """As text for the command line."""
@@ -46,19 +47,26 @@ def memory(
     *,
     build: Build | str = CREATE,
     settings: Settings | None = None,
+    limit: int | None = None,
 ) -> int:
     """Peak bytes of one forward, or with ``train`` of a training step (AdamW), weights included.
 
     On the CPU: the peak of resident memory above what the process held before the step, plus the
     size of the weights. On a GPU: torch's ``max_memory_allocated``. ``settings`` gives the other
-    conditions (classes, threads, precision, device); its image and batch are not used.
+    conditions (classes, threads, precision, device); its image and batch are not used. ``limit``
+    bytes are the most the fresh process may take (Linux): without it a model that is too large can
+    bring down others on the machine.
 
     Raises:
         UserError: the model cannot be built or run so, or there is not enough memory.
     """
     conditions = {**asdict(settings or Settings()), "image": image, "batch": batch}
     job = Job(
-        model=model_text, build=name_build(build), train=train, settings=Settings(**conditions)
+        model=model_text,
+        build=name_build(build),
+        train=train,
+        settings=Settings(**conditions),
+        limit=limit,
     )
     done = subprocess.run(
         [sys.executable, "-m", "vitrail.cost.probe", job.to_json()],

@@ -13,15 +13,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    adaptive_avg_pool2d,
-    cross_entropy,
-    scaled_dot_product_attention,
-)
+from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attention
 
-from vitrail.cost.arms import PRECISIONS, Settings, forward, place
-from vitrail.cost.counting import example
+from vitrail.cost.arms import Settings, forward, place
 from vitrail.cost.peak import Job
+from vitrail.cost.step import Step
 from vitrail.cost.timing import pinned
 
 STEPS = 2
@@ -31,8 +27,10 @@ STEPS = 2
 def main(text: str) -> None:
     """Measure what the JSON text asks for and print one line of JSON."""
     job = Job.from_json(text)
+    if job.limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (job.limit, job.limit))
     model = place(job.model, job.settings, job.build)
-    make = training_step if job.train else _forward
+    make = Step if job.train else _forward
     with pinned(job.settings.threads):
         peak = gpu_peak if job.settings.device.startswith("cuda") else cpu_peak
         print(json.dumps({"peak": peak(model, make, job.settings)}))
@@ -73,26 +71,6 @@ def _forward(model: nn.Module, settings: Settings) -> Callable[[], object]:
     return forward(model, settings, batch=settings.batch)
 
 
-def training_step(model: nn.Module, settings: Settings) -> Callable[[], object]:
-    """A call that does forward, loss, backward and an AdamW step on the same noise."""
-    model.train()
-    pictures = example(model, settings.image, batch=settings.batch, in_chans=settings.in_chans)
-    labels = torch.zeros(settings.batch, dtype=torch.long, device=pictures.device)
-    optimiser = torch.optim.AdamW(model.parameters())
-    run = torch.compile(model, dynamic=False) if settings.graph == "compiled" else model
-    cast = PRECISIONS[settings.precision]
-
-    def call() -> object:
-        with torch.autocast(pictures.device.type, dtype=cast, enabled=cast is not None):
-            loss = cross_entropy(run(pictures), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return loss.detach()
-
-    return call
-
-
 def weights(model: nn.Module) -> int:
     """Bytes of parameters and buffers."""
     return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
@@ -124,6 +102,9 @@ class Toy(nn.Module):
         x = x + q.softmax(dim=-2).transpose(-2, -1).matmul(v).mean((-2, -1)).sum()
         out: Tensor = self.head((x + self.mlp(x)).mean(1))
         return out
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Nothing to save."""
 
 
 def trim() -> None:

@@ -242,8 +242,11 @@ def save_onnx(program: "ExportedProgram", draft: Path) -> None:
 
 def save_int8(program: "ExportedProgram", draft: Path) -> None:
     """The same, then linear layers in 8 bits by ONNX Runtime's tool."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     plain = draft.with_name("float32.onnx")
     save_onnx(program, plain)
-    quantize_dynamic(plain, draft, per_channel=True, weight_type=QuantType.QInt8)
+    model = onnx.load(plain)
+    model.graph.ClearField("value_info")  # torch's exporter leaves shapes of weights it has turned
+    quantize_dynamic(model, draft, per_channel=True, weight_type=QuantType.QInt8)

@@ -51,7 +51,7 @@ FOLDING = (
 LAYOUT = Step("layout", "kernels laid out channels-last", lay_out)
 QUANTIZED = Step("int8", "linear layers in 8 bits", quantize_linears)
 KERNELS = (
-    Step("slices", "feed-forwards in slices of the cache", slice_feed_forwards),
+    Step("slices", "feed-forwards packed, in slices of the cache", slice_feed_forwards),
     Step("kernels", "convolutions packed, with what follows them", pack_convolutions),
 )
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
@@ -136,7 +136,8 @@ def optimize(
     for step in (*FOLDING, LAYOUT, *((QUANTIZED,) if precision == "int8" else ())):
         trail.take(step)
     folded = copied(trail.graph)
-    for step in KERNELS if example.device.type == "cpu" else ():
+    here = example.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    for step in KERNELS if here else ():
         trail.take(step)
     asked = compile if precision != "int8" else False  # ranges are read as numbers: no one graph
     run = trail.compile(folded, must=compile is True) if asked else None
@@ -159,6 +160,8 @@ def check(precision: str, compile: Any, example: Tensor) -> None:
         raise ExportError(f"no precision {precision!r}; there are {', '.join(TYPES)}")
     if compile not in (True, False, "auto"):
         raise ExportError(f"compile={compile!r}: it is True, False or 'auto'")
+    if precision == "int8" and example.device.type != "cpu":
+        raise ExportError("int8 is for the CPU; on a GPU choose precision 'bf16'")
     if example.dim() != 4:
         raise ExportError(f"the example is {tuple(example.shape)}, not (B, C, H, W)")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vitrail.errors import UserError
 from vitrail.hub.build import build
+from vitrail.hub.plugged import recall
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,7 +44,8 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     ``device`` is where the model runs: a GPU where there is one, unless another is named.
 
     Raises:
-        UserError: no such folder, no weights in it yet, or weights that do not fit their card.
+        UserError: no such folder, no weights in it yet, weights that do not fit their card, or a
+            plugin that is no longer there.
     """
     import torch
 
@@ -52,6 +54,7 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
 
     path = weights_of(Path(folder))
     card = read_card(path)
+    recall(card.extra.get("plugins", ()), Path(folder))
     model = build(card.model, classes=len(card.classes), image=card.image, in_chans=card.in_chans)
     try:
         model.load_state_dict(load_weights(path))

@@ -3,6 +3,8 @@
 The count is that of the fullest image; only :class:`HashFinder` lets images differ.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -15,18 +17,20 @@ from vitrail.layers.cluster import (
     sorted_owners,
 )
 from vitrail.layers.grid import Grid, cells
+from vitrail.layers.match import density_owners, merged_owners
+from vitrail.layers.select import share
 
 SEED = 2011_09315
 """Random planes are drawn once from this seed and kept as buffers, saved with the weights: two
 passes over a picture find the same clusters (ACT's code draws anew at every forward)."""
 
 
-class Finder(nn.Module):
+class Finder(nn.Module, ABC):
     """Finds clusters, without gradient."""
 
+    @abstractmethod
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
         """Owners ``(B, N)`` and the number of clusters."""
-        raise NotImplementedError
 
 
 class WindowFinder(Finder):
@@ -107,3 +111,30 @@ class HashFinder(Finder):
         digits = hash_digits(x.float(), self.planes.float(), self.offsets.float(), self.width)
         owner, counts = hash_owners(mix_digits(digits))
         return owner, int(counts.max())
+
+
+class PairFinder(Finder):
+    """The most similar pairs of the whole grid, until a share of the tokens is left."""
+
+    def __init__(self, keep: float) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
+        """Owners ``(B, N)`` and the number of clusters."""
+        wanted = share(self.keep, grid)
+        return merged_owners(x, wanted), wanted
+
+
+class PeakFinder(Finder):
+    """Peaks of density among the tokens of the whole grid."""
+
+    def __init__(self, ratio: int, neighbours: int) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.neighbours = neighbours
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
+        """Owners ``(B, N)`` and the number of clusters."""
+        clusters = -(-x.shape[1] // self.ratio)
+        return density_owners(x, clusters, self.neighbours), clusters

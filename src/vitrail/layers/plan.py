@@ -120,6 +120,51 @@ def means(x: Tensor, owner: Tensor, sizes: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Shares(Plan):
+    """Every grid token belongs to all clusters, in shares that sum to one.
+
+    A cluster's token is the mean of the grid's, each weighted by its share in the cluster; what a
+    token gets back is the mean of the clusters', weighted by its shares. So a constant is kept
+    and sizes sum to N, but nothing comes back exactly: there and back is a smoother, not the
+    identity, even with as many clusters as tokens.
+
+    Attributes:
+        weights: ``(B, H * W, K - extra)``, not below zero; rows sum to one.
+    """
+
+    weights: Tensor
+
+    @property
+    def sizes(self) -> Tensor:
+        """``(B, K)``: what each cluster has of all tokens together, a real number."""
+        held = self.weights.sum(1, dtype=torch.promote_types(self.weights.dtype, torch.float32))
+        return torch.cat((held.new_ones(held.shape[0], self.extra), held), 1)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return torch.cat((x[:, : self.extra], self.reduce_grid(x[:, self.extra :])), 1)
+
+    def restore(self, update: Tensor) -> Tensor:
+        spread = self.restore_grid(update[:, self.extra :])
+        return torch.cat((update[:, : self.extra], spread), 1)
+
+    def reduce_grid(self, x: Tensor) -> Tensor:
+        held = self.sizes[:, self.extra :].clamp(min=LEAST).to(x.dtype).unsqueeze(2)
+        return (self.weights.to(x.dtype).mT @ x) / held
+
+    def restore_grid(self, update: Tensor) -> Tensor:
+        return self.weights.to(update.dtype) @ update
+
+    @property
+    def assignment(self) -> Tensor:
+        """``(B, H * W)``: the cluster of which each token has the largest share, for pictures."""
+        return self.weights.argmax(2)
+
+
+LEAST = 1e-6
+"""A soft cluster of less than this is divided by it."""
+
+
+@dataclass(frozen=True)
 class Cells(Plan):
     """Every ``side x side`` cell of the grid is one working token; these form a coarser grid.
 

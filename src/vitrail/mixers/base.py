@@ -11,7 +11,7 @@ residual, or know its model. In evaluation it is deterministic and treats every 
 alone. What cannot serve a place is refused by ``build``, with the remedy.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -60,9 +60,10 @@ class MixerSpec(Spec):
         return (cls.__doc__ or "").strip().splitlines()[0]
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """A built mixer."""
 
+    @abstractmethod
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Tensor:
@@ -74,16 +75,29 @@ class Mixer(nn.Module):
             shared: what the spec's ``build_shared`` made for this stage.
             plan: how the working tokens stand for the grid's; None where they are the grid's.
         """
-        raise NotImplementedError
 
     def start(self) -> None:
         """Initialise what is the mixer's own, after the model's general rule; mostly nothing."""
 
+    @abstractmethod
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """The same step spelled out, slowly: named tensors that :meth:`forward` never forms."""
-        raise NotImplementedError
+        """The same step spelled out, slowly: named tensors that :meth:`forward` never forms.
+
+        ``attention`` ``(B, heads, K, M)`` is with what weight token i takes value j, and
+        ``values`` ``(B, heads, M, d)`` what it takes, so that the input of ``proj`` is their
+        product, heads joined. Where the M values are not the K tokens, :meth:`make_keys` says
+        what they are made of, or ``sources`` ``(B, heads, M, K)`` where that differs from
+        picture to picture. A mixer without such a matrix names its tensors otherwise.
+        """
+
+    def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
+        """What keys are made of, for one number a token: ``(B, K, E)`` -> ``(B, M, E)``.
+
+        Weighted means, so that mass is kept; explanations walk back along them.
+        """
+        return field
 
 
 class Between(Mixer):
@@ -106,3 +120,7 @@ class Between(Mixer):
     ) -> Mapping[str, Tensor]:
         """What the mixer inside explains."""
         return self.inner.explain(self.enter(x), grid, shared, plan)
+
+    def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
+        """As inside."""
+        return self.inner.make_keys(field, grid)

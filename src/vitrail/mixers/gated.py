@@ -106,12 +106,37 @@ class GatedAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``content`` ``(B, heads, K, K)``, ``position`` ``(heads, H*W, H*W)``, ``gate``."""
+        """``content`` ``(B, heads, K, K)``, ``position`` ``(heads, H*W, H*W)``, ``gate``; and
+        what they blend to: ``attention`` ``(B, heads, K, K)``, ``values``.
+        """
         q, k = (split_heads(t, self.heads) for t in self.qk(x).chunk(2, 2))
         down, right = self.tables(grid)
         whole = torch.einsum("hij,hkl->hikjl", down, right).flatten(3).flatten(1, 2)
-        content = attention_weights(q, k, key_bias(plan, q))
-        return {"content": content, "position": whole, "gate": self.gate.sigmoid()}
+        content, gate = attention_weights(q, k, key_bias(plan, q)), self.gate.sigmoid()
+        return {
+            "content": content,
+            "position": whole,
+            "gate": gate,
+            "attention": blended(content, whole.to(content.dtype), gate.to(content.dtype), plan),
+            "values": split_heads(self.v(x), self.heads),
+        }
+
+
+def blended(content: Tensor, position: Tensor, gate: Tensor, plan: Plan | None) -> Tensor:
+    """``(1 - g) content + g position`` as one matrix; class tokens go by content alone."""
+    images, heads, tokens, _ = content.shape
+    seen = position.expand(images, -1, -1, -1)
+    if plan is not None:
+        few = torch.eye(tokens - plan.extra, device=content.device, dtype=content.dtype)
+        full = plan.restore_grid(few.expand(images, -1, -1))
+        looked = torch.einsum("hnm,bmk->bnhk", position, full).flatten(2)
+        seen = plan.reduce_grid(looked).unflatten(2, (heads, -1)).transpose(1, 2)
+    extra = tokens - seen.shape[2]
+    gate = gate[:, None, None]
+    joined = content.clone()
+    joined[:, :, extra:] = (1 - gate) * content[:, :, extra:]
+    joined[:, :, extra:, extra:] += gate * seen
+    return joined
 
 
 def axis_table(slope: Tensor, square: Tensor, side: int) -> Tensor:

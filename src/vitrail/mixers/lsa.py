@@ -65,9 +65,9 @@ class LocalityAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``: rows sum to one, the diagonal is zero."""
-        q, k, _ = self.project(x)
-        return {"attention": attention_weights(q, k, others_only(plan, q), 1.0)}
+        """``attention`` ``(B, heads, K, K)``: rows sum to one, the diagonal is zero; ``values``."""
+        q, k, v = self.project(x)
+        return {"attention": attention_weights(q, k, others_only(plan, q), 1.0), "values": v}
 
 
 def others_only(plan: Plan | None, like: Tensor) -> Tensor:
@@ -80,6 +80,7 @@ def others_only(plan: Plan | None, like: Tensor) -> Tensor:
     if plan is None:
         return (itself.to(like.dtype) * never)[None, None]
     sizes = plan.sizes.float()
-    twins = (sizes - 1).clamp(min=0).log().clamp(min=never)
+    more = sizes - 1  # below zero for the smallest soft clusters
+    twins = torch.where(more > 0, more.clamp(min=1e-6).log(), never)
     bias = torch.where(itself, twins.unsqueeze(1), sizes.log().unsqueeze(1))
     return bias.to(like.dtype).unsqueeze(1)

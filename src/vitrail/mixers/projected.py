@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
+from vitrail.layers.attend import attend, attention_weights, join_heads, mean_seen, split_heads
 from vitrail.layers.fold import conv_norm
 from vitrail.layers.grid import Grid, cells, to_map, to_tokens
 from vitrail.layers.plan import Plan
@@ -102,6 +102,12 @@ class ProjectedAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, E + K)`` over class tokens and the strided grid."""
-        q, k, _ = self.project(x, grid)
-        return {"attention": attention_weights(q, k, None, self.scale)}
+        """``attention`` ``(B, heads, N, E + K)`` over class tokens and the strided grid;
+        ``values``.
+        """
+        q, k, v = self.project(x, grid)
+        return {"attention": attention_weights(q, k, None, self.scale), "values": v}
+
+    def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
+        """Class tokens, and means by the weights of the values' convolution."""
+        return mean_seen(self.conv_proj_v.conv, field, grid)

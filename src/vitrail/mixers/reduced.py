@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
+from vitrail.layers.attend import attend, attention_weights, join_heads, mean_seen, split_heads
 from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import Table, square
@@ -133,6 +133,16 @@ class ReducedAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, M)`` over the shrunk map's places; rows sum to one."""
-        q, k, _, bias = self.split(x, grid, shared)
-        return {"attention": attention_weights(q, k, bias)}
+        """``attention`` ``(B, heads, N, M)`` over the shrunk map's places; rows sum to one;
+        ``values``.
+        """
+        q, k, v, bias = self.split(x, grid, shared)
+        return {"attention": attention_weights(q, k, bias), "values": v}
+
+    def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
+        """Class tokens, and means by the weights of the reduction."""
+        if not isinstance(self.shrink, nn.Sequential):
+            return field
+        conv = self.shrink[0]
+        assert isinstance(conv, nn.Conv2d)
+        return mean_seen(conv, field, grid)

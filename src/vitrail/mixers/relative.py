@@ -163,9 +163,9 @@ class RelativeAttention(SoftmaxAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, N)``: rows sum to one."""
-        q, k, _, bias = self.heads_and_bias(x, grid)
-        return {"attention": attention_weights(q, k, bias).flip(3)}
+        """``attention`` ``(B, heads, N, N)``: rows sum to one; ``values``."""
+        q, k, v, bias = self.heads_and_bias(x, grid)
+        return {"attention": attention_weights(q, k, bias).flip(3), "values": v.flip(2)}
 
 
 class RelativeAfter(RelativeAttention):
@@ -181,6 +181,6 @@ class RelativeAfter(RelativeAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, N)``: rows do not sum to one."""
-        q, k, _, bias = self.heads_and_bias(x, grid)
-        return {"attention": (attention_weights(q, k) + bias).flip(3)}
+        """``attention`` ``(B, heads, N, N)``: rows do not sum to one; ``values``."""
+        q, k, v, bias = self.heads_and_bias(x, grid)
+        return {"attention": (attention_weights(q, k) + bias).flip(3), "values": v.flip(2)}

@@ -69,9 +69,9 @@ class SoftmaxAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, K, K)``: rows sum to one."""
-        q, k, _ = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
-        return {"attention": attention_weights(q, k, key_bias(plan, q))}
+        """``attention`` ``(B, heads, K, K)``: rows sum to one; ``values``."""
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        return {"attention": attention_weights(q, k, key_bias(plan, q)), "values": v}
 
 
 def key_bias(plan: Plan | None, like: Tensor) -> Tensor | None:
@@ -97,3 +97,17 @@ def check_heads(spec: MixerSpec, place: Place) -> None:
     """
     if place.dim % place.heads:
         raise spec.refuse(place, "heads do not divide the channels", "change heads or dim")
+
+
+def check_grid(spec: MixerSpec, place: Place) -> None:
+    """Tokens must lie on a grid.
+
+    Raises:
+        SpecError: a reducer has taken them off it.
+    """
+    if place.scattered:
+        raise spec.refuse(
+            place,
+            "its working tokens have left the grid, and have no neighbours",
+            "use mixer 'softmax' with this reducer, or reducer 'pool'",
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
+from vitrail.layers.attend import attend, attention_weights, join_heads, mean_seen, split_heads
 from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.mixers.base import Mixer, MixerSpec
@@ -83,6 +83,12 @@ class SpatialAttention(Mixer):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, E + K)`` over class tokens and the coarser grid."""
-        q, k, _ = self.project(x, grid)
-        return {"attention": attention_weights(q, k)}
+        """``attention`` ``(B, heads, N, E + K)`` over class tokens and the coarser grid;
+        ``values``.
+        """
+        q, k, v = self.project(x, grid)
+        return {"attention": attention_weights(q, k), "values": v}
+
+    def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
+        """Class tokens, and means by the convolution's weights."""
+        return field if self.sr is None else mean_seen(self.sr, field, grid)

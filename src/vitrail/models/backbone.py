@@ -7,8 +7,8 @@ size works, square or not, and any number of input channels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +25,32 @@ Size = int | tuple[int, int]
 """Pixels: a side, or (height, width)."""
 
 
-class Config(Protocol):
-    """What every model's frozen config has; the rest is the paper's own."""
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a user may change in every model; a paper's own config adds the rows of its table.
 
-    classes: int
-    in_chans: int
-    image: Size
+    Attributes:
+        classes: logits; 0 leaves the head out.
+        in_chans: channels of the image.
+        image: pixels that tables and places are made for; any other size works too.
+        mixer: specs, one a stage.
+        reducer: specs, one a stage.
+        drop_path: rate at the last block, rising from 0 at the first.
+    """
+
+    classes: int = 1000
+    in_chans: int = 3
+    image: Size = 224
     mixer: tuple[str, ...]
     reducer: tuple[str, ...]
-    drop_path: float
+    drop_path: float = 0.0
+
+
+class WithMaps(NamedTuple):
+    """Logits ``(B, classes)`` and the maps of :meth:`Backbone.features` they were made from."""
+
+    logits: Tensor
+    maps: tuple[Tensor, ...]
 
 
 class Backbone(nn.Module, ABC):
@@ -61,6 +78,7 @@ class Backbone(nn.Module, ABC):
         self.classes: int = config.classes
         self.in_chans: int = config.in_chans
         self.grad_checkpointing = False
+        self.map_training = False
 
     @abstractmethod
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -94,9 +112,16 @@ class Backbone(nn.Module, ABC):
         x = self.pool(x)
         return x if pre_logits else self.head(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> ``(B, classes)``."""
+    def forward(self, x: Tensor) -> Any:
+        """``(B, in_chans, H, W)`` -> ``(B, classes)``; in map training the maps with them."""
+        if self.map_training and self.training:
+            maps, last = self.features_and_last(x)
+            return WithMaps(self.forward_head(last), maps)
         return self.forward_head(self.forward_features(x))
+
+    def set_map_training(self, enable: bool = True) -> None:
+        """From now on ``forward`` gives :class:`WithMaps` in training mode, all from one pass."""
+        self.map_training = enable
 
     def get_classifier(self) -> nn.Module:
         """The head."""
@@ -176,6 +201,10 @@ class Choice:
     def working(self) -> Place:
         """Where the mixer stands: behind the reducer."""
         return self.reducer.place(self.place)
+
+    def at(self, index: int) -> "Choice":
+        """The same for the stage's block of that number, for mixers that alternate."""
+        return replace(self, place=replace(self.place, index=index))
 
     def shared(self) -> nn.Module | None:
         """What the mixers of the stage hold in common."""

@@ -23,6 +23,7 @@ from vitrail.layers.plan import Plan
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
+    Config,
     Kinds,
     Size,
     check_choices,
@@ -38,7 +39,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True)
-class CCTConfig:
+class CCTConfig(Config):
     """One row of the released code's table, and what a user may change."""
 
     depth: int
@@ -47,28 +48,26 @@ class CCTConfig:
     mlp_ratio: int
     kernel: int
     convs: int
+    _: KW_ONLY
     image: Size = 32
     classes: int = 10
-    _: KW_ONLY
     stem: int = 64
     table: str = "learned"
     resize: str = "bicubic"
-    in_chans: int = 3
     mixer: tuple[str, ...] = ("softmax(bias=False)",)
     reducer: tuple[str, ...] = ("all",)
-    drop_path: float = 0.0
 
 
 # fmt: off
-CONFIGS = {  #             depth heads dim mlp kernel convs image classes
+CONFIGS = {  #             depth heads dim mlp kernel convs
     "cct_2_3x2":  CCTConfig(2,  2,  128, 1,  3,    2),
     "cct_4_3x2":  CCTConfig(4,  2,  128, 1,  3,    2),
     "cct_6_3x1":  CCTConfig(6,  4,  256, 2,  3,    1),
     "cct_6_3x2":  CCTConfig(6,  4,  256, 2,  3,    2),
     "cct_7_3x1":  CCTConfig(7,  4,  256, 2,  3,    1),
     "cct_7_3x2":  CCTConfig(7,  4,  256, 2,  3,    2),
-    "cct_7_7x2":  CCTConfig(7,  4,  256, 2,  7,    2,    224,  102),
-    "cct_14_7x2": CCTConfig(14, 6,  384, 3,  7,    2,    224,  1000),
+    "cct_7_7x2":  CCTConfig(7,  4,  256, 2,  7,    2, image=224, classes=102),
+    "cct_14_7x2": CCTConfig(14, 6,  384, 3,  7,    2, image=224, classes=1000),
 }
 # fmt: on
 CHOICES = {"table": ("learned", "sine", "none"), "resize": tuple(RESIZE)}
@@ -127,8 +126,8 @@ class CCT(Backbone):
         self.shared = choice.shared()
         hidden = dim * config.mlp_ratio
         self.blocks = nn.ModuleList(
-            choice.own_block(KINDS, dim, hidden, rate)
-            for rate in rising(config.drop_path, config.depth)
+            choice.at(i).own_block(KINDS, dim, hidden, rate)
+            for i, rate in enumerate(rising(config.drop_path, config.depth))
         )
         self.norm = nn.LayerNorm(dim)
         self.weigh = nn.Linear(dim, 1)

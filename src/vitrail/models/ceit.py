@@ -25,8 +25,8 @@ from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
+    Config,
     Kinds,
-    Size,
     check_choices,
     check_image,
     choose,
@@ -42,7 +42,7 @@ STRIDE = 16
 
 
 @dataclass(frozen=True)
-class CeiTConfig:
+class CeiTConfig(Config):
     """One row of the family's table, and what a user may change."""
 
     dim: int
@@ -52,12 +52,8 @@ class CeiTConfig:
     stem: int = 64
     mlp_ratio: int = 4
     resize: str = "bicubic"
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("softmax",)
     reducer: tuple[str, ...] = ("all",)
-    drop_path: float = 0.0
 
 
 CONFIGS = {  #              dim heads
@@ -172,7 +168,8 @@ class CeiT(Backbone):
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
         self.shared = choice.shared()
         self.blocks = nn.ModuleList(
-            choice.own_block(KINDS, dim, hidden, rate) for rate in rising(config.drop_path, depth)
+            choice.at(i).own_block(KINDS, dim, hidden, rate)
+            for i, rate in enumerate(rising(config.drop_path, depth))
         )
         self.layers = nn.Parameter(torch.zeros(1, depth, dim))
         self.lca = LayerAttention(dim, config.heads, hidden)

@@ -27,7 +27,7 @@ from vitrail.layers.position import ConvPosition
 from vitrail.models.backbone import (
     Backbone,
     Choice,
-    Size,
+    Config,
     check_image,
     choose,
     classifier,
@@ -40,31 +40,27 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True)
-class CMTConfig:
+class CMTConfig(Config):
     """One row of the released code's table, and what a user may change."""
 
     stem: int
     dims: tuple[int, ...]
     depths: tuple[int, ...]
     mlp_ratio: float
-    image: Size
     _: KW_ONLY
     heads: tuple[int, ...] = (1, 2, 4, 8)
     last: int = 1280
     dropout: float = 0.0
-    classes: int = 1000
-    in_chans: int = 3
     mixer: tuple[str, ...] = tuple(f"reduced(ratio={r})" for r in (8, 4, 2, 1))
     reducer: tuple[str, ...] = ("all",) * 4
-    drop_path: float = 0.0
 
 
 # fmt: off
-CONFIGS = {  #          stem  dims                  depths         mlp   image
-    "cmt_ti": CMTConfig(16,   (46,  92, 184, 368),  (2, 2, 10, 2), 3.60, 160),
-    "cmt_xs": CMTConfig(16,   (52, 104, 208, 416),  (3, 3, 12, 3), 3.77, 192),
-    "cmt_s":  CMTConfig(32,   (64, 128, 256, 512),  (3, 3, 16, 3), 4.00, 224),
-    "cmt_b":  CMTConfig(38,   (76, 152, 304, 608),  (4, 4, 20, 4), 4.00, 256),
+CONFIGS = {  #          stem  dims                  depths         mlp
+    "cmt_ti": CMTConfig(16,   (46,  92, 184, 368),  (2, 2, 10, 2), 3.60, image=160),
+    "cmt_xs": CMTConfig(16,   (52, 104, 208, 416),  (3, 3, 12, 3), 3.77, image=192),
+    "cmt_s":  CMTConfig(32,   (64, 128, 256, 512),  (3, 3, 16, 3), 4.00, image=224),
+    "cmt_b":  CMTConfig(38,   (76, 152, 304, 608),  (4, 4, 20, 4), 4.00, image=256),
 }
 # fmt: on
 
@@ -164,7 +160,9 @@ class Stage(nn.Module):
         self.halve = nn.Conv2d(given, dim, 2, 2)
         self.norm = nn.LayerNorm(dim)
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(block(choice, int(dim * ratio), rate) for rate in rates)
+        self.blocks = nn.ModuleList(
+            block(choice.at(i), int(dim * ratio), rate) for i, rate in enumerate(rates)
+        )
 
     def forward(self, x: Tensor, run: Any) -> Tensor:
         """``(B, given, H, W)`` -> ``(B, dim, H / 2, W / 2)``, rounded up."""

@@ -7,7 +7,8 @@ picture -> 4 x [patch embedding, class token, blocks of (CPE, conv-attention, ml
 Follows the released code (mlpc-ucsd/CoaT 220d31f) where the paper is silent: the class token of
 a stage is dropped at its end; the three scales of a parallel block share one feed-forward; drop
 path has one rate for all blocks; patch norms have epsilon 1e-5, all others 1e-6. Not carried
-over: its unused ``norm1`` (and ``norm2``, ``norm3`` of the Lite models).
+over: its unused ``norm1`` (and ``norm2``, ``norm3`` of the Lite models). Reducers serve the serial
+blocks; the parallel ones always run on all tokens.
 
 **Clustering CoaT** (design note by Bang, Park, Jung, Sim, after ACT, arXiv 2011.09315) is the
 same network with another answer to "which tokens work" or "how do they meet"; the note allows
@@ -41,7 +42,7 @@ from vitrail.layers.position import ConvPosition
 from vitrail.models.backbone import (
     Backbone,
     Choice,
-    Size,
+    Config,
     check_image,
     choose,
     classifier,
@@ -52,7 +53,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True)
-class CoaTConfig:
+class CoaTConfig(Config):
     """One row of the released code's table, and what a user may change."""
 
     dims: tuple[int, ...]
@@ -61,12 +62,8 @@ class CoaTConfig:
     parallel: int = 0
     _: KW_ONLY
     heads: int = 8
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("conv",) * 4
     reducer: tuple[str, ...] = ("all",) * 4
-    drop_path: float = 0.0
 
 
 # fmt: off
@@ -111,7 +108,8 @@ class CoaT(Backbone):
         )
         hidden = config.dims[-1] * config.ratios[-1]
         self.parallel = nn.ModuleList(
-            ParallelBlock(choices[1:], hidden, config.drop_path) for _ in range(config.parallel)
+            ParallelBlock([c.at(i) for c in choices[1:]], hidden, config.drop_path)
+            for i in range(config.parallel)
         )
         read = range(1, 4) if config.parallel else range(3, 4)
         self.norms = nn.ModuleDict({str(i): nn.LayerNorm(config.dims[i], eps=1e-6) for i in read})
@@ -209,7 +207,9 @@ class Stage(nn.Module):
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         self.cpe = ConvPosition(dim)
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(choice.block(dim * ratio, drop_path) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            choice.at(i).block(dim * ratio, drop_path) for i in range(depth)
+        )
 
     def forward(self, x: Tensor, run: Any) -> tuple[Tensor, Grid]:
         """``(B, width, H, W)`` -> tokens ``(B, 1 + N, dim)`` and their grid."""
@@ -230,7 +230,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
         """``(B, width, H, W)`` -> tokens ``(B, N, dim)`` and their grid."""
-        x = self.proj(x)
+        x = self.proj(x.contiguous(memory_format=torch.channels_last))
         return self.norm(to_tokens(x)), grid_of(x)
 
 

@@ -40,7 +40,7 @@ from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.models.backbone import (
     Backbone,
     Choice,
-    Size,
+    Config,
     check_image,
     choose,
     classifier,
@@ -102,7 +102,7 @@ STYLES = {
 
 
 @dataclass(frozen=True)
-class CoAtNetConfig:
+class CoAtNetConfig(Config):
     """One row of the paper's tables, and what a user may change.
 
     ``kinds``, ``dims``, ``depths`` and ``strides`` have one entry a stage; ``relation`` is the
@@ -118,12 +118,8 @@ class CoAtNetConfig:
     kinds: str = "CCTT"
     strides: tuple[int, ...] = (2, 2, 2, 2)
     head_dim: int = 32
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("native",) * 4
     reducer: tuple[str, ...] = ("all",) * 4
-    drop_path: float = 0.0
 
 
 def split(*args: Any) -> CoAtNetConfig:
@@ -323,7 +319,8 @@ class AttentionStage(nn.Module):
         self.stride = stride
         self.shared = choice.shared() if len(rates) > 1 else None
         enter = EnterBlock(given, choice, stride, style, rates[0])
-        self.blocks = nn.ModuleList([enter, *(plain(choice, style, rate) for rate in rates[1:])])
+        later = (plain(choice.at(i), style, rate) for i, rate in enumerate(rates[1:], 1))
+        self.blocks = nn.ModuleList([enter, *later])
 
     def forward(self, x: Tensor, run: Any) -> Tensor:
         """``(B, given, H, W)`` -> ``(B, dim, H / stride, W / stride)``."""

@@ -24,7 +24,7 @@ from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
-    Size,
+    Config,
     check_choices,
     check_image,
     choose,
@@ -38,7 +38,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConViTConfig:
+class ConViTConfig(Config):
     """One row of table 1, and what a user may change; ``local`` blocks come before the token."""
 
     dim: int
@@ -48,12 +48,8 @@ class ConViTConfig:
     patch: int = 16
     mlp_ratio: float = 4.0
     resize: str = "bicubic"
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("gated", "softmax(bias=False)")
     reducer: tuple[str, ...] = ("all",) * 2
-    drop_path: float = 0.0
 
 
 CONFIGS = {
@@ -81,7 +77,7 @@ class ConViT(Backbone):
         self.shared_local, self.shared_late = local.shared(), late.shared()
         hidden = int(dim * config.mlp_ratio)
         self.blocks = nn.ModuleList(
-            (local if i < config.local else late).block(hidden, rate)
+            (local if i < config.local else late).at(i).block(hidden, rate)
             for i, rate in enumerate(rising(config.drop_path, config.depth))
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)

@@ -23,7 +23,7 @@ from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.models.backbone import (
     Backbone,
     Choice,
-    Size,
+    Config,
     check_image,
     choose,
     classifier,
@@ -36,7 +36,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True)
-class CvTConfig:
+class CvTConfig(Config):
     """One row of the released settings, and what a user may change."""
 
     dims: tuple[int, ...]
@@ -44,12 +44,8 @@ class CvTConfig:
     depths: tuple[int, ...]
     _: KW_ONLY
     mlp_ratio: int = 4
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("projected",) * 3
     reducer: tuple[str, ...] = ("all",) * 3
-    drop_path: float = 0.0
 
 
 # fmt: off
@@ -96,7 +92,9 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if choice.place.extra else None
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(choice.block(hidden, r, QuickMlp, 1e-5) for r in rates)
+        self.blocks = nn.ModuleList(
+            choice.at(i).block(hidden, rate, QuickMlp, 1e-5) for i, rate in enumerate(rates)
+        )
         if self.cls is not None:
             nn.init.trunc_normal_(self.cls, std=0.02)
 

@@ -39,7 +39,7 @@ from vitrail.layers.inverted import InvertedResidual, init_conv
 from vitrail.layers.position import sinusoid
 from vitrail.layers.select import Chosen, best, lattice, put, share, take
 from vitrail.mixers import MixerSpec
-from vitrail.models.backbone import Backbone, Size, check_image, init_weights, rising, sides
+from vitrail.models.backbone import Backbone, Config, check_image, init_weights, rising, sides
 from vitrail.models.filtervit_weights import RENAMES
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
@@ -66,7 +66,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class FilterViTConfig:
+class FilterViTConfig(Config):
     """One size, and what a user may change."""
 
     stem: int
@@ -79,12 +79,8 @@ class FilterViTConfig:
     chance: str = "lattice"  # where a drop block works in evaluation
     dropout: float = 0.1
     head_dropout: float = 0.5
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("softmax",)
     reducer: tuple[str, ...] = ("all",)
-    drop_path: float = 0.0
 
 
 FINE, COARSE = 256 / 55**2, 128 / 28**2
@@ -308,7 +304,8 @@ class EncoderBlock(nn.Module):
         )
         ratio = row.ratio
         self.layers = nn.ModuleList(
-            EncoderLayer(place, mixer, ratio, config.dropout) for _ in range(row.depth)
+            EncoderLayer(replace(place, index=i), mixer, ratio, config.dropout)
+            for i in range(row.depth)
         )
         self.drop_path = DropPath(drop_path)
         self.conv = InvertedResidual(width, row.dim, row.stride, ratio, drop_path)

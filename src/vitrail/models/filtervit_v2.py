@@ -42,7 +42,7 @@ from vitrail.layers.position import sinusoid
 from vitrail.models.backbone import (
     Backbone,
     Choice,
-    Size,
+    Config,
     check_image,
     choose,
     init_weights,
@@ -55,7 +55,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True)
-class FilterViTv2Config:
+class FilterViTv2Config(Config):
     """One size, and what a user may change."""
 
     stem: int
@@ -68,12 +68,8 @@ class FilterViTv2Config:
     head_dim: int = 32
     pooled: tuple[int, ...] = (8, 4, 0, 0)  # side of the pooled block's cells; 0: no such block
     head_dropout: float = 0.1
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("softmax",) * 4
     reducer: tuple[str, ...] = ("filter(keep=0.085)", "filter(keep=0.165)", "all", "all")
-    drop_path: float = 0.0
 
 
 # fmt: off
@@ -186,7 +182,9 @@ class Stage(nn.Module):
         self.shared_pooled = brief.shared() if brief else None
         self.pooled = brief.block(hidden, rates[0]) if brief else None
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(choice.block(hidden, rate) for rate in rates)
+        self.blocks = nn.ModuleList(
+            choice.at(i).block(hidden, rate) for i, rate in enumerate(rates)
+        )
         self.convs = nn.ModuleList(
             InvertedResidual(dim, dim, 1, config.ratio, rate) for rate in rates
         )

@@ -28,6 +28,7 @@ from vitrail.layers.inverted import ConvNormAct, InvertedResidual, init_conv
 from vitrail.models.backbone import (
     Backbone,
     Choice,
+    Config,
     Size,
     check_image,
     choose,
@@ -43,7 +44,7 @@ PATCH = 2
 
 
 @dataclass(frozen=True)
-class MobileViTConfig:
+class MobileViTConfig(Config):
     """One column of table 4, and what a user may change."""
 
     dims: tuple[int, ...]
@@ -54,12 +55,9 @@ class MobileViTConfig:
     stem: int = 16
     depths: tuple[int, ...] = (2, 4, 3)
     heads: int = 4
-    classes: int = 1000
-    in_chans: int = 3
     image: Size = 256
     mixer: tuple[str, ...] = ("softmax",) * 3
     reducer: tuple[str, ...] = ("all",) * 3
-    drop_path: float = 0.0
 
 
 # fmt: off
@@ -172,7 +170,7 @@ class MobileViTBlock(nn.Module):
         self.widen = nn.Conv2d(dim, width, 1, bias=False)
         self.shared = choice.shared()
         self.blocks = nn.ModuleList(
-            choice.block(2 * width, rate, SmoothMlp, eps=1e-5) for rate in rates
+            choice.at(i).block(2 * width, rate, SmoothMlp, eps=1e-5) for i, rate in enumerate(rates)
         )
         self.norm = nn.LayerNorm(width)
         self.narrow = ConvNormAct(width, dim)

@@ -26,7 +26,7 @@ from vitrail.layers.patches import ShiftedPatches
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
-    Size,
+    Config,
     check_choices,
     check_image,
     choose,
@@ -41,7 +41,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTConfig:
+class ViTConfig(Config):
     """One row of the family's table, and what a user may change."""
 
     depth: int
@@ -53,12 +53,8 @@ class ViTConfig:
     pool: str = "token"
     resize: str = "bicubic"
     eps: float = 1e-6
-    classes: int = 1000
-    in_chans: int = 3
-    image: Size = 224
     mixer: tuple[str, ...] = ("softmax",)
     reducer: tuple[str, ...] = ("all",)
-    drop_path: float = 0.0
 
 
 CONFIGS = {
@@ -119,7 +115,9 @@ class ViT(Backbone):
         self.shared = choice.shared()
         rates = rising(config.drop_path, config.depth)
         hidden = int(dim * config.mlp_ratio)
-        self.blocks = nn.ModuleList(choice.block(hidden, rate, eps=config.eps) for rate in rates)
+        self.blocks = nn.ModuleList(
+            choice.at(i).block(hidden, rate, eps=config.eps) for i, rate in enumerate(rates)
+        )
         self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.head = classifier(dim, config.classes)
         self.apply(init_weights)

@@ -168,13 +168,18 @@ def translate(
     return {n: t for n, t in ours.items() if n in own or not re.search(unused, n)}
 
 
+REDUCERS = ".reducer."
+"""What a reducer's tensors have in their names."""
+
+
 def load(
     model: nn.Module, state: Mapping[str, Tensor], renames: Renames, unused: str = "$^"
 ) -> None:
     """Load a state dict under our names or a released model's, strictly.
 
-    Only the head may be missing (another number of classes), and what is fixed at building:
-    buffers other than the statistics of batch norms.
+    Only the head may be missing (another number of classes), what is fixed at building (buffers
+    other than the statistics of batch norms), and what reducers learn, where the weights are those
+    of a model without any.
 
     Raises:
         UserError: tensors missing, left over or of another shape; the first few are named.
@@ -182,7 +187,15 @@ def load(
     own = model.state_dict()
     ours = fit(translate(state, model, renames, unused), model)
     fixed = {n for n, _ in model.named_buffers() if not n.endswith(("running_mean", "running_var"))}
-    missing = [n for n in own if n not in ours and n not in fixed and not n.startswith("head.")]
+    plain = not any(REDUCERS in n for n in ours)
+    missing = [
+        n
+        for n in own
+        if n not in ours
+        and n not in fixed
+        and not n.startswith("head.")
+        and not (plain and REDUCERS in n)
+    ]
     left = [n for n in ours if n not in own]
     wrong = [n for n in ours if n in own and own[n].shape != ours[n].shape]
     for what, names in (("missing", missing), ("unknown", left), ("of another shape", wrong)):

@@ -7,7 +7,7 @@ Attention *and* feed-forward run on the working tokens: that, not the attention 
 block's work lies. Reducers choose without gradient; what they average and copy is differentiable.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -67,9 +67,10 @@ class ReducerSpec(Spec):
         return (cls.__doc__ or "").strip().splitlines()[0]
 
 
-class Reducer(nn.Module):
+class Reducer(nn.Module, ABC):
     """A built reducer."""
 
+    @abstractmethod
     def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
         """``(B, N, C)`` -> working tokens ``(B, K, C)`` and the way back.
 
@@ -78,7 +79,6 @@ class Reducer(nn.Module):
             grid: ``(H, W)`` of the tokens behind them.
             look: gives the features by which tokens are compared, ``(B, N, C)``.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

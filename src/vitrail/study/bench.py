@@ -59,17 +59,22 @@ class Bench:
         """How long a job will take relative to the others, for the progress bar."""
         return job.share if self.plan.budget == "epochs" else 1.0
 
+    @property
+    def binding(self) -> dict[str, Any]:
+        """The recipe's values that change results."""
+        idle = FREE if self.recipe.teacher else (*FREE, "teacher", "distill")
+        return {k: v for k, v in self.recipe.to_dict().items() if k not in idle}
+
     @cached_property
     def ground(self) -> str:
         """Digest of all that must be alike for two jobs to be compared."""
         from vitrail.data import manifest_digest
 
-        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in FREE}
         return digest(
             {
                 "format": FORMAT,
                 "pictures": self.manifest(manifest_digest),
-                "recipe": recipe,
+                "recipe": self.binding,
                 "preprocess": self.preprocess.to_dict(),
                 "budget": [self.plan.budget, self.plan.seconds],
             }
@@ -105,7 +110,7 @@ class Bench:
                 "problem_count": len(problems),
             },
             "preprocess": self.preprocess.to_dict(),
-            "recipe": {k: v for k, v in self.recipe.to_dict().items() if k not in FREE},
+            "recipe": self.binding,
         }
 
 

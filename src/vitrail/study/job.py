@@ -13,13 +13,14 @@ import torch
 
 from vitrail.errors import UserError
 from vitrail.study.bench import Bench
+from vitrail.study.maps import overlays
 from vitrail.study.plan import Job
 from vitrail.study.record import Mistake, Record
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor, nn
 
-    from vitrail.data import Item
     from vitrail.train import Result
 
 THUMBNAIL, WORST = 112, 8
@@ -57,6 +58,8 @@ def build(arm: str, bench: Bench) -> "nn.Module":
 
 def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
     """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
+    from vitrail.hub.plugged import extra
+    from vitrail.hub.teachers import open_teacher
     from vitrail.tasks import Card, load_weights
     from vitrail.train import fit, read_run
 
@@ -69,17 +72,20 @@ def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record
         image=bench.plan.image,
         in_chans=bench.preprocess.in_chans,
         preprocess=bench.preprocess.to_dict(),
+        extra=extra(job.arm),
     )
+    recipe = bench.recipe_of(job)
     result = fit(
         model,
         bench.pictures,
-        bench.recipe_of(job),
+        recipe,
         run,
         card=card,
         parts=parts,
         resume=True,
         progress=False,
         on_event=lambda event: _pass_on(event, tell),
+        teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
     )
     model.load_state_dict(load_weights(run / "best.safetensors"))
     return evaluated(job, bench, model, result, read_run(run).metrics)
@@ -122,7 +128,7 @@ def evaluated(
         epochs=result.epochs,
         images_seen=result.step * min(bench.recipe.batch, train_count),
         curve=tuple(curve),
-        mistakes=worst(bench, scores.labels, scores.predictions, confidences),
+        mistakes=worst(bench, model, scores.labels, scores.predictions, confidences),
     )
 
 
@@ -138,26 +144,34 @@ def answers(model: "nn.Module", bench: Bench) -> "tuple[Tensor, Tensor]":
 
 
 def worst(
-    bench: Bench, labels: Sequence[int], predictions: Sequence[int], confidences: Sequence[float]
+    bench: Bench,
+    model: "nn.Module",
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    confidences: Sequence[float],
 ) -> tuple[Mistake, ...]:
     """The most confident wrong answers, with small pictures, so that a report needs no data."""
     wrong = [i for i, (y, p) in enumerate(zip(labels, predictions, strict=True)) if y != p]
-    wrong.sort(key=lambda i: -confidences[i])
+    wrong = sorted(wrong, key=lambda i: -confidences[i])[:WORST]
+    pictures = [bench.pictures.read(bench.tested[i]) for i in wrong]
+    maps = overlays(model, pictures, [predictions[i] for i in wrong], bench.preprocess)
     return tuple(
         Mistake(
             key=bench.tested[i].key,
             true=bench.pictures.classes[labels[i]],
             predicted=bench.pictures.classes[predictions[i]],
             probability=confidences[i],
-            jpeg=thumbnail(bench, bench.tested[i]),
+            jpeg=thumbnail(picture),
+            map=jpeg,
+            method=method,
         )
-        for i in wrong[:WORST]
+        for i, picture, (jpeg, method) in zip(wrong, pictures, maps, strict=True)
     )
 
 
-def thumbnail(bench: Bench, item: "Item") -> str:
+def thumbnail(picture: "Image.Image") -> str:
     """A picture of at most ``THUMBNAIL`` px as base64 JPEG (a few kB)."""
-    small = bench.pictures.read(item).copy()
+    small = picture.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     held = io.BytesIO()
     small.save(held, "JPEG", quality=82)

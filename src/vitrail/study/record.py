@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A wrong answer given with confidence, with its small picture as base64 JPEG."""
+    """A wrong answer given with confidence, with its small picture as base64 JPEG.
+
+    ``map`` is where the answer lies over what the model saw, by ``method``; empty if none served.
+    """
 
     key: str
     true: str
     predicted: str
     probability: float
     jpeg: str
+    map: str = ""
+    method: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

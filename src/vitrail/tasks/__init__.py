@@ -3,11 +3,13 @@
 from vitrail.tasks.card import Card, load_weights, read_card, save_weights
 from vitrail.tasks.classify import Scores, evaluate, probabilities
 from vitrail.tasks.distill import Distillation, distil
+from vitrail.tasks.teacher import Teacher
 
 __all__ = [
     "Card",
     "Distillation",
     "Scores",
+    "Teacher",
     "distil",
     "evaluate",
     "load_weights",

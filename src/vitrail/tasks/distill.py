@@ -9,7 +9,7 @@ student and teacher, by which a clustered network may learn from its unclustered
 this project's: ACT's MTKD, arXiv 2011.09315, publishes no formula).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,26 +70,46 @@ def distil(
     Raises:
         UserError: teacher and student disagree about classes, or about maps with ``feature``.
     """
-    said = ask(teacher, images)
-    label, word = answers(student, images)
-    if said.shape != word.shape:
-        raise UserError(
-            f"the teacher knows {said.shape[-1]} classes, the student {word.shape[-1]}; "
-            f"build the teacher with classes={word.shape[-1]} and train it on the same pictures"
-        )
-    total = (1 - how.alpha) * loss(label, targets) + how.alpha * heed(word, said, how)
+    both = getattr(student, "forward_both", student)
+    total = weigh(both(images), ask(teacher, images), targets, how=how, loss=loss)
     if how.feature:
         total = total + how.feature * map_distance(student, teacher, images)
     return total
 
 
-def answers(student: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits for the label and for the teacher; the same where a student has one head."""
-    both = getattr(student, "forward_both", None)
-    if both is not None:
-        return both(images)
-    logits = student(images)
-    return logits, logits
+def weigh(
+    heard: Tensor | tuple[Tensor, Tensor],
+    said: Tensor,
+    targets: Tensor,
+    *,
+    how: Distillation,
+    loss: Loss = F.cross_entropy,
+) -> Tensor:
+    """The label's loss and the teacher's, together a scalar.
+
+    Args:
+        heard: what the student answers: logits ``(B, K)``, or those for the label and those for
+            the teacher where it has two heads.
+        said: the teacher's logits ``(B, K)``.
+        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed pictures.
+        how: what weighs how much.
+        loss: from logits and targets to a scalar, for the label.
+
+    Raises:
+        UserError: teacher and student disagree about classes.
+    """
+    label, word = heard if isinstance(heard, tuple) else (heard, heard)
+    if said.shape != word.shape:
+        raise UserError(
+            f"the teacher knows {said.shape[-1]} classes, the student {word.shape[-1]}; "
+            f"build the teacher with classes={word.shape[-1]} and train it on the same pictures"
+        )
+    return (1 - how.alpha) * loss(label, targets) + how.alpha * heed(word, said, how)
+
+
+HARD = Distillation()
+SOFT = Distillation(kind="soft", alpha=0.1, tau=3.0)
+"""DeiT's two settings (table 3 and appendix of the paper; ``HARD`` is the better one there)."""
 
 
 @torch.no_grad()
@@ -120,11 +140,19 @@ def map_distance(student: nn.Module, teacher: nn.Module, images: Tensor) -> Tens
     It costs one more pass through each network.
 
     Raises:
-        UserError: the two have no maps of the same shapes.
+        UserError: the two have no maps, or none of the same shapes.
     """
     if not all(hasattr(model, "features") for model in (student, teacher)):
         raise UserError("feature > 0 needs maps of both; give two Vitrail backbones, or feature=0")
-    ours, theirs = student.features(images), ask(teacher, images, "features")  # type: ignore[operator]
+    return maps_apart(student.features(images), ask(teacher, images, "features"))  # type: ignore[operator]
+
+
+def maps_apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+    """:func:`map_distance` of maps ``(B, C, H, W)`` that are there already.
+
+    Raises:
+        UserError: they are not of the same shapes.
+    """
     if [m.shape for m in ours] != [m.shape for m in theirs]:
         shapes = [[tuple(m.shape[1:]) for m in maps] for maps in (ours, theirs)]
         raise UserError(

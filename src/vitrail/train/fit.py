@@ -13,11 +13,12 @@ from typing import Any
 
 from torch import nn
 
-from vitrail import data
+from vitrail import data, plugins
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.tasks.card import Card
 from vitrail.tasks.classify import Scores
+from vitrail.tasks.teacher import Teacher
 from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import Display, OnEvent
@@ -62,22 +63,38 @@ def fit(
     progress: bool = True,
     on_event: OnEvent | None = None,
     facts: Mapping[str, Any] | None = None,
+    teacher: Teacher | None = None,
 ) -> Result:
     """Train ``model`` on ``parts["train"]``, validate on ``parts["val"]``, keep all in ``out``.
 
     With ``resume`` a run that is there goes on where it stopped (a finished one is returned as it
-    is), and one that is not there begins. ``facts`` go into ``run.json``.
+    is), and one that is not there begins. ``facts`` go into ``run.json``. ``teacher`` is the one
+    that ``recipe.teacher`` names.
 
     Raises:
         UserError: ``out`` exists (without ``resume``), or holds another run; no training pictures;
-            a loss that is not finite; a folder that cannot be written.
+            a teacher without a recipe for it, or the other way round; a loss that is not finite;
+            a folder that cannot be written.
         Interrupted: Ctrl-C or SIGTERM; the run can go on.
     """
     out = Path(out)
     if not parts.get("train"):
         raise UserError("there are no training pictures")
+    if (teacher is None) != (recipe.teacher is None):
+        raise UserError(
+            f"the recipe's teacher is {recipe.teacher!r}, the one given is "
+            f"{teacher.name if teacher else None!r}; give both, or neither"
+        )
     accelerator = processes.start(recipe.precision)
-    job = Job(model=model, pictures=pictures, parts=parts, recipe=recipe, card=card, out=out)
+    job = Job(
+        model=model,
+        pictures=pictures,
+        parts=parts,
+        recipe=recipe,
+        card=card,
+        out=out,
+        teacher=teacher,
+    )
     processes.first(accelerator, lambda: _prepare(job, resume, facts or {}))
     done = folder.read_run(out).result
     if done is not None:
@@ -95,6 +112,7 @@ def resume(
     out: str | Path,
     build: Callable[[Card], nn.Module],
     *,
+    teach: Callable[[str, Card], Teacher] | None = None,
     pictures: Pictures | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -103,10 +121,10 @@ def resume(
 
     ``build`` makes the model that a card names, with the recipe's drop path (weights do not
     matter, they are in the checkpoint). ``pictures`` are opened from ``run.json``'s ``data``, with
-    the options under ``open``, unless given.
+    the options under ``open``, unless given. ``teach`` opens the teacher that the recipe names.
 
     Raises:
-        UserError: not a run, or its pictures are gone or changed.
+        UserError: not a run, or its pictures or its teacher are gone or changed.
     """
     run = folder.read_run(out)
     if run.result is not None:
@@ -121,6 +139,7 @@ def resume(
             f"{missing[0]}); bring them back, or train anew in another folder"
         )
     parts = {name: tuple(here[i.key] for i in items) for name, items in run.manifest.parts.items()}
+    named = run.recipe.teacher
     return fit(
         build(run.card),
         pictures,
@@ -131,6 +150,7 @@ def resume(
         resume=True,
         progress=progress,
         on_event=on_event,
+        teacher=teach(named, run.card) if teach and named else None,
     )
 
 
@@ -141,6 +161,7 @@ def _prepare(job: Job, resume: bool, facts: Mapping[str, Any]) -> None:
     digest = data.manifest_digest(job.card.classes, job.parts)
     run = folder.read_run(job.out)
     folder.check_same(run, recipe=job.recipe, classes=job.card.classes, digest=digest)
+    folder.check_teacher(run, _teacher_facts(job))
 
 
 def _fill(draft: Path, job: Job, facts: Mapping[str, Any]) -> None:
@@ -153,6 +174,7 @@ def _fill(draft: Path, job: Job, facts: Mapping[str, Any]) -> None:
         progress=Progress(), model=job.model.state_dict(), ema={}, best={}, optim={}, scaler={}
     )
     checkpoint.save(draft / checkpoint.NAME, start)
+    plugins.keep(job.card.extra.get("plugins", ()), draft)
     folder.write_json(draft / "run.json", _run_facts(job, digest) | dict(facts))
 
 
@@ -168,11 +190,17 @@ def _run_facts(job: Job, digest: str) -> dict[str, Any]:
         "data": _absolute(job.pictures.name),
         "pictures": {name: len(items) for name, items in job.parts.items()},
         "manifest": digest,
+        "plugins": card.extra.get("plugins", []),
         "seed": job.recipe.seed,
+        "teacher": _teacher_facts(job),
         "versions": _versions(),
         "machine": _machine(),
         "command": sys.argv,
     }
+
+
+def _teacher_facts(job: Job) -> dict[str, Any] | None:
+    return None if job.teacher is None else job.teacher.facts()
 
 
 def _absolute(source: str) -> str:

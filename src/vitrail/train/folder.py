@@ -87,6 +87,7 @@ def card_of(facts: dict[str, Any]) -> Card:
         image=facts["image"],
         in_chans=facts["in_chans"],
         preprocess=facts["preprocess"],
+        extra={"plugins": facts["plugins"]} if facts.get("plugins") else {},
     )
 
 
@@ -208,6 +209,20 @@ def check_same(run: Run, *, recipe: Recipe, classes: tuple[str, ...], digest: st
         raise UserError(
             f"{where}: the pictures changed (manifest {run.manifest.digest[:12]} then, "
             f"{digest[:12]} now); bring them back, or train anew in another folder"
+        )
+
+
+def check_teacher(run: Run, now: dict[str, Any] | None) -> None:
+    """A run goes on with the teacher it had, weight for weight.
+
+    Raises:
+        UserError: it is another one.
+    """
+    then = run.facts.get("teacher")
+    if then != now:
+        raise UserError(
+            f"cannot go on with {str(run.folder)!r}: the teacher {then and then['name']} has other "
+            "weights now; bring the old ones back, or train anew in another folder"
         )
 
 

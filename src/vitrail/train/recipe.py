@@ -15,6 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from vitrail.data import Augment
 from vitrail.errors import UserError, unknown
+from vitrail.tasks.distill import Distillation
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _SMALLEST_RUN = 2000
@@ -69,6 +70,10 @@ class Recipe:
     """Compile the model with torch.compile: slow to start, then faster."""
     weights: str | None = None
     """Weights to start from (fine-tuning): a file."""
+    teacher: str | None = None
+    """A trained model that is heard beside the labels: a run folder, or timm:NAME."""
+    distill: Distillation = field(default_factory=Distillation)
+    """How a teacher is heard: kind (hard or soft), alpha, tau, feature."""
     patience: int = 0
     """Stop after this many validations without a better accuracy; 0 is never."""
     validate_every: int = 1
@@ -155,6 +160,7 @@ class Recipe:
             f"{self.optimizer} lr {self.lr:g} to {self.min_lr:g}",
             f"weight decay {self.weight_decay:g}",
             self._mixing(),
+            self._teaching(),
             f"averaged weights {self.ema:g}" if self.ema else "no averaging",
             self.precision,
             f"seed {self.seed}",
@@ -164,6 +170,10 @@ class Recipe:
     def _mixing(self) -> str:
         names = [n for n in ("mixup", "cutmix") if getattr(self, n)]
         return f"{' or '.join(names)} on {self.mix_share:.0%}" if names and self.mix_share else ""
+
+    def _teaching(self) -> str:
+        how = self.distill
+        return f"teacher {self.teacher} ({how.kind}, {how.alpha:g})" if self.teacher else ""
 
     def differences(self, other: "Recipe") -> list[str]:
         """What differs and changes results, as ``key: here, there``."""

@@ -20,11 +20,13 @@ from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.tasks.card import Card, load_weights, save_weights
 from vitrail.tasks.classify import Scores, collect, score
+from vitrail.tasks.teacher import Teacher
 from vitrail.train import chance, checkpoint, folder, mix, optim, processes
 from vitrail.train.average import averaged
 from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import OnEvent
 from vitrail.train.feed import Feed
+from vitrail.train.objective import Objective, prepare
 from vitrail.train.recipe import Recipe
 from vitrail.train.stop import Interrupted, StopRequest
 
@@ -42,6 +44,7 @@ class Job:
     recipe: Recipe
     card: Card
     out: Path
+    teacher: Teacher | None = None
 
 
 class Trainer:
@@ -77,6 +80,7 @@ class Trainer:
         if self.sharded and recipe.ema:
             raise UserError("averaged weights need a whole model in each process: with FSDP, ema 0")
         self.ema = averaged(model, recipe.ema) if recipe.ema else None
+        prepare(model, self.job.teacher, self.accelerator.device, recipe.distill.feature)
         if recipe.compile:
             model.compile()
         optimizer = optim.optimizer(model, recipe)
@@ -84,6 +88,12 @@ class Trainer:
         self.bare = self.model
         if not self.sharded:
             self.bare = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+        self.objective = Objective(
+            recipe=recipe,
+            student=self.bare,
+            teacher=self.job.teacher,
+            autocast=self.accelerator.autocast,
+        )
         self.bare_optimizer = self.optimizer.optimizer
         self.schedule = optim.Schedule(self.bare_optimizer, recipe, self._length())
 
@@ -187,11 +197,8 @@ class Trainer:
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         share = self.recipe.mix_share if self.done < self.recipe.mix_until else 0.0
         images, targets = mix.mix(images, labels, self.choices, share)
-        device = self.accelerator.device
-        logits = self.model(images.to(device, non_blocking=True))
-        return nn.functional.cross_entropy(
-            logits.float(), targets.to(device), label_smoothing=self.recipe.smoothing
-        )
+        images = images.to(self.accelerator.device, non_blocking=True)
+        return self.objective(self.model(images), images, targets.to(self.accelerator.device))
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Gradients of the processes are averaged in the last micro-batch of an update."""

@@ -1,0 +1,293 @@
+"""Does it keep accuracy? A plain model, the same with each reducer, and what each saves.
+
+``python -m benchmarks.keep --help``; the rules are in ``README.md`` beside this file.
+
+for every seed:  plain, trained
+                 a  each reducer put into the trained plain model, nothing trained
+                 b  the same, tuned shortly with the plain model as teacher (plain too: control)
+                 c  each reducer from scratch, as long as plain
+then the throughput of all, interleaved. Every training is a run folder below ``--work``; one that
+is there is not trained again.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import vitrail
+from benchmarks import contract
+from vitrail.cost import Settings, count, ratio, time_side_by_side
+from vitrail.cost.arms import forward
+from vitrail.data import Pictures, PictureSet, Preprocess, batches, fraction, open_pictures
+from vitrail.data.items import Item
+from vitrail.hub import give_reducer
+from vitrail.hub.teachers import open_teacher
+from vitrail.models import Backbone
+from vitrail.specs import parse_call, print_call
+from vitrail.study.bench import Remembered
+from vitrail.study.stats import accuracy, compare
+from vitrail.tasks import Card, evaluate, load_weights
+from vitrail.tasks.distill import Distillation
+from vitrail.train import Recipe, fit
+
+PLAIN = "all"
+REDUCERS = (
+    "pool",
+    "cluster",
+    "filter(keep=0.25)",
+    "random(keep=0.25)",
+    "merge(keep=0.5)",
+)
+Way = Literal["as it is", "tuned", "from scratch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train, on what, and for how long.
+
+    Attributes:
+        data: folder, table or zip of pictures.
+        model: the plain backbone.
+        reducers: put into every stage but the last (``where``), or one for all with ``whole``.
+        whole: reducers in all stages.
+        ways: what is done with each.
+        image: edge in pixels.
+        epochs: of the plain model, and of each from scratch.
+        tune: epochs of tuning with the teacher.
+        share: of the training pictures.
+        tested: test pictures at most, the same share of every class.
+        seeds: one training of everything each.
+        batch: pictures an update.
+        changes: further values of the recipe, as JSON.
+        rounds: undisturbed timing windows wanted of each; 0 leaves timing out.
+        threads: torch threads while timing.
+        work: where the runs are kept.
+        out: folder for the result file.
+    """
+
+    data: str
+    model: str = "coat_lite_tiny"
+    reducers: tuple[str, ...] = REDUCERS
+    whole: bool = False
+    ways: tuple[Way, ...] = ("as it is", "tuned", "from scratch")
+    image: int = 128
+    epochs: int = 20
+    tune: int = 2
+    share: float = 1.0
+    tested: int = 1000
+    seeds: tuple[int, ...] = (0,)
+    batch: int = 32
+    changes: str = "{}"
+    rounds: int = 5
+    threads: int = 2
+    work: Path = Path("runs/keep")
+    out: Path = contract.RESULTS
+
+
+@dataclass(frozen=True)
+class Table:
+    """The pictures, and how models are made, trained and asked on them."""
+
+    options: Options
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """All of them, each decoded once."""
+        found = open_pictures(self.options.data)
+        return replace(found, store=Remembered(found.store))
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """How a test picture is shown."""
+        return Preprocess(image=self.options.image)
+
+    @cached_property
+    def tested(self) -> tuple[Item, ...]:
+        """The test part, or validation where there is none; never trained on, never chosen by."""
+        items = self.pictures.split("test") or self.pictures.split("val")
+        return fraction(items, min(1.0, self.options.tested / len(items)), 0)
+
+    def trained(self, seed: int) -> tuple[Item, ...]:
+        """The training part."""
+        return fraction(self.pictures.split("train"), self.options.share, seed)
+
+    def build(self, reducer: str, seed: int) -> Backbone:
+        """A fresh model; the same seed gives the same weights whatever the reducer."""
+        torch.manual_seed(seed)
+        plain = vitrail.create(
+            self.options.model, classes=len(self.pictures.classes), image=self.options.image
+        )
+        return plain if reducer == PLAIN else give_reducer(plain, self.each(plain, reducer))
+
+    def each(self, plain: Backbone, reducer: str) -> tuple[str, ...]:
+        """The reducer for each stage: all but the last of a pyramid, whose grid is small."""
+        stages = len(plain.config.reducer)
+        if self.options.whole or stages == 1:
+            return (reducer,) * stages
+        return (reducer,) * (stages - 1) + (PLAIN,)
+
+    def card(self, reducer: str, model: Backbone) -> Card:
+        """What a run says of its model."""
+        name, changes = parse_call(self.options.model)
+        return Card(
+            model=print_call(name, {**changes, "reducer": model.config.reducer}),
+            classes=self.pictures.classes,
+            image=self.options.image,
+            in_chans=3,
+            preprocess=self.preprocess.to_dict(),
+        )
+
+    def train(self, model: Backbone, reducer: str, seed: int, at: Path, recipe: Recipe) -> None:
+        """Train to the end, or go on; ``model`` leaves with the last weights."""
+        train = self.trained(seed)
+        card = self.card(reducer, model)
+        fit(
+            model,
+            self.pictures,
+            recipe,
+            at,
+            card=card,
+            parts={"train": train, "val": self.tested[:64]},
+            resume=True,
+            progress=False,
+            teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
+        )
+        model.load_state_dict(load_weights(at / "last.safetensors"))
+
+    def recipe(self, seed: int, **changes: Any) -> Recipe:
+        """The recipe of plain and from scratch."""
+        values = {"epochs": self.options.epochs, "batch": self.options.batch, "seed": seed}
+        suited = Recipe.suited(len(self.trained(seed))).to_dict()
+        own = json.loads(self.options.changes)
+        return Recipe.from_dict({**suited, **values, **own, **changes})
+
+    def right(self, model: Backbone) -> NDArray[np.bool_]:
+        """Which test pictures the model knows."""
+        shown = PictureSet(self.pictures, self.tested, self.preprocess.transform(), seed=0)
+        order = [list(part) for part in np.array_split(range(len(shown)), len(shown) // 50 + 1)]
+        scores = evaluate(model, batches(shown, order=order, workers=0), len(self.pictures.classes))
+        return np.array(scores.labels) == np.array(scores.predictions)
+
+
+def main(options: Options) -> Path:
+    """Train what is missing, ask all, time all, print and write the table."""
+    table = Table(options)
+    record = contract.Record("keep", asdict(options), options.out)
+    known: dict[tuple[str, str], list[NDArray[np.bool_]]] = {}
+    for seed in options.seeds:
+        for way, reducer, right in answers(table, seed):
+            known.setdefault((way, reducer), []).append(right)
+            print(f"seed {seed}: {way:12} {reducer:22} {right.mean():6.1%}", flush=True)
+    rates = speeds(table) if options.rounds else {}
+    rows = list(rows_of(table, known, rates))
+    record.add(rows)
+    for row in rows:
+        print(line(row))
+    record.close()
+    return record.path
+
+
+def answers(table: Table, seed: int) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """What each model of one seed gets right, as soon as it is known."""
+    options = table.options
+    home = options.work / f"seed-{seed}"
+    plain = table.build(PLAIN, seed)
+    table.train(plain, PLAIN, seed, home / "plain", table.recipe(seed))
+    yield "from scratch", PLAIN, table.right(plain)
+    tuning = table.recipe(
+        seed,
+        epochs=options.tune,
+        lr=2e-4,
+        mixup=0.0,
+        cutmix=0.0,
+        ema=0.0,
+        teacher=str(home / "plain"),
+        distill=asdict(Distillation(kind="soft", alpha=0.5, tau=2.0)),
+    )
+    for number, reducer in enumerate((PLAIN, *options.reducers)):
+        given = plain if reducer == PLAIN else give_reducer(plain, table.each(plain, reducer))
+        if "as it is" in options.ways:
+            yield "as it is", reducer, table.right(given)
+        if "tuned" in options.ways:
+            tuned = give_reducer(plain, given.config.reducer)
+            table.train(tuned, reducer, seed, home / f"tuned-{number}", tuning)
+            yield "tuned", reducer, table.right(tuned)
+    for number, reducer in enumerate(options.reducers, 1):
+        if "from scratch" in options.ways:
+            fresh = table.build(reducer, seed)
+            table.train(fresh, reducer, seed, home / f"scratch-{number}", table.recipe(seed))
+            yield "from scratch", reducer, table.right(fresh)
+
+
+def speeds(table: Table) -> dict[str, dict[str, Any]]:
+    """Throughput of every reducer beside plain, in one run, at the study's size and batch 8."""
+    options = table.options
+    models = {name: table.build(name, 0).eval() for name in (PLAIN, *options.reducers)}
+    setting = Settings(image=options.image, batch=8)
+    timings = time_side_by_side(
+        {name: forward(model, setting, batch=8) for name, model in models.items()},
+        rounds=options.rounds,
+        window_s=0.3,
+        warmup_s=1.0,
+        threads=options.threads,
+    )
+    return {
+        name: contract.row(
+            name,
+            own,
+            {} if name == PLAIN else {PLAIN: ratio(own, timings[PLAIN])},
+            images_per_s=own.rate(8),
+            macs=count(models[name], options.image).macs,
+        )
+        for name, own in timings.items()
+    }
+
+
+def rows_of(
+    table: Table,
+    known: Mapping[tuple[str, str], Sequence[NDArray[np.bool_]]],
+    rates: Mapping[str, Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """A row for every way and reducer: accuracy, and the difference to plain done alike."""
+    untimed = {"threads": table.options.threads, "memory_bytes": None, "against": []}
+    for (way, reducer), rights in known.items():
+        own = np.stack(rights)
+        plain = np.stack(known.get((way, PLAIN), known["from scratch", PLAIN]))
+        yield {
+            "arm": reducer,
+            **rates.get(reducer, untimed),
+            "way": way,
+            "seeds": len(rights),
+            "tested": own.shape[1],
+            "accuracy": asdict(accuracy(own)),
+            "to_plain": None if reducer == PLAIN else asdict(compare(own, plain)),
+        }
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row for people."""
+    here, apart = row["accuracy"], row["to_plain"]
+    cells = [
+        f"{row['way']:12} {row['arm']:22}",
+        f"{100 * here['value']:5.1f} % ({100 * here['low']:.1f} to {100 * here['high']:.1f})",
+    ]
+    if apart:
+        cells.append(
+            f"{100 * apart['value']:+5.1f} points ({100 * apart['low']:+.1f} to "
+            f"{100 * apart['high']:+.1f})"
+        )
+    cells += [f"{other['ratio']:.2f} x plain" for other in row["against"]]
+    return "  ".join(cells)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Options, description=__doc__))

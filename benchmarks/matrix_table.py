@@ -1,0 +1,104 @@
+"""The matrix as a page: who serves whom in a grid, refusals as notes, figures in tables."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+NATIVE = "native"
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The whole page, from one result file."""
+    cells = result["settings"]["cells"]
+    parts = [head(result)]
+    for backbone in dict.fromkeys(c["backbone"] for c in cells):
+        own = [c for c in cells if c["backbone"] == backbone]
+        rows = [r for r in result["rows"] if r["backbone"] == backbone]
+        parts += [f"## {backbone}", grid(own), *figures(rows)]
+    large = result["settings"]["too_large"]
+    if large:
+        names = ", ".join(f"`{name}`" for name in large)
+        parts.append(
+            f"Not timed, for want of memory ({result['settings']['limit_gb']} GB): {names}"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def head(result: Mapping[str, Any]) -> str:
+    """What this is, and the run that made it."""
+    machine, settings = result["machine"], result["settings"]
+    quiet = sum(r["time"]["quiet"] for r in result["rows"])
+    return (
+        "# Backbone x mixer x reducer\n\n"
+        "Made by a command; do not edit. `x` in a grid serves, a number is refused when the model "
+        "is built, for the reason below the grid. Every time was measured in one run with the "
+        "plain model; `speed` is how many times faster than that, the median over rounds. Memory "
+        "is the peak of a forward of one picture in a fresh process, weights included.\n\n"
+        "```text\n"
+        f"{result['command']}\n"
+        f"{result['date']}, {machine['cpu']}, {settings['threads']} thread(s), "
+        f"torch {machine['versions']['torch']}, batch 1, float32, eager; "
+        f"{quiet} of {len(result['rows'])} rows quiet\n"
+        "```"
+    )
+
+
+def grid(cells: Sequence[Row]) -> str:
+    """Mixers down, reducers across: x, the number of a reason, or nothing for a namesake."""
+    reducers = list(dict.fromkeys(c["reducer"] for c in cells))
+    reasons: dict[str, int] = {}
+    body = []
+    for mixer in dict.fromkeys(c["mixer"] for c in cells):
+        row = {c["reducer"]: c["refused"] for c in cells if c["mixer"] == mixer}
+        marks = [mark(row.get(reducer, ""), reasons) for reducer in reducers]
+        body.append([f"`{mixer}`", *marks])
+    notes = "\n".join(f"{number}. {reason}" for reason, number in reasons.items())
+    table = markdown(["mixer \\ reducer", *(f"`{r}`" for r in reducers)], body)
+    return f"{table}\n\n{notes}" if notes else table
+
+
+def mark(refused: str | None, reasons: dict[str, int]) -> str:
+    """One field of the grid."""
+    if refused is None:
+        return "x"
+    if not refused:
+        return ""
+    return str(reasons.setdefault(reason(refused), len(reasons) + 1))
+
+
+def reason(refusal: str) -> str:
+    """Why, and the remedy, without spec and place."""
+    return re.sub(r"^.*?\(dim .*?\): ", "", refusal)
+
+
+def figures(rows: Sequence[Row]) -> Iterator[str]:
+    """One table for each size: what was measured, the plain model first, then by speed."""
+    for image in sorted({r["image"] for r in rows}):
+        latest = {r["arm"]: r for r in rows if r["image"] == image}
+        ordered = sorted(latest.values(), key=lambda r: (bool(r["against"]), -speed(r)))
+        body = [
+            [
+                f"`{r['mixer']}`",
+                f"`{r['reducer']}`",
+                f"{r['params'] / 1e6:.2f}",
+                f"{r['macs'] / 1e9:.3f}",
+                f"{r['time']['median_ms']:.1f}" + ("" if r["time"]["quiet"] else " (noisy)"),
+                f"{speed(r):.2f}" if r["against"] else "1",
+                "" if r["memory_bytes"] is None else f"{r['memory_bytes'] / 2**20:.0f}",
+            ]
+            for r in ordered
+        ]
+        columns = ["mixer", "reducer", "M params", "GMAC", "CPU ms", "speed", "peak MB"]
+        yield f"At {image} px:\n\n" + markdown(columns, body)
+
+
+def speed(row: Row) -> float:
+    """Times faster than the plain model."""
+    return float(row["against"][0]["ratio"]) if row["against"] else 1.0
+
+
+def markdown(columns: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *body]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

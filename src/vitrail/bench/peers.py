@@ -1,0 +1,60 @@
+"""Whom we are compared with, and what we promise."""
+
+from dataclasses import dataclass
+
+from vitrail.bench.contract import Bar
+from vitrail.bench.ways import OURS, PEER
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of our models and its yardstick: ``timm``, ``official``, or an arm."""
+
+    model: str
+    family: str
+    against: str = "timm"
+
+
+# fmt: off
+PEERS = (
+    Peer("vit_small",           "vit"),
+    Peer("deit_tiny_distilled", "vit"),
+    Peer("convit_tiny",         "convit"),
+    Peer("coat_lite_tiny",      "coat"),
+    Peer("coat_lite_small",     "coat"),
+    Peer("coat_tiny",           "coat"),
+    Peer("coatnet_nano_rw",     "coatnet"),
+    Peer("coatnet_0_rw",        "coatnet"),
+    Peer("mobilevit_xxs",       "mobilevit"),
+    Peer("mobilevit_s",         "mobilevit"),
+    Peer("cmt_ti",              "cmt",       "official"),
+    Peer("cmt_s",               "cmt",       "official"),
+    Peer("filtervit_v2_xs",     "filtervit", "filtervit_xs"),  # corrected beside faithful
+)
+# fmt: on
+HYBRIDS = ("convit", "coat", "coatnet", "mobilevit", "cmt")
+ALL = ("vit", *HYBRIDS)
+
+
+def bar(at_least: float, way: str, against: str, families: tuple[str, ...], image: int = 0) -> Bar:
+    """A promise on some families, at one size or at all."""
+    sizes = {"image": (image,)} if image else {}
+    return Bar(
+        arm=OURS,
+        graph=way,
+        against=f"{PEER} {against}",
+        at_least=at_least,
+        where={"family": families, **sizes},
+    )
+
+
+BARS = (
+    bar(1.3, "eager", "eager", ("convit", "coat", "mobilevit"), 224),
+    bar(1.05, "eager", "eager", ("coatnet", "cmt"), 224),
+    bar(1.0, "eager", "eager", ("vit",), 224),
+    bar(1.3, "eager", "eager", HYBRIDS, 512),
+    bar(1.0, "optimised", "compiled", ALL, 224),
+    bar(1.2, "optimised", "compiled", ALL, 512),
+    bar(1.8, "bf16", "eager", ALL),
+    bar(3.0, "eager", "eager", ("filtervit",), 224),
+)

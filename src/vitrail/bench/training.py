@@ -1,0 +1,181 @@
+"""A training step against the same network's elsewhere: forward, backward, optimiser, memory.
+
+the same weights, the same noise, AdamW -> steps by turns -> ratio; medians of the three parts
+fresh processes at one batch and at twice that -> bytes that each further picture takes
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from torch import nn
+
+from vitrail.bench.rivals import said
+from vitrail.bench.twins import BUILD, Agreement, pair, rival
+from vitrail.cost import Ratio, Settings, Timing, memory, ratio, time_side_by_side
+from vitrail.cost.arms import compiling
+from vitrail.cost.step import Step
+from vitrail.cost.timing import pinned
+from vitrail.errors import UserError
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Peak bytes of a training step, and what each further picture adds."""
+
+    peak: int
+    picture: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One implementation's step: whole, in parts, in memory, and the loss of its first step.
+
+    ``notes`` say what could not be done, such as checkpointing or measuring memory.
+    """
+
+    arm: str
+    time: Timing
+    parts: dict[str, float]
+    loss: float
+    memory: Memory | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON; parts in milliseconds."""
+        return {
+            "arm": self.arm,
+            "time": self.time.to_dict(),
+            "parts_ms": {part: 1e3 * seconds for part, seconds in self.parts.items()},
+            "first_loss": self.loss,
+            "memory": asdict(self.memory) if self.memory else None,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One model's training step beside its rival's."""
+
+    model: str
+    settings: Settings
+    agreement: Agreement | None
+    ours: Side
+    theirs: Side
+    speed: Ratio
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "model": self.model,
+            "settings": asdict(self.settings),
+            "agreement": asdict(self.agreement) if self.agreement else None,
+            "ours": self.ours.to_dict(),
+            "theirs": self.theirs.to_dict(),
+            "speed": asdict(self.speed),
+        }
+
+
+def training(
+    model: str,
+    against: str,
+    settings: Settings | None = None,
+    *,
+    with_memory: bool = True,
+    tell: Tell = print,
+    on_step: Tell | None = None,
+) -> Training:
+    """Measure a model's training step and its rival's, by turns.
+
+    Args:
+        model: our model's text.
+        against: ``timm``, ``official``, or another arm.
+        settings: the conditions; ``graph="compiled"`` compiles forward and backward,
+            ``checkpointing`` computes activations again.
+        with_memory: measure peaks too, in two fresh processes a side.
+        tell: takes a line on logits and losses.
+        on_step: told after each window.
+
+    Raises:
+        UserError: no counterpart, or logits that differ.
+    """
+    settings = settings or Settings()
+    theirs = rival(model, against)
+    found = pair(model, theirs, settings)
+    tell(f"{model} and {theirs}: {said(found.agreement)}")
+    arms = {"ours": (model, found.ours), "theirs": (theirs, found.theirs)}
+    steps = {side: step(arm, module, settings) for side, (arm, module) in arms.items()}
+    timings = timed(steps, settings, tell, on_step)
+    sides = {side: report(steps[side], timings[side], with_memory) for side in arms}
+    return Training(
+        model=model,
+        settings=settings,
+        agreement=found.agreement,
+        speed=ratio(timings["ours"], timings["theirs"]),
+        **sides,
+    )
+
+
+@dataclass(frozen=True)
+class Started:
+    """An arm's step, and what could not be done for it."""
+
+    arm: str
+    step: Step
+    notes: tuple[str, ...]
+
+
+def timed(
+    started: Mapping[str, Started], settings: Settings, tell: Tell, on_step: Tell | None
+) -> dict[str, Timing]:
+    """A first step of each, whose losses are told, then steps by turns."""
+    with compiling(settings):
+        with pinned(settings.threads):
+            for each in started.values():
+                each.step()
+        firsts = {side: each.step.first_loss for side, each in started.items()}
+        tell(", ".join(f"first loss of {side} {loss:.6f}" for side, loss in firsts.items()))
+        return time_side_by_side(
+            {side: each.step for side, each in started.items()},
+            rounds=settings.rounds,
+            window_s=settings.window_s,
+            warmup_s=settings.warmup_s,
+            threads=settings.threads,
+            on_window=on_step,
+        )
+
+
+def report(started: Started, timing: Timing, with_memory: bool) -> Side:
+    """What is known of one side."""
+    settings = started.step.settings
+    held, more = remembered(started.arm, settings) if with_memory else (None, ())
+    return Side(
+        arm=started.arm,
+        time=timing,
+        parts=started.step.parts(sum(w.calls for w in timing.windows)),
+        loss=started.step.first_loss,
+        memory=held,
+        notes=(*started.notes, *more),
+    )
+
+
+def step(arm: str, model: nn.Module, settings: Settings) -> Started:
+    """The step, without checkpointing where the model has none."""
+    try:
+        return Started(arm, Step(model, settings), ())
+    except UserError as error:
+        return Started(arm, Step(model, replace(settings, checkpointing=False)), (str(error),))
+
+
+def remembered(arm: str, settings: Settings) -> tuple[Memory | None, tuple[str, ...]]:
+    """Memory of a side; what cannot be measured is None and leaves a note."""
+    batch = settings.batch
+    try:
+        one, two = (
+            memory(arm, settings.image, size, True, build=BUILD, settings=settings)
+            for size in (batch, 2 * batch)
+        )
+    except UserError as error:
+        return None, (str(error),)
+    return Memory(peak=one, picture=(two - one) // batch), ()

@@ -1,0 +1,200 @@
+"""``vitrail cost --by-layer|--roofline|--against|--suite``: where time goes, and who is faster."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from vitrail.cli.command import Answer, say, table
+from vitrail.cli.conditions import BUILD, base, machine_line, megabytes, settings
+from vitrail.cli.progress import ticker
+from vitrail.errors import UserError
+
+if TYPE_CHECKING:
+    from vitrail.bench.training import Side, Training
+    from vitrail.cli.measure import Cost
+    from vitrail.cost import Profile
+    from vitrail.cost.roofline import Ceilings
+
+
+def by_layer(wanted: "Cost") -> Answer:
+    """Layers of each model, beneath the machine's ceilings where a roofline is asked for."""
+    from vitrail.cost import by_layer, ceilings, machine
+    from vitrail.cost.bylayer import table as layers_table
+
+    conditions = settings(wanted)
+    if wanted.roofline is not None and wanted.roofline.exists():
+        raise UserError(f"{wanted.roofline} exists; choose another name for the picture")
+    with ticker("measuring") as step:
+        roof = ceilings(conditions[0], on_step=step) if wanted.roofline else None
+        profiles = [
+            by_layer(model, one, depth=wanted.depth, build=BUILD, on_step=step)
+            for one in conditions
+            for model in wanted.models
+        ]
+    where = machine()
+    parts = [layers_table(one, roof) for one in profiles] if wanted.by_layer else []
+    data = {"profiles": [one.to_dict() for one in profiles], "machine": where}
+    if roof is not None:
+        parts += nearness(wanted, roof, profiles)
+        data |= {"ceilings": roof.to_dict(), "near": [near(roof, one) for one in profiles]}
+    watched = max(profile.overhead for profile in profiles)
+    notes = [f"rows add up to the plain call within {100 * watched:+.0f} %"] if parts else []
+    return Answer(data, [*parts, *notes, machine_line(where)])
+
+
+def nearness(wanted: "Cost", roof: "Ceilings", profiles: Sequence["Profile"]) -> list[Any]:
+    """The ceilings, each model's distance from them, and the picture."""
+    from vitrail.cost import roofline
+
+    assert wanted.roofline is not None
+    works: dict[str, list[roofline.Work]] = {
+        labelled(p): [p, *(p.layers if wanted.by_layer else ())] for p in profiles
+    }
+    rows = [
+        (
+            *labelled(p).split(", "),
+            f"{1e3 * p.seconds:.1f}",
+            f"{p.macs / p.seconds / 1e9:.1f}",
+            f"{p.traffic / 1e6:.0f}",
+            f"{p.macs / p.traffic:.1f}",
+            f"{100 * p.macs / p.seconds / roof.arithmetic:.0f} %",
+            f"{100 * roof.near(p):.0f} %",
+        )
+        for p in profiles
+    ]
+    headings = ("model", "px", "batch", "ms", "GMAC/s", "MB moved", "MAC/byte", "of arithmetic")
+    drawn = roofline.draw(roof, works, wanted.roofline)
+    return [*roofline.tables(roof), table((*headings, "of roof"), rows), f"drawn: {drawn}"]
+
+
+def near(roof: "Ceilings", profile: "Profile") -> dict[str, object]:
+    """For JSON: how near a model comes to each ceiling."""
+    return {
+        "model": profile.model,
+        "image": profile.settings.image,
+        "batch": profile.settings.batch,
+        "of_arithmetic": profile.macs / profile.seconds / roof.arithmetic,
+        "of_roof": roof.near(profile),
+    }
+
+
+def labelled(profile: "Profile") -> str:
+    """A profile's name in tables and pictures."""
+    s = profile.settings
+    return f"{profile.model}, {s.image}, {s.batch}"
+
+
+def against(wanted: "Cost") -> Answer:
+    """Each model beside its counterpart, or beside one arm."""
+    if wanted.train_step:
+        return train_steps(wanted)
+    from vitrail.bench import versus
+    from vitrail.cost import machine
+
+    arm = str(wanted.against)
+    with ticker("measuring") as step:
+        found = [
+            each
+            for one in settings(wanted)
+            for each in versus(wanted.models, arm, one, tell=say, on_step=step)
+        ]
+    rows = [
+        (
+            v.model,
+            v.against,
+            v.settings.image,
+            v.settings.batch,
+            f"{v.agreement.apart:.0e}" if v.agreement else "-",
+            f"{v.ours.rate(v.settings.batch):.1f}",
+            f"{v.theirs.rate(v.settings.batch):.1f}",
+            f"{v.speed}{'' if v.speed.quiet else ' noisy'}",
+        )
+        for v in found
+    ]
+    columns = ("model", "against", "px", "batch", "logits apart", "images/s", "theirs", "speed")
+    where = machine()
+    data = {"rows": [v.to_dict() for v in found], "machine": where}
+    return Answer(data, [table(columns, rows, left=2), machine_line(where)])
+
+
+def train_steps(wanted: "Cost") -> Answer:
+    """Training steps beside the counterpart's."""
+    from vitrail.bench.training import training
+    from vitrail.cost import machine
+
+    with ticker("measuring") as step:
+        found = [
+            training(
+                model,
+                str(wanted.against),
+                one,
+                with_memory=not wanted.no_memory,
+                tell=say,
+                on_step=step,
+            )
+            for one in settings(wanted)
+            for model in wanted.models
+        ]
+    rows = [side_cells(one, side) for one in found for side in (one.ours, one.theirs)]
+    columns = ("step of", "px", "batch", "ms", "forward", "backward", "optimiser")
+    where = machine()
+    notes = [note for one in found for side in (one.ours, one.theirs) for note in side.notes]
+    parts = [table((*columns, "peak MB", "MB a picture", "speed"), rows), *notes]
+    data = {"rows": [one.to_dict() for one in found], "machine": where}
+    return Answer(data, [*parts, machine_line(where)])
+
+
+def side_cells(found: "Training", side: "Side") -> tuple[object, ...]:
+    """One side's line; the speed stands in ours."""
+    held, speed = side.memory, found.speed
+    return (
+        side.arm,
+        found.settings.image,
+        found.settings.batch,
+        f"{1e3 * side.time.median:.1f}",
+        *(f"{1e3 * seconds:.1f}" for seconds in side.parts.values()),
+        megabytes(held.peak if held else None),
+        megabytes(held.picture if held else None),
+        f"{speed}{'' if speed.quiet else ' noisy'}" if side is found.ours else "",
+    )
+
+
+def suite(wanted: "Cost") -> Answer:
+    """All peers; the exit status is 1 where counterparts gave different logits."""
+    from vitrail.bench import suite as peers
+
+    conditions = replace(base(wanted), warmup_s=7 * wanted.window)
+    lists = {"sizes": wanted.image, "batches": wanted.batch}
+    options = peers.Options(
+        only=wanted.only or wanted.models,
+        threads=wanted.threads,
+        ways=wanted.ways,
+        base=conditions,
+        out=wanted.out,
+        **{name: given for name, given in lists.items() if given},
+    )
+    if wanted.plan:
+        return planned(options)
+    with ticker("measuring") as step:
+        outcome = peers.run(options, tell=say, on_step=step)
+    record = outcome.record
+    headings, rows = peers.summary(record)
+    parts = [table(headings, rows), *record.verdicts(), *outcome.refused, f"written: {record.path}"]
+    data = record.to_dict() | {"refused": outcome.refused, "file": record.path}
+    return Answer(data, [*parts, machine_line(record.machine)], 1 if outcome.refused else 0)
+
+
+def planned(options: Any) -> Answer:
+    """What would be run, and how long it would take."""
+    from vitrail.bench import suite as peers
+
+    settings = peers.settings(options)
+    seconds = peers.estimate(settings, options)
+    rows = [(s.peer.model, s.conditions.image, s.conditions.batch) for s in settings]
+    cells = [(*row, peers.spoken(t)) for row, t in zip(rows, seconds, strict=True)]
+    total = f"{len(settings)} settings, about {peers.spoken(sum(seconds))} in all"
+    data = {
+        "seconds": sum(seconds),
+        "settings": [dict(zip(("model", "image", "batch"), row, strict=True)) for row in rows],
+    }
+    return Answer(data, [table(("model", "px", "batch", "about"), cells), total])

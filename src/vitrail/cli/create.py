@@ -1,0 +1,80 @@
+"""``vitrail create``: a trained run with another reducer, without training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from vitrail.cli.command import Answer, Command, shown_as, table
+from vitrail.errors import UserError
+
+if TYPE_CHECKING:
+    from vitrail.hub.reduce import Reduced
+
+
+@dataclass(kw_only=True)
+class Create(Command):
+    """Give a trained model a reducer without training: a new run folder with the same weights.
+
+    Example: vitrail create runs/plain --reducer "cluster(ratio=4)" -o runs/clustered
+    """
+
+    folder: Positional[Annotated[Path | None, shown_as("RUN")]] = None
+    """A run folder, or one of its weights files; it is not touched."""
+    reducer: Annotated[tuple[str, ...], shown_as("REDUCER ...")] = ()
+    """Which tokens work: one for all stages, or one each (see 'vitrail reducers')."""
+    out: Annotated[Path | None, arg(aliases=("-o",), metavar="FOLDER", help_behavior_hint="")] = (
+        None
+    )
+    """The run folder to make; nothing is overwritten."""
+
+    def run(self) -> Answer:
+        """Make it, and say what it costs and what is new."""
+        if self.folder is None or not self.reducer or self.out is None:
+            raise UserError(
+                "say which run, which reducer and where to: "
+                'vitrail create RUN --reducer "cluster(ratio=4)" -o NEWRUN'
+            )
+        from vitrail.hub.reduce import reduce_run
+
+        made = reduce_run(self.folder, self.out, self.reducer)
+        return Answer(facts(made), [costs(made), *lines(made, self.folder)])
+
+
+def facts(made: "Reduced") -> dict[str, object]:
+    """For JSON."""
+    return {
+        "folder": str(made.folder),
+        "model": made.model,
+        "from": made.plain,
+        "image": made.image,
+        "params": [made.before.params, made.after.params],
+        "macs": [made.before.macs, made.after.macs],
+        "newly_initialised": made.fresh,
+        "dropped": made.dropped,
+    }
+
+
+def costs(made: "Reduced") -> object:
+    """Parameters and multiply-adds before and after."""
+    rows = [
+        (text, f"{c.params / 1e6:.2f}", f"{c.macs / 1e9:.3f}", f"{c.macs / made.before.macs:.0%}")
+        for text, c in ((made.plain, made.before), (made.model, made.after))
+    ]
+    return table(("model", "M params", f"GMAC at {made.image} px", ""), rows)
+
+
+def lines(made: "Reduced", source: Path) -> list[str]:
+    """What was newly initialised, and what to do next."""
+    new = "nothing: every weight is the plain model's"
+    if made.fresh:
+        some = ", ".join(made.fresh[:3]) + (", ..." if len(made.fresh) > 3 else "")
+        new = f"{len(made.fresh)} tensors of the reducer ({some}): fine-tune before use"
+    gone = [f"dropped: {len(made.dropped)} tensors of the old reducer"] if made.dropped else []
+    return [
+        f"newly initialised: {new}",
+        *gone,
+        f"new run: {made.folder}",
+        f"next: vitrail train --from {made.folder} --teacher {source}",
+    ]

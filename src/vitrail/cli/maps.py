@@ -1,0 +1,338 @@
+"""What ``vitrail explain RUN PICTURES`` does: explain every picture, draw, keep the raw maps."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitrail.cli.command import Answer, as_json, say, table
+from vitrail.cli.pictures import find, picture_or_problem
+from vitrail.cli.progress import gauge
+from vitrail.cli.settings import changes_of
+from vitrail.errors import UserError, unknown
+from vitrail.explain.base import Explanation, explain, find_method, methods
+from vitrail.explain.guard import ExplainError
+from vitrail.files import whole, write_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vitrail.cli.explain import Explain
+    from vitrail.explain.draw import Drawing, Pixels
+    from vitrail.hub import Classifier
+
+DEFAULT = ("gradcam",)
+FOLDER = Path("explanations")
+AGNOSTIC = "class-agnostic: where attention was spent, not why this class"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A run under the name it has in files and sheets."""
+
+    name: str
+    run: "Classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One explanation of one picture by one run; ``found`` is None where ``problem`` says why.
+
+    ``label`` is the explained class, ``chance`` its probability.
+    """
+
+    of: Named
+    method: str
+    found: Explanation | None
+    label: str = ""
+    chance: float | None = None
+    problem: str = ""
+
+
+def drawn(wanted: "Explain") -> Answer:
+    """Explain and draw every picture.
+
+    Raises:
+        UserError: nothing to explain, an unknown method, option or class, a folder in use, or not
+            one explanation that could be had.
+    """
+    paths = find(wanted.pictures)
+    chosen = chosen_methods(wanted.method or DEFAULT)
+    options = options_of(wanted.set, chosen)
+    runs = opened_runs([wanted.folder, *wanted.beside])
+    targets = {one.name: target_of(wanted.target, one.run) for one in runs}
+    out = free(wanted.out, runs[0].name)
+    names = file_names(paths)
+    rows: list[dict[str, Any]] = []
+    begun = False
+    with gauge("explaining") as step:
+        for i, path in enumerate(paths):
+            step(i, len(paths))
+            image, problem = picture_or_problem(path)
+            if image is None:
+                say(problem)
+                rows.append({"picture": str(path), "problem": problem})
+                continue
+            told = [
+                explained(one, image, name, targets[one.name], wanted.seed, options.get(name, {}))
+                for one in runs
+                for name in chosen
+            ]
+            if not begun:
+                refuse_if_none(told)
+                out.mkdir(parents=True, exist_ok=True)
+                begun = True
+            rows += kept(out, names[path], path, image, told)
+    return answer(rows, out)
+
+
+def explained(
+    one: Named,
+    image: "Image",
+    name: str,
+    target: int | None,
+    seed: int,
+    options: Mapping[str, Any],
+) -> Told:
+    """One method's answer on one picture, or why there is none."""
+    images = one.run.preprocess.transform()(image).unsqueeze(0)
+    try:
+        found = explain(one.run.model, images, name, target, seed=seed, **options)
+    except ExplainError as error:
+        return Told(of=one, method=name, found=None, problem=str(error))
+    if not isinstance(found.target, tuple):
+        return Told(of=one, method=name, found=found, label="no class")
+    wanted = found.target[0]
+    chance = float(one.run.predict([image])[0, wanted])
+    return Told(of=one, method=name, found=found, label=one.run.classes[wanted], chance=chance)
+
+
+def refuse_if_none(told: Sequence[Told]) -> None:
+    """Where no method serves at all, that is wrong input, and nothing is written."""
+    if all(one.found is None for one in told):
+        raise UserError(told[0].problem)
+
+
+# ---- what was asked for -------------------------------------------------------------------------
+
+
+def chosen_methods(names: Sequence[str]) -> list[str]:
+    """Known names, each once; ``all`` is all of them."""
+    if "all" in names:
+        return list(methods())
+    return list(dict.fromkeys(find_method(name).name for name in names))
+
+
+def options_of(texts: Sequence[str], chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``["rise.masks=100"]`` -> ``{"rise": {"masks": 100}}``, for chosen methods only.
+
+    Raises:
+        UserError: another form, a method that was not chosen, an option it does not have.
+    """
+    given = changes_of(texts)
+    for name, options in given.items():
+        if not isinstance(options, Mapping):
+            raise UserError(f"--set takes METHOD.KEY=VALUE, such as rise.masks=1000, not {name!r}")
+        if name not in chosen:
+            raise unknown("chosen method", name, chosen)
+        find_method(name).options(options)
+    return given
+
+
+def opened_runs(folders: Sequence[str]) -> list[Named]:
+    """The runs, under short names of their own."""
+    from vitrail.hub import open_run
+
+    names: list[str] = []
+    for folder in folders:
+        path = Path(folder).resolve()
+        name = plain(path.parent.name if path.is_file() else path.name)
+        names.append(name if name not in names else f"{name}-{len(names) + 1}")
+    return [Named(name, open_run(folder)) for name, folder in zip(names, folders, strict=True)]
+
+
+def target_of(text: str | None, run: "Classifier") -> int | None:
+    """A class by name or number; None for the predicted one.
+
+    Raises:
+        UserError: the run has no such class.
+    """
+    if text is None:
+        return None
+    if text in run.classes:
+        return run.classes.index(text)
+    if text.isdigit() and int(text) < len(run.classes):
+        return int(text)
+    raise unknown("class", text, run.classes)
+
+
+def free(wanted: Path | None, name: str) -> Path:
+    """The folder asked for if it is free, else a new one in ``explanations/``.
+
+    Raises:
+        UserError: the folder asked for holds something.
+    """
+    if wanted is not None:
+        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+            raise UserError(
+                f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out"
+            )
+        return wanted
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M}"
+    names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
+    return next(FOLDER / n for n in names if not (FOLDER / n).exists())
+
+
+def plain(text: str) -> str:
+    """A text as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "picture"
+
+
+def file_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A file name for each picture, numbered where stems repeat."""
+    names: dict[Path, str] = {}
+    for path in paths:
+        stem, used = plain(path.stem), set(names.values())
+        numbered = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(paths) + 2))
+        names[path] = next(name for name in numbered if name not in used)
+    return names
+
+
+# ---- what is kept -------------------------------------------------------------------------------
+
+
+def kept(
+    out: Path, name: str, path: Path, image: "Image", told: Sequence[Told]
+) -> list[dict[str, Any]]:
+    """Write everything of one picture: pages, sheets, raw maps, JSON; a row each method and run."""
+    from vitrail.explain.draw import save, sheet
+
+    several = len({one.of.name for one in told}) > 1
+    rows = [row(one, path, several) for one in told]
+    for one, line in zip(told, rows, strict=True):
+        if one.found is None:
+            say(f"{path}: {one.problem}")
+            continue
+        stem = f"{name}.{one.of.name}.{one.method}" if several else f"{name}.{one.method}"
+        line["files"] = [str(file) for file in pages(out, stem, one, image)]
+    arrays = {k: v for one in told if one.found for k, v in raw(one, several).items()}
+    write_arrays(out / f"{name}.npz", arrays)
+    if len(told) > 1:
+        by_run, columns = in_rows(told)
+        save(sheet(seen(image, told[0].of.run), by_run, columns), out / f"{name}.sheet.png")
+    write_text(out / f"{name}.json", as_json(rows))
+    return rows
+
+
+def row(one: Told, path: Path, several: bool) -> dict[str, Any]:
+    """An explanation as data."""
+    base = {"picture": str(path), "run": one.of.name, "method": one.method}
+    if one.found is None:
+        return base | {"problem": one.problem}
+    found = one.found
+    return base | {
+        "target": one.label,
+        "probability": None if one.chance is None else round(one.chance, 6),
+        "score": None if found.score is None else round(float(found.score[0]), 6),
+        "class_specific": found.class_specific,
+        "signed": found.signed,
+        "params": dict(found.params),
+        "check": {k: float(v.flatten()[0]) for k, v in found.check.items()},
+        "layers": {k: {"kind": v.kind, "grid": v.grid} for k, v in found.layers.items()},
+        "seconds": round(found.seconds, 4),
+    }
+
+
+def pages(out: Path, stem: str, one: Told, image: "Image") -> list[Path]:
+    """The overlay's page, and the sheet of the layers where they have something to show."""
+    from vitrail.explain.draw import page, save
+    from vitrail.explain.glass import window, worth_a_window
+
+    assert one.found is not None
+    picture = seen(image, one.of.run)
+    files = [out / f"{stem}.png"]
+    save(page(picture, drawing(one)), files[0])
+    if worth_a_window(one.found.layers):
+        files.append(out / f"{stem}.layers.png")
+        save(window(picture, one.found.layers, 0, f"{one.method} of {one.of.name}"), files[1])
+    return files
+
+
+def drawing(one: Told) -> "Drawing":
+    """The map with its title."""
+    from vitrail.explain.draw import Drawing, as_array
+
+    assert one.found is not None
+    note = "" if one.found.class_specific else AGNOSTIC
+    return Drawing(
+        map=as_array(one.found.map[0]),
+        signed=one.found.signed,
+        title=f"{one.method} of {one.of.name}: {said(one)}",
+        note=note,
+    )
+
+
+def said(one: Told) -> str:
+    """The explained class and how sure the model is of it."""
+    return one.label if one.chance is None else f"{one.label} {one.chance:.0%}"
+
+
+def in_rows(
+    told: Sequence[Told],
+) -> "tuple[dict[str, list[Drawing | None]], list[str]]":
+    """Drawings by run, and the methods that head the columns."""
+    from dataclasses import replace
+
+    by_run: dict[str, list[Drawing | None]] = {}
+    for one in told:
+        made = None if one.found is None else replace(drawing(one), title=said(one))
+        by_run.setdefault(one.of.name, []).append(made)
+    return by_run, list(dict.fromkeys(one.method for one in told))
+
+
+def seen(image: "Image", run: "Classifier") -> "Pixels":
+    """The picture as the model sees it: resized and cropped, ``(H, W, 3)``."""
+    import numpy as np
+
+    pixels = run.preprocess.transform().prepare(image)
+    return np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels
+
+
+def raw(one: Told, several: bool) -> dict[str, Any]:
+    """Arrays by name: ``METHOD/map``, ``METHOD/native``, ``METHOD/layers/LAYER/TENSOR``."""
+    from vitrail.explain.draw import as_array
+
+    assert one.found is not None
+    stem = f"{one.of.name}/{one.method}" if several else one.method
+    layers = {
+        f"{stem}/layers/{layer}/{name}": as_array(tensor[0])
+        for layer, record in one.found.layers.items()
+        for name, tensor in record.tensors.items()
+    }
+    maps = {"map": one.found.map, "native": one.found.native}
+    return {f"{stem}/{name}": as_array(maps_[0]) for name, maps_ in maps.items()} | layers
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """An .npz, whole or not at all."""
+    import numpy as np
+
+    with whole(path) as draft, draft.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def answer(rows: Sequence[dict[str, Any]], out: Path) -> Answer:
+    """What was written, and what could not be."""
+    good = [line for line in rows if "problem" not in line]
+    shown = [
+        (line["picture"], line["run"], line["method"], line["target"], f"{line['seconds']:.2f}")
+        for line in good
+    ]
+    failed = len(rows) - len(good)
+    tail = [f"{failed} of {len(rows)} explanations could not be had"] if failed else []
+    where = [f"written to {out}"] if good else []
+    head = ("picture", "run", "method", "explained", "s")
+    parts = [*([table(head, shown, left=4)] if shown else []), *tail, *where]
+    return Answer({"out": str(out), "rows": list(rows)}, parts, status=1 if failed else 0)

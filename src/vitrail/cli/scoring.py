@@ -1,0 +1,145 @@
+"""What ``vitrail explain RUN --score DATA`` does: every method and the baselines, scored."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from vitrail.cli.command import Answer, as_json, table
+from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
+from vitrail.cli.progress import gauge
+from vitrail.errors import UserError
+from vitrail.explain.samples import MaskOf, Samples, gather, open_truth
+from vitrail.explain.scores.makers import Maker, baselines
+from vitrail.explain.scores.table import Row, Settings, chance, refused, score
+from vitrail.explain.scores.told import LEGEND, cells, head, lines
+from vitrail.files import write_text
+
+if TYPE_CHECKING:
+    from vitrail.cli.explain import Explain
+    from vitrail.data import Item, Pictures
+
+PARTS = ("train", "val", "test", "all")
+
+
+def scored(wanted: "Explain") -> Answer:
+    """Score the methods of every run, print the tables, write ``scores.csv`` and ``scores.json``.
+
+    Raises:
+        UserError: an unknown method, option or part, pictures that do not have the run's classes,
+            a folder in use, or not one picture that a model answers rightly.
+    """
+    assert wanted.score is not None
+    chosen = chosen_methods(wanted.method or ("all",))
+    options = options_of(wanted.set, chosen)
+    runs = opened_runs([wanted.folder, *wanted.beside])
+    pictures, mask_of = open_truth(wanted.score)
+    items = part_of(pictures, wanted.part)
+    out = free(wanted.out, runs[0].name)
+    settings = Settings(steps=wanted.steps, seed=wanted.seed)
+    makers = {name: Maker(name, options.get(name, {}), wanted.seed) for name in chosen}
+    makers |= {maker.name: maker for maker in baselines() if maker.name not in makers}
+    results = []
+    for one in runs:
+        samples = samples_of(one, pictures, items, mask_of, wanted.count, wanted.seed)
+        results.append((one, samples, rows_of(one, list(makers.values()), samples, settings)))
+    out.mkdir(parents=True, exist_ok=True)
+    told = [line for one, _, rows in results for line in lines(rows, run=one.name)]
+    write_text(out / "scores.csv", as_csv(told))
+    data: dict[str, Any] = {"out": str(out), "data": wanted.score, "settings": asdict(settings)}
+    data |= {"runs": [as_data(*result) for result in results]}
+    write_text(out / "scores.json", as_json(data))
+    parts = [part for result in results for part in shown(*result)]
+    return Answer(data, [*parts, LEGEND, f"written to {out}"])
+
+
+def part_of(pictures: "Pictures", part: str | None) -> "tuple[Item, ...]":
+    """The pictures to score on.
+
+    Raises:
+        UserError: no such part, or none in these data.
+    """
+    if part is None:
+        return pictures.split("test") or pictures.split("val") or pictures.items
+    if part not in PARTS:
+        raise UserError(f"--part is one of {', '.join(PARTS)}, not {part!r}")
+    items = pictures.items if part == "all" else pictures.split(part)
+    if not items:
+        raise UserError(f"{pictures.name} has no part {part!r}")
+    return items
+
+
+def samples_of(
+    one: Named,
+    pictures: "Pictures",
+    items: "Sequence[Item]",
+    mask_of: MaskOf,
+    count: int,
+    seed: int,
+) -> Samples:
+    """The pictures that this run answers rightly.
+
+    Raises:
+        UserError: the data have other classes than the run, or nothing is answered rightly.
+    """
+    if tuple(pictures.classes) != tuple(one.run.classes):
+        raise UserError(
+            f"{pictures.name} has the classes {some(pictures.classes)}, the run {one.name} "
+            f"{some(one.run.classes)}; score a run on pictures of its own classes"
+        )
+    return gather(
+        one.run.model, pictures, items, mask_of, one.run.preprocess, count=count, seed=seed
+    )
+
+
+def some(classes: Sequence[str]) -> str:
+    """Classes in one line."""
+    return ", ".join(classes[:6]) + (f", … ({len(classes)})" if len(classes) > 6 else "")
+
+
+def rows_of(one: Named, makers: Sequence[Maker], samples: Samples, settings: Settings) -> list[Row]:
+    """A row a method; one that cannot serve this model says why."""
+    rows = []
+    with gauge(f"scoring {one.name}") as step:
+        for i, maker in enumerate(makers):
+            step(i, len(makers))
+            maker.refused = 0
+            try:
+                rows.append(score(one.run.model, maker, samples, settings))
+            except UserError as error:
+                rows.append(refused(maker, error))
+    return rows
+
+
+def shown(one: Named, samples: Samples, rows: Sequence[Row]) -> list[Any]:
+    """A title, the table, and why some methods are missing."""
+    good = [row for row in rows if not row.problem]
+    even = ", ".join(f"{name} {value:.3f}" for name, value in chance(samples).items())
+    title = (
+        f"{one.name} ({one.run.card.model}): {len(samples)} pictures answered rightly, of "
+        f"{samples.seen} looked at" + (f"; an even map: {even}" if even else "; no masks known")
+    )
+    reasons = [f"{row.method}: {row.problem}" for row in rows if row.problem]
+    return [title, table(head(good), cells(good), left=2), *reasons]
+
+
+def as_data(one: Named, samples: Samples, rows: Sequence[Row]) -> dict[str, Any]:
+    """A run's scores for JSON."""
+    return {
+        "run": one.name,
+        "model": one.run.card.model,
+        "pictures": list(samples.keys),
+        "looked_at": samples.seen,
+        "chance": chance(samples),
+        "rows": [row.to_dict() for row in rows],
+    }
+
+
+def as_csv(told: Sequence[Mapping[str, Any]]) -> str:
+    """Lines under one head."""
+    held = io.StringIO()
+    writer = csv.DictWriter(held, list(told[0]) if told else ["run"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(told)
+    return held.getvalue()

@@ -1,0 +1,208 @@
+"""A trained plain model is given a reducer, without training: same weights, fewer tokens at work.
+
+run folder -> card and weights -> the same model with another reducer -> new run folder
+
+Nothing in the old folder is touched. What a reducer learns (``filter``'s score, ``paca``'s
+convolutions) is new, and named; the others learn nothing and need no training, though a little
+distillation from the plain model gives back much of what they cost:
+``vitrail train --from NEW --teacher OLD``.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copyfile, copytree, rmtree
+from typing import TYPE_CHECKING, Any
+
+from vitrail.errors import UserError
+from vitrail.files import unwritable, write_text
+from vitrail.hub.build import TIMM, build
+from vitrail.hub.plugged import extra, recall
+from vitrail.hub.runs import WEIGHTS, weights_of
+from vitrail.plugins import FOLDER, keep
+from vitrail.specs import parse_call, print_call
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from vitrail.cost import Count
+    from vitrail.models import Backbone
+    from vitrail.tasks.card import Card
+
+KEPT = ("recipe.yaml", "manifest.json", "problems.csv")
+"""What a new run folder has of the old one as it is; figures of the plain model it has not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """What came of it.
+
+    Attributes:
+        folder: the new run.
+        model: text of the new model; ``plain`` that of the old one.
+        before: parameters and multiply-adds of the old model, at the run's image size.
+        after: of the new one.
+        fresh: names of tensors that no weights were there for.
+        dropped: names of the old reducer's, which are not needed any more.
+    """
+
+    folder: Path
+    model: str
+    plain: str
+    image: int
+    before: "Count"
+    after: "Count"
+    fresh: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def give_reducer(model: "Backbone", reducer: str | Sequence[str]) -> "Backbone":
+    """A backbone with the weights of ``model`` and another reducer, one for all stages or each.
+
+    What the reducer learns begins anew; tables of position are resized where it leaves another
+    grid. ``model`` is not touched; mode and device are its own.
+
+    Raises:
+        UserError: not a backbone of Vitrail's.
+        SpecError: a reducer that cannot serve its place.
+    """
+    from vitrail.models.backbone import Backbone
+    from vitrail.models.zoo import entry, name_of, per_stage
+
+    if not isinstance(model, Backbone):
+        raise UserError(f"{type(model).__name__} is no backbone of Vitrail's: it takes no reducer")
+    native = entry(name_of(model)).config.reducer
+    chosen = per_stage(one_or_each(reducer), native)
+    given = type(model)(replace(model.config, reducer=chosen))
+    load_plain(given, model.state_dict())
+    like = next(model.parameters())
+    return given.to(like.device, like.dtype).train(model.training)
+
+
+def load_plain(model: "nn.Module", state: "Mapping[str, Tensor]") -> tuple[list[str], list[str]]:
+    """Load a model's weights into the same with another reducer; names that are fresh and left.
+
+    Raises:
+        UserError: they differ in more than the reducer.
+    """
+    from vitrail.models import load_into
+    from vitrail.models.weights import REDUCERS
+
+    own = {n: t for n, t in model.state_dict().items() if REDUCERS in n}
+    old = {n: t for n, t in state.items() if REDUCERS in n}
+    same = {n for n, t in own.items() if n in old and old[n].shape == t.shape}
+    kept = {n: t for n, t in state.items() if n not in old}
+    load_into(model, kept | own | {n: old[n] for n in same})  # type: ignore[arg-type]
+    learned = {n for n, _ in model.named_parameters()}
+    return sorted((set(own) - same) & learned), sorted(set(old) - same)
+
+
+def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]) -> Reduced:
+    """Write a new run folder: the run ``source`` with a reducer, ready to predict and to tune.
+
+    Args:
+        source: a run folder, or one file of weights.
+        out: a folder that does not exist yet, or an empty one.
+        reducer: one for all stages, or one each.
+
+    Raises:
+        UserError: no run, a model of timm's, or something is at ``out`` already.
+        SpecError: a reducer that cannot serve the model.
+    """
+    from vitrail.cost import count
+    from vitrail.tasks.card import load_weights, read_card, save_weights
+
+    source, out = Path(source), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{str(out)!r} is not empty and nothing is overwritten; give another -o")
+    card = read_card(weights_of(source))
+    recall(card.extra.get("plugins", ()), source)
+    text = with_reducer(card.model, reducer)
+    old, new = built(card), built(replace(card, model=text))
+    origin = {"run": str(source.resolve()), "model": card.model, "command": sys.argv}
+    draft = started(out)
+    for path in [source] if source.is_file() else [source / n for n in WEIGHTS]:
+        if not path.is_file():
+            continue
+        fresh, dropped = load_plain(new, load_weights(path))
+        name = WEIGHTS[0] if source.is_file() else path.name
+        said = replace(card, model=text, extra=extra(text) | {"from": origin})
+        save_weights(draft / name, new.state_dict(), said)
+    carry(source, draft, {"model": text, "from": origin, **extra(text)})
+    keep(extra(text).get("plugins", ()), draft)
+    finished(draft, out)
+    return Reduced(
+        folder=out,
+        model=text,
+        plain=card.model,
+        image=card.image,
+        before=count(old, card.image, card.in_chans),
+        after=count(new, card.image, card.in_chans),
+        fresh=tuple(fresh),
+        dropped=tuple(dropped),
+    )
+
+
+def with_reducer(text: str, reducer: str | Sequence[str]) -> str:
+    """A model's text with another reducer.
+
+    Raises:
+        UserError: it is timm's own.
+    """
+    if text.startswith(TIMM):
+        raise UserError(f"{text} is timm's own: a reducer works with our models only")
+    name, options = parse_call(text)
+    return print_call(name, options | {"reducer": one_or_each(reducer)})
+
+
+def one_or_each(reducer: str | Sequence[str]) -> str | tuple[str, ...]:
+    """One text for all stages, or a tuple with one each."""
+    if isinstance(reducer, str):
+        return reducer
+    return reducer[0] if len(reducer) == 1 else tuple(reducer)
+
+
+def built(card: "Card") -> "nn.Module":
+    """The model of a card, its first weights always the same."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build(
+            card.model, classes=len(card.classes), image=card.image, in_chans=card.in_chans
+        ).eval()
+
+
+def started(out: Path) -> Path:
+    """A hidden folder beside ``out``, to be filled."""
+    draft = out.with_name(f".{out.name}.starting")
+    try:
+        rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    return draft
+
+
+def finished(draft: Path, out: Path) -> None:
+    """The folder appears at once and complete."""
+    try:
+        draft.rename(out)
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def carry(source: Path, draft: Path, changed: dict[str, Any]) -> None:
+    """Of a run folder what holds for the new run too; ``run.json`` with what changed."""
+    if source.is_file():
+        return
+    for name in KEPT:
+        if (source / name).is_file():
+            copyfile(source / name, draft / name)
+    if (source / FOLDER).is_dir():
+        copytree(source / FOLDER, draft / FOLDER)
+    if (source / "run.json").is_file():
+        facts = json.loads((source / "run.json").read_text(encoding="utf-8")) | changed
+        write_text(draft / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")

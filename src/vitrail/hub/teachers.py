@@ -1,0 +1,81 @@
+"""Teachers by word: a run of one's own, or a model of timm's with its released weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitrail.errors import UserError
+from vitrail.hub.baselines import create_baseline
+from vitrail.hub.build import TIMM
+from vitrail.hub.fetch import fetch
+from vitrail.hub.runs import open_run
+from vitrail.hub.weights import from_timm
+
+if TYPE_CHECKING:
+    from vitrail.tasks.card import Card
+    from vitrail.tasks.teacher import Teacher
+
+
+def open_teacher(word: str, card: "Card") -> "Teacher":
+    """The teacher that ``word`` names, for a student with this card.
+
+    ``"timm:resnet50.a1_in1k"`` is timm's model with its weights (from the cache, else from the
+    net); anything else is a run folder, or one file of weights in it.
+
+    Raises:
+        UserError: no such teacher, weights that cannot be had, or one that does not know all of
+            the student's classes.
+    """
+    return released(word, card) if word.startswith(TIMM) else trained(word, card)
+
+
+def trained(word: str, card: "Card") -> "Teacher":
+    """The best weights of a run; it may know more classes than the student, by name."""
+    from vitrail.tasks.teacher import Teacher
+
+    if not Path(word).exists():
+        raise UserError(
+            f"no teacher at {word!r}; give a run folder ('vitrail train' makes one) or timm:NAME"
+        )
+    run = open_run(word, device="cpu")
+    return Teacher(
+        run.model,
+        name=word,
+        own=run.card.preprocess,
+        shown=card.preprocess,
+        order=find(card.classes, run.classes, word),
+    )
+
+
+def find(wanted: Sequence[str], known: Sequence[str], word: str) -> list[int]:
+    """Where each wanted class stands among the known ones.
+
+    Raises:
+        UserError: some are not known.
+    """
+    place = {name: i for i, name in enumerate(known)}
+    missing = [name for name in wanted if name not in place]
+    if missing:
+        raise UserError(
+            f"the teacher {word!r} does not know {len(missing)} of the {len(wanted)} classes, such "
+            f"as {missing[0]!r}; train it on the same pictures"
+        )
+    return [place[name] for name in wanted]
+
+
+def released(word: str, card: "Card") -> "Teacher":
+    """timm's weights; nothing is downloaded for a teacher of another number of classes."""
+    from vitrail.tasks.teacher import Teacher
+
+    name = word.removeprefix(TIMM)
+    config = from_timm(name, name)
+    count = config["num_classes"]
+    if count != len(card.classes):
+        raise UserError(
+            f"{word} knows {count} classes, these pictures have {len(card.classes)}; train it on "
+            f"them (vitrail train DATA --model {word}) and give that run's folder as the teacher"
+        )
+    image = config["input_size"][-1]
+    model = create_baseline(name, classes=count, image=image, weights=fetch(config))
+    own: dict[str, Any] = {"mean": config["mean"], "std": config["std"], "image": image}
+    return Teacher(model, name=word, own=own, shown=card.preprocess)

@@ -1,0 +1,139 @@
+"""Sliding-window attention with global tokens: Longformer's pattern, on a grid.
+
+Beltagy, Peters, Cohan, "Longformer", 2020 (arXiv 2004.05150), section 3.1; in two dimensions as in
+Zhang et al., "Multi-Scale Vision Longformer", ICCV 2021 (arXiv 2103.15358). A row's neighbour is
+next in line on a picture's flattened tokens, but a column's is a whole row away: so not a line
+slides here but a square. Without their relative bias.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
+from vitrail.layers.grid import Grid
+from vitrail.layers.plan import Plan
+from vitrail.layers.windows import Halo, attend_tiles, minus_infinity
+from vitrail.mixers.base import MixerSpec
+from vitrail.mixers.softmax import SoftmaxAttention, check_grid, check_heads
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sliding(MixerSpec, name="sliding"):
+    """Longformer in two dimensions: each token sees the square around it, and global tokens.
+
+    The square reaches ``radius`` tokens to each side. Class tokens are global: they see all and
+    are seen by all. So are ``globals`` more, which belong to the mixer: a learned query each asks
+    all tokens first, and a projection of its own makes a key and a value of what it hears
+    (Longformer's global tokens live on through the layers; these are asked anew in each).
+    """
+
+    radius: int = 3
+    globals: int = 1
+
+    def build(self, place: Place) -> "SlidingAttention":
+        """Serves tokens on a grid."""
+        return self.build_between(place, place.dim, place.dim)
+
+    def build_between(self, place: Place, given: int, wanted: int) -> "SlidingAttention":
+        """Its own projections change the width."""
+        check_heads(self, place)
+        check_grid(self, place)
+        if self.radius < 0 or self.globals < 0:
+            raise self.refuse(place, "an option is negative", "try radius=3, globals=1")
+        return SlidingAttention(self, place, given, wanted)
+
+    def macs(self, place: Place, working: int | None = None) -> int:
+        """Projections; two products of each tile's queries with its halo and the global tokens;
+        those of class and learned tokens with all. A halo holds up to four times as many keys as
+        one query sees: what is out of reach is computed, and hidden.
+        """
+        halo = Halo(place.grid, self.radius)
+        inside = halo.tiling.places * (halo.area + place.extra + self.globals)
+        asked = (place.extra + self.globals) * place.tokens
+        told = 2 * self.globals * place.dim**2
+        return 4 * place.tokens * place.dim**2 + told + 2 * (inside + asked) * place.dim
+
+
+class SlidingAttention(SoftmaxAttention):
+    """``ask`` ``(globals, C)``: what the learned global tokens want to know."""
+
+    def __init__(self, spec: Sliding, place: Place, given: int, wanted: int) -> None:
+        super().__init__(place.dim, place.heads, given=given, wanted=wanted)
+        self.radius = spec.radius
+        learned = torch.empty(spec.globals, place.dim)
+        self.ask = nn.Parameter(nn.init.trunc_normal_(learned, std=0.02)) if spec.globals else None
+        self.tell = nn.Linear(place.dim, 2 * place.dim) if spec.globals else None
+
+    def forward(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Tensor:
+        """See :class:`~vitrail.mixers.base.Mixer`."""
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        extra, halo = x.shape[1] - grid[0] * grid[1], Halo(grid, self.radius)
+        first = self.seen_by_all(k, v, extra)
+        ours = halo.tiling.fold(q[:, :, extra:].flatten(0, 1)).unsqueeze(2)
+        near_k, near_v = (
+            beside(f.flatten(0, 1), halo.fold(t[:, :, extra:].flatten(0, 1))).unsqueeze(2)
+            for f, t in zip(first, (k, v), strict=True)
+        )
+        bias = F.pad(halo.bias(q), (first[0].shape[2], 0))
+        mixed = halo.tiling.unfold(attend_tiles(ours, near_k, near_v, bias).squeeze(2))
+        mixed = join_heads(mixed.unflatten(0, q.shape[:2]))
+        if extra:
+            mixed = torch.cat((join_heads(attend(q[:, :, :extra], k, v)), mixed), 1)
+        return self.proj(mixed)
+
+    def seen_by_all(self, k: Tensor, v: Tensor, extra: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of global tokens: class tokens', then the learned ones'."""
+        if self.ask is None or self.tell is None:
+            return k[:, :, :extra], v[:, :, :extra]
+        heard = self.tell(join_heads(attend(self.questions(k), k, v)))
+        more_k, more_v = (split_heads(t, self.heads) for t in heard.chunk(2, 2))
+        return torch.cat((k[:, :, :extra], more_k), 2), torch.cat((v[:, :, :extra], more_v), 2)
+
+    def questions(self, like: Tensor) -> Tensor:
+        """The learned queries for every image, ``(B, heads, globals, d)``."""
+        assert self.ask is not None
+        ask = split_heads(self.ask.unsqueeze(0), self.heads).to(like.dtype)
+        return ask.expand(like.shape[0], -1, -1, -1)
+
+    def explain(
+        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
+    ) -> Mapping[str, Tensor]:
+        """``attention`` ``(B, heads, N, N + G)``, learned global tokens last; ``values``; what
+        these heard: ``asked`` ``(B, heads, G, N)``, and with the tokens themselves ``sources``.
+        Rows sum to one.
+        """
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        tokens, extra = x.shape[1], x.shape[1] - grid[0] * grid[1]
+        learned, told = self.seen_by_all(k, v, 0)
+        rows, columns = (
+            t.flatten()
+            for t in torch.meshgrid(
+                *(torch.arange(side, device=x.device) for side in grid), indexing="ij"
+            )
+        )
+        far = (
+            torch.maximum((rows[:, None] - rows).abs(), (columns[:, None] - columns).abs())
+            > self.radius
+        )
+        hidden = F.pad(far, (extra, learned.shape[2], extra, 0))
+        hidden[:extra, tokens:] = True
+        bias = minus_infinity(hidden, q)
+        weights = attention_weights(q, torch.cat((k, learned), 2), bias)
+        parts = {"attention": weights, "values": torch.cat((v, told), 2)}
+        if self.ask is None:
+            return parts
+        asked = attention_weights(self.questions(k), k)
+        themselves = torch.eye(tokens).to(asked).expand(*asked.shape[:2], -1, -1)
+        return parts | {"asked": asked, "sources": torch.cat((themselves, asked), 2)}
+
+
+def beside(first: Tensor, tiles: Tensor) -> Tensor:
+    """Global tokens ``(B, G, d)`` in front of every tile's ``(B, tiles, n, d)``."""
+    return torch.cat((first.unsqueeze(1).expand(-1, tiles.shape[1], -1, -1), tiles), 2)

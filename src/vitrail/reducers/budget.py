@@ -1,0 +1,110 @@
+"""How many tokens work depends on the picture, within a small menu.
+
+picture -> windowed clusters at each ratio of the menu -> the coarsest that loses little enough
+
+This project's own (reference page "CoaT, clustered attention", C10). Every ratio of the menu has
+a size known from the grid, so there are only as many shapes as ratios.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitrail.layers.cluster import count_members, destination_owners, spread_back
+from vitrail.layers.find import window_products, window_side
+from vitrail.layers.grid import Grid, cells
+from vitrail.layers.plan import Clusters, Plan, means
+from vitrail.reducers.base import Look, Reducer, ReducerSpec
+from vitrail.specs import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget(ReducerSpec, name="budget"):
+    """Each picture picks its number of clusters from a menu, at every block by what it shows.
+
+    ``menu`` holds ratios of ``cluster(by='window')``, fine to coarse. A picture takes the coarsest
+    whose clusters lose at most ``lost`` of the variance between its tokens, or else the first.
+    Pictures of one batch that take fewer are padded with clusters of nobody, which no mixer sees:
+    no picture's answer depends on its neighbours, only the batch's cost does. One picture at a
+    time saves most. Compiled and exported it gives the same answers, but at the cost of the
+    finest, to which all are padded there, for shapes to be static.
+    """
+
+    menu: tuple[int, ...] = (4, 16)
+    lost: float = 0.25
+
+    @property
+    def static(self) -> bool:
+        """No: outside of a graph the count depends on the pictures."""
+        return False
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Tokens along a cell, for each ratio."""
+        return tuple(round(ratio**0.5) for ratio in self.menu)
+
+    def build(self, place: Place) -> "BudgetClusters":
+        """Serves every place."""
+        squares = tuple(side**2 for side in self.sides)
+        if not squares or squares != tuple(self.menu) or list(squares) != sorted(set(squares)):
+            raise self.refuse(place, "menu holds rising square numbers", "try budget(menu=(4, 16))")
+        if not 0 <= self.lost <= 1:
+            raise self.refuse(place, "lost is a share, from 0 to 1", "try budget(lost=0.25)")
+        return BudgetClusters(self.sides, self.lost)
+
+    def working(self, place: Place) -> int:
+        """At most: class tokens, and the clusters of the finest ratio."""
+        height, width = cells(place.grid, self.sides[0])
+        return place.extra + height * width
+
+    def macs(self, place: Place) -> int:
+        """Comparing tokens once for each ratio."""
+        return sum(window_products(place.grid, side) for side in self.sides) * place.dim
+
+
+class BudgetClusters(Reducer):
+    """Clusters at every ratio; of these each picture's own choice."""
+
+    def __init__(self, sides: tuple[int, ...], lost: float) -> None:
+        super().__init__()
+        self.sides, self.lost = sides, lost
+
+    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
+        """See :class:`~vitrail.reducers.base.Reducer`."""
+        extra = x.shape[1] - grid[0] * grid[1]
+        with torch.no_grad():
+            owner, clusters = self.find(look(x)[:, extra:], grid)
+            counts = count_members(owner, clusters)
+        plan = Clusters(grid=grid, extra=extra, owner=owner, clusters=clusters, counts=counts)
+        return plan.reduce(x), plan
+
+    def find(self, seen: Tensor, grid: Grid) -> tuple[Tensor, int]:
+        """``(B, N, D)`` -> owners ``(B, N)`` as each picture chose, and the largest count."""
+        offers = [destination_owners(seen, grid, s, window_side(grid, s)) for s in self.sides]
+        counts = [height * width for height, width in (cells(grid, s) for s in self.sides)]
+        lost = [variance_lost(seen, o, c) for o, c in zip(offers, counts, strict=True)]
+        choice = coarsest(torch.stack(lost, 1) <= self.lost)
+        picked = choice.view(-1, 1, 1).expand(-1, 1, seen.shape[1])
+        owner = torch.stack(offers, 1).gather(1, picked).squeeze(1)
+        if torch.compiler.is_compiling():
+            return owner, counts[0]
+        return owner, counts[int(choice.min())]
+
+
+def variance_lost(x: Tensor, owner: Tensor, clusters: int) -> Tensor:
+    """The share of the tokens' variance that goes when each becomes its cluster's mean, ``(B,)``.
+
+    Nothing is lost of a picture without variance.
+    """
+    x = x.float()
+    kept = spread_back(means(x, owner, count_members(owner, clusters)), owner)
+    missed = (x - kept).square().sum((1, 2))
+    whole = (x - x.mean(1, keepdim=True)).square().sum((1, 2))
+    return missed / whole.clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def coarsest(fits: Tensor) -> Tensor:
+    """The last that fits, or else the first: ``(B, M)`` bool -> ``(B,)``."""
+    rank = torch.arange(fits.shape[1], device=fits.device)
+    return (fits * rank).amax(1)

@@ -1,0 +1,39 @@
+"""Accuracy kept: three ways, every training kept and not done twice."""
+
+import json
+
+from benchmarks import contract, keep
+
+
+def test_small_run_keeps_the_contract_and_trains_nothing_twice(tmp_path, capsys):
+    options = keep.Options(
+        data="scenes(size=32, count=48, classes=2)",
+        model="vit_tiny(depth=1, dim=24, patch=8)",
+        reducers=("cluster",),
+        image=32,
+        epochs=1,
+        tune=1,
+        batch=8,
+        tested=8,
+        rounds=2,
+        threads=1,
+        work=tmp_path / "work",
+        out=tmp_path,
+    )
+    found = json.loads(keep.main(options).read_text())
+    assert contract.faults(found) == []
+    ways = {(row["way"], row["arm"]) for row in found["rows"]}
+    assert ways == {(way, arm) for way in options.ways for arm in ("all", "cluster")}
+    assert {row["tested"] for row in found["rows"]} == {8}
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "work").rglob("last.safetensors")}
+    assert len(before) == 4  # plain, plain tuned, cluster tuned, cluster from scratch
+    again = json.loads(keep.main(options).read_text())
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert [r["accuracy"] for r in again["rows"]] == [r["accuracy"] for r in found["rows"]]
+
+
+def test_plain_is_the_same_whatever_is_asked_of_it(tmp_path):
+    table = keep.Table(keep.Options(data="scenes(size=32, count=24, classes=2)", image=32))
+    plain, pooled = table.build(keep.PLAIN, 3), table.build("pool", 3)
+    assert pooled.config.reducer == ("pool", "pool", "pool", "all")
+    assert all((pooled.state_dict()[k] == v).all() for k, v in plain.state_dict().items())
