@@ -36,6 +36,7 @@ ACTIVATIONS = {
     aten.silu.default: "swish",
     aten.silu_.default: "swish",
     aten.gelu.default: "gelu",
+    aten.gelu_.default: "gelu",
     aten.relu.default: "relu",
     aten.relu_.default: "relu",
     aten.hardswish.default: "hardswish",
@@ -205,7 +206,8 @@ def pack(module: GraphModule, conv: Op) -> None:
     kernel = place(module, conv, value, dtype_of(weight))
     act = only_user(conv)
     if act is not None and act.target in ACTIVATIONS and exact(act):
-        after = [ACTIVATIONS[act.target], [], "none" if act.target is aten.gelu.default else ""]
+        name = ACTIVATIONS[act.target]
+        after = [name, [], "none" if name == "gelu" else ""]
         bypass(module, act)
         swap(module, conv, mkldnn._convolution_pointwise.default, (x, kernel, bias, *where, *after))
         return
