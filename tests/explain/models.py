@@ -43,7 +43,7 @@ def build(text: str) -> nn.Module:
     name = text.split("(")[0]
     mixer, reducer = TEXTS[text]
     options = {**SHALLOW[family_of(name)], **narrow(name, mixer, reducer)}
-    if name.startswith(("vit", "deit", "ceit")):
+    if name.startswith(("vit", "deit", "ceit", "cct")):
         options["depth"] = 2
     if name == "coat_tiny":
         options["parallel"] = 2

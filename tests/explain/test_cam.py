@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.explain.models import TEXTS, build, pictures
+from tests.explain.models import build, pictures
 from torch import nn
 
 import vitrail
 from vitrail.explain import CamLayer, ExplainError, class_in_region, layers_of
+from vitrail.explain.cam_layers import tokens_to_map
 
 
 def conv_net() -> nn.Sequential:
@@ -73,7 +74,7 @@ WHERE = {  # at 72 x 56 pixels: the table of the reference, cell by cell
     "cmt_ti": {"stages.3": (3, 2)},
     "mobilevit_xxs": {"stages.4.1": (3, 2)},
     "filtervit_v2_xxs": {"stages.1": (9, 7), "stages.2": (5, 4), "stages.3": (3, 2)},
-    "cct_2_3x2": {"blocks.3": (18, 14)},
+    "cct_2_3x2": {"blocks.1": (18, 14)},
     "cvt_13": {"stages.2.blocks.0.mixer": (5, 4)},
 }
 
@@ -84,11 +85,12 @@ def test_each_model_says_where_to_look(text: str) -> None:
     assert {name: layer.grid for name, layer in found.layers.items()} == WHERE[text]
 
 
-def test_every_model_says_where_to_look() -> None:
-    for text in TEXTS:
-        model = build(text)
-        modules = dict(model.named_modules())
-        assert all(layer.name in modules for layer in layers_of(model)), text
+@pytest.mark.parametrize("name", vitrail.list_models())
+def test_every_model_says_where_to_look(name: str) -> None:
+    with torch.device("meta"):
+        model = vitrail.create(name)
+    modules = dict(model.named_modules())
+    assert [layer for layer in layers_of(model) if layer.name not in modules] == []
 
 
 def test_behind_the_last_attention_is_refused_not_empty() -> None:
@@ -106,6 +108,14 @@ def test_a_map_that_only_speaks_against_is_refused_not_empty() -> None:
         vitrail.explain(net, images, target=1, layers=["3"])
     found = vitrail.explain(net, images, target=1, layers=["3"], positive=False)
     assert found.signed and (found.map <= 0).all() and (found.map < 0).any()
+
+
+def test_tokens_lie_row_by_row_behind_class_tokens() -> None:
+    tokens = torch.arange(-2, 15).view(1, 17, 1)
+    found = tokens_to_map(tokens, (3, 5), "here")
+    assert torch.equal(found[0, 0], torch.arange(15).view(3, 5))
+    with pytest.raises(ExplainError, match="here holds 17 tokens, fewer than 4 x 5"):
+        tokens_to_map(tokens, (4, 5), "here")
 
 
 def test_resting_tokens_have_no_value() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.contracts.test_backbones import SHALLOW, family_of
 from tests.explain.models import TEXTS, build, pictures
 from torch import nn
 
@@ -143,6 +144,22 @@ def test_models_without_mixers_are_refused() -> None:
             pictures(),
             method="rollout",
         )
+
+
+@pytest.mark.parametrize("name", ["vit_rel_tiny", "sl_vit", "coatnet_6", "coatnet_cttt"])
+def test_other_layouts_of_a_family(name: str) -> None:
+    torch.manual_seed(0)
+    model = vitrail.create(name, classes=5, image=64, **SHALLOW[family_of(name)])
+    found = vitrail.explain(model, pictures(1), method="rollout")
+    assert found.check["mass_error"].max() < 1e-5
+    assert vitrail.explain(model, pictures(1), positive=False).map.any()
+
+
+def test_a_layout_of_convolutions_alone_has_no_attention() -> None:
+    model = vitrail.create("coatnet_cccc", classes=5, image=64, **SHALLOW["coatnet"])
+    with pytest.raises(ExplainError, match="no mixer"):
+        vitrail.explain(model, pictures(1), method="rollout")
+    assert vitrail.explain(model, pictures(1), positive=False).map.any()
 
 
 def test_a_mixer_that_says_nothing_is_named() -> None:

@@ -101,6 +101,7 @@ class Recipe:
     lr: float = 1e-3
     seed: int = 0
     seconds: float | None = None
+    teacher: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

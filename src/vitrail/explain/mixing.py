@@ -221,6 +221,6 @@ def _implied(q: Tensor, keys: Tensor, v: Tensor, slopes: Tensor, softmax: bool =
     for ask, slope in zip(q.split(ROWS, 2), slopes.split(ROWS, 2), strict=True):
         said = ask @ keys.mT * q.shape[-1] ** -0.5
         said = said.softmax(-1) if softmax else said
-        rows.append((said * (slope @ values.mT)).clamp(min=0).mean(1))
+        rows.append(said.mul_(slope @ values.mT).clamp_(min=0).mean(1))
     matrix = torch.cat(rows, 1)
     return lambda f: matrix @ f

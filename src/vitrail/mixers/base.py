@@ -79,7 +79,6 @@ class Mixer(nn.Module, ABC):
     def start(self) -> None:
         """Initialise what is the mixer's own, after the model's general rule; mostly nothing."""
 
-    @abstractmethod
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
@@ -90,7 +89,11 @@ class Mixer(nn.Module, ABC):
         product, heads joined. Where the M values are not the K tokens, :meth:`make_keys` says
         what they are made of, or ``sources`` ``(B, heads, M, K)`` where that differs from
         picture to picture. A mixer without such a matrix names its tensors otherwise.
+
+        Raises:
+            NotImplementedError: this mixer does not spell its step out.
         """
+        raise NotImplementedError(f"{type(self).__name__} has no explain(); see Mixer.explain")
 
     def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
         """What keys are made of, for one number a token: ``(B, K, E)`` -> ``(B, M, E)``.

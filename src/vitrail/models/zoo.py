@@ -125,7 +125,7 @@ def configure(model: str, **options: Any) -> Any:
     name, written = parse_call(model)
     config = entry(name).config
     options = {k: v for k, v in {**options, **written}.items() if v is not None}
-    known = [f.name for f in fields(config)]
+    known = sorted((f.name for f in fields(config)), key=lambda option: option in FREE)
     for option in options:
         if option not in known:
             raise UserError(f"model {name!r} has no option {option!r}; it has {', '.join(known)}")
