@@ -77,9 +77,8 @@ def test_python_m_vitrail_gives_the_exit_status() -> None:
         [sys.executable, "-m", "vitrail", "nonsense"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == "vitrail: no command 'nonsense'; there are check, completion, cost, " + (
-        "create, doctor, explain, export, mixers, models, predict, reducers, study, train\n"
-    )
+    assert done.stderr.startswith("vitrail: no command 'nonsense'; there are check, completion, ")
+    assert done.stderr.count("\n") == 1
 
 
 def saying(monkeypatch: pytest.MonkeyPatch, run) -> None:

@@ -164,3 +164,25 @@ def test_products_that_others_read_stay_apart() -> None:
             return self.a(x) * self.b(x)
 
     assert folded(Apart(), fold.fuse_projections)[0] == 0
+
+
+def test_constants_get_the_type_they_are_used_in_and_memory_of_their_own() -> None:
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(12, 6))
+
+        def forward(self, x):
+            first, second = self.weight.chunk(2)
+            return nn.functional.linear(tokens(x), first) * nn.functional.linear(tokens(x), second)
+
+    model = randomised(Parts())
+    graph = capture(model, torch.randn(2, 6, 8, 8))
+    assert fold.fold_constants(graph) == 2
+    assert fold.settle(graph) == 2
+    assert all(c.untyped_storage().nbytes() == c.nbytes for c in graph.buffers())
+    half = capture(
+        model.bfloat16(), torch.randn(2, 6, 8, 8).bfloat16(), {"weight": model.weight.float()}
+    )
+    assert fold.settle(half) == 1
+    assert {c.dtype for c in half.buffers()} == {torch.bfloat16}

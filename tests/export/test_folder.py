@@ -42,7 +42,7 @@ def test_the_card_says_how_it_was_checked(model, tmp_path) -> None:
     assert card["model"] == TINY and card["image"] == 64 and card["sizes"] == "fixed"
     assert card["verification"]["tolerance"] == 1e-4
     assert {b["batch"] for b in card["verification"]["batches"]} >= {1, 2, 5}
-    assert card["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(card["versions"]["torch"])
 
 
 def test_a_folder_that_holds_something_is_left_alone(model, tmp_path) -> None:

@@ -114,8 +114,8 @@ def test_what_has_no_meaning(options, message, tiny) -> None:
 
 
 def test_every_step_is_timed_when_asked(tiny, monkeypatch) -> None:
-    monkeypatch.setattr(optimized, "TIMING", {"window_s": 0.01, "warmup_s": 0.01})
-    monkeypatch.setattr(optimized, "ROUNDS", 1)
+    for name, value in (("WINDOW_S", 0.01), ("WARMUP_S", 0.01), ("ROUNDS", 1)):
+        monkeypatch.setattr(optimized, name, value)
     made = optimize(tiny[0], pictures(1), compile=False, measure=True)
     report = json.loads(json.dumps(made.report.to_dict()))
     assert [s["name"] for s in report["steps"]] == [s.name for s in made.report.steps]

@@ -4,7 +4,8 @@ model -> capture -> fold -> torch.export program -> .pt2, or ONNX -> run it -> c
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -163,7 +164,7 @@ def written(
             draft = Path(aside) / order.path.name
             save(program, draft)
             pictures = batches_like(order.example, BATCHES, order.sizes)
-            with torch.no_grad():
+            with torch.no_grad(), one_size_advised(order.any_size):
                 differences = compare(original, open_file(draft), pictures)
             require(differences, order.allowed, f"the {order.format} file")
             draft.replace(order.path)
@@ -191,13 +192,24 @@ def folded_program(original: nn.Module, order: Order) -> "ExportedProgram":
     sizes = {2: STRIDE * Dim("rows", min=2), 3: STRIDE * Dim("columns", min=2)}
     dynamic: dict[int, Any] = sizes if order.any_size else {}
     precision = "bf16" if order.precision == "bf16" else "float32"
-    try:
+    with one_size_advised(order.any_size):
         graph = captured(original, order.example, precision, dynamic)
         for step in FOLDING:
             step.apply(graph)
         return program_of(Cast(graph, TYPES[precision]), order.example, dynamic)
-    except ExportError as error:
-        if not order.any_size:
+
+
+@contextmanager
+def one_size_advised(any_size: bool) -> Iterator[None]:
+    """Where any size was asked for, a refusal says what to ask for instead.
+
+    Raises:
+        ExportError: in place of every UserError inside.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not any_size:
             raise
         raise ExportError(f"for pictures of any size: {error}; export it for one size") from error
 
@@ -230,8 +242,11 @@ def save_onnx(program: "ExportedProgram", draft: Path) -> None:
 
 def save_int8(program: "ExportedProgram", draft: Path) -> None:
     """The same, then linear layers in 8 bits by ONNX Runtime's tool."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     plain = draft.with_name("float32.onnx")
     save_onnx(program, plain)
-    quantize_dynamic(plain, draft, per_channel=True, weight_type=QuantType.QInt8)
+    model = onnx.load(plain)
+    model.graph.ClearField("value_info")  # torch's exporter leaves shapes of weights it has turned
+    quantize_dynamic(model, draft, per_channel=True, weight_type=QuantType.QInt8)

@@ -318,3 +318,18 @@ def join(module: GraphModule, group: list[Op]) -> None:
         cut = module.graph.call_function(aten.split_with_sizes.default, (whole, widths, -1))
     for i, node in enumerate(group):
         swap(module, node, GETITEM, (cut, i))
+
+
+def settle(module: GraphModule) -> int:
+    """Constants in the type they are used in, each in dense memory of its own."""
+    changed = 0
+    for node in [n for n in module.graph.nodes if is_constant(n)]:
+        value = tensor(module, node)
+        wanted = value.to(dtype_of(node)) if value.is_floating_point() else value
+        if wanted.untyped_storage().nbytes() > wanted.numel() * wanted.element_size():
+            wanted = wanted.clone(memory_format=torch.contiguous_format)
+        if wanted is not value:
+            changed += 1
+            node.replace_all_uses_with(place(module, node, wanted, dtype_of(node)))
+    tidy(module)
+    return changed

@@ -176,6 +176,7 @@ def place(module: GraphModule, before: Op, value: Tensor, like: torch.dtype) -> 
     module.register_buffer(f"c{number}", value.detach())
     with module.graph.inserting_before(before):
         node = module.graph.get_attr(f"c{number}")
+    node.meta.update(before.meta if is_constant(before) else {})
     node.meta["dtype"] = like
     return node
 

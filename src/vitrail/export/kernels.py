@@ -36,28 +36,29 @@ ACTIVATIONS = {
     aten.silu.default: "swish",
     aten.silu_.default: "swish",
     aten.gelu.default: "gelu",
+    aten.gelu_.default: "gelu",
     aten.relu.default: "relu",
     aten.relu_.default: "relu",
     aten.hardswish.default: "hardswish",
     aten.hardswish_.default: "hardswish",
 }
 """What oneDNN calls the activations that it computes inside a kernel."""
+ROWS = 512
+"""Tokens in a slice, about: oneDNN orders a weight for a number of rows, and serves any."""
+INSIDE = {"gelu": "none", "swish": "", "relu": ""}
+"""Activations that oneDNN computes inside a linear layer, with the algorithm's name."""
 SUMS = (aten.add.Tensor, aten.add_.Tensor)
 
 
 def lay_out(module: GraphModule) -> int:
-    """Constants in the type they are used in, kernels of convolutions in channels-last memory."""
+    """Kernels of convolutions in channels-last memory."""
+    kernels = dict.fromkeys(c.args[1] for c in calls(module, aten.conv2d.default))
     changed = 0
-    for node in [n for n in module.graph.nodes if is_constant(n)]:
-        value = tensor(module, node)
-        wanted = value.to(dtype_of(node)) if value.is_floating_point() else value
-        if any(u.target is aten.conv2d.default and u.args[1] is node for u in node.users):
-            wanted = wanted.contiguous(memory_format=torch.channels_last)
-        if wanted.untyped_storage().nbytes() > wanted.numel() * wanted.element_size():
-            wanted = wanted.clone()  # a part of another tensor: its own memory, for fast products
-        if wanted is not value:
+    for node in kernels:
+        if is_constant(node):
+            value = tensor(module, node).contiguous(memory_format=torch.channels_last)
+            node.replace_all_uses_with(place(module, node, value, dtype_of(node)))
             changed += 1
-            node.replace_all_uses_with(place(module, node, wanted, dtype_of(node)))
     tidy(module)
     return changed
 
@@ -79,10 +80,19 @@ def slice_feed_forwards(module: GraphModule) -> int:
     found = [f for total in calls(module, *SUMS) if (f := feed_forward(total))]
     for each in found:
         norm = each.norm.args[2:5] if each.norm else (None, None, None)
-        layers = (*each.widen.args[1:3], each.act, *each.narrow.args[1:3])
+        hidden = shape_of(each.widen.args[1])[0]
+        wide, narrow = (packed_linear(module, n, each.total) for n in (each.widen, each.narrow))
+        layers = (hidden, *wide, each.act, *narrow)
         swap(module, each.total, fed, (each.x, each.norm is not None, *norm, *layers))
     tidy(module)
     return len(found)
+
+
+def packed_linear(module: GraphModule, linear: Op, before: Op) -> tuple[Op, Op]:
+    """A linear layer's weight in oneDNN's own order, and its bias."""
+    weight, bias = linear.args[1:3]
+    value = mkldnn._reorder_linear_weight(tensor(module, weight), ROWS)
+    return place(module, before, value, dtype_of(weight)), bias
 
 
 def feed_forward(total: Op) -> FeedForward | None:
@@ -115,12 +125,8 @@ def is_linear(node: Any, readers: int = 1) -> bool:
     )
 
 
-BENDS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "swish": F.silu,
-    "relu": F.relu,
-    "quick": lambda x: x * torch.sigmoid(1.702 * x),
-}
+BENDS: dict[str, Callable[[Tensor], Tensor]] = {"quick": lambda x: x * torch.sigmoid(1.702 * x)}
+"""Activations that oneDNN does not know."""
 
 
 def activation(node: Any) -> tuple[str, Op] | None:
@@ -128,7 +134,7 @@ def activation(node: Any) -> tuple[str, Op] | None:
     if not is_node(node) or len(node.users) > 1:
         return None
     name = ACTIVATIONS.get(node.target)
-    if name in BENDS and exact(node) and len(node.args[0].users) == 1:
+    if name in INSIDE and exact(node) and len(node.args[0].users) == 1:
         return name, node.args[0]
     return quick(node)
 
@@ -157,20 +163,27 @@ def fed(
     scale: Tensor | None,
     shift: Tensor | None,
     eps: float | None,
+    hidden: int,
     widen: Tensor,
     widen_bias: Tensor,
     act: str,
     narrow: Tensor,
     narrow_bias: Tensor,
 ) -> Tensor:
-    """A whole feed-forward with its residual, ``(B, N, C)`` -> the same shape."""
+    """A whole feed-forward with its residual, ``(B, N, C)`` -> the same shape; packed weights."""
+    linear = mkldnn._linear_pointwise
+    after: tuple[Any, ...] = (act, [], INSIDE[act]) if act in INSIDE else ("none", [], "")
 
     def branch(part: Tensor) -> Tensor:
         if normed:
             part = F.layer_norm(part, part.shape[-1:], scale, shift, eps or 1e-5)
-        return F.linear(BENDS[act](F.linear(part, widen, widen_bias)), narrow, narrow_bias)
+        wide = linear(part, widen, widen_bias, *after)
+        result: Tensor = linear(
+            wide if act in INSIDE else BENDS[act](wide), narrow, narrow_bias, "none", [], ""
+        )
+        return result
 
-    return add_by_slices(x, branch, widen.shape[0])
+    return add_by_slices(x, branch, hidden)
 
 
 def pack_convolutions(module: GraphModule) -> int:
@@ -193,7 +206,8 @@ def pack(module: GraphModule, conv: Op) -> None:
     kernel = place(module, conv, value, dtype_of(weight))
     act = only_user(conv)
     if act is not None and act.target in ACTIVATIONS and exact(act):
-        after = [ACTIVATIONS[act.target], [], "none" if act.target is aten.gelu.default else ""]
+        name = ACTIVATIONS[act.target]
+        after = [name, [], "none" if name == "gelu" else ""]
         bypass(module, act)
         swap(module, conv, mkldnn._convolution_pointwise.default, (x, kernel, bias, *where, *after))
         return

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from vitrail.cost import Timing, machine, ratio, time_side_by_side
-from vitrail.export.fold import fold_batch_norms, fold_constants, fold_layer_norms, fuse_projections
+from vitrail.export.fold import (
+    fold_batch_norms,
+    fold_constants,
+    fold_layer_norms,
+    fuse_projections,
+    settle,
+)
 from vitrail.export.graph import brief, capture, copied, tensors_of
 from vitrail.export.kernels import lay_out, pack_convolutions, slice_feed_forwards
 from vitrail.export.quant import quantize_linears
@@ -40,11 +46,12 @@ FOLDING = (
     Step("batch norms", "folded into weights", fold_batch_norms),
     Step("layer norms", "affine parts folded into linear layers", fold_layer_norms),
     Step("projections", "groups of products made one", fuse_projections),
-    Step("layout", "constants cast or laid out channels-last", lay_out),
+    Step("precision", "constants cast, or given memory of their own", settle),
 )
+LAYOUT = Step("layout", "kernels laid out channels-last", lay_out)
 QUANTIZED = Step("int8", "linear layers in 8 bits", quantize_linears)
 KERNELS = (
-    Step("slices", "feed-forwards in slices of the cache", slice_feed_forwards),
+    Step("slices", "feed-forwards packed, in slices of the cache", slice_feed_forwards),
     Step("kernels", "convolutions packed, with what follows them", pack_convolutions),
 )
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
@@ -52,8 +59,8 @@ TOLERANCES = {"float32": 1e-4, "bf16": 0.06, "int8": 0.12}
 """The largest difference, as a share of the largest output, that is taken for rounding."""
 
 
-TIMING: Mapping[str, Any] = {"window_s": 0.3, "warmup_s": 1.0}
 ROUNDS, ROUNDS_TO_CHOOSE = 6, 4
+WINDOW_S, WARMUP_S = 0.3, 1.0
 
 
 class Optimized(nn.Module):
@@ -126,10 +133,11 @@ def optimize(
     check(precision, compile, example)
     original = copy.deepcopy(model).eval()
     trail = Trail(original, example, precision)
-    for step in (*FOLDING, *((QUANTIZED,) if precision == "int8" else ())):
+    for step in (*FOLDING, LAYOUT, *((QUANTIZED,) if precision == "int8" else ())):
         trail.take(step)
     folded = copied(trail.graph)
-    for step in KERNELS if example.device.type == "cpu" else ():
+    here = example.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    for step in KERNELS if here else ():
         trail.take(step)
     asked = compile if precision != "int8" else False  # ranges are read as numbers: no one graph
     run = trail.compile(folded, must=compile is True) if asked else None
@@ -152,6 +160,8 @@ def check(precision: str, compile: Any, example: Tensor) -> None:
         raise ExportError(f"no precision {precision!r}; there are {', '.join(TYPES)}")
     if compile not in (True, False, "auto"):
         raise ExportError(f"compile={compile!r}: it is True, False or 'auto'")
+    if precision == "int8" and example.device.type != "cpu":
+        raise ExportError("int8 is for the CPU; on a GPU choose precision 'bf16'")
     if example.dim() != 4:
         raise ExportError(f"the example is {tuple(example.shape)}, not (B, C, H, W)")
 
@@ -203,7 +213,8 @@ class Trail:
         if not names:
             return {}
         runs = {name: self.call(name) for name in names}
-        return time_side_by_side(runs, rounds=ROUNDS if measure else ROUNDS_TO_CHOOSE, **TIMING)
+        rounds = ROUNDS if measure else ROUNDS_TO_CHOOSE
+        return time_side_by_side(runs, rounds=rounds, window_s=WINDOW_S, warmup_s=WARMUP_S)
 
     def call(self, name: str) -> Callable[[], object]:
         """One step's graph on the example."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -9,6 +10,15 @@ from torch import Tensor
 from vitrail.errors import UserError
 from vitrail.export.verify import Answer, ExportError
 
+REFUSED = (
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NotImplemented",
+    "RuntimeException",
+)
+"""What ONNX Runtime raises for files and pictures that it cannot run; they have no base."""
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 
 
@@ -50,14 +60,19 @@ def open_onnx(path: Path, threads: int | None = None) -> Answer:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
+    state = runtime.capi.onnxruntime_pybind11_state
+    refused = tuple(getattr(state, name) for name in REFUSED)
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except runtime.capi.onnxruntime_pybind11_state.Fail as error:
+    except refused as error:
         raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
     name = session.get_inputs()[0].name
 
     def answer(pictures: Tensor) -> Tensor:
-        (result,) = session.run(None, {name: pictures.detach().cpu().float().numpy()})
+        try:
+            (result,) = session.run(None, {name: pictures.detach().cpu().float().numpy()})
+        except refused as error:
+            raise unfit(path, pictures, error) from error
         return torch.from_numpy(result)
 
     return answer
@@ -65,6 +80,8 @@ def open_onnx(path: Path, threads: int | None = None) -> Answer:
 
 def open_torch(path: Path) -> Answer:
     """A program of torch.export's."""
+    if not is_zipfile(path):
+        raise UserError(f"cannot read {str(path)!r} as a torch.export program: it is no archive")
     try:
         program = torch.export.load(path)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
@@ -74,11 +91,21 @@ def open_torch(path: Path) -> Answer:
     module = program.module(check_guards=False)
 
     def answer(pictures: Tensor) -> Tensor:
-        with torch.no_grad():
-            result: Tensor = module(pictures)
+        try:
+            with torch.no_grad():
+                result: Tensor = module(pictures)
+        except RuntimeError as error:
+            raise unfit(path, pictures, error) from error
         return result
 
     return answer
+
+
+def unfit(path: Path, pictures: Tensor, error: Exception) -> UserError:
+    """The error for pictures that a file does not take."""
+    return UserError(
+        f"{path.name} cannot run pictures {tuple(pictures.shape)}: {first_line(error)}"
+    )
 
 
 def first_line(error: BaseException) -> str:
