@@ -28,7 +28,7 @@ NARROW = {
     "convit": {"depth": 4, "local": 3, "dim": 144},  # 4, 9 or 16 heads: so many taps
     "ceit": {**VIT, "stem": 16},
     "cvt": {"dims": (12, 24, 48), "heads": (1, 2, 4), "depths": (1, 1, 2)},
-    "cct": {"depth": 3, "dim": 24, "heads": 3, "mlp_ratio": 2, "stem": 8},
+    "cct": {**VIT, "mlp_ratio": 2, "stem": 16},
     "coat_lite": {**FOUR, "dims": (16, 32, 40, 64), "ratios": (2, 2, 2, 2)},
     "coat": {**FOUR, "dims": (16, 24, 24, 24), "ratios": (2, 2, 2, 2), "parallel": 2},
     "coatnet": COATNET,

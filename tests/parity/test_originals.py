@@ -99,7 +99,7 @@ def test_official_names_are_taken_strictly(name, shared, monkeypatch):
     golden = load_golden(str(shared / "reference" / "golden" / f"{name}.npz"))
     state = {k: torch.from_numpy(v) for k, v in golden["state"].items()}
     sys.modules.pop("golden_fill")
-    with pytest.raises(UserError, match="1 tensors unknown, such as serial_blocks1.0.extra"):
+    with pytest.raises(UserError, match="1 tensors unknown, such as stages.0.blocks.0.extra"):
         load_into(vitrail.create(name), {**state, "serial_blocks1.0.extra": torch.zeros(1)})
     del state["patch_embed1.proj.weight"]
     with pytest.raises(UserError, match="1 tensors missing, such as stages.0.embed.proj.weight"):
