@@ -15,6 +15,10 @@ SIZES = {
     "coatnet_pico_rw_224": 64,
     "pvt_v2_b0": 64,
     "crossvit_tiny_240": 64,
+    "swin_tiny_patch4_window7_224": 64,
+    "convnext_atto": 64,
+    "efficientnet_lite0": 64,
+    "tiny_vit_5m_224": 64,
 }
 
 

@@ -1,5 +1,7 @@
 """Detectors, segmenters and transformers' backbones on our maps, by the route their users take."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 
@@ -16,28 +18,28 @@ def here(names):
     return pytest.mark.parametrize("name", [n for n in names if n in vitrail.list_models()])
 
 
+class Pyramid(torch.nn.Module):
+    """A backbone's maps, as timm gives them, behind torchvision's pyramid."""
+
+    out_channels = 32
+
+    def __init__(self, name, **options):
+        from torchvision.ops import FeaturePyramidNetwork
+        from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+        super().__init__()
+        self.body = timm.create_model(f"vitrail_{name}", features_only=True, **options)
+        widths = self.body.feature_info.channels()
+        self.fpn = FeaturePyramidNetwork(widths, self.out_channels, LastLevelMaxPool())
+
+    def forward(self, x):
+        return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(self.body(x))))
+
+
 @here(PYRAMIDS)
 def test_faster_rcnn_on_two_shapes(name):
     detection = pytest.importorskip("torchvision.models.detection")
-    from collections import OrderedDict
-
-    from torchvision.ops import FeaturePyramidNetwork
-    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-
-    class Pyramid(torch.nn.Module):
-        out_channels = 32
-
-        def __init__(self):
-            super().__init__()
-            self.body = timm.create_model(f"vitrail_{name}", features_only=True)
-            widths = self.body.feature_info.channels()
-            self.fpn = FeaturePyramidNetwork(widths, self.out_channels, LastLevelMaxPool())
-
-        def forward(self, x):
-            maps = self.body(x)
-            return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
-
-    model = detection.FasterRCNN(Pyramid(), num_classes=3, min_size=64, max_size=128)
+    model = detection.FasterRCNN(Pyramid(name), num_classes=3, min_size=64, max_size=128)
     images = [torch.rand(3, 80, 120), torch.rand(3, 100, 60)]
     targets = [
         {"boxes": torch.tensor([[5.0, 5.0, 40.0, 50.0]]), "labels": torch.tensor([1])},
@@ -52,6 +54,44 @@ def test_faster_rcnn_on_two_shapes(name):
     with torch.no_grad():
         found = model.eval()(images)
     assert [set(f) for f in found] == [{"boxes", "labels", "scores"}] * 2
+
+
+def test_faster_rcnn_finds_what_it_was_shown():
+    """Eight pictures with a square each: learned by heart."""
+    detection = pytest.importorskip("torchvision.models.detection")
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.ops import box_iou
+
+    body = Pyramid("coat_lite_tiny", img_size=64, dims=(16, 32, 40, 64), depths=(1, 1, 1, 1))
+    model = detection.FasterRCNN(
+        body,
+        min_size=64,
+        max_size=64,
+        box_head=TwoMLPHead(32 * 49, 64),
+        box_predictor=FastRCNNPredictor(64, 2),
+        rpn_pre_nms_top_n_train=100,
+        rpn_post_nms_top_n_train=50,
+        rpn_post_nms_top_n_test=50,
+        box_batch_size_per_image=32,
+    )
+    images, targets = [], []
+    for i in range(8):
+        picture, left, top = 0.3 * torch.rand(3, 64, 64), 4 * (i % 4), 6 * (i // 2)
+        picture[:, top : top + 36, left : left + 36] += 0.6
+        images.append(picture)
+        box = torch.tensor([[left, top, left + 36, top + 36]]).float()
+        targets.append({"boxes": box, "labels": torch.ones(1, dtype=torch.long)})
+    learner = torch.optim.AdamW(model.parameters(), 2e-3)
+    for _ in range(60):
+        learner.zero_grad()
+        sum(model(images, targets).values()).backward()
+        learner.step()
+    with torch.no_grad():
+        found = model.eval()(images)
+    overlaps = [
+        box_iou(f["boxes"][:1], t["boxes"]).sum() for f, t in zip(found, targets, strict=True)
+    ]
+    assert min(overlaps) > 0.6
 
 
 @here(TRIO)

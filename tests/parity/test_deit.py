@@ -25,9 +25,12 @@ def test_equals_timm_on_the_same_weights(name):
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         assert_equal(ours(x), theirs(x))
-        theirs.set_distilled_training()
-        for got, wanted in zip(ours.forward_both(x), theirs.train()(x), strict=True):
+        both = ours.forward_both(x)
+        for model in (ours, theirs):
+            model.set_distilled_training()
+        for got, heard, wanted in zip(both, ours.train()(x), theirs.train()(x), strict=True):
             assert_equal(got, wanted)
+            assert torch.equal(heard, got)
 
 
 def test_equals_timm_at_another_size():

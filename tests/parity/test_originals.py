@@ -91,6 +91,21 @@ def test_golden_outputs_of_the_official_code(name, shared, monkeypatch):
     sys.modules.pop("golden_fill")
 
 
+@pytest.mark.parametrize("name", ["coat_lite_tiny", "coat_tiny"])
+def test_official_names_are_taken_strictly(name, shared, monkeypatch):
+    monkeypatch.syspath_prepend(str(shared / "reference"))
+    from golden_fill import load_golden
+
+    golden = load_golden(str(shared / "reference" / "golden" / f"{name}.npz"))
+    state = {k: torch.from_numpy(v) for k, v in golden["state"].items()}
+    sys.modules.pop("golden_fill")
+    with pytest.raises(UserError, match="1 tensors unknown, such as stages.0.blocks.0.extra"):
+        load_into(vitrail.create(name), {**state, "serial_blocks1.0.extra": torch.zeros(1)})
+    del state["patch_embed1.proj.weight"]
+    with pytest.raises(UserError, match="1 tensors missing, such as stages.0.embed.proj.weight"):
+        load_into(vitrail.create(name), state)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_multiply_adds(name):
     with torch.device("meta"):

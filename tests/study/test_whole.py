@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from vitrail import study
+from vitrail.data import Preprocess
 from vitrail.errors import UserError
+from vitrail.hub import build
 from vitrail.study import Dossier, Plan
 from vitrail.study.bench import Remembered, lay
 from vitrail.study.job import check
+from vitrail.tasks import Card, save_weights
+from vitrail.train import read_run
 
 ARMS = (
     "vit_tiny(depth=1, dim=48, patch=8)",
@@ -116,3 +120,24 @@ def test_pictures_are_decoded_once_and_not_carried_to_other_processes() -> None:
     assert not pickle.loads(pickle.dumps(store)).kept
     full = Remembered(store.store, limit=0)
     assert full.picture(item.key, None) is not full.picture(item.key, None)
+
+
+def test_a_recipes_teacher_teaches_every_arm(
+    tmp_path: Path, one_thread: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened for each job, and part of what must be alike; without one, old digests stay."""
+    from vitrail.study import job as jobs
+
+    alone, run = lay(plan()), tmp_path / "teacher"
+    text, classes = "vit_tiny(depth=1, dim=24, heads=3, patch=8)", alone.pictures.classes
+    model = build(text, classes=len(classes), image=32)
+    card = Card(model=text, classes=classes, image=32, preprocess=Preprocess(image=32).to_dict())
+    run.mkdir()
+    save_weights(run / "best.safetensors", model.state_dict(), card)
+    told = plan(arms=ARMS[:1], fractions=(0.02,), recipe={**QUICK, "teacher": str(run)})
+    taught = lay(told)
+    assert taught.binding["distill"]["kind"] == "hard" and "distill" not in alone.binding
+    job = told.jobs[0]
+    assert taught.digest_of(job) != alone.digest_of(job)
+    jobs.train(job, taught, tmp_path / "job", lambda **_: None)
+    assert read_run(tmp_path / "job" / "run").facts["teacher"]["name"] == str(run)

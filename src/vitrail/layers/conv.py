@@ -33,10 +33,11 @@ def conv_stem(in_chans: int, widths: tuple[int, int], act: str = "gelu") -> nn.S
 
 
 def halving_pool(kind: str) -> nn.Module:
-    """Stride-2 pooling, ``"avg"`` (2x2) or ``"max"`` (3x3); odd sides are rounded up."""
+    """Stride-2 pooling, ``"avg"`` or ``"max"`` (2x2), ``"max3"`` (3x3); odd sides round up."""
     pools: dict[str, nn.Module] = {
         "avg": nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
-        "max": nn.MaxPool2d(3, 2, 1),
+        "max": nn.MaxPool2d(2, ceil_mode=True),
+        "max3": nn.MaxPool2d(3, 2, 1),
     }
     return pools[kind]
 
@@ -80,7 +81,8 @@ class MBConvStyle:
     Attributes:
         halve: where a halving block has its stride: the first ``"widen"`` 1x1 (the paper's
             equation), the ``"depthwise"`` convolution, or a ``"pool"`` in front of both.
-        pool: ``"avg"`` or ``"max"`` on the shortcut (``halve="pool"`` averages in any case).
+        pool: ``"avg"``, ``"max"`` or ``"max3"`` on the shortcut (``halve="pool"`` averages in any
+            case).
         act: activation after the inner norms, and after the first if ``act_first``.
         act_first: activate before the first 1x1 too.
         wide_as: four times the channels that go ``"in"`` or come ``"out"``.
