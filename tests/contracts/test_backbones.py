@@ -10,6 +10,7 @@ from itertools import product
 
 import pytest
 import torch
+from tests.contracts.structures import RATES
 
 import vitrail
 from vitrail.errors import UserError
@@ -161,9 +162,6 @@ def pairs() -> dict:
         same = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in RATES}
         cases.setdefault((ZOO[name].model, str(same)), (name, mixer, reducer))
     return cases
-
-
-RATES = ("drop_path", "dropout", "drop")  # no wiring
 
 
 @pytest.mark.parametrize(("name", "mixer", "reducer"), pairs().values())

@@ -3,7 +3,8 @@
 from dataclasses import fields
 
 import torch
-from tests.contracts.test_backbones import HASHED, RATES, narrow
+from tests.contracts.structures import HASHED, RATES
+from tests.contracts.test_backbones import narrow
 from tests.parity.measured import randomised
 
 import vitrail
