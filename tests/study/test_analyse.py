@@ -61,6 +61,7 @@ def test_numbers_read_well() -> None:
     assert [amount(v) for v in (1.589e9, 33e6, 512, 1e12)] == [
         "1.59\u00a0G", "33.0\u00a0M", "512", "1.00\u00a0T",
     ]  # fmt: skip
+    assert duration(119.6) == "2\u00a0min 0\u00a0s"
     assert [duration(v) for v in (0.0021, 42, 754, 100, 9000)] == [
         "2.1\u00a0ms", "42\u00a0s", "13\u00a0min", "1\u00a0min 40\u00a0s", "2.5\u00a0h",
     ]  # fmt: skip

@@ -30,9 +30,10 @@ def duration(seconds: float) -> str:
         return f"{1000 * seconds:.3g}\u00a0ms"
     if seconds < 90:
         return f"{seconds:.3g}\u00a0s"
-    minutes = round(seconds / 60) if seconds >= 600 else int(seconds // 60)
-    if seconds < 600:
-        return f"{minutes}\u00a0min {round(seconds - 60 * minutes):d}\u00a0s"
+    if round(seconds) < 600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes}\u00a0min {rest}\u00a0s"
+    minutes = round(seconds / 60)
     return f"{minutes}\u00a0min" if minutes < 120 else f"{minutes / 60:.1f}\u00a0h"
 
 
