@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from vitrail.errors import UserError
@@ -41,6 +42,19 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a whole text file, or leave the old one."""
     with whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def taken(folder: str | Path) -> bool:
+    """Whether something is there that writing could overwrite: a file, or a folder not empty."""
+    folder = Path(folder)
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def dated(parent: Path, name: str) -> Path:
+    """``parent/NAME-DATE``, numbered where that is there already."""
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M}"
+    names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
+    return next(parent / n for n in names if not (parent / n).exists())
 
 
 def sweep(folder: str | Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from vitrail.bench.twins import Agreement, pair, rival
-from vitrail.cost import Ratio, Settings, Timing, ratio, time_side_by_side
-from vitrail.cost.arms import compiling, forward
+from vitrail.cost import Ratio, Settings, Timing, ratio
+from vitrail.cost.arms import by_turns, compiling, forward
 
 Tell = Callable[[str], None]
 
@@ -71,13 +71,10 @@ def versus(
         calls[f"{model}, ours"] = forward(found.ours, settings, batch=settings.batch)
         calls[f"{model}, theirs"] = forward(found.theirs, settings, batch=settings.batch)
     with compiling(settings):
-        timings = time_side_by_side(
+        timings = by_turns(
             calls,
-            rounds=settings.rounds,
-            window_s=settings.window_s,
-            warmup_s=settings.warmup_s,
-            threads=settings.threads,
-            on_window=on_step,
+            settings,
+            on_step,
         )
     return tuple(
         Versus(

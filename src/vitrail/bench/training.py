@@ -11,8 +11,8 @@ from torch import nn
 
 from vitrail.bench.rivals import said
 from vitrail.bench.twins import BUILD, Agreement, pair, rival
-from vitrail.cost import Ratio, Settings, Timing, memory, ratio, time_side_by_side
-from vitrail.cost.arms import compiling
+from vitrail.cost import Ratio, Settings, Timing, memory, ratio
+from vitrail.cost.arms import by_turns, compiling
 from vitrail.cost.step import Step
 from vitrail.cost.timing import pinned
 from vitrail.errors import UserError
@@ -136,13 +136,10 @@ def timed(
                 each.step()
         firsts = {side: each.step.first_loss for side, each in started.items()}
         tell(", ".join(f"first loss of {side} {loss:.6f}" for side, loss in firsts.items()))
-        return time_side_by_side(
+        return by_turns(
             {side: each.step for side, each in started.items()},
-            rounds=settings.rounds,
-            window_s=settings.window_s,
-            warmup_s=settings.warmup_s,
-            threads=settings.threads,
-            on_window=on_step,
+            settings,
+            on_step,
         )
 
 

@@ -4,7 +4,6 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from vitrail.cli.progress import gauge
 from vitrail.cli.settings import changes_of, merged
 from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
+from vitrail.files import dated, taken
 from vitrail.hub import build
 from vitrail.hub.build import TIMM
 from vitrail.hub.plugged import extra, recall
@@ -248,16 +248,14 @@ def free_folder(wanted: Path | None, data: str) -> Path:
         UserError: the folder asked for holds something.
     """
     if wanted is not None:
-        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+        if taken(wanted):
             raise UserError(
                 f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out, "
                 f"or go on with: vitrail train --resume {wanted}"
             )
         return wanted
     name = re.sub(r"[^\w.-]+", "-", Path(data).stem or data).strip("-.") or "run"
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M}"
-    names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
-    return Path(agreed(str(next(RUNS / n for n in names if not (RUNS / n).exists()))))
+    return Path(agreed(str(dated(RUNS, name))))
 
 
 def go_on(run: Path) -> Result:

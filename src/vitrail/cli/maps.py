@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from vitrail.cli.settings import changes_of
 from vitrail.errors import UserError, unknown
 from vitrail.explain.base import Explanation, explain, find_method, methods
 from vitrail.explain.guard import ExplainError
-from vitrail.files import whole, write_text
+from vitrail.files import dated, taken, whole, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -175,14 +174,12 @@ def free(wanted: Path | None, name: str) -> Path:
         UserError: the folder asked for holds something.
     """
     if wanted is not None:
-        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+        if taken(wanted):
             raise UserError(
                 f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out"
             )
         return wanted
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M}"
-    names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
-    return next(FOLDER / n for n in names if not (FOLDER / n).exists())
+    return dated(FOLDER, name)
 
 
 def plain(text: str) -> str:

@@ -4,7 +4,7 @@ text --build--> nn.Module --precision, graph, device--> a call without arguments
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vitrail.cost.counting import example
+from vitrail.cost.timing import Timing, time_side_by_side
 from vitrail.errors import UserError
 
 Image = int | tuple[int, int]
@@ -136,3 +137,19 @@ def compiling(settings: Settings) -> Iterator[None]:
 
     with torch._dynamo.config.patch(recompile_limit=1000, fail_on_recompile_limit_hit=True):
         yield
+
+
+def by_turns(
+    calls: Mapping[str, Callable[[], object]],
+    settings: Settings,
+    on_window: Callable[[str], None] | None = None,
+) -> dict[str, Timing]:
+    """The calls by turns in one process, as long and on as many threads as the settings say."""
+    return time_side_by_side(
+        calls,
+        rounds=settings.rounds,
+        window_s=settings.window_s,
+        warmup_s=settings.warmup_s,
+        threads=settings.threads,
+        on_window=on_window,
+    )

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitrail.cost.arms import CREATE, PRECISIONS, Build, Settings, forward, place
+from vitrail.cost.arms import CREATE, PRECISIONS, Build, Settings, by_turns, forward, place
 from vitrail.cost.counting import evaluating, example
 from vitrail.cost.roofline import Ceilings
-from vitrail.cost.timing import Timing, time_side_by_side
+from vitrail.cost.timing import Timing
 from vitrail.cost.watch import ROOT, CudaStopwatch, Diary, Ledger, Stopwatch, watching
 from vitrail.errors import UserError
 
@@ -124,13 +124,10 @@ def by_layer(
             call()
         calls.append(diary.close())
 
-    timings = time_side_by_side(
+    timings = by_turns(
         {f"{model}, plain": call, f"{model}, watched": watched},
-        rounds=settings.rounds,
-        window_s=settings.window_s,
-        warmup_s=settings.warmup_s,
-        threads=settings.threads,
-        on_window=on_step,
+        settings,
+        on_step,
     )
     plain, seen = timings.values()
     timed = calls[-sum(w.calls for w in seen.windows) :]  # those before warmed up

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from vitrail.cost.arms import CREATE, Build, Settings, compiling, forward, place
+from vitrail.cost.arms import CREATE, Build, Settings, by_turns, compiling, forward, place
 from vitrail.cost.counting import Count, count
 from vitrail.cost.host import machine
 from vitrail.cost.peak import memory
-from vitrail.cost.timing import Ratio, Timing, ratio, time_side_by_side
+from vitrail.cost.timing import Ratio, Timing, ratio
 from vitrail.errors import UserError
 
 
@@ -156,13 +156,10 @@ def _timings(
         for batch in dict.fromkeys((1, settings.batch))
     }
     with compiling(settings):
-        timings = time_side_by_side(
+        timings = by_turns(
             {n: forward(built[text], settings, batch=batch) for n, (text, batch) in names.items()},
-            rounds=settings.rounds,
-            window_s=settings.window_s,
-            warmup_s=settings.warmup_s,
-            threads=settings.threads,
-            on_window=tell,
+            settings,
+            tell,
         )
     return {names[name]: timing for name, timing in timings.items()}
 

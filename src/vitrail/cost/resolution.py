@@ -14,10 +14,10 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from vitrail.cost.arms import CREATE, Build, Settings, compiling, forward, place
+from vitrail.cost.arms import CREATE, Build, Settings, by_turns, compiling, forward, place
 from vitrail.cost.counting import count
 from vitrail.cost.peak import memory
-from vitrail.cost.timing import Timing, time_side_by_side
+from vitrail.cost.timing import Timing
 from vitrail.errors import UserError
 
 
@@ -116,13 +116,10 @@ def growth(
         _name(*key): forward(model, at[key], batch=settings.batch) for key, model in built.items()
     }
     with compiling(settings):
-        timings = time_side_by_side(
+        timings = by_turns(
             calls,
-            rounds=settings.rounds,
-            window_s=settings.window_s,
-            warmup_s=settings.warmup_s,
-            threads=settings.threads,
-            on_window=tell,
+            settings,
+            tell,
         )
     rows = [
         Row(

@@ -9,7 +9,7 @@ stays in the caches can be nearer than 100 %.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from vitrail.cost.arms import PRECISIONS, Settings
-from vitrail.cost.timing import Timing, time_side_by_side
+from vitrail.cost.arms import PRECISIONS, Settings, by_turns
+from vitrail.cost.timing import Timing
 from vitrail.errors import UserError
 
 Shape = tuple[int, int, int]
@@ -135,14 +135,7 @@ def ceilings(
     streams = {f"{op} {size}": (op, size) for size in arrays or ARRAYS for op in STREAMS}
     calls = {name: product(shape, settings) for name, shape in products.items()}
     calls |= {name: STREAMS[op](size, settings.device) for name, (op, size) in streams.items()}
-    timings = time_side_by_side(
-        calls,
-        rounds=settings.rounds,
-        window_s=settings.window_s,
-        warmup_s=min(settings.warmup_s, 0.5),
-        threads=settings.threads,
-        on_window=on_step,
-    )
+    timings = by_turns(calls, replace(settings, warmup_s=min(settings.warmup_s, 0.5)), on_step)
     return Ceilings(
         precision=settings.precision,
         threads=next(iter(timings.values())).threads,

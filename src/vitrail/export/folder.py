@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
 from vitrail.export.runtime import ENDINGS, open_file
-from vitrail.files import unwritable, write_text
+from vitrail.files import taken, unwritable, write_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -104,7 +104,7 @@ def refuse_filled(out: Path) -> None:
     Raises:
         UserError: ``out`` is a file, or a folder that holds something.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken(out):
         raise UserError(f"{str(out)!r} holds something; choose another folder")
 
 

@@ -17,7 +17,7 @@ from shutil import copyfile, copytree, rmtree
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
-from vitrail.files import unwritable, write_text
+from vitrail.files import taken, unwritable, write_text
 from vitrail.hub.build import TIMM, build
 from vitrail.hub.plugged import extra, recall
 from vitrail.hub.runs import WEIGHTS, weights_of
@@ -115,7 +115,7 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
     from vitrail.tasks.card import load_weights, read_card, save_weights
 
     source, out = Path(source), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken(out):
         raise UserError(f"{str(out)!r} is not empty and nothing is overwritten; give another -o")
     card = read_card(weights_of(source))
     recall(card.extra.get("plugins", ()), source)

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
-from vitrail.files import write_text
+from vitrail.files import taken, write_text
 from vitrail.hub.fetch import FILES, REPOSITORY, from_hub, inside
 from vitrail.hub.modelcard import card_text
 from vitrail.hub.runs import Classifier, open_run
@@ -66,7 +66,7 @@ def save_timm(
     from vitrail.tasks.card import save_weights
 
     folder = Path(folder)
-    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
+    if not overwrite and taken(folder):
         raise UserError(f"{str(folder)!r} holds something; choose another, or overwrite=True")
     ready = prepare(source, labels, preprocess)
     model = as_timm(ready.model)

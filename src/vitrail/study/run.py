@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vitrail.errors import UserError
+from vitrail.files import taken
 from vitrail.study import costs as costing
 from vitrail.study.bench import Bench, lay
 from vitrail.study.plan import Job, Plan
@@ -147,7 +148,7 @@ def _claim(out: Path, bench: Bench) -> None:
     """Refuse a folder with anything in it but this study or a smaller one on the same ground."""
     told = out / "study.json"
     if not told.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if taken(out):
             raise UserError(f"{out} is there already and is no study; choose another folder")
         return
     before = json.loads(told.read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from typing import Any
 
 from vitrail.data import Manifest, read_manifest
 from vitrail.errors import UserError
-from vitrail.files import sweep, unwritable, write_text
+from vitrail.files import sweep, taken, unwritable, write_text
 from vitrail.tasks.card import Card
 from vitrail.train import checkpoint
 from vitrail.train.recipe import Recipe
@@ -115,7 +115,7 @@ def refuse_existing(out: Path) -> None:
             f"{str(out)!r} already holds a run; go on with 'vitrail train --resume {out}', "
             "or choose another --out"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken(out):
         raise UserError(f"{str(out)!r} exists and is not empty; choose another --out")
 
 
