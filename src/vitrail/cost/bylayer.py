@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from vitrail.cost.arms import CREATE, PRECISIONS, Build, Settings, by_turns, forward, place
-from vitrail.cost.counting import evaluating, example
+from vitrail.cost.counting import evaluating, example, frozen
 from vitrail.cost.roofline import Ceilings
 from vitrail.cost.timing import Timing
 from vitrail.cost.watch import ROOT, CudaStopwatch, Diary, Ledger, Stopwatch, watching
@@ -148,7 +148,8 @@ def ledger(model: nn.Module, settings: Settings) -> Ledger:
     book = Ledger()
     with (
         evaluating(model),
-        torch.no_grad(),
+        frozen(model),
+        torch.enable_grad(),
         torch.autocast(pictures.device.type, dtype=cast, enabled=cast is not None),
         watching(model, book.enter, book.leave),
         book,
