@@ -20,6 +20,7 @@ from torch import nn
 
 import vitrail
 from benchmarks import contract
+from vitrail.bench.twins import keep_freed_memory
 from vitrail.cost import Count, Settings, Timing, count, ratio, time_side_by_side
 from vitrail.cost.arms import compiling, forward
 from vitrail.cost.counting import evaluating, example
@@ -90,6 +91,7 @@ def main(options: Options) -> Path:
     """Run every setting, print each row, write the file and give its path."""
     options = quick(options) if options.quick else options
     record = contract.Record("coat_lite", asdict(options), options.out, BARS)
+    keep_freed_memory()
     for setting in settings(options):
         print(
             f"\n{setting.part}: {setting.model}, {setting.image} px, batch {setting.batch}, "

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitrail.layers.select import best, lattice, put, share, take
+from vitrail.layers.select import best, first_best, lattice, put, share, take
 
 
 def test_best_take_put_are_a_mask_and_nonzero():
@@ -54,3 +54,10 @@ def test_lattice_is_even():
     index = lattice(16, (8, 8), torch.device("cpu"))[0]
     assert (index // 8).unique().tolist() == [1, 3, 5, 7]
     assert (index % 8).unique().tolist() == [1, 3, 5, 7]
+
+
+def test_of_equal_scores_the_first_places_are_taken():
+    score = torch.tensor([[0.5, 0.9, 0.5, 0.5, 0.7, 0.5]])
+    assert first_best(score, 4).tolist() == [[0, 1, 2, 4]]
+    drawn = torch.rand(3, 50)
+    assert torch.equal(first_best(drawn, 7), best(drawn, 7))

@@ -21,6 +21,15 @@ def best(score: Tensor, count: int) -> Tensor:
     return score.topk(count, dim=1, sorted=False).indices.sort(dim=1).values
 
 
+def first_best(score: Tensor, count: int) -> Tensor:
+    """:func:`best` for scores that saturate: of equal ones, the first places are taken.
+
+    ``topk`` leaves open which of them it gives, and ONNX Runtime's chooses otherwise than torch's.
+    """
+    order = score.sort(dim=1, descending=True, stable=True).indices
+    return order[:, :count].sort(dim=1).values
+
+
 def take(x: Tensor, index: Tensor) -> Tensor:
     """The tokens at those places, ``(B, N, C)`` -> ``(B, K, C)``."""
     images, tokens, channels = x.shape

@@ -37,7 +37,7 @@ from vitrail.layers.block import DropPath
 from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.layers.inverted import InvertedResidual, init_conv
 from vitrail.layers.position import sinusoid
-from vitrail.layers.select import Chosen, best, lattice, put, share, take
+from vitrail.layers.select import Chosen, best, first_best, lattice, put, share, take
 from vitrail.mixers import MixerSpec
 from vitrail.models.backbone import Backbone, Config, check_image, init_weights, rising, sides
 from vitrail.models.filtervit_weights import RENAMES
@@ -372,7 +372,7 @@ class Filter(Chooser):
     def attend(self, x: Tensor) -> Tensor:
         """Gate all, encode the best, overwrite them."""
         gate, grid = self.gate(self.score(x)), grid_of(x)
-        index = best(gate.detach().flatten(1), share(self.row.keep, grid))
+        index = first_best(gate.detach().flatten(1), share(self.row.keep, grid))
         return self.work(to_tokens(gate * x), grid, index)
 
     def gate(self, score: Tensor) -> Tensor:
@@ -383,7 +383,7 @@ class Filter(Chooser):
         """``score``, ``gate`` and ``mask`` ``(B, H, W)``, ``index`` ``(B, K)``."""
         score = self.score(x)
         gate = self.gate(score).flatten(1)
-        index = best(gate, share(self.row.keep, grid_of(x)))
+        index = first_best(gate, share(self.row.keep, grid_of(x)))
         mask = torch.zeros_like(gate, dtype=torch.bool).scatter(1, index, True)
         maps = {"score": score, "gate": gate, "mask": mask}
         return {k: v.view(x.shape[0], *grid_of(x)) for k, v in maps.items()} | {"index": index}
