@@ -7,18 +7,17 @@ at most ``side x side`` cells (adaptive pooling, which any grid allows), and the
 ``rank x side^2`` weights. With cells of one token it is the published form.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
+from vitrail.layers.attend import split_heads
 from vitrail.layers.grid import Grid, grid_of, to_map, to_tokens
-from vitrail.layers.plan import Plan
 from vitrail.layers.position import Table
-from vitrail.mixers.base import Mixer, MixerSpec
+from vitrail.mixers.base import MixerSpec
+from vitrail.mixers.keyed import Keyed
 from vitrail.mixers.softmax import check_grid, check_heads
 from vitrail.specs import Place
 
@@ -74,7 +73,7 @@ class Mixtures(Table):
         return F.interpolate(table, self.table.shape[2:], mode="bilinear") * (old / new)
 
 
-class LinformerAttention(Mixer):
+class LinformerAttention(Keyed):
     """Multi-head attention from all tokens to few mixtures."""
 
     def __init__(self, dim: int, heads: int, rank: int, cells: Grid) -> None:
@@ -106,19 +105,6 @@ class LinformerAttention(Mixer):
             k, v = torch.cat((first[0], k), 1), torch.cat((first[1], v), 1)
         q, k, v = (split_heads(t, self.heads) for t in (self.q(x), k, v))
         return q, k, v
-
-    def forward(
-        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
-    ) -> Tensor:
-        """See :class:`~vitrail.mixers.base.Mixer`."""
-        return self.proj(join_heads(attend(*self.project(x, grid))))
-
-    def explain(
-        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
-    ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, E + rank)`` over class tokens and mixtures; ``values``."""
-        q, k, v = self.project(x, grid)
-        return {"attention": attention_weights(q, k), "values": v}
 
     def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
         """Class tokens, and means by the magnitudes of the values' mixtures."""

@@ -4,18 +4,17 @@ Queries, keys and values each look at their neighbours before they meet; those o
 step over every second place. Wiring and names as in the released code (microsoft/CvT).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, attention_weights, join_heads, mean_seen, split_heads
+from vitrail.layers.attend import mean_seen, split_heads
 from vitrail.layers.fold import conv_norm
 from vitrail.layers.grid import Grid, cells, to_map, to_tokens
-from vitrail.layers.plan import Plan
-from vitrail.mixers.base import Mixer, MixerSpec
-from vitrail.mixers.softmax import check_heads
+from vitrail.mixers.base import MixerSpec
+from vitrail.mixers.keyed import Keyed
+from vitrail.mixers.softmax import check_grid, check_heads
 from vitrail.specs import Place
 
 
@@ -33,14 +32,9 @@ class Projected(MixerSpec, name="projected"):
     def build(self, place: Place) -> "ProjectedAttention":
         """Serves tokens on a grid."""
         check_heads(self, place)
+        check_grid(self, place)
         if self.stride < 1:
             raise self.refuse(place, "the stride is below one", "use stride=1 or 2")
-        if place.scattered:
-            raise self.refuse(
-                place,
-                "its tokens have left the grid its convolutions need",
-                "use mixer 'softmax', or a reducer that keeps a grid, such as 'pool'",
-            )
         return ProjectedAttention(place.dim, place.heads, self.stride)
 
     def macs(self, place: Place, working: int | None = None) -> int:
@@ -65,7 +59,7 @@ class LookAround(nn.Module):
         return to_tokens(conv_norm(x, self.conv, self.bn))
 
 
-class ProjectedAttention(Mixer):
+class ProjectedAttention(Keyed):
     """Multi-head attention of tokens that have looked around first."""
 
     def __init__(self, dim: int, heads: int, stride: int) -> None:
@@ -92,21 +86,6 @@ class ProjectedAttention(Mixer):
             split_heads(linear(t), self.heads) for linear, t in zip(linears, joined, strict=True)
         )
         return q, k, v
-
-    def forward(
-        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
-    ) -> Tensor:
-        """See :class:`~vitrail.mixers.base.Mixer`."""
-        return self.proj(join_heads(attend(*self.project(x, grid), scale=self.scale)))
-
-    def explain(
-        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
-    ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, E + K)`` over class tokens and the strided grid;
-        ``values``.
-        """
-        q, k, v = self.project(x, grid)
-        return {"attention": attention_weights(q, k, None, self.scale), "values": v}
 
     def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
         """Class tokens, and means by the weights of the values' convolution."""

@@ -17,7 +17,7 @@ from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import Table, square
 from vitrail.mixers.base import Mixer, MixerSpec
-from vitrail.mixers.softmax import check_heads
+from vitrail.mixers.softmax import check_grid, check_heads
 from vitrail.specs import Place
 
 
@@ -36,14 +36,9 @@ class Reduced(MixerSpec, name="reduced"):
     def build(self, place: Place) -> "ReducedAttention":
         """Serves tokens that lie on a grid."""
         check_heads(self, place)
+        check_grid(self, place)
         if self.ratio < 1:
             raise self.refuse(place, "the ratio is below one", "use ratio=1, 2, 4, ...")
-        if place.scattered:
-            raise self.refuse(
-                place,
-                "working tokens that left the grid make no smaller map",
-                "use mixer 'softmax' with this reducer, or reducer 'pool'",
-            )
         return ReducedAttention(place.dim, place.heads, self.ratio)
 
     def build_shared(self, place: Place) -> "BiasTable":

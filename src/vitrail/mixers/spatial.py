@@ -2,17 +2,16 @@
 (arXiv 2102.12122); released code whai362/PVT.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, attention_weights, join_heads, mean_seen, split_heads
+from vitrail.layers.attend import mean_seen, split_heads
 from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
-from vitrail.layers.plan import Plan
-from vitrail.mixers.base import Mixer, MixerSpec
-from vitrail.mixers.softmax import check_heads
+from vitrail.mixers.base import MixerSpec
+from vitrail.mixers.keyed import Keyed
+from vitrail.mixers.softmax import check_grid, check_heads
 from vitrail.specs import Place
 
 
@@ -29,14 +28,9 @@ class Spatial(MixerSpec, name="spatial"):
     def build(self, place: Place) -> "SpatialAttention":
         """Serves tokens on a grid."""
         check_heads(self, place)
+        check_grid(self, place)
         if self.ratio < 1:
             raise self.refuse(place, "the ratio is below one", "use ratio=1, 2, 4 or 8")
-        if place.scattered:
-            raise self.refuse(
-                place,
-                "its tokens have left the grid its convolution needs",
-                "use mixer 'softmax', or a reducer that keeps a grid, such as 'pool'",
-            )
         return SpatialAttention(place.dim, place.heads, self.ratio)
 
     def macs(self, place: Place, working: int | None = None) -> int:
@@ -48,7 +42,7 @@ class Spatial(MixerSpec, name="spatial"):
         return 2 * (tokens + keys) * place.dim**2 + conv + 2 * tokens * keys * place.dim
 
 
-class SpatialAttention(Mixer):
+class SpatialAttention(Keyed):
     """Multi-head attention from all tokens to a coarser grid; names as in the released code."""
 
     def __init__(self, dim: int, heads: int, ratio: int) -> None:
@@ -73,21 +67,6 @@ class SpatialAttention(Mixer):
         k, v = self.kv(self.coarser(x, grid)).chunk(2, 2)
         q, k, v = (split_heads(t, self.heads) for t in (self.q(x), k, v))
         return q, k, v
-
-    def forward(
-        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
-    ) -> Tensor:
-        """See :class:`~vitrail.mixers.base.Mixer`."""
-        return self.proj(join_heads(attend(*self.project(x, grid))))
-
-    def explain(
-        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
-    ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, E + K)`` over class tokens and the coarser grid;
-        ``values``.
-        """
-        q, k, v = self.project(x, grid)
-        return {"attention": attention_weights(q, k), "values": v}
 
     def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
         """Class tokens, and means by the convolution's weights."""
