@@ -87,3 +87,18 @@ def test_no_run(give) -> None:
     said = give("export", "nowhere")
     assert said.status == 2
     assert "no run 'nowhere'" in said.line
+
+
+def test_a_folder_for_openvino_predicts_by_it(give, tiny_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    from vitrail.export import open_folder
+
+    told = json.loads(give("export", tiny_run, "--format", "openvino", "--out", "ov", "--json").out)
+    assert told["format"] == "openvino" and told["worst"]["relative"] <= told["tolerance"]
+    card = json.loads(Path("ov/card.json").read_text())
+    assert card["kind"] == "openvino" and "openvino" in card["versions"]
+    assert len(open_folder("ov").classes) == len(card["classes"])
+    paint(tmp_path / "new" / "a.png")
+    rows = [json.loads(give("predict", run, "new", "--json").out) for run in ("ov", tiny_run)]
+    chances = [[p["probability"] for p in row[0]["top"]] for row in rows]
+    assert chances[0] == pytest.approx(chances[1], abs=1e-5)

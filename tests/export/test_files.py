@@ -1,5 +1,7 @@
 """Files that say what their model says, in any batch; what cannot be written is refused."""
 
+import sys
+
 import pytest
 import torch
 from tests.export.small import pictures, smallest
@@ -8,7 +10,7 @@ from torch import nn
 
 import vitrail
 from vitrail.errors import UserError
-from vitrail.export import ExportError, open_file, to_onnx, to_torch
+from vitrail.export import ExportError, open_file, to_onnx, to_openvino, to_torch
 from vitrail.export import files as written
 
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
@@ -43,6 +45,30 @@ def test_onnx_runtime_says_what_torch_says(name: str, tmp_path) -> None:
         x = pictures(batch, seed=3)
         with torch.no_grad():
             torch.testing.assert_close(answer(x), model(x), rtol=1e-3, atol=1e-4)
+
+
+@onnx
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_openvino_says_what_torch_says(precision: str, tmp_path) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    model = smallest("coat_lite_mini")
+    made = to_openvino(model, pictures(2), tmp_path / "m.onnx", precision=precision)
+    loose = {"float32": 1e-4, "bf16": 0.06}[precision]
+    assert made.format == "openvino" and made.worst.relative <= loose
+    answer = open_file(made.path, kind="openvino", precision=precision)
+    for batch in (1, 4):
+        x = pictures(batch, seed=3)
+        with torch.no_grad():
+            wanted = model(x)
+        assert (answer(x) - wanted).abs().max() <= loose * wanted.abs().max()
+    with pytest.raises(UserError, match=r"cannot run pictures \(1, 5, 64, 64\)"):
+        answer(torch.zeros(1, 5, 64, 64))
+
+
+def test_without_openvino_its_extra_is_named(monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ExportError, match=r"pip install 'vitrail\[openvino\]'"):
+        to_openvino(nn.Identity(), pictures(1), tmp_path / "m.onnx")
 
 
 @pytest.fixture

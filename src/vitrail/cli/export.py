@@ -24,12 +24,13 @@ class Export(Command):
 
     folder: Positional[Annotated[str, arg(metavar="RUN")]]
     """A run folder, or a .safetensors file of one."""
-    format: Literal["onnx", "torch"] = "onnx"
-    """onnx: for ONNX Runtime; torch: a torch.export program (.pt2)."""
+    format: Literal["onnx", "torch", "openvino"] = "onnx"
+    """onnx: for ONNX Runtime; openvino: the same file, run by OpenVINO; torch: a torch.export
+    program (.pt2)."""
     out: Annotated[Path | None, shown_as("FOLDER")] = None
     """The new folder (default: beside the run, its name with the format behind it)."""
     precision: Literal["float32", "bf16", "int8"] = "float32"
-    """float32; bf16 (torch only); int8 linear layers (onnx only)."""
+    """float32; bf16 (torch, openvino); int8 linear layers (onnx only)."""
     any_size: Annotated[bool, FLAG] = False
     """Serve pictures of other sizes too, in multiples of 32; not every model can."""
     tolerance: Annotated[float | None, shown_as("SHARE")] = None

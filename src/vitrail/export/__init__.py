@@ -1,9 +1,10 @@
 """Models for use: made fast on this machine, or written as files that need none of their code.
 
-optimize -> a copy that is faster here      to_torch, to_onnx, write_folder -> files, verified
+optimize -> a copy that is faster here
+to_torch, to_onnx, to_openvino, write_folder -> files, verified
 """
 
-from vitrail.export.files import Exported, to_onnx, to_torch
+from vitrail.export.files import Exported, to_onnx, to_openvino, to_torch
 from vitrail.export.folder import Served, is_exported, open_folder, write_folder
 from vitrail.export.optimized import Optimized, optimize
 from vitrail.export.report import Report
@@ -22,6 +23,7 @@ __all__ = [
     "open_folder",
     "optimize",
     "to_onnx",
+    "to_openvino",
     "to_torch",
     "write_folder",
 ]

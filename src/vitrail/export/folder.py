@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CARD = "card.json"
 FORMAT = "vitrail-export"
 VERSION = 1
-PACKAGES = ("vitrail", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+PACKAGES = ("vitrail", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def write_folder(
         ExportError: see :func:`vitrail.export.to_onnx`.
         UserError: an unknown format, or the folder holds something.
     """
-    from vitrail.export.files import to_onnx, to_torch
+    from vitrail.export.files import to_onnx, to_openvino, to_torch
 
     if format not in ENDINGS:
         raise UserError(f"no format {format!r}; there are {', '.join(ENDINGS)}")
@@ -78,7 +78,7 @@ def write_folder(
     draft = out.with_name(f".{out.name}.{os.getpid()}.vitrail-tmp")
     try:
         draft.mkdir(parents=True)
-        write = {"onnx": to_onnx, "torch": to_torch}[format]
+        write = {"onnx": to_onnx, "torch": to_torch, "openvino": to_openvino}[format]
         made = write(
             model,
             example_of(card),
@@ -158,7 +158,7 @@ def open_folder(folder: str | Path) -> Served:
 
     folder = Path(folder)
     card = read_card(folder / CARD)
-    answer = open_file(folder / card["file"])
+    answer = open_file(folder / card["file"], kind=card["kind"], precision=card["precision"])
     classes = tuple(card["classes"])
     return Served(answer, card, classes, Preprocess.from_dict(card["preprocess"]))
 

@@ -1,4 +1,7 @@
-"""Run what was exported: ONNX Runtime for ``.onnx``, torch for ``.pt2``; no model's code needed."""
+"""Run what was exported, without the model's code.
+
+.onnx -> ONNX Runtime, or OpenVINO      .pt2 -> torch
+"""
 
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,14 @@ REFUSED = (
     "RuntimeException",
 )
 """What ONNX Runtime raises for files and pictures that it cannot run; they have no base."""
-ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
+ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".onnx"}
+"""By format; OpenVINO reads ONNX as it is, and is asked for by name."""
+HINTS = {"float32": "f32", "bf16": "bf16"}
+"""How OpenVINO calls the precisions that it computes in."""
 
 
-def need(package: str) -> Any:
-    """A package of the extra ``export``.
+def need(package: str, extra: str = "export") -> Any:
+    """A package of an extra.
 
     Raises:
         ExportError: it is not installed.
@@ -34,12 +40,24 @@ def need(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ExportError(
-            f"{package} is not installed; pip install 'vitrail[export]' brings it"
+            f"{package} is not installed; pip install 'vitrail[{extra}]' brings it"
         ) from error
 
 
-def open_file(path: str | Path, threads: int | None = None) -> Answer:
+def open_file(
+    path: str | Path,
+    threads: int | None = None,
+    *,
+    kind: str | None = None,
+    precision: str = "float32",
+) -> Answer:
     """A function from pictures ``(B, C, H, W)`` to outputs, for an exported file.
+
+    Args:
+        path: an ``.onnx`` or ``.pt2`` file.
+        threads: of ONNX Runtime or OpenVINO; those of torch if None.
+        kind: the format it was written as; by its ending if None.
+        precision: what OpenVINO computes in; other files say it themselves.
 
     Raises:
         UserError: no such file, another ending, or a damaged file.
@@ -47,11 +65,15 @@ def open_file(path: str | Path, threads: int | None = None) -> Answer:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no exported file {str(path)!r}")
-    if path.suffix == ENDINGS["onnx"]:
-        return open_onnx(path, threads)
+    if path.suffix not in ENDINGS.values():
+        raise UserError(
+            f"{str(path)!r} ends in neither {' nor '.join(sorted({*ENDINGS.values()}))}"
+        )
     if path.suffix == ENDINGS["torch"]:
         return open_torch(path)
-    raise UserError(f"{str(path)!r} ends in neither {' nor '.join(ENDINGS.values())}")
+    if kind == "openvino":
+        return open_openvino(path, threads, precision)
+    return open_onnx(path, threads)
 
 
 def open_onnx(path: Path, threads: int | None = None) -> Answer:
@@ -74,6 +96,36 @@ def open_onnx(path: Path, threads: int | None = None) -> Answer:
         except refused as error:
             raise unfit(path, pictures, error) from error
         return torch.from_numpy(result)
+
+    return answer
+
+
+def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
+    """The file in OpenVINO on the CPU, compiled anew for every shape of pictures it meets: for
+    shapes it knows it is faster."""
+    core = need("openvino", "openvino").Core()
+    wishes = {
+        "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        model = core.read_model(str(path))
+    except RuntimeError as error:
+        raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
+    compiled: dict[tuple[int, ...], Any] = {}
+
+    def answer(pictures: Tensor) -> Tensor:
+        shape = tuple(pictures.shape)
+        try:
+            if shape not in compiled:
+                fitted = model.clone()
+                fitted.reshape(list(shape))
+                compiled[shape] = core.compile_model(fitted, "CPU", wishes)
+            result = compiled[shape](pictures.detach().cpu().float().numpy())[0]
+        except RuntimeError as error:
+            raise unfit(path, pictures, error) from error
+        return torch.from_numpy(result.copy())
 
     return answer
 
