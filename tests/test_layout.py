@@ -19,7 +19,7 @@ SUITES = {
     "tests/bench/test_suite.py": "bench/peers.py bench/ways.py",
     "tests/benchmarks/test_contract.py": "bench/contract.py",
     "tests/cli/test_compare.py": "cli/conditions.py",
-    "tests/contracts/test_mixers.py": "mixers/base.py mixers/conv.py mixers/prototype.py "
+    "tests/contracts/test_mixers.py": "mixers/base.py mixers/keyed.py mixers/prototype.py "
     "mixers/softmax.py mixers/gated.py mixers/lsa.py mixers/projected.py mixers/spatial.py "
     "mixers/reduced.py mixers/relative.py layers/attend.py testing/mixer_laws.py",
     "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/density.py "
