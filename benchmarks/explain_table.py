@@ -67,7 +67,6 @@ SLOW = ("integrated_gradients", "smoothgrad", "occlusion", "rise")
 GIVEN: Mapping[str, Mapping[str, Any]] = {
     "integrated_gradients": {"steps": 32, "most": 32},
     "smoothgrad": {"samples": 16},
-    "occlusion": {"window": 12, "stride": 6},
     "dropout_frequency": {"draws": 16},
 }
 QUESTIONS = ("difference", "pointing", "energy", "auc")

@@ -26,8 +26,8 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(base, "_KNOWN", {})
     monkeypatch.setattr(base, "MODULES", ())
 
-    @method("gradcam", class_specific=True)
-    def gradcam(case: Case) -> Finding:
+    @method("occlusion", class_specific=True)
+    def occlusion(case: Case) -> Finding:
         """Serves class 1 alone."""
         if case.goal.classes != (1,):
             raise ExplainError("no layer")
@@ -44,7 +44,7 @@ def test_each_picture_gets_the_first_method_that_serves() -> None:
     drawn = overlays(model, PICTURES, [1, 2], PREPROCESS)  # type: ignore[arg-type]
     assert drawn[1] == ("", "")
     jpeg, name = drawn[0]
-    assert name == "gradcam"
+    assert name == "occlusion"
     with Image.open(io.BytesIO(base64.b64decode(jpeg))) as found:
         assert found.size == (SIDE, SIDE) and found.format == "JPEG"
 
@@ -56,7 +56,7 @@ def test_the_second_method_steps_in() -> None:
         return Finding(native=case.images.abs().amax(1))
 
     names = [name for _, name in overlays(model, PICTURES, [1, 2], PREPROCESS)]  # type: ignore[arg-type]
-    assert names == ["gradcam", "saliency"]
+    assert names == ["occlusion", "saliency"]
 
 
 def test_no_mistakes_no_maps() -> None:

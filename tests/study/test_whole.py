@@ -50,7 +50,7 @@ def test_a_real_study_ends_in_table_and_report(tmp_path: Path, one_thread: objec
     found = Dossier.load(tmp_path / "s")
     assert all(cost.memory for cost in found.costs.values())
     mistakes = [mistake for record in found.records for mistake in record.mistakes]
-    assert mistakes and all(m.map and m.method in ("gradcam", "saliency") for m in mistakes)
+    assert mistakes and all(m.map and m.method in ("occlusion", "saliency") for m in mistakes)
     page = done.report.read_text(encoding="utf-8")
     assert "what spoke for the class it was taken for, by" in page
     assert "Training curves" in page and "data:image/jpeg;base64," in page and len(page) < 2_000_000

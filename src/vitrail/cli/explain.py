@@ -25,7 +25,7 @@ class Explain(Command):
     pictures: Positional[Annotated[tuple[str, ...], shown_as("PICTURES ...")]] = ()
     """Files, folders (searched through) and patterns such as "new/**/*.png"."""
     method: Annotated[tuple[str, ...], shown_as("NAME ...")] = ()
-    """Methods, or all (default: gradcam; with --score all)."""
+    """Methods, or all (default: occlusion; with --score all)."""
     beside: Annotated[tuple[str, ...], shown_as("RUN ...")] = ()
     """More runs: also draws a sheet of methods by models for each picture."""
     target: Annotated[str | None, shown_as("CLASS")] = None

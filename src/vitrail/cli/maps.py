@@ -11,7 +11,7 @@ from vitrail.cli.pictures import find, picture_or_problem
 from vitrail.cli.progress import gauge
 from vitrail.cli.settings import changes_of
 from vitrail.errors import UserError, unknown
-from vitrail.explain.base import Explanation, explain, find_method, methods
+from vitrail.explain.base import DEFAULT, Explanation, explain, find_method, methods
 from vitrail.explain.guard import ExplainError
 from vitrail.files import dated, taken, whole, write_text
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from vitrail.explain.draw import Drawing, Pixels
     from vitrail.hub import Classifier
 
-DEFAULT = ("gradcam",)
 FOLDER = Path("explanations")
 AGNOSTIC = "class-agnostic: where attention was spent, not why this class"
 
@@ -58,7 +57,7 @@ def drawn(wanted: "Explain") -> Answer:
             one explanation that could be had.
     """
     paths = find(wanted.pictures)
-    chosen = chosen_methods(wanted.method or DEFAULT)
+    chosen = chosen_methods(wanted.method or (DEFAULT,))
     options = options_of(wanted.set, chosen)
     runs = opened_runs([wanted.folder, *wanted.beside])
     targets = {one.name: target_of(wanted.target, one.run) for one in runs}

@@ -277,6 +277,11 @@ def methods() -> dict[str, Method]:
     return dict(sorted(_KNOWN.items()))
 
 
+DEFAULT = "occlusion"
+"""The method where none is named. Of those that serve any model and every use it alone was, in the
+scored table, below the centre Gaussian in no score of no family (``docs/explain-scores.md``)."""
+
+
 def find_method(name: str) -> Method:
     """The method of this name.
 
@@ -292,7 +297,7 @@ def find_method(name: str) -> Method:
 def explain(
     model: Model,
     images: Tensor,
-    method: str = "gradcam",
+    method: str = DEFAULT,
     target: Target = None,
     *,
     seed: int = 0,
@@ -306,7 +311,8 @@ def explain(
         model: any of Vitrail's; any torch module where the method needs no record of ours; any
             callable for methods that only need outputs.
         images: ``(3, H, W)`` or ``(B, 3, H, W)`` float, normalised as the model wants it.
-        method: a name of :func:`methods`.
+        method: a name of :func:`methods`; the default is what did best in the scored table
+            (``docs/explain-scores.md``) among methods that serve any model.
         target: None for the predicted class, a class, one a sample, or a callable from the
             model's output to ``(B,)`` scores.
         seed: of methods that draw.

@@ -14,15 +14,17 @@ Window = tuple[slice, slice]
 
 @method("occlusion", class_specific=True, signed=True)
 def occlusion(
-    case: Case, *, window: int = 16, stride: int = 8, fill: float = 0.0, batch: int = 64
+    case: Case, *, window: int = 0, stride: int = 0, fill: float = 0.0, batch: int = 64
 ) -> Finding:
     """What the score loses when a square around the place is covered.
 
     Each pixel gets the mean loss over the windows that cover it. ``window`` and ``stride`` are in
-    pixels, ``fill`` is the value in normalised space (0: the mean colour), ``batch`` how many
-    covered pictures run at once.
+    pixels; 0 stands for three sixteenths of the shorter side, and for half the window: some hundred
+    forward passes for a square picture of any size. ``fill`` is the value in normalised space (0:
+    the mean colour), ``batch`` how many covered pictures run at once.
     """
-    places = windows(case.size, window, stride)
+    window = window or max(1, round(3 * min(case.size) / 16))
+    places = windows(case.size, window, stride or max(1, window // 2))
     lost = torch.stack([_losses(case, i, places, fill, batch) for i in range(len(case.images))])
     return Finding(native=spread(lost, places, case.size))
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from vitrail.data import Preprocess
     from vitrail.explain import Explanation
 
-#: Tried in turn: the second needs no layer of ours, so it serves other libraries' models too.
-METHODS = ("gradcam", "saliency")
+#: Tried in turn: the second where the first finds nothing that the answer hangs on.
+METHODS = ("occlusion", "saliency")
 SIDE = 112
 
 

@@ -30,11 +30,13 @@ def max_sensitivity(
     """The largest relative change of the map over small changes of the picture, ``(B,)``.
 
     max over draws of ``|S(x + d) - S(x)| / |S(x)|``, every value of d even in ``+-radius``, in
-    normalised space (Yeh et al. 2019, arXiv 1901.09392, definition 2).
+    normalised space (Yeh et al. 2019, arXiv 1901.09392, definition 2). NaN for a map of zeros,
+    which has no relative change.
     """
     draw = torch.Generator().manual_seed(seed)
     maps = explain(model, images, target).flatten(1)
-    size = maps.norm(dim=1).clamp_min(torch.finfo(maps.dtype).tiny)
+    size = maps.norm(dim=1)
+    size = size.where(size > 0, torch.nan)
     worst = torch.zeros_like(size)
     for _ in range(draws):
         noise = radius * (2 * torch.rand(images.shape, generator=draw) - 1)
