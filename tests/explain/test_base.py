@@ -71,6 +71,8 @@ def test_scales_for_display() -> None:
     assert normalise(maps, "positive").flatten().tolist() == [0, 0, 0.5, 1]
     assert normalise(maps, "p99").flatten().tolist() == [-1, 0, 0.5, 1]
     assert torch.isfinite(normalise(torch.zeros(1, 2, 2))).all()
+    even = 3.0 + 1e-6 * torch.rand(1, 4, 4)
+    assert normalise(even).abs().max() < 1e-5
     with pytest.raises(ExplainError, match="p99"):
         normalise(maps, "loud")
 

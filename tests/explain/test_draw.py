@@ -36,6 +36,8 @@ def test_the_scale_is_the_maps_own() -> None:
     assert limits(RAMP - 0.25, signed=True) == pytest.approx((-0.747, 0.747), abs=0.01)
     flat = np.zeros((4, 4), np.float32)
     assert limits(flat, signed=False) == (0, 1) and limits(flat, signed=True) == (-1, 1)
+    low, top = limits(3 + 1e-6 * RAMP, signed=False)
+    assert top - low > 1e5 * 1e-6  # rounding is no shape
 
 
 def test_colours_grow_lighter_with_the_value() -> None:

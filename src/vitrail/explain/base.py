@@ -117,18 +117,26 @@ class Explanation:
         return normalise(self.map, kind)
 
 
+ROUNDING = 1e-5
+"""A map whose values differ by a smaller share of the largest has no shape: Grad-CAM on a layer of
+one place, enlarged."""
+
+
 def normalise(maps: Tensor, kind: Scale = "minmax") -> Tensor:
     """Raw maps ``(B, H, W)`` for display, each image by itself.
 
-    ``minmax`` into [0, 1]; ``p99`` divided by the 99th percentile of magnitudes, clipped to
-    [-1, 1]; ``abs`` magnitudes and ``positive`` positive parts, divided by their maximum.
+    ``minmax`` into [0, 1], a map that differs by rounding alone near 0; ``p99`` divided by the 99th
+    percentile of magnitudes, clipped to [-1, 1]; ``abs`` magnitudes and ``positive`` positive
+    parts, divided by their maximum.
 
     Raises:
         ExplainError: another kind.
     """
     if kind == "minmax":
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        return (maps - low) / (high - low).clamp(min=_tiny(maps))
+        flat = ROUNDING * torch.maximum(low.abs(), high.abs()).clamp(min=_tiny(maps) / ROUNDING)
+        spread = torch.where(high - low > flat, high - low, flat / ROUNDING)
+        return (maps - low) / spread
     if kind == "p99":
         top = maps.abs().flatten(1).float().quantile(0.99, 1)[:, None, None]
         return (maps / top.clamp(min=_tiny(maps))).clamp(-1, 1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail.explain.base import ROUNDING
 from vitrail.files import whole
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def limits(map_: Map, signed: bool) -> tuple[float, float]:
         return -top, top
     low, top = float(map_.min()), float(np.quantile(map_, TOP))
     top = top if top > low else float(map_.max())
-    return (low, top) if top > low else (low, low + 1.0)
+    flat = ROUNDING * max(abs(low), abs(top))
+    return (low, top) if top - low > flat else (low, low + (flat / ROUNDING or 1.0))
 
 
 def coloured(map_: Map, signed: bool) -> Pixels:
