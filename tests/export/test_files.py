@@ -24,6 +24,7 @@ FAMILIES = (  # one of each kind; all others: python -m benchmarks.export_parity
     "coatnet_0_rw",
     "cmt_ti",
     "mobilevit_xxs",
+    "filtervit_xxs",
     "filtervit_v2_xxs",
 )
 onnx = pytest.mark.skipif(
@@ -69,6 +70,16 @@ def test_without_openvino_its_extra_is_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ExportError, match=r"pip install 'vitrail\[openvino\]'"):
         to_openvino(nn.Identity(), pictures(1), tmp_path / "m.onnx")
+
+
+@onnx
+def test_an_operator_unknown_to_onnx_is_one_line(tmp_path) -> None:
+    class Sorted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1).sort(dim=1, stable=True).values[:, :5]
+
+    with pytest.raises(ExportError, match="cannot write this model as ONNX: .*sort"):
+        to_onnx(Sorted(), pictures(2), tmp_path / "m.onnx")
 
 
 @pytest.fixture

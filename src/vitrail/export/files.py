@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitrail.errors import UserError
 from vitrail.export.graph import program_of
 from vitrail.export.optimized import FOLDING, TOLERANCES, TYPES, captured
-from vitrail.export.runtime import ENDINGS, need, open_file
+from vitrail.export.runtime import ENDINGS, first_line, need, open_file
 from vitrail.export.verify import Difference, ExportError, batches_like, compare, require, worst
 from vitrail.files import unwritable
 
@@ -259,14 +259,22 @@ class Cast(nn.Module):
 
 
 def save_onnx(program: "ExportedProgram", draft: Path) -> None:
-    """By torch's exporter, weights inside the file."""
-    made = torch.onnx.export(
-        program,
-        dynamo=True,
-        input_names=["pictures"],
-        output_names=["logits"],
-        verbose=False,
-    )
+    """By torch's exporter, weights inside the file.
+
+    Raises:
+        ExportError: ONNX has no counterpart of one of the model's operators.
+    """
+    try:
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=["pictures"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        cause = first_line(error.__cause__ or error)
+        raise ExportError(f"torch cannot write this model as ONNX: {cause}") from error
     assert made is not None
     made.save(draft, external_data=False)
 

@@ -24,8 +24,11 @@ def best(score: Tensor, count: int) -> Tensor:
 def first_best(score: Tensor, count: int) -> Tensor:
     """:func:`best` for scores that saturate: of equal ones, the first places are taken.
 
-    ``topk`` leaves open which of them it gives, and ONNX Runtime's chooses otherwise than torch's.
+    Torch's ``topk`` leaves open which of them it gives. ONNX's takes the first, so it may stay in a
+    graph, and must: there is no stable sort in ONNX.
     """
+    if torch.compiler.is_compiling():
+        return best(score, count)
     order = score.sort(dim=1, descending=True, stable=True).indices
     return order[:, :count].sort(dim=1).values
 
