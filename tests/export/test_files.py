@@ -128,8 +128,8 @@ def test_int8_by_onnx_runtime(tiny, tmp_path) -> None:
 
 
 def test_a_file_that_does_not_agree_is_not_written(tiny, tmp_path, monkeypatch) -> None:
-    def wrong(path):
-        answer = open_file(path)
+    def wrong(path, **how):
+        answer = open_file(path, **how)
         return lambda x: answer(x) * 1.001
 
     monkeypatch.setattr(written, "open_file", wrong)
