@@ -57,7 +57,7 @@ def test_equals_captum() -> None:
 
     net, images = conv_net(), pictures()
     wanted = LayerGradCam(net, net[2]).attribute(images, target=2)[:, 0].detach()
-    found = vitrail.explain(net, images, target=2, layers=["2"], positive=False)
+    found = vitrail.explain(net, images, "gradcam", target=2, layers=["2"], positive=False)
     torch.testing.assert_close(found.native, wanted, rtol=1e-4, atol=1e-7)
 
 
@@ -97,7 +97,7 @@ def test_behind_the_last_attention_is_refused_not_empty() -> None:
     model = build("vit_tiny")
     behind = CamLayer("blocks.1", "tokens")
     with pytest.raises(ExplainError, match=r"gradient at blocks\.1 is zero everywhere"):
-        vitrail.explain(model, pictures(), layers=[behind])
+        vitrail.explain(model, pictures(), "gradcam", layers=[behind])
 
 
 def test_a_map_that_only_speaks_against_is_refused_not_empty() -> None:
@@ -105,8 +105,8 @@ def test_a_map_that_only_speaks_against_is_refused_not_empty() -> None:
     with torch.no_grad():
         net[6].weight.copy_(-net[6].weight.abs())
     with pytest.raises(ExplainError, match="sample 0, 1 are zero everywhere: nothing at 3 speaks"):
-        vitrail.explain(net, images, target=1, layers=["3"])
-    found = vitrail.explain(net, images, target=1, layers=["3"], positive=False)
+        vitrail.explain(net, images, "gradcam", target=1, layers=["3"])
+    found = vitrail.explain(net, images, "gradcam", target=1, layers=["3"], positive=False)
     assert found.signed and (found.map <= 0).all() and (found.map < 0).any()
 
 
@@ -120,7 +120,9 @@ def test_tokens_lie_row_by_row_behind_class_tokens() -> None:
 
 def test_resting_tokens_have_no_value() -> None:
     """Behind a filter, the map lies on the chosen places."""
-    found = vitrail.explain(build("vit_tiny(resize='corner')"), pictures(), positive=False)
+    found = vitrail.explain(
+        build("vit_tiny(resize='corner')"), pictures(), "gradcam", positive=False
+    )
     assert ((found.native != 0).flatten(1).sum(1) == 10).all()  # half of 5 x 4
 
 
@@ -135,15 +137,15 @@ def test_resting_tokens_have_no_value() -> None:
 )
 def test_layers_that_cannot_be_read_are_named(layers: list, said: str) -> None:
     with pytest.raises(ExplainError, match=said):
-        vitrail.explain(build("vit_tiny"), pictures(), layers=layers)
+        vitrail.explain(build("vit_tiny"), pictures(), "gradcam", layers=layers)
 
 
 def test_a_model_may_publish_its_own_layers() -> None:
     net = conv_net()
     net.cam_layers = lambda: [CamLayer("2", "nchw")]
-    assert list(vitrail.explain(net, pictures(), positive=False).layers) == ["2"]
+    assert list(vitrail.explain(net, pictures(), "gradcam", positive=False).layers) == ["2"]
     with pytest.raises(ExplainError, match="is for you to say"):
-        vitrail.explain(conv_net(), pictures())
+        vitrail.explain(conv_net(), pictures(), "gradcam")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_timms_models_by_rule(name: str, options: dict, grid: tuple[int, int]) -
 
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=5, **options)
-    found = vitrail.explain(model, torch.randn(1, 3, 64, 64), positive=False)
+    found = vitrail.explain(model, torch.randn(1, 3, 64, 64), "gradcam", positive=False)
     assert [layer.grid for layer in found.layers.values()] == [grid]
 
 

@@ -152,14 +152,14 @@ def test_other_layouts_of_a_family(name: str) -> None:
     model = vitrail.create(name, classes=5, image=64, **SHALLOW[family_of(name)])
     found = vitrail.explain(model, pictures(1), method="rollout")
     assert found.check["mass_error"].max() < 1e-5
-    assert vitrail.explain(model, pictures(1), positive=False).map.any()
+    assert vitrail.explain(model, pictures(1), "gradcam", positive=False).map.any()
 
 
 def test_a_layout_of_convolutions_alone_has_no_attention() -> None:
     model = vitrail.create("coatnet_cccc", classes=5, image=64, **SHALLOW["coatnet"])
     with pytest.raises(ExplainError, match="no mixer"):
         vitrail.explain(model, pictures(1), method="rollout")
-    assert vitrail.explain(model, pictures(1), positive=False).map.any()
+    assert vitrail.explain(model, pictures(1), "gradcam", positive=False).map.any()
 
 
 def test_a_mixer_that_says_nothing_is_named() -> None:

@@ -102,7 +102,7 @@ def test_maps_of_a_clustered_student_come_closer_to_its_plain_teachers():
     assert 0 < losses[-1] < 0.9 * losses[0]
     assert all(p.grad is None for p in teacher.parameters())
     same = distil(teacher, teacher, images, LABELS, how=how, loss=nothing)
-    assert same.item() == 0
+    assert same.item() < 1e-9  # the teacher takes the schedule of inference: rounding
 
 
 def test_a_timm_teacher_serves():
