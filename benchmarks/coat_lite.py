@@ -21,8 +21,8 @@ from torch import nn
 import vitrail
 from benchmarks import contract
 from vitrail.bench.twins import keep_freed_memory
-from vitrail.cost import Count, Settings, Timing, count, ratio, time_side_by_side
-from vitrail.cost.arms import compiling, forward
+from vitrail.cost import Count, Settings, Timing, count, ratio
+from vitrail.cost.arms import by_turns, compiling, forward
 from vitrail.cost.counting import evaluating, example
 from vitrail.models.zoo import load_into
 
@@ -137,22 +137,23 @@ def measure(setting: Setting, options: Options) -> list[dict[str, Any]]:
     if setting.part == "peers":
         check_same(built["vitrail"], built["timm"], setting)
     places = [(arm, graph) for arm in arms for graph in options.graphs if graph in arm.graphs]
+    conditions = Settings(
+        image=setting.image,
+        batch=setting.batch,
+        threads=setting.threads,
+        graph="compiled" if "compiled" in options.graphs else "eager",
+        rounds=options.rounds,
+        window_s=options.window_s,
+        warmup_s=options.warmup_s,
+    )
     calls = {
         f"{arm.name} {graph}": forward(
-            built[arm.name],
-            Settings(image=setting.image, batch=setting.batch, graph=graph),
-            batch=setting.batch,
+            built[arm.name], replace(conditions, graph=graph), batch=setting.batch
         )
         for arm, graph in places
     }
-    with compiling(Settings(graph="compiled" if "compiled" in options.graphs else "eager")):
-        timings = time_side_by_side(
-            calls,
-            rounds=options.rounds,
-            window_s=options.window_s,
-            warmup_s=options.warmup_s,
-            threads=setting.threads,
-        )
+    with compiling(conditions):
+        timings = by_turns(calls, conditions)
     counts = {name: count(model, setting.image) for name, model in built.items()}
     rows = [row_of(setting, arm.name, graph, counts[arm.name], timings) for arm, graph in places]
     del built, calls

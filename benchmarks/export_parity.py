@@ -82,10 +82,8 @@ def line(row: dict[str, Any]) -> str:
     return f"{row['model']:28} {row['way']:8} {row['seconds']:5.1f} s  {said}{also}"
 
 
-def write(options: Options, done: list[dict[str, Any]]) -> Path:
-    """The result file."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    path = options.out / f"export_parity-{stamp}.json"
+def write(options: Options, done: list[dict[str, Any]], path: Path) -> None:
+    """The result file, as far as it goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "benchmark": "export_parity",
@@ -95,16 +93,16 @@ def write(options: Options, done: list[dict[str, Any]]) -> Path:
         "rows": done,
     }
     write_text(path, json.dumps(result, indent=1, default=str) + "\n")
-    return path
 
 
 def main(options: Options) -> int:
     """Export everything, print and write."""
-    done = []
+    path = options.out / f"export_parity-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}.json"
+    done: list[dict[str, Any]] = []
     for row in rows(options):
         print(line(row), flush=True)
         done.append(row)
-    path = write(options, done)
+        write(options, done, path)  # after each: a sweep takes half an hour
     bad = [row for row in done if row["problem"]]
     near = [row["relative"] for row in done if not row["problem"]]
     print(

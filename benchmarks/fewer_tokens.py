@@ -18,8 +18,8 @@ import torch
 import vitrail
 from benchmarks import contract
 from vitrail.bench.twins import keep_freed_memory
-from vitrail.cost import Settings, count, ratio, time_side_by_side
-from vitrail.cost.arms import compiling, forward
+from vitrail.cost import Settings, count, ratio
+from vitrail.cost.arms import by_turns, compiling, forward
 
 Graph = Literal["eager", "compiled"]
 PLAIN = "all"
@@ -99,14 +99,18 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One interleaved run of the plain model and of all reducers."""
     built = {name: build(model, image, name) for name in (PLAIN, *options.reducers)}
-    setting = Settings(image=image, batch=batch, graph=options.graph)
+    setting = Settings(
+        image=image,
+        batch=batch,
+        threads=threads,
+        graph=options.graph,
+        rounds=options.rounds,
+        window_s=options.window_s,
+        warmup_s=options.warmup_s,
+    )
     with compiling(setting):
-        timings = time_side_by_side(
-            {name: forward(one, setting, batch=batch) for name, one in built.items()},
-            rounds=options.rounds,
-            window_s=options.window_s,
-            warmup_s=options.warmup_s,
-            threads=threads,
+        timings = by_turns(
+            {name: forward(one, setting, batch=batch) for name, one in built.items()}, setting
         )
     rows = [
         contract.row(

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 import vitrail
 from benchmarks import contract
-from vitrail.cost import Settings, count, ratio, time_side_by_side
-from vitrail.cost.arms import forward
+from vitrail.cost import Settings, count, ratio
+from vitrail.cost.arms import by_turns, forward
 from vitrail.data import Pictures, PictureSet, Preprocess, batches, fraction, open_pictures
 from vitrail.data.items import Item
 from vitrail.hub import give_reducer
@@ -154,7 +154,7 @@ class Table:
             recipe,
             at,
             card=card,
-            parts={"train": train, "val": self.tested[:64]},
+            parts={"train": train, "val": self.tested[:: max(1, len(self.tested) // 64)]},
             resume=True,
             progress=False,
             teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
@@ -230,13 +230,15 @@ def speeds(table: Table) -> dict[str, dict[str, Any]]:
     """Throughput of every reducer beside plain, in one run, at the study's size and batch 8."""
     options = table.options
     models = {name: table.build(name, 0).eval() for name in (PLAIN, *options.reducers)}
-    setting = Settings(image=options.image, batch=8)
-    timings = time_side_by_side(
-        {name: forward(model, setting, batch=8) for name, model in models.items()},
-        rounds=options.rounds,
-        window_s=0.3,
-        warmup_s=1.0,
+    setting = Settings(
+        image=options.image,
+        batch=8,
         threads=options.threads,
+        rounds=options.rounds,
+        warmup_s=1.0,
+    )
+    timings = by_turns(
+        {name: forward(model, setting, batch=8) for name, model in models.items()}, setting
     )
     return {
         name: contract.row(

@@ -22,8 +22,8 @@ import torch
 import vitrail
 from benchmarks import contract, matrix_table
 from vitrail.cli.progress import bar
-from vitrail.cost import Settings, count, memory, ratio, time_side_by_side
-from vitrail.cost.arms import forward
+from vitrail.cost import Settings, count, memory, ratio
+from vitrail.cost.arms import by_turns, forward
 from vitrail.errors import UserError
 from vitrail.mixers import MixerSpec
 from vitrail.models.zoo import configure
@@ -200,7 +200,15 @@ def measure(
     backbone: str, image: int, some: Sequence[Cell], options: Options
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of some cells, timed in one run with their plain model, and those too large for it."""
-    where = Settings(image=image, batch=1, classes=CLASSES, threads=options.threads)
+    where = Settings(
+        image=image,
+        batch=1,
+        classes=CLASSES,
+        threads=options.threads,
+        rounds=options.rounds,
+        window_s=options.window_s,
+        warmup_s=options.warmup_s,
+    )
     plain = Cell(backbone=backbone, mixer=NATIVE, reducer=NATIVE)
     peaks = {cell: peak(cell, where, options) for cell in (plain, *some)}
     most = options.limit_gb * 2**30
@@ -208,12 +216,8 @@ def measure(
     models = {c: built(c, image) for c in peaks if (peaks[c] or 0) <= most}
     if plain not in models:
         return [], large
-    timings = time_side_by_side(
-        {cell.text: forward(model, where, batch=1) for cell, model in models.items()},
-        rounds=options.rounds,
-        window_s=options.window_s,
-        warmup_s=options.warmup_s,
-        threads=options.threads,
+    timings = by_turns(
+        {cell.text: forward(model, where, batch=1) for cell, model in models.items()}, where
     )
     rows = []
     for cell, model in models.items():

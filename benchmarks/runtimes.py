@@ -1,26 +1,26 @@
 """An exported file in ONNX Runtime and in OpenVINO: which serves it faster on a CPU?
 
 ``python -m benchmarks.runtimes --help``; the rules are in ``README.md`` beside this file. OpenVINO
-is no dependency of Vitrail: ``pip install openvino``.
+comes with the extra ``vitrail[openvino]``.
 
 model -> model.onnx, checked -> ONNX Runtime, OpenVINO in float32 and in bf16, interleaved
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 
 import vitrail
 from benchmarks import contract
-from vitrail.cost import ratio, time_side_by_side
-from vitrail.errors import UserError
-from vitrail.export import to_onnx
+from vitrail.cost import Settings, ratio
+from vitrail.cost.arms import by_turns
+from vitrail.export import open_file, to_onnx
+from vitrail.export.verify import compare, require
 
 YARDSTICK = "onnxruntime"
 BARS = (contract.Bar(arm="openvino f32", against=YARDSTICK, at_least=1.0),)
@@ -73,27 +73,29 @@ def measure(model: str, path: Path, batch: int, options: Options) -> list[dict[s
     """One interleaved run of all runtimes.
 
     Raises:
-        UserError: OpenVINO is not installed, or the float32 answers differ.
+        ExportError: OpenVINO is not installed, or the float32 answers differ.
     """
-    shape = (batch, 3, options.image, options.image)
-    pictures = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    arms = {
-        YARDSTICK: onnxruntime(path, pictures, options.threads),
-        "openvino f32": openvino(path, pictures, options.threads, "f32"),
-        "openvino bf16": openvino(path, pictures, options.threads, "bf16"),
-    }
-    first, second = arms[YARDSTICK](), arms["openvino f32"]()
-    apart = float(np.abs(first - second).max() / np.abs(first).max())
-    if apart > 1e-4:
-        raise UserError(f"{model}: the runtimes differ by {apart:.1e} of the largest logit")
-    timings = time_side_by_side(
-        arms,
+    settings = Settings(
+        image=options.image,
+        batch=batch,
+        threads=options.threads,
         rounds=options.rounds,
         window_s=options.window_s,
         warmup_s=options.warmup_s,
-        threads=options.threads,
     )
-    facts = {"model": model, "image": options.image, "batch": batch, "apart": apart}
+    pictures = torch.randn(
+        batch, 3, options.image, options.image, generator=torch.Generator().manual_seed(0)
+    )
+    opened = partial(open_file, path, options.threads)
+    answers = {
+        YARDSTICK: opened(),
+        "openvino f32": opened(kind="openvino"),
+        "openvino bf16": opened(kind="openvino", precision="bf16"),
+    }
+    apart = compare(answers[YARDSTICK], answers["openvino f32"], [pictures])
+    require(apart, 1e-4, f"{model} in OpenVINO")
+    timings = by_turns({name: partial(one, pictures) for name, one in answers.items()}, settings)
+    facts = {"model": model, "image": options.image, "batch": batch, "apart": apart[0].relative}
     return [
         contract.row(
             name,
@@ -104,30 +106,6 @@ def measure(model: str, path: Path, batch: int, options: Options) -> list[dict[s
         )
         for name, own in timings.items()
     ]
-
-
-def onnxruntime(path: Path, pictures: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """A call of ONNX Runtime."""
-    package = import_module("onnxruntime")
-    settings = package.SessionOptions()
-    settings.intra_op_num_threads = threads
-    session = package.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"pictures": pictures})[0]
-
-
-def openvino(
-    path: Path, pictures: np.ndarray, threads: int, precision: str
-) -> Callable[[], np.ndarray]:
-    """A call of OpenVINO, compiled for the batch."""
-    try:
-        core = import_module("openvino").Core()
-    except ModuleNotFoundError as missing:
-        raise UserError("OpenVINO is not installed: pip install openvino") from missing
-    model = core.read_model(path)
-    model.reshape(list(pictures.shape))
-    wishes = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
-    compiled = core.compile_model(model, "CPU", {**wishes, "PERFORMANCE_HINT": "LATENCY"})
-    return lambda: compiled(pictures)[0]
 
 
 def line(row: Mapping[str, Any]) -> str:

@@ -71,11 +71,7 @@ def versus(
         calls[f"{model}, ours"] = forward(found.ours, settings, batch=settings.batch)
         calls[f"{model}, theirs"] = forward(found.theirs, settings, batch=settings.batch)
     with compiling(settings):
-        timings = by_turns(
-            calls,
-            settings,
-            on_step,
-        )
+        timings = by_turns(calls, settings, on_step)
     return tuple(
         Versus(
             model=model,

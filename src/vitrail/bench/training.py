@@ -136,11 +136,7 @@ def timed(
                 each.step()
         firsts = {side: each.step.first_loss for side, each in started.items()}
         tell(", ".join(f"first loss of {side} {loss:.6f}" for side, loss in firsts.items()))
-        return by_turns(
-            {side: each.step for side, each in started.items()},
-            settings,
-            on_step,
-        )
+        return by_turns({side: each.step for side, each in started.items()}, settings, on_step)
 
 
 def report(started: Started, timing: Timing, with_memory: bool) -> Side:

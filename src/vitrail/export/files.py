@@ -4,7 +4,7 @@ model -> capture -> fold -> torch.export program -> .pt2, or ONNX -> run it -> c
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,87 +51,58 @@ class Exported:
         return worst(self.differences)
 
 
-def to_torch(
-    model: nn.Module,
-    example: Tensor,
-    path: str | Path,
-    *,
-    precision: str = "float32",
-    any_size: bool = False,
-    tolerance: float | None = None,
-) -> Exported:
-    """Write ``path`` (``.pt2``), which ``torch.export.load`` opens without the model's code.
+Save = Callable[["ExportedProgram", Path], None]
 
-    Args:
-        model: any module from pictures to one tensor; left as it is.
-        example: ``(B, C, H, W)`` float32; batches of any number are served.
-        path: must not exist.
-        precision: ``"float32"`` or ``"bf16"``; inputs and outputs are float32 in both.
-        any_size: serve pictures of other sizes too, in multiples of 32 pixels.
-        tolerance: how far outputs may be from the model's, as a share of the largest.
 
-    Raises:
-        ExportError: it cannot be captured, or the file's outputs do not agree.
-        UserError: the file is there already, or cannot be written.
+@dataclass(frozen=True, eq=False)
+class Format:
+    """A kind of file, called with what is to go into it.
+
+    Attributes:
+        name: as the command line says it.
+        needs: packages, each with the extra that brings it.
+        saves: how each precision is written.
     """
-    order = Order("torch", Path(path), example, precision, any_size, tolerance)
-    return written(model, order, lambda program, draft: torch.export.save(program, draft))
 
+    name: str
+    needs: tuple[tuple[str, str], ...]
+    saves: Mapping[str, Save]
 
-def to_onnx(
-    model: nn.Module,
-    example: Tensor,
-    path: str | Path,
-    *,
-    precision: str = "float32",
-    any_size: bool = False,
-    tolerance: float | None = None,
-) -> Exported:
-    """Write ``path`` (``.onnx``), checked by running ONNX Runtime against the model.
+    def __call__(
+        self,
+        model: nn.Module,
+        example: Tensor,
+        path: str | Path,
+        *,
+        precision: str = "float32",
+        any_size: bool = False,
+        tolerance: float | None = None,
+    ) -> Exported:
+        """Write ``path``, checked by running it against the model.
 
-    ``precision="int8"`` quantises linear layers dynamically, by ONNX Runtime's own tool; input
-    ``pictures``, output ``logits``. Otherwise as :func:`to_torch`.
+        Args:
+            model: any module from pictures to one tensor; left as it is.
+            example: ``(B, C, H, W)`` float32; batches of any number are served.
+            path: must not exist; ``.onnx`` or, for torch, ``.pt2``.
+            precision: one of ``saves``; inputs and outputs are float32 in all.
+            any_size: serve pictures of other sizes too, in multiples of 32 pixels.
+            tolerance: how far outputs may be from the model's, as a share of the largest.
 
-    Raises:
-        ExportError: onnx or onnxruntime is missing, it cannot be captured, or does not agree.
-        UserError: the file is there already, or cannot be written.
-    """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        need(package)
-    order = Order("onnx", Path(path), example, precision, any_size, tolerance)
-    return written(model, order, save_int8 if precision == "int8" else save_onnx)
-
-
-def to_openvino(
-    model: nn.Module,
-    example: Tensor,
-    path: str | Path,
-    *,
-    precision: str = "float32",
-    any_size: bool = False,
-    tolerance: float | None = None,
-) -> Exported:
-    """Write ``path`` (``.onnx``), checked by running OpenVINO against the model.
-
-    The file is that of :func:`to_onnx`; ``precision="bf16"`` is what OpenVINO computes in, the file
-    stays float32. Faster than ONNX Runtime on the CPUs it was made for (``benchmarks.runtimes``).
-
-    Raises:
-        ExportError: a package is missing, it cannot be captured, or does not agree.
-        UserError: the file is there already, or cannot be written.
-    """
-    for package in ("onnx", "onnxscript"):
-        need(package)
-    need("openvino", "openvino")
-    order = Order("openvino", Path(path), example, precision, any_size, tolerance)
-    return written(model, order, save_onnx)
+        Raises:
+            ExportError: a package is missing, the model cannot be captured, or the file's outputs
+                do not agree.
+            UserError: the file is there already, or cannot be written.
+        """
+        for package, extra in self.needs:
+            need(package, extra)
+        return written(model, Order(self, Path(path), example, precision, any_size, tolerance))
 
 
 @dataclass(frozen=True)
 class Order:
     """What is wanted."""
 
-    format: str
+    format: "Format"
     path: Path
     example: Tensor
     precision: str
@@ -151,13 +122,6 @@ class Order:
         return [(height, width), *(more if self.any_size else [])]
 
 
-PRECISIONS = {
-    "torch": ("float32", "bf16"),
-    "onnx": ("float32", "int8"),
-    "openvino": ("float32", "bf16"),
-}
-
-
 def check(order: Order) -> None:
     """Refuse what cannot be, before any work.
 
@@ -165,10 +129,10 @@ def check(order: Order) -> None:
         ExportError: a precision that the format does not serve, an example that is no pictures.
         UserError: the file is there.
     """
-    serves = PRECISIONS[order.format]
+    serves = order.format.saves
     if order.precision not in serves:
         raise ExportError(
-            f"precision {order.precision!r} cannot go into a {order.format} file; "
+            f"precision {order.precision!r} cannot go into a {order.format.name} file; "
             f"there are {' and '.join(serves)}"
         )
     if order.example.dim() != 4:
@@ -177,32 +141,32 @@ def check(order: Order) -> None:
         raise ExportError(f"for sizes of any multiple of {STRIDE}, the example must be one")
     if order.path.exists():
         raise UserError(f"{str(order.path)!r} exists; choose another name")
-    if order.path.suffix != ENDINGS[order.format]:
-        raise UserError(f"name the file *{ENDINGS[order.format]}, not {order.path.name!r}")
+    ending = ENDINGS[order.format.name]
+    if order.path.suffix != ending:
+        raise UserError(f"name the file *{ending}, not {order.path.name!r}")
 
 
-def written(
-    model: nn.Module, order: Order, save: "Callable[[ExportedProgram, Path], None]"
-) -> Exported:
+def written(model: nn.Module, order: Order) -> Exported:
     """Capture, save under another name, run, compare, and only then give the file its name."""
     check(order)
+    kind = order.format.name
     original = copy.deepcopy(model).eval().cpu()
     program = folded_program(original, order)
     try:
         with TemporaryDirectory(prefix=".vitrail-", dir=order.path.parent) as aside:
             draft = Path(aside) / order.path.name
-            save(program, draft)
+            order.format.saves[order.precision](program, draft)
             pictures = batches_like(order.example, BATCHES, order.sizes)
             with torch.no_grad(), one_size_advised(order.any_size):
-                answer = open_file(draft, kind=order.format, precision=order.precision)
+                answer = open_file(draft, kind=kind, precision=order.precision)
                 differences = compare(original, answer, pictures)
-            require(differences, order.allowed, f"the {order.format} file")
+            require(differences, order.allowed, f"the {kind} file")
             draft.replace(order.path)
     except OSError as error:
         raise unwritable(order.path, error) from error
     return Exported(
         path=order.path,
-        format=order.format,
+        format=kind,
         precision=order.precision,
         example=tuple(order.example.shape),
         sizes=f"multiples of {STRIDE}" if order.any_size else "fixed",
@@ -221,7 +185,7 @@ def folded_program(original: nn.Module, order: Order) -> "ExportedProgram":
 
     sizes = {2: STRIDE * Dim("rows", min=2), 3: STRIDE * Dim("columns", min=2)}
     dynamic: dict[int, Any] = sizes if order.any_size else {}
-    inside = order.precision == "bf16" and order.format == "torch"
+    inside = order.precision == "bf16" and order.format.name == "torch"
     precision = "bf16" if inside else "float32"
     with one_size_advised(order.any_size):
         graph = captured(original, order.example, precision, dynamic)
@@ -289,3 +253,23 @@ def save_int8(program: "ExportedProgram", draft: Path) -> None:
     model = onnx.load(plain)
     model.graph.ClearField("value_info")  # torch's exporter leaves shapes of weights it has turned
     quantize_dynamic(model, draft, per_channel=True, weight_type=QuantType.QInt8)
+
+
+def save_torch(program: "ExportedProgram", draft: Path) -> None:
+    """As ``torch.export`` keeps it."""
+    torch.export.save(program, draft)
+
+
+ONNX = (("onnx", "export"), ("onnxscript", "export"))
+
+to_torch = Format("torch", (), {"float32": save_torch, "bf16": save_torch})
+"""A ``.pt2`` that ``torch.export.load`` opens without the model's code."""
+to_onnx = Format(
+    "onnx", (*ONNX, ("onnxruntime", "export")), {"float32": save_onnx, "int8": save_int8}
+)
+"""An ``.onnx`` for ONNX Runtime, ``pictures`` -> ``logits``; int8 is dynamic, by its own tool."""
+to_openvino = Format(
+    "openvino", (*ONNX, ("openvino", "openvino")), {"float32": save_onnx, "bf16": save_onnx}
+)
+"""The same ``.onnx``, run by OpenVINO, which is faster on the CPUs it was made for
+(``benchmarks.runtimes``) and computes in the precision asked for; the file stays float32."""
