@@ -72,3 +72,18 @@ def test_measured_growth_and_its_picture(tmp_path: Path) -> None:
 def test_one_size_is_no_growth() -> None:
     with pytest.raises(UserError, match="two different sizes"):
         cost.growth(["narrow"], [32, 32], build=builders.build)
+
+
+def test_what_takes_too_much_is_left_out_at_that_size() -> None:
+    wide = 48 * 48 * 27 * 64
+    grown = cost.growth(
+        ["narrow", "wide"],
+        [16, 32, 48],
+        settings=SHORT,
+        build=builders.build,
+        with_memory=False,
+        most_macs=wide / 2,
+    )
+    assert [row.image for row in grown.of("narrow")] == [16, 32, 48]
+    assert [row.image for row in grown.of("wide")] == [16, 32]
+    assert {fit.model for fit in grown.exponents} == {"narrow", "wide"}

@@ -95,11 +95,13 @@ def growth(
     settings: Settings | None = None,
     build: Build | str = CREATE,
     with_memory: bool = True,
+    most_macs: float = math.inf,
     on_step: Callable[[str], None] | None = None,
 ) -> Growth:
     """Measure every model at every size (edge in pixels), interleaved, and fit the growth.
 
-    Each model is built anew for each size, since many can serve only one.
+    Each model is built anew for each size, since many can serve only one. A size at which a model
+    takes more than ``most_macs`` multiply-adds is left out for that model.
 
     Raises:
         UserError: fewer than two sizes or no model, or one that cannot be built at a size.
@@ -112,24 +114,20 @@ def growth(
         for model, image in product(dict.fromkeys(models), sorted(set(sizes)))
     }
     built = {key: place(key[0], where, build) for key, where in at.items()}
-    calls = {
-        _name(*key): forward(model, at[key], batch=settings.batch) for key, model in built.items()
-    }
+    macs = {key: count(model, key[1], settings.in_chans).macs for key, model in built.items()}
+    served = [key for key in at if macs[key] <= most_macs]
+    calls = {_name(*key): forward(built[key], at[key], batch=settings.batch) for key in served}
     with compiling(settings):
-        timings = by_turns(
-            calls,
-            settings,
-            tell,
-        )
+        timings = by_turns(calls, settings, tell)
     rows = [
         Row(
             model=key[0],
             image=key[1],
-            macs=count(built[key], key[1], settings.in_chans).macs,
+            macs=macs[key],
             timing=timings[_name(*key)],
-            memory=_memory(key[0], where, build, tell) if with_memory else None,
+            memory=_memory(key[0], at[key], build, tell) if with_memory else None,
         )
-        for key, where in at.items()
+        for key in served
     ]
     return Growth(settings=settings, rows=tuple(rows), exponents=tuple(fit(rows)))
 
