@@ -6,12 +6,25 @@ from pathlib import Path
 import pytest
 import torch
 
+from vitrail.explain import Method, base
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
     """Tiny tensors gain nothing from threads, and tests may run side by side."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def own_methods(monkeypatch: pytest.MonkeyPatch) -> dict[str, Method]:
+    """The registry of explanations, to be changed for one test.
+
+    All are registered first: a module imported while its registry is away would be forgotten.
+    """
+    own = base.methods()
+    monkeypatch.setattr(base, "_KNOWN", own)
+    return own
 
 
 @pytest.fixture(scope="session")

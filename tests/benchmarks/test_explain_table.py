@@ -11,7 +11,7 @@ import torch
 from benchmarks import explain_table
 from vitrail.errors import UserError
 from vitrail.explain import base
-from vitrail.explain.base import Case, Finding, method
+from vitrail.explain.base import Case, Finding, Method, method
 
 TINY = explain_table.Options(
     data="scenes(size=32, count=48, classes=2, difficulty=0)",
@@ -22,8 +22,8 @@ TINY = explain_table.Options(
 
 
 @pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(base, "_KNOWN", {})
+def toys(own_methods: dict[str, Method], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    own_methods.clear()
     monkeypatch.setattr(base, "MODULES", ())
 
     @method("saliency", class_specific=True)

@@ -12,13 +12,13 @@ from PIL import Image
 
 from vitrail.cli.maps import file_names
 from vitrail.explain import ExplainError, Layer, base
-from vitrail.explain.base import Case, Finding, Need, method
+from vitrail.explain.base import Case, Finding, Method, Need, method
 
 
 @pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toys(own_methods: dict[str, Method], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two quick methods and one that serves nobody stand in for all."""
-    monkeypatch.setattr(base, "_KNOWN", {})
+    own_methods.clear()
     monkeypatch.setattr(base, "MODULES", ())
 
     @method("saliency", class_specific=True, needs={Need.GRADIENT})

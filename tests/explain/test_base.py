@@ -5,16 +5,15 @@ import torch
 from torch import nn
 
 import vitrail
-from vitrail.explain import ExplainError, base, normalise
-from vitrail.explain.base import Case, Finding, Need, enlarge, method, resize
+from vitrail.explain import ExplainError
+from vitrail.explain.base import Case, Finding, Method, Need, method
 
 IMAGES = torch.randn(2, 3, 6, 8)
 
 
 @pytest.fixture
-def net(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+def net(own_methods: dict[str, Method]) -> nn.Module:
     """A model, and methods of this test's own."""
-    monkeypatch.setattr(base, "_KNOWN", dict(base._KNOWN))
 
     @method("plain", class_specific=True, needs={Need.GRADIENT})
     def plain(case: Case, *, times: float = 1.0) -> Finding:
@@ -62,24 +61,3 @@ def test_images_must_be_float_batches(net: nn.Module) -> None:
     for images in (torch.zeros(6, 8), torch.zeros(1, 3, 6, 8, dtype=torch.uint8)):
         with pytest.raises(ExplainError, match="normalised float images"):
             vitrail.explain(net, images, method="plain")
-
-
-def test_scales_for_display() -> None:
-    maps = torch.tensor([[[-2.0, 0.0], [1.0, 2.0]]])
-    assert normalise(maps).flatten().tolist() == [0, 0.5, 0.75, 1]
-    assert normalise(maps, "abs").flatten().tolist() == [1, 0, 0.5, 1]
-    assert normalise(maps, "positive").flatten().tolist() == [0, 0, 0.5, 1]
-    assert normalise(maps, "p99").flatten().tolist() == [-1, 0, 0.5, 1]
-    assert torch.isfinite(normalise(torch.zeros(1, 2, 2))).all()
-    even = 3.0 + 1e-6 * torch.rand(1, 4, 4)
-    assert normalise(even).abs().max() < 1e-5
-    with pytest.raises(ExplainError, match="p99"):
-        normalise(maps, "loud")
-
-
-def test_resizing_keeps_the_middle_in_the_middle() -> None:
-    hot = torch.zeros(1, 3, 3)
-    hot[0, 1, 1] = 1
-    large = resize(hot, (9, 9))
-    torch.testing.assert_close(large, large.flip(1, 2))
-    assert enlarge(hot.bool(), (9, 9)).sum() == 9

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.explain import ExplainError, base
-from vitrail.explain.base import Case, Finding, Need, method
+from vitrail.explain import ExplainError
+from vitrail.explain.base import Case, Finding, Method, Need, method
 from vitrail.explain.samples import Samples
 from vitrail.explain.scores import (
     SCORES,
@@ -285,9 +285,8 @@ def test_redrawn_weights_keep_their_size() -> None:
 
 
 @pytest.fixture
-def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toys(own_methods: dict[str, Method]) -> Iterator[None]:
     """Methods of this test's own: saliency, one that promises a sum, and one that refuses some."""
-    monkeypatch.setattr(base, "_KNOWN", dict(base._KNOWN))
 
     @method("saliency", class_specific=True, needs={Need.GRADIENT})
     def saliency(case: Case) -> Finding:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitrail.data import Preprocess
 from vitrail.explain import ExplainError, base
-from vitrail.explain.base import Case, Finding, method
+from vitrail.explain.base import Case, Finding, Method, method
 from vitrail.study.maps import SIDE, overlays
 
 PICTURES = [
@@ -22,8 +22,8 @@ PREPROCESS = Preprocess(image=16)
 
 
 @pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(base, "_KNOWN", {})
+def toys(own_methods: dict[str, Method], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    own_methods.clear()
     monkeypatch.setattr(base, "MODULES", ())
 
     @method("occlusion", class_specific=True)

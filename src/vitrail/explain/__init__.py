@@ -20,11 +20,11 @@ if TYPE_CHECKING:
         explain,
         find_method,
         methods,
-        normalise,
     )
     from vitrail.explain.cam_layers import CamLayer, layers_of
     from vitrail.explain.detector import BoxLogits
     from vitrail.explain.guard import ExplainError, untouched
+    from vitrail.explain.scale import normalise
     from vitrail.explain.targets import box_score, class_in_region, contrast
 
 __all__ = [
@@ -50,6 +50,7 @@ _HOMES = {
     "BoxLogits": "detector",
     **dict.fromkeys(("CamLayer", "layers_of"), "cam_layers"),
     **dict.fromkeys(("ExplainError", "untouched"), "guard"),
+    "normalise": "scale",
     **dict.fromkeys(("box_score", "class_in_region", "contrast"), "targets"),
 }
 

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.explain.base import Case, Finding, Layer, Need, method, resize
+from vitrail.explain.base import Case, Finding, Layer, Need, method
 from vitrail.explain.cam_layers import CamLayer, layers_of, tokens_to_map
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.record import Call, recording
+from vitrail.explain.scale import resize
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers import Mixer

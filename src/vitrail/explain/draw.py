@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.explain.base import ROUNDING
+from vitrail.explain.scale import ROUNDING
 from vitrail.files import whole
 
 if TYPE_CHECKING:
