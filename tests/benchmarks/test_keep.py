@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks import contract, keep
+from benchmarks import contract, keep, keep_table
 
 
 def test_small_run_keeps_the_contract_and_trains_nothing_twice(tmp_path, capsys):
@@ -37,3 +37,28 @@ def test_plain_is_the_same_whatever_is_asked_of_it(tmp_path):
     plain, pooled = table.build(keep.PLAIN, 3), table.build("pool", 3)
     assert pooled.config.reducer == ("pool", "pool", "pool", "all")
     assert all((pooled.state_dict()[k] == v).all() for k, v in plain.state_dict().items())
+
+
+def row(arm: str, way: str, value: float, seeds: int, apart: float | None = None) -> dict:
+    between = {"value": apart, "low": -0.05, "high": 0.01}
+    return {
+        "arm": arm,
+        "way": way,
+        "seeds": seeds,
+        "accuracy": {"value": value, "low": 0.1, "high": 0.9},
+        "to_plain": None if apart is None else between,
+        "against": [] if apart is None else [{"arm": "all", "ratio": 2.114}],
+    }
+
+
+def test_the_table_shows_the_file_with_more_seeds():
+    settings = {"data": "/some/flowers.zip", "model": "vit_tiny"}
+    one = [row("all", "tuned", 0.5, 1), row("pool", "tuned", 0.4, 1, -0.1)]
+    three = [row("all", "tuned", 0.52, 3), row("all", "as it is", 0.53, 3)]
+    results = [{"settings": settings, "rows": rows} for rows in (three, one)]
+    title, table = keep_table.tables(results)
+    assert title == "### flowers, vit_tiny"
+    assert table.splitlines()[2:] == [
+        "| `all` |  | 53.0 %, 3 seeds | 52.0 %, 3 seeds |  |",
+        "| `pool` | 2.11 |  | 40.0 % (-10.0: -5.0 to +1.0) |  |",
+    ]

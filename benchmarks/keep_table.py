@@ -1,0 +1,82 @@
+"""What ``benchmarks.keep`` found, as tables for a page: one for each picture set and model.
+
+``python -m benchmarks.keep_table FILES``: of two files that tell of the same reducer and way, the
+one with more seeds is shown.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks.matrix_table import markdown
+
+Row = Mapping[str, Any]
+WAYS = ("as it is", "tuned", "from scratch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to show.
+
+    Attributes:
+        files: results of ``benchmarks.keep``.
+    """
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+
+
+def main(options: Options) -> str:
+    """Print the tables and give them."""
+    text = "\n\n".join(tables([json.loads(path.read_text()) for path in options.files]))
+    print(text)
+    return text
+
+
+def tables(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A title and a table for each picture set and model, in the order of the files."""
+    found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    for result in results:
+        settings = result["settings"]
+        rows = found.setdefault((Path(settings["data"]).stem, settings["model"]), {})
+        for row in result["rows"]:
+            at = row["arm"], row["way"]
+            if at not in rows or row["seeds"] >= rows[at]["seeds"]:
+                rows[at] = row
+    for (data, model), rows in found.items():
+        yield f"### {data}, {model}"
+        yield table(rows)
+
+
+def table(rows: Mapping[tuple[str, str], Row]) -> str:
+    """Reducers down, ways across, plain first."""
+    arms = list(dict.fromkeys(arm for arm, _ in rows))
+    body = [
+        [f"`{arm}`", speed(rows, arm), *(cell(rows.get((arm, way))) for way in WAYS)]
+        for arm in arms
+    ]
+    return markdown(["reducer", "throughput", *WAYS], body)
+
+
+def speed(rows: Mapping[tuple[str, str], Row], arm: str) -> str:
+    """Times plain's, where it was measured."""
+    ratios = [o["ratio"] for (own, _), row in rows.items() if own == arm for o in row["against"]]
+    return f"{ratios[0]:.2f}" if ratios else ""
+
+
+def cell(row: Row | None) -> str:
+    """Accuracy, and the difference to plain done alike with its interval."""
+    if row is None:
+        return ""
+    seeds = f", {row['seeds']} seeds" if row["seeds"] > 1 else ""
+    apart = row["to_plain"]
+    low, middle, high = (100 * apart[k] for k in ("low", "value", "high")) if apart else (0, 0, 0)
+    said = f" ({middle:+.1f}: {low:+.1f} to {high:+.1f}{seeds})" if apart else seeds
+    return f"{100 * row['accuracy']['value']:.1f} %{said}"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
