@@ -11,7 +11,7 @@ and ``--resume FILE`` goes on with an earlier file. ``--markdown`` writes the ta
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 import vitrail
 from benchmarks import contract, matrix_table
 from vitrail.cli.progress import bar
-from vitrail.cost import Settings, count, memory, ratio
+from vitrail.cost import Settings, count, memory, pinned, ratio
 from vitrail.cost.arms import by_turns, forward
 from vitrail.errors import UserError
 from vitrail.mixers import MixerSpec
@@ -55,6 +55,7 @@ class Options:
         minutes: stop measuring after so many; what was not reached stays open.
         memory: measure peak memory too (a fresh process a cell).
         limit_gb: a cell whose forward needs more is not timed.
+        limit_s: neither is one whose first call takes longer.
         resume: a file of an earlier run, whose rows are kept and not measured again.
         markdown: write the tables into this file too; what is there is replaced.
         only_tables: measure nothing, write the tables of ``resume``.
@@ -80,6 +81,7 @@ class Options:
     minutes: float | None = None
     memory: bool = True
     limit_gb: float = 6.0
+    limit_s: float = 4.0
     resume: Path | None = None
     markdown: Path | None = None
     only_tables: bool = False
@@ -108,15 +110,18 @@ class Cell:
 
 def main(options: Options) -> Path:
     """Build all, measure what time allows, write the file after each run; give its path."""
-    earlier = json.loads(options.resume.read_text()) if options.resume else {"rows": []}
+    nothing: dict[str, Any] = {"rows": [], "settings": {"too_large": []}}
+    earlier = json.loads(options.resume.read_text()) if options.resume else nothing
     if options.only_tables:
         return tables(earlier, options)
     found = dict(survey(bar("building", list(cells(options)))))
     record = contract.Record("matrix", settings_of(options, found), options.out)
     record.rows = list(earlier["rows"])
+    record.settings["too_large"] += earlier["settings"]["too_large"]
     record.add([])  # who serves whom is kept, however short the time
     done = {key(row) for row in record.rows}
     until = time.monotonic() + 60 * (options.minutes or 1e9)
+    done |= {key(large) for large in record.settings["too_large"]}
     todo = list(runs([cell for cell, why in found.items() if why is None], options, done))
     for backbone, image, some in bar("measuring", todo):
         if time.monotonic() > until:
@@ -198,7 +203,7 @@ def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def measure(
     backbone: str, image: int, some: Sequence[Cell], options: Options
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of some cells, timed in one run with their plain model, and those too large for it."""
     where = Settings(
         image=image,
@@ -212,21 +217,24 @@ def measure(
     plain = Cell(backbone=backbone, mixer=NATIVE, reducer=NATIVE)
     peaks = {cell: peak(cell, where, options) for cell in (plain, *some)}
     most = options.limit_gb * 2**30
-    large = [f"{cell.text} at {image} px" for cell, held in peaks.items() if (held or 0) > most]
-    models = {c: built(c, image) for c in peaks if (peaks[c] or 0) <= most}
-    if plain not in models:
-        return [], large
-    timings = by_turns(
-        {cell.text: forward(model, where, batch=1) for cell, model in models.items()}, where
-    )
+    large = {c: gigabytes(held) for c, held in peaks.items() if held and held > most}
+    models = {c: built(c, image) for c in peaks if c not in large}
+    calls = {cell: forward(model, where, batch=1) for cell, model in models.items()}
+    first = {cell: once(call, options.threads) for cell, call in calls.items()}
+    large |= {c: f"{spent:.0f} s" for c, spent in first.items() if spent > options.limit_s}
+    kept = [cell for cell in models if cell not in large]
+    left = [{**asdict(cell), "image": image, "takes": what} for cell, what in large.items()]
+    if plain not in kept:
+        return [], left
+    timings = by_turns({cell.text: calls[cell] for cell in kept}, where)
     rows = []
-    for cell, model in models.items():
-        counted = count(model, image)
-        own, first = timings[cell.text], timings[plain.text]
+    for cell in kept:
+        counted = count(models[cell], image)
+        own, unchanged = timings[cell.text], timings[plain.text]
         row = contract.row(
             cell.text,
             own,
-            {} if cell.plain else {plain.text: ratio(own, first)},
+            {} if cell.plain else {plain.text: ratio(own, unchanged)},
             **asdict(cell),
             image=image,
             params=counted.params,
@@ -235,7 +243,20 @@ def measure(
         )
         print(line(row), flush=True)
         rows.append(row)
-    return rows, large
+    return rows, left
+
+
+def gigabytes(held: float) -> str:
+    """For people; infinite is what did not fit."""
+    return "more memory than there is" if held == float("inf") else f"{held / 2**30:.1f} GB"
+
+
+def once(call: Callable[[], object], threads: int) -> float:
+    """Seconds of the first call, which is the longest."""
+    started = time.perf_counter()
+    with pinned(threads):
+        call()
+    return time.perf_counter() - started
 
 
 def built(cell: Cell, image: int) -> torch.nn.Module:

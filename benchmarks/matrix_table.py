@@ -18,11 +18,17 @@ def page(result: Mapping[str, Any]) -> str:
         parts += [f"## {backbone}", grid(own), *figures(rows)]
     large = result["settings"]["too_large"]
     if large:
-        names = ", ".join(f"`{name}`" for name in large)
-        parts.append(
-            f"Not timed, for want of memory ({result['settings']['limit_gb']} GB): {names}"
-        )
+        limits = f"{result['settings']['limit_gb']:g} GB or {result['settings']['limit_s']:g} s"
+        names = "\n".join(f"- {named(cell)}" for cell in large)
+        parts.append(f"Not timed, for one call takes more than {limits}:\n\n{names}")
     return "\n\n".join(parts) + "\n"
+
+
+def named(cell: Row) -> str:
+    """A cell that was too large, and what it takes."""
+    changed = [f"{k} `{cell[k]}`" for k in ("mixer", "reducer") if cell[k] != NATIVE]
+    which = ", ".join(changed) or "as it is"
+    return f"{cell['backbone']} at {cell['image']} px, {which}: {cell['takes']}"
 
 
 def head(result: Mapping[str, Any]) -> str:

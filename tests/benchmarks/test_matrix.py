@@ -50,3 +50,20 @@ def test_a_run_stops_in_time_goes_on_and_makes_a_page(
     assert "x plain" in capsys.readouterr().out
     late = json.loads(matrix.main(replace(options, minutes=-1.0)).read_text())
     assert late["rows"] == [] and len(late["settings"]["cells"]) == 6
+
+
+def test_what_is_too_slow_is_named_and_not_tried_again(tmp_path: Path) -> None:
+    page = tmp_path / "matrix.md"
+    options = replace(TINY, backbones=("vit_tiny",), limit_s=0.0, out=tmp_path, markdown=page)
+    first = matrix.main(options)
+    left = json.loads(first.read_text())["settings"]["too_large"]
+    assert {(cell["mixer"], cell["reducer"]) for cell in left} >= {("native", "pool")}
+    assert "vit_tiny at 32 px, reducer `pool`: 0 s" in page.read_text()
+    second = matrix.main(replace(options, resume=first, limit_s=9.0))
+    again = json.loads(second.read_text())
+    assert again["rows"] == [] and again["settings"]["too_large"] == left
+
+
+def test_memory_is_told_in_words() -> None:
+    assert matrix.gigabytes(3 * 2**29) == "1.5 GB"
+    assert matrix.gigabytes(float("inf")) == "more memory than there is"
