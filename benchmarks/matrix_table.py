@@ -39,14 +39,16 @@ def head(result: Mapping[str, Any]) -> str:
         "# Backbone x mixer x reducer\n\n"
         "Made by a command; do not edit. `x` in a grid serves, a number is refused when the model "
         "is built, for the reason below the grid. Every time was measured in one run with the "
-        "plain model; `speed` is how many times faster than that, the median over rounds. Memory "
-        "is the peak of a forward of one picture in a fresh process, weights included.\n\n"
+        "plain model; `speed` is how many times faster than that. Memory is the "
+        "peak of a forward of one picture in a fresh process, weights included.\n\n"
         "```text\n"
         f"{result['command']}\n"
         f"{result['date']}, {machine['cpu']}, {settings['threads']} thread(s), "
-        f"torch {machine['versions']['torch']}, batch 1, float32, eager; "
-        f"{quiet} of {len(result['rows'])} rows quiet\n"
-        "```"
+        f"torch {machine['versions']['torch']}, batch 1, float32, eager\n"
+        "```\n\n"
+        f"In {len(result['rows']) - quiet} of {len(result['rows'])} measurements other work ran on "
+        "the machine: trust `speed`, the median over rounds of windows next to each other, before "
+        "milliseconds, of which `plain ms` are the plain model's in the same run."
     )
 
 
@@ -81,22 +83,31 @@ def reason(refusal: str) -> str:
 def figures(rows: Sequence[Row]) -> Iterator[str]:
     """One table for each size: what was measured, the plain model first, then by speed."""
     for image in sorted({r["image"] for r in rows}):
-        latest = {r["arm"]: r for r in rows if r["image"] == image}
-        ordered = sorted(latest.values(), key=lambda r: (bool(r["against"]), -speed(r)))
+        latest = {r["arm"]: (r, plain) for r, plain in beside(rows) if r["image"] == image}
+        ordered = sorted(latest.values(), key=lambda p: (bool(p[0]["against"]), -speed(p[0])))
         body = [
             [
                 f"`{r['mixer']}`",
                 f"`{r['reducer']}`",
                 f"{r['params'] / 1e6:.2f}",
                 f"{r['macs'] / 1e9:.3f}",
-                f"{r['time']['median_ms']:.1f}" + ("" if r["time"]["quiet"] else " (noisy)"),
+                f"{r['time']['median_ms']:.1f}",
+                f"{plain['time']['median_ms']:.1f}",
                 f"{speed(r):.2f}" if r["against"] else "1",
                 "" if r["memory_bytes"] is None else f"{r['memory_bytes'] / 2**20:.0f}",
             ]
-            for r in ordered
+            for r, plain in ordered
         ]
-        columns = ["mixer", "reducer", "M params", "GMAC", "CPU ms", "speed", "peak MB"]
+        columns = ["mixer", "reducer", "M params", "GMAC", "ms", "plain ms", "speed", "peak MB"]
         yield f"At {image} px:\n\n" + markdown(columns, body)
+
+
+def beside(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Each row with the plain model's of the same run, which was written before it."""
+    for row in rows:
+        if not row["against"]:
+            plain = row
+        yield row, plain
 
 
 def speed(row: Row) -> float:
