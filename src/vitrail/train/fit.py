@@ -258,6 +258,8 @@ def _run(trainer: Trainer, stop: StopRequest) -> None:
         raise Interrupted(
             f"stopped; the last checkpoint is kept, go on with: {how_to_resume(trainer.job.out)}"
         ) from error
+    finally:
+        trainer.release()  # the end is scored as the saved weights will answer
 
 
 def _tracker(job: Job, step: int) -> Tracker | None:
