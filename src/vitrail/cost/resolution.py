@@ -101,7 +101,8 @@ def growth(
     """Measure every model at every size (edge in pixels), interleaved, and fit the growth.
 
     Each model is built anew for each size, since many can serve only one. A size at which a model
-    takes more than ``most_macs`` multiply-adds is left out for that model.
+    takes more than ``most_macs`` multiply-adds is left out for that model, which then must have
+    shapes that do not depend on the picture.
 
     Raises:
         UserError: fewer than two sizes or no model, or one that cannot be built at a size.
@@ -113,23 +114,31 @@ def growth(
         (model, image): replace(settings, image=image)
         for model, image in product(dict.fromkeys(models), sorted(set(sizes)))
     }
+    if most_macs < math.inf:
+        at = {key: where for key, where in at.items() if _hollow(key[0], where, build) <= most_macs}
     built = {key: place(key[0], where, build) for key, where in at.items()}
-    macs = {key: count(model, key[1], settings.in_chans).macs for key, model in built.items()}
-    served = [key for key in at if macs[key] <= most_macs]
-    calls = {_name(*key): forward(built[key], at[key], batch=settings.batch) for key in served}
+    calls = {
+        _name(*key): forward(model, at[key], batch=settings.batch) for key, model in built.items()
+    }
     with compiling(settings):
         timings = by_turns(calls, settings, tell)
     rows = [
         Row(
             model=key[0],
             image=key[1],
-            macs=macs[key],
+            macs=count(built[key], key[1], settings.in_chans).macs,
             timing=timings[_name(*key)],
-            memory=_memory(key[0], at[key], build, tell) if with_memory else None,
+            memory=_memory(key[0], where, build, tell) if with_memory else None,
         )
-        for key in served
+        for key, where in at.items()
     ]
     return Growth(settings=settings, rows=tuple(rows), exponents=tuple(fit(rows)))
+
+
+def _hollow(model: str, where: Settings, build: Build | str) -> int:
+    """Multiply-adds counted on the meta device, where nothing is computed."""
+    hollow = place(model, replace(where, device="meta"), build)
+    return count(hollow, where.image, where.in_chans).macs
 
 
 def _memory(
