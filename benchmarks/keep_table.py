@@ -38,33 +38,34 @@ def main(options: Options) -> str:
 
 def tables(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A title and a table for each picture set and model, in the order of the files."""
-    found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    found: dict[tuple[str, str], list[Row]] = {}
     for result in results:
         settings = result["settings"]
-        rows = found.setdefault((Path(settings["data"]).stem, settings["model"]), {})
-        for row in result["rows"]:
-            at = row["arm"], row["way"]
-            if at not in rows or row["seeds"] >= rows[at]["seeds"]:
-                rows[at] = row
+        about = Path(settings["data"]).stem, settings["model"]
+        found.setdefault(about, []).extend(result["rows"])
     for (data, model), rows in found.items():
         yield f"### {data}, {model}"
         yield table(rows)
 
 
-def table(rows: Mapping[tuple[str, str], Row]) -> str:
-    """Reducers down, ways across, plain first."""
-    arms = list(dict.fromkeys(arm for arm, _ in rows))
+def table(rows: Sequence[Row]) -> str:
+    """Reducers down, ways across, plain first; of one cell the row with most seeds, or the last."""
+    best: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        at = row["arm"], row["way"]
+        if at not in best or row["seeds"] >= best[at]["seeds"]:
+            best[at] = row
     body = [
-        [f"`{arm}`", speed(rows, arm), *(cell(rows.get((arm, way))) for way in WAYS)]
-        for arm in arms
+        [f"`{arm}`", speed(rows, arm), *(cell(best.get((arm, way))) for way in WAYS)]
+        for arm in dict.fromkeys(row["arm"] for row in rows)
     ]
     return markdown(["reducer", "throughput", *WAYS], body)
 
 
-def speed(rows: Mapping[tuple[str, str], Row], arm: str) -> str:
-    """Times plain's, where it was measured."""
-    ratios = [o["ratio"] for (own, _), row in rows.items() if own == arm for o in row["against"]]
-    return f"{ratios[0]:.2f}" if ratios else ""
+def speed(rows: Sequence[Row], arm: str) -> str:
+    """Times plain's, as last measured."""
+    ratios = [o["ratio"] for row in rows if row["arm"] == arm for o in row["against"]]
+    return f"{ratios[-1]:.2f}" if ratios else ""
 
 
 def cell(row: Row | None) -> str:

@@ -259,7 +259,10 @@ def _run(trainer: Trainer, stop: StopRequest) -> None:
             f"stopped; the last checkpoint is kept, go on with: {how_to_resume(trainer.job.out)}"
         ) from error
     finally:
-        trainer.release()  # the end is scored as the saved weights will answer
+        if not trainer.sharded:
+            # accelerate has put autocast around forward: a model comes back as it was given, and
+            # the end is scored as the saved weights will answer.
+            trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 
 def _tracker(job: Job, step: int) -> Tracker | None:

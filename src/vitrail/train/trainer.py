@@ -123,11 +123,6 @@ class Trainer:
             self._close_epoch()
         self.save()
 
-    def release(self) -> None:
-        """Give the model back as it came: accelerate has put autocast around its forward."""
-        if not self.sharded:
-            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-
     def _epoch(self) -> None:
         progress = self.progress
         order = self.course.epoch(progress.epoch, progress.update)
