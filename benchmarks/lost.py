@@ -16,7 +16,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from vitrail.data import PictureSet, Preprocess, batches, fraction, open_pictures, plain_order
+from vitrail.data import PictureSet, batches, fraction, open_pictures, plain_order
 from vitrail.hub import give_reducer, open_run
 from vitrail.models import Backbone
 from vitrail.reducers import Reducer
@@ -48,7 +48,7 @@ def main(options: Options) -> dict[str, tuple[float, list[float]]]:
     pictures = open_pictures(options.data)
     items = pictures.split("test") or pictures.split("val")
     items = fraction(items, min(1.0, options.tested / len(items)), 0)
-    shown = PictureSet(pictures, items, Preprocess.from_dict(run.card.preprocess).transform(), 0)
+    shown = PictureSet(pictures, items, run.preprocess.transform(), 0)
     step = max(1, len(items) // options.looked)
     some = torch.stack([shown[i][0] for i in range(0, len(items), step)])
     found = {}
@@ -70,7 +70,10 @@ def given(model: Any, reducer: str) -> Backbone:
 
 
 def lost(model: Backbone, pictures: Tensor) -> list[float]:
-    """The share of the variance between tokens that each reduced block loses, in their order."""
+    """The share of the variance between tokens that each reduced block loses, in their order.
+
+    ``pictures`` are ``(B, 3, H, W)``.
+    """
     shares: list[float] = []
     with torch.no_grad(), watching(model, shares):
         model(pictures)
