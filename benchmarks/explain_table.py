@@ -304,7 +304,7 @@ def makers(options: Options) -> list[Maker]:
     rank = {name: i for i, name in enumerate(FIRST)}
     last = {name: len(known) + i for i, name in enumerate(SLOW)}
     ordered = sorted(wanted, key=lambda name: (rank | last).get(name, len(rank)))
-    asked = GIVEN | {"rise": {"masks": options.masks, "cells": 7}}
+    asked = {**GIVEN, "rise": {"masks": options.masks, "cells": 7}}
     beside = [maker for maker in baselines() if maker.name not in ordered]
     rest = [Maker(name, asked.get(name, {}), options.seed, batch=8) for name in ordered]
     return beside + rest

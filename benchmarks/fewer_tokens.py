@@ -17,12 +17,12 @@ import torch
 
 import vitrail
 from benchmarks import contract
+from benchmarks.placing import PLAIN, many
 from vitrail.bench.twins import keep_freed_memory
 from vitrail.cost import Settings, count, ratio
 from vitrail.cost.arms import by_turns, compiling, forward
 
 Graph = Literal["eager", "compiled"]
-PLAIN = "all"
 REDUCERS = (
     "cluster(ratio=4)",
     "cluster(ratio=9)",
@@ -88,9 +88,7 @@ def main(options: Options) -> Path:
 def build(model: str, image: int, reducer: str) -> vitrail.models.Backbone:
     """The model with the reducer wherever there are many tokens, made for that size."""
     torch.manual_seed(0)
-    stages = len(vitrail.create(model, image=image).config.reducer)
-    last = (PLAIN,) if stages > 1 else ()
-    chosen = (reducer,) * (stages - len(last)) + last
+    chosen = many(vitrail.create(model, image=image), reducer)
     return vitrail.create(model, image=image, reducer=chosen).eval()
 
 

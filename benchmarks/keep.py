@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import vitrail
 from benchmarks import contract
+from benchmarks.placing import PLAIN, many
 from vitrail.cost import Settings, count, ratio
 from vitrail.cost.arms import by_turns, forward
 from vitrail.data import Pictures, PictureSet, Preprocess, batches, fraction, open_pictures
@@ -37,7 +38,6 @@ from vitrail.tasks import Card, evaluate, load_weights
 from vitrail.tasks.distill import Distillation
 from vitrail.train import Recipe, fit
 
-PLAIN = "all"
 REDUCERS = (
     "pool",
     "cluster",
@@ -127,11 +127,9 @@ class Table:
         return plain if reducer == PLAIN else give_reducer(plain, self.each(plain, reducer))
 
     def each(self, plain: Backbone, reducer: str) -> tuple[str, ...]:
-        """The reducer for each stage: all but the last of a pyramid, whose grid is small."""
+        """The reducer for each stage."""
         stages = len(plain.config.reducer)
-        if self.options.whole or stages == 1:
-            return (reducer,) * stages
-        return (reducer,) * (stages - 1) + (PLAIN,)
+        return (reducer,) * stages if self.options.whole else many(plain, reducer)
 
     def card(self, reducer: str, model: Backbone) -> Card:
         """What a run says of its model."""
@@ -258,7 +256,11 @@ def rows_of(
     rates: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """A row for every way and reducer: accuracy, and the difference to plain done alike."""
-    untimed = {"threads": table.options.threads, "memory_bytes": None, "against": []}
+    untimed: Mapping[str, Any] = {
+        "threads": table.options.threads,
+        "memory_bytes": None,
+        "against": [],
+    }
     for (way, reducer), rights in known.items():
         own = np.stack(rights)
         plain = np.stack(known.get((way, PLAIN), known["from scratch", PLAIN]))

@@ -16,7 +16,9 @@ import torch
 import tyro
 from torch import Tensor
 
+from benchmarks.placing import PLAIN, many
 from vitrail.data import PictureSet, batches, fraction, open_pictures, plain_order
+from vitrail.errors import UserError
 from vitrail.hub import give_reducer, open_run
 from vitrail.models import Backbone
 from vitrail.reducers import Reducer
@@ -45,6 +47,9 @@ class Options:
 def main(options: Options) -> dict[str, tuple[float, list[float]]]:
     """Print and give, by reducer, the accuracy and what each block loses."""
     run = open_run(options.run)
+    plain = run.model
+    if not isinstance(plain, Backbone):
+        raise UserError(f"{options.run} holds no backbone of Vitrail's: it takes no reducer")
     pictures = open_pictures(options.data)
     items = pictures.split("test") or pictures.split("val")
     items = fraction(items, min(1.0, options.tested / len(items)), 0)
@@ -52,21 +57,14 @@ def main(options: Options) -> dict[str, tuple[float, list[float]]]:
     step = max(1, len(items) // options.looked)
     some = torch.stack([shown[i][0] for i in range(0, len(items), step)])
     found = {}
-    for reducer in ("all", *options.reducers):
-        model = given(run.model, reducer)
+    for reducer in (PLAIN, *options.reducers):
+        model = give_reducer(plain, many(plain, reducer)).eval()
         order = plain_order(len(items), batch=50)
         scores = evaluate(model, batches(shown, order=order, workers=0), len(pictures.classes))
         found[reducer] = scores.accuracy, lost(model, some)
         blocks = " ".join(f"{share:.2f}" for share in found[reducer][1])
         print(f"{reducer:22} {scores.accuracy:6.1%}  lost by block: {blocks}", flush=True)
     return found
-
-
-def given(model: Any, reducer: str) -> Backbone:
-    """The model with the reducer in every stage but a pyramid's last."""
-    stages = len(model.config.reducer)
-    last = ("all",) if stages > 1 else ()
-    return give_reducer(model, (reducer,) * (stages - len(last)) + last).eval()
 
 
 def lost(model: Backbone, pictures: Tensor) -> list[float]:

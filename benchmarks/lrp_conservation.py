@@ -6,6 +6,7 @@ LRP-0 in double precision and in single, gamma (the default) in single; biases, 
 are drawn, since fresh ones are zero and would prove nothing. Writes one JSON row a model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import vitrail
 from vitrail.explain import explain
 from vitrail.files import write_text
 
-PLAIN = {"conv": "zero", "linear": "zero"}
+PLAIN: Mapping[str, Any] = {"conv": "zero", "linear": "zero"}
 
 
 @dataclass(frozen=True, kw_only=True)

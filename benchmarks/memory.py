@@ -127,9 +127,9 @@ def both(peer: Peer, settings: Settings, options: Options, limit: int) -> list[d
 
 def peak(arm: str, settings: Settings, train: bool, limit: int) -> tuple[int | None, str]:
     """Peak bytes of a fresh process; None and the reason where there were none."""
-    where = {"build": BUILD, "settings": settings, "limit": limit}
     try:
-        return memory(arm, settings.image, settings.batch, train, **where), ""
+        size = settings.image, settings.batch
+        return memory(arm, *size, train, build=BUILD, settings=settings, limit=limit), ""
     except UserError as error:
         return None, str(error)
 

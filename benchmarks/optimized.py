@@ -3,7 +3,6 @@
 ``python -m benchmarks.optimized coat_lite_tiny mobilevit_s --image 224 --batch 1 --threads 2``
 """
 
-import sys
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -62,4 +61,4 @@ def main(options: Options) -> None:
 if __name__ == "__main__":
     import tyro
 
-    sys.exit(main(tyro.cli(Options, description=__doc__)))
+    main(tyro.cli(Options, description=__doc__))

@@ -259,10 +259,9 @@ TIMM_WHY = (  # name begins with, why ours counts otherwise than timm's same net
 )
 
 
-def reasons_for(name: str) -> dict[str, str]:
+def reason_for(name: str) -> str:
     """Why ours counts otherwise than timm's, where it does."""
-    why = next((why for start, why in TIMM_WHY if name.startswith(start)), "")
-    return {"why_params": why, "why_macs": why}
+    return next((why for start, why in TIMM_WHY if name.startswith(start)), "")
 
 
 def silence(name: str) -> str:

@@ -11,7 +11,7 @@ one core). A test counts most of it again and holds the page against it.
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import vitrail
-from benchmarks.published import PUBLISHED, SIBLINGS, Figure, read, reasons_for, silence
+from benchmarks.published import PUBLISHED, SIBLINGS, Figure, read, reason_for, silence
 from vitrail.cost.counting import frozen
 from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.models.zoo import entry
@@ -191,8 +191,9 @@ def timm_rows() -> Iterator[Row]:
         image, own = size_of(name), ours(name)
         their = theirs(others[name], image)
         macs = f"{their.macs:.0f}"
-        figure = Figure(source=others[name], params=str(their.params), macs=macs)
-        yield Row(name, image, own, replace(figure, **reasons_for(name)))
+        params, why = str(their.params), reason_for(name)
+        figure = Figure(source=others[name], params=params, macs=macs, why_params=why, why_macs=why)
+        yield Row(name, image, own, figure)
 
 
 def timm_cells(row: Row) -> tuple[str, ...]:

@@ -1,21 +1,28 @@
 """What clusters lose, on a model too small to know anything."""
 
 import torch
+from benchmarks.placing import many
 
 import vitrail
 from benchmarks import lost
+from vitrail.hub import give_reducer
+from vitrail.models import Backbone
+
+
+def given(plain: Backbone, reducer: str) -> Backbone:
+    return give_reducer(plain, many(plain, reducer)).eval()
 
 
 def test_all_lose_nothing_and_coarser_lose_more() -> None:
     torch.manual_seed(0)
     plain = vitrail.create("vit_tiny(depth=2, dim=24, heads=3, patch=4)", image=32, classes=2)
     pictures = torch.randn(3, 3, 32, 32)
-    shares = {r: lost.lost(lost.given(plain, r), pictures) for r in ("pool", "pool(size=4)")}
+    shares = {r: lost.lost(given(plain, r), pictures) for r in ("pool", "pool(size=4)")}
     assert all(len(found) == 2 for found in shares.values())
     assert all(0 < fine < coarse < 1 for fine, coarse in zip(*shares.values(), strict=True))
-    assert max(lost.lost(lost.given(plain, "cluster(ratio=1)"), pictures)) < 1e-10
+    assert max(lost.lost(given(plain, "cluster(ratio=1)"), pictures)) < 1e-10
 
 
 def test_a_pyramids_last_stage_is_spared() -> None:
     plain = vitrail.create("coat_lite_tiny", image=64, classes=2)
-    assert lost.given(plain, "pool").config.reducer == ("pool", "pool", "pool", "all")
+    assert many(plain, "pool") == ("pool", "pool", "pool", "all")

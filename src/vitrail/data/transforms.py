@@ -30,8 +30,11 @@ class Transform(Protocol):
 
     #: Whether ``finish`` makes random choices (drawn from torch's global generator).
     random: bool
-    #: JPEGs may be decoded small, if the short side stays at least this; None: never.
-    short_side: int | None
+
+    @property
+    def short_side(self) -> int | None:
+        """JPEGs may be decoded small, if the short side stays at least this; None: never."""
+        ...
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """The part without choices: uint8 ``(H, W, C)``, may be kept and used again."""
