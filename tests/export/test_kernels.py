@@ -85,6 +85,23 @@ def test_a_feed_forward_passes_in_slices(act, normed, monkeypatch) -> None:
     changed, graph = folded(Feed(act, normed), kernels.slice_feed_forwards)
     assert changed == 1
     assert calls(graph, kernels.fed)
+    left = (aten.linear.default, aten.layer_norm.default, aten.gelu_.default)
+    assert not calls(graph, *left), "what the slices do is done twice"
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_over_tokens_are_packed_a_head_is_not(bias) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.head = nn.Linear(6, 8, bias=bias), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.mix(x.flatten(2).transpose(1, 2)).mean(1))
+
+    changed, graph = folded(Tokens(), kernels.pack_linears)
+    assert changed == 1
+    assert len(calls(graph, kernels.linear)) == len(calls(graph, aten.linear.default)) == 1
 
 
 def test_layout_turns_kernels() -> None:

@@ -215,7 +215,7 @@ def bypass(module: GraphModule, node: Op) -> None:
 
 def tidy(module: GraphModule) -> GraphModule:
     """Drop what nobody reads, constants included, and write the code anew."""
-    module.graph.eliminate_dead_code()
+    module.graph.eliminate_dead_code(lambda node: node.is_impure() and not unread(node))
     used = {n.target for n in module.graph.nodes if n.op == "get_attr"}
     for name in [name for name in module._buffers if name not in used]:
         delattr(module, name)
@@ -228,6 +228,20 @@ def mutates(node: Op) -> bool:
     """Whether a call writes into its first argument."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
+
+
+def unread(node: Op) -> bool:
+    """Whether a call writes into fresh memory that it alone reads: nobody sees what it wrote."""
+    if not (is_operation(node) and mutates(node)):
+        return False
+    written = node.args[0]
+    return is_node(written) and fresh(written) and only_user(written) is node
+
+
+def fresh(node: Op) -> bool:
+    """Whether a node is a call that gives memory of its own, not a view."""
+    schema = getattr(node.target, "_schema", None) if is_operation(node) else None
+    return schema is not None and all(given.alias_info is None for given in schema.returns)
 
 
 def random(node: Op) -> bool:

@@ -1,7 +1,8 @@
-"""Steps for a CPU: what follows a convolution done inside its kernel, feed-forwards in slices.
+"""Steps for a CPU: packed weights, activations inside the kernels, feed-forwards in slices.
 
 oneDNN computes a convolution, its activation and the sum with a residual in one pass, from weights
-packed once; torch offers this to its compiler, and these steps use it without compiling.
+packed once, and likewise a linear layer and its activation; torch offers this to its compiler, and
+these steps use it without compiling.
 """
 
 from collections.abc import Callable
@@ -88,9 +89,34 @@ def slice_feed_forwards(module: GraphModule) -> int:
     return len(found)
 
 
-def packed_linear(module: GraphModule, linear: Op, before: Op) -> tuple[Op, Op]:
+def pack_linears(module: GraphModule) -> int:
+    """oneDNN's product with packed weights for what remains of the linear layers over tokens.
+
+    Not for a head, which sees one row a picture. The sum with a residual stays outside: oneDNN
+    prepares that kernel anew in every call, which costs milliseconds.
+    """
+    found = [n for n in calls(module, aten.linear.default) if over_tokens(n)]
+    for each in found:
+        weight, bias = packed_linear(module, each, each)
+        swap(module, each, linear, (each.args[0], weight, bias))
+    tidy(module)
+    return len(found)
+
+
+def over_tokens(node: Op) -> bool:
+    """Whether a linear layer takes ``(B, N, C)``, with a weight that is known."""
+    return is_weighted(node) and len(shape_of(node)) >= 3
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer with a packed weight."""
+    made: Tensor = mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return made
+
+
+def packed_linear(module: GraphModule, layer: Op, before: Op) -> tuple[Op, Op | None]:
     """A linear layer's weight in oneDNN's own order, and its bias."""
-    weight, bias = linear.args[1:3]
+    weight, bias = (*layer.args[1:], None)[:2]
     value = mkldnn._reorder_linear_weight(tensor(module, weight), ROWS)
     return place(module, before, value, dtype_of(weight)), bias
 
@@ -171,17 +197,13 @@ def fed(
     narrow_bias: Tensor,
 ) -> Tensor:
     """A whole feed-forward with its residual, ``(B, N, C)`` -> the same shape; packed weights."""
-    linear = mkldnn._linear_pointwise
     after: tuple[Any, ...] = (act, [], INSIDE[act]) if act in INSIDE else ("none", [], "")
 
     def branch(part: Tensor) -> Tensor:
         if normed:
             part = F.layer_norm(part, part.shape[-1:], scale, shift, eps or 1e-5)
-        wide = linear(part, widen, widen_bias, *after)
-        result: Tensor = linear(
-            wide if act in INSIDE else BENDS[act](wide), narrow, narrow_bias, "none", [], ""
-        )
-        return result
+        wide = mkldnn._linear_pointwise(part, widen, widen_bias, *after)
+        return linear(wide if act in INSIDE else BENDS[act](wide), narrow, narrow_bias)
 
     return add_by_slices(x, branch, hidden)
 

@@ -22,7 +22,12 @@ from vitrail.export.fold import (
     settle,
 )
 from vitrail.export.graph import brief, capture, copied, tensors_of
-from vitrail.export.kernels import lay_out, pack_convolutions, slice_feed_forwards
+from vitrail.export.kernels import (
+    lay_out,
+    pack_convolutions,
+    pack_linears,
+    slice_feed_forwards,
+)
 from vitrail.export.quant import quantize_linears
 from vitrail.export.report import Done, Report
 from vitrail.export.verify import ExportError, batches_like, compare, require
@@ -52,6 +57,7 @@ LAYOUT = Step("layout", "kernels laid out channels-last", lay_out)
 QUANTIZED = Step("int8", "linear layers in 8 bits", quantize_linears)
 KERNELS = (
     Step("slices", "feed-forwards packed, in slices of the cache", slice_feed_forwards),
+    Step("linear layers", "packed", pack_linears),
     Step("kernels", "convolutions packed, with what follows them", pack_convolutions),
 )
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
