@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from vitrail.cost import Timing, machine, ratio, time_side_by_side
+from vitrail.export.attention import part_attention
 from vitrail.export.fold import (
     fold_batch_norms,
     fold_constants,
@@ -54,6 +55,7 @@ FOLDING = (
     Step("precision", "constants cast, or given memory of their own", settle),
 )
 LAYOUT = Step("layout", "kernels laid out channels-last", lay_out)
+PARTED = Step("attention", "taken apart, for products in bfloat16", part_attention)
 QUANTIZED = Step("int8", "linear layers in 8 bits", quantize_linears)
 KERNELS = (
     Step("slices", "feed-forwards packed, in slices of the cache", slice_feed_forwards),
@@ -139,10 +141,11 @@ def optimize(
     check(precision, compile, example)
     original = copy.deepcopy(model).eval()
     trail = Trail(original, example, precision)
-    for step in (*FOLDING, LAYOUT, *((QUANTIZED,) if precision == "int8" else ())):
+    here = example.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    own = {"int8": (QUANTIZED,), "bf16": (PARTED,) if here else ()}
+    for step in (*FOLDING, LAYOUT, *own.get(precision, ())):
         trail.take(step)
     folded = copied(trail.graph)
-    here = example.device.type == "cpu" and torch.backends.mkldnn.is_available()
     for step in KERNELS if here else ():
         trail.take(step)
     asked = compile if precision != "int8" else False  # ranges are read as numbers: no one graph
