@@ -1,4 +1,4 @@
-"""What ``benchmarks.keep`` found, as tables for a page: one for each picture set and model.
+"""What ``benchmarks.keep`` found, as tables for a page: one for each picture set, model and size.
 
 ``python -m benchmarks.keep_table FILES``: of two files that tell of the same reducer and way, the
 one with more seeds is shown.
@@ -37,14 +37,14 @@ def main(options: Options) -> str:
 
 
 def tables(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A title and a table for each picture set and model, in the order of the files."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    """A title and a table for each picture set, model and size, in the order of the files."""
+    found: dict[tuple[str, str, int], list[Row]] = {}
     for result in results:
         settings = result["settings"]
-        about = Path(settings["data"]).stem, settings["model"]
+        about = Path(settings["data"]).stem, settings["model"], settings["image"]
         found.setdefault(about, []).extend(result["rows"])
-    for (data, model), rows in found.items():
-        yield f"### {data}, {model}"
+    for (data, model, image), rows in found.items():
+        yield f"### {data}, {model}, {image} px"
         yield table(rows)
 
 

@@ -52,12 +52,13 @@ def row(arm: str, way: str, value: float, seeds: int, apart: float | None = None
 
 
 def test_the_table_shows_the_file_with_more_seeds():
-    settings = {"data": "/some/flowers.zip", "model": "vit_tiny"}
+    settings = {"data": "/some/flowers.zip", "model": "vit_tiny", "image": 128}
     one = [row("all", "tuned", 0.5, 1), row("pool", "tuned", 0.4, 1, -0.1)]
     three = [row("all", "tuned", 0.52, 3), row("all", "as it is", 0.53, 3)]
     results = [{"settings": settings, "rows": rows} for rows in (three, one)]
-    title, table = keep_table.tables(results)
-    assert title == "### flowers, vit_tiny"
+    results.append({"settings": {**settings, "image": 160}, "rows": three[:1]})
+    title, table, other, _ = keep_table.tables(results)
+    assert (title, other) == ("### flowers, vit_tiny, 128 px", "### flowers, vit_tiny, 160 px")
     assert table.splitlines()[2:] == [
         "| `all` |  | 53.0 %, 3 seeds | 52.0 %, 3 seeds |  |",
         "| `pool` | 2.11 |  | 40.0 % (-10.0: -5.0 to +1.0) |  |",
