@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitrail.export.graph import Op, aten, calls, dtype_of, is_node, shape_of, swap
+from vitrail.export.graph import Op, aten, calls, dtype_of, is_node, shape_of, swap, tidy
 
 SCORE_BYTES = 16 * 2**20
 """Of the scores at hand; fewer queries at a time are slower."""
@@ -22,10 +22,10 @@ FUSED = aten.scaled_dot_product_attention.default
 
 def part_attention(module: GraphModule) -> int:
     """Fused attention in bfloat16 taken apart, where its mask, if any, is added."""
-    found = [n for n in calls(module, FUSED) if parts(n) is not None]
-    for each in found:
-        swap(module, each, attend, parts(each) or ())
-    module.recompile()
+    found = [(node, given) for node in calls(module, FUSED) if (given := parts(node))]
+    for node, given in found:
+        swap(module, node, attend, given)
+    tidy(module)
     return len(found)
 
 
@@ -54,7 +54,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | 
     for first in range(0, q.shape[-2], rows):
         scores = q[..., first : first + rows, :] @ keys
         if mask is not None:
-            few = mask.shape[-2] == 1
-            scores = scores + (mask if few else mask[..., first : first + rows, :])
+            shared = mask.shape[-2] == 1
+            scores = scores + (mask if shared else mask[..., first : first + rows, :])
         found.append(scores.softmax(-1) @ v)
     return found[0] if len(found) == 1 else torch.cat(found, -2)
