@@ -18,7 +18,6 @@ from torch import Tensor
 
 from benchmarks.placing import PLAIN, many
 from vitrail.data import PictureSet, batches, fraction, open_pictures, plain_order
-from vitrail.errors import UserError
 from vitrail.hub import give_reducer, open_run
 from vitrail.models import Backbone
 from vitrail.reducers import Reducer
@@ -47,9 +46,7 @@ class Options:
 def main(options: Options) -> dict[str, tuple[float, list[float]]]:
     """Print and give, by reducer, the accuracy and what each block loses."""
     run = open_run(options.run)
-    plain = run.model
-    if not isinstance(plain, Backbone):
-        raise UserError(f"{options.run} holds no backbone of Vitrail's: it takes no reducer")
+    plain = give_reducer(run.model, PLAIN)
     pictures = open_pictures(options.data)
     items = pictures.split("test") or pictures.split("val")
     items = fraction(items, min(1.0, options.tested / len(items)), 0)

@@ -58,7 +58,7 @@ class Reduced:
     dropped: tuple[str, ...]
 
 
-def give_reducer(model: "Backbone", reducer: str | Sequence[str]) -> "Backbone":
+def give_reducer(model: "nn.Module", reducer: str | Sequence[str]) -> "Backbone":
     """A backbone with the weights of ``model`` and another reducer, one for all stages or each.
 
     What the reducer learns begins anew; tables of position are resized where it leaves another
