@@ -114,25 +114,44 @@ def growth(
         (model, image): replace(settings, image=image)
         for model, image in product(dict.fromkeys(models), sorted(set(sizes)))
     }
+    macs: dict[tuple[str, int], int] = {}
     if most_macs < math.inf:
-        at = {key: where for key, where in at.items() if _hollow(key[0], where, build) <= most_macs}
-    built = {key: place(key[0], where, build) for key, where in at.items()}
-    calls = {
-        _name(*key): forward(model, at[key], batch=settings.batch) for key, model in built.items()
-    }
-    with compiling(settings):
-        timings = by_turns(calls, settings, tell)
+        macs = {key: _hollow(key[0], where, build) for key, where in at.items()}
+        at = {key: where for key, where in at.items() if macs[key] <= most_macs}
+    timings, macs = _timed(at, macs, settings, build, tell)
     rows = [
         Row(
             model=key[0],
             image=key[1],
-            macs=count(built[key], key[1], settings.in_chans).macs,
+            macs=macs[key],
             timing=timings[_name(*key)],
             memory=_memory(key[0], where, build, tell) if with_memory else None,
         )
         for key, where in at.items()
     ]
     return Growth(settings=settings, rows=tuple(rows), exponents=tuple(fit(rows)))
+
+
+def _timed(
+    at: dict[tuple[str, int], Settings],
+    macs: dict[tuple[str, int], int],
+    settings: Settings,
+    build: Build | str,
+    tell: Callable[[str], None],
+) -> tuple[dict[str, Timing], dict[tuple[str, int], int]]:
+    """Timings, and the multiply-adds not known yet. The models, with tables that may take
+    gigabytes, end with this function: the fresh processes that measure memory need the room.
+    """
+    built = {key: place(key[0], where, build) for key, where in at.items()}
+    calls = {
+        _name(*key): forward(model, at[key], batch=settings.batch) for key, model in built.items()
+    }
+    with compiling(settings):
+        timings = by_turns(calls, settings, tell)
+    return timings, {
+        key: macs[key] if key in macs else count(model, key[1], settings.in_chans).macs
+        for key, model in built.items()
+    }
 
 
 def _hollow(model: str, where: Settings, build: Build | str) -> int:
