@@ -1,6 +1,7 @@
 import torch
 
-from vitrail.layers.block import SLICE_BYTES, Block, DropPath, Mlp, add_by_slices
+from vitrail.layers.block import Block, DropPath, Mlp, add_by_slices
+from vitrail.layers.feed import SLICE_BYTES
 from vitrail.mixers import MixerSpec
 from vitrail.specs import Place
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrail.layers.feed import feed_by_slices, pays_in_slices, slices
 from vitrail.layers.grid import Grid
 
 Local = Callable[[Tensor, Grid], Tensor]
@@ -43,14 +44,6 @@ class DropPath(nn.Module):
         return f"rate={self.rate:g}"
 
 
-SLICE_BYTES = 2**22
-"""How much of a wide hidden layer is held at once at inference. On a CPU its traffic, not its
-arithmetic, is what a wide feed-forward costs: 15 ms instead of 28 for CoaT-Lite's first stage at
-512 px (2 cores). Slices of 1 MB take 3 to 15 % more, for their products are too short; tens of MB
-are handed back to the operating system by malloc after each call, and cost page faults in the
-next."""
-
-
 class Mlp(nn.Module):
     """Widen, GELU, narrow: ``(B, N, C)`` -> ``(B, N, C)``."""
 
@@ -62,6 +55,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each token by itself."""
+        if self.training and pays_in_slices(x, self.fc1, self.act, self.fc2):
+            return feed_by_slices(x, self.fc1, self.act, self.fc2)
         return self.fc2(activate(self.act, self.fc1(x)))
 
 
@@ -83,12 +78,13 @@ def at_inference(x: Tensor) -> bool:
 def add_by_slices(x: Tensor, branch: Callable[[Tensor], Tensor], hidden: int) -> Tensor:
     """``x + branch(x)`` for a branch that treats every token alone, ``(B, N, C)``.
 
-    At inference on a CPU the tokens pass in slices of :data:`SLICE_BYTES` of hidden layer.
+    At inference on a CPU the tokens pass in slices of :data:`~vitrail.layers.feed.SLICE_BYTES` of
+    hidden layer.
     """
     if not at_inference(x):
         return x + branch(x)
     rows = x.flatten(0, 1)
-    count = -(-rows.shape[0] * hidden * x.element_size() // SLICE_BYTES)
+    count = slices(rows.shape[0], hidden, x.element_size())
     out = torch.empty_like(rows)
     for part, into in zip(rows.chunk(count), out.chunk(count), strict=True):
         torch.add(part, branch(part), out=into)
