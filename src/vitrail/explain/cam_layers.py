@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.record import mixers_of
+from vitrail.layers.block import led
 from vitrail.layers.grid import Grid
 from vitrail.models.cct import CCT
 from vitrail.models.ceit import CeiT
@@ -123,7 +124,9 @@ def _(model: CCT) -> list[CamLayer]:
 
 
 def _last_block(model: Any) -> CamLayer:
-    return CamLayer(f"blocks.{len(model.blocks) - 1}", "tokens")
+    """What is called last: a block, or one that works for those behind it too."""
+    last = len(model.blocks) - 1 - len(led(model.blocks)[-1][1])
+    return CamLayer(f"blocks.{last}", "tokens")
 
 
 @cam_layers.register

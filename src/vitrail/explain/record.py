@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitrail.explain.guard import ExplainError
+from vitrail.layers.block import Held
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers import Mixer
@@ -73,9 +74,9 @@ def mixers_of(model: nn.Module) -> dict[str, Mixer]:
     return found
 
 
-def reducers_of(model: nn.Module) -> dict[str, Reducer]:
-    """The reducers, by path."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, Reducer)}
+def reducers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The reducers, and what hands their choice on, by path."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, (Reducer, Held))}
 
 
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:

@@ -14,6 +14,7 @@ from typing import Any
 from vitrail.errors import UserError
 from vitrail.hub.build import TIMM
 from vitrail.plugins import FOLDER, digest_of, file_behind, use
+from vitrail.specs import Spec
 
 Record = Mapping[str, Any]
 
@@ -111,4 +112,5 @@ def registry(kind: str) -> dict[str, Any]:
     from vitrail.mixers import MixerSpec
     from vitrail.reducers import ReducerSpec
 
-    return {"mixer": MixerSpec, "reducer": ReducerSpec}[kind].registered()
+    kinds: dict[str, type[Spec]] = {"mixer": MixerSpec, "reducer": ReducerSpec}
+    return kinds[kind].registered()

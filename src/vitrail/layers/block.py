@@ -7,14 +7,15 @@ u <- u + mlp(norm2(z + u))            what each makes of it
 x <- x + restore(u)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.feed import feed_by_slices, pays_in_slices, slices
+from vitrail.layers.feed import count_slices, feed_by_slices, pays_in_slices
 from vitrail.layers.grid import Grid
+from vitrail.layers.plan import Plan
 
 Local = Callable[[Tensor, Grid], Tensor]
 
@@ -84,7 +85,7 @@ def add_by_slices(x: Tensor, branch: Callable[[Tensor], Tensor], hidden: int) ->
     if not at_inference(x):
         return x + branch(x)
     rows = x.flatten(0, 1)
-    count = slices(rows.shape[0], hidden, x.element_size())
+    count = count_slices(len(rows), hidden, x)
     out = torch.empty_like(rows)
     for part, into in zip(rows.chunk(count), out.chunk(count), strict=True):
         torch.add(part, branch(part), out=into)
@@ -115,6 +116,10 @@ class Block(nn.Module):
         x = local(x, grid)
         return self.fed(x + self.drop_path(self.mixer(self.norm1(x), grid, shared)))
 
+    def each(self, x: Tensor, grid: Grid, local: Local, shared: nn.Module | None) -> list[Tensor]:
+        """All tokens after the block: one state."""
+        return [self(x, grid, local, shared)]
+
     def fed(self, x: Tensor) -> Tensor:
         """``x`` and its feed-forward branch."""
         if self.training:
@@ -124,6 +129,14 @@ class Block(nn.Module):
     def feed(self, x: Tensor) -> Tensor:
         """The feed-forward branch, norm included."""
         return self.mlp(self.norm2(x))
+
+
+class Held(nn.Module):
+    """In place of a reducer: the block works on what an earlier block chose."""
+
+    def forward(self, z: Tensor, plan: Plan) -> tuple[Tensor, Plan]:
+        """Working tokens ``(B, K, C)`` and the plan they were chosen by, as they are."""
+        return z, plan
 
 
 class ReducedBlock(Block):
@@ -138,24 +151,97 @@ class ReducedBlock(Block):
         self.reducer = reducer
 
     def forward(
-        self, x: Tensor, grid: Grid, local: Local = nothing_local, shared: nn.Module | None = None
+        self,
+        x: Tensor,
+        grid: Grid,
+        local: Local = nothing_local,
+        shared: nn.Module | None = None,
+        *others: "ReducedBlock",
     ) -> Tensor:
-        """As :meth:`Block.forward`."""
-        x = local(x, grid)
+        """As :meth:`Block.forward`, for this block and ``others`` that work on its choice.
+
+        Where no local step comes between, tokens at work go through all of them and are carried
+        back once: the same sum, for what is carried back and reduced again is what it was.
+        """
+        x = self.around(x, grid, local)
+        kept, plan = self.reducer(x, grid, self.norm1)
+        if others and not (plan.exact and self.flows(local)):
+            return self.onward(x, kept, plan, local, shared, others)[-1]
+        z = self.work(kept, plan, local, shared)
+        for other in others:
+            z, plan = other.reducer(z, plan)
+            z = other.work(z, plan, local, shared)
+        return plan.restore(z - kept).add_(x)
+
+    def each(
+        self, x: Tensor, grid: Grid, local: Local, shared: nn.Module | None, *others: "ReducedBlock"
+    ) -> list[Tensor]:
+        """All tokens after this block and after each of ``others``."""
+        if not others:
+            return [self(x, grid, local, shared)]
+        x = self.around(x, grid, local)
         z, plan = self.reducer(x, grid, self.norm1)
-        fed = self.fed(z + self.drop_path(self.mixer(self.norm1(z), grid, shared, plan)))
-        return plan.restore(fed - z).add_(x)
+        return self.onward(x, z, plan, local, shared, others)
+
+    def onward(
+        self,
+        x: Tensor,
+        z: Tensor,
+        plan: Plan,
+        local: Local,
+        shared: nn.Module | None,
+        others: Sequence["ReducedBlock"],
+    ) -> list[Tensor]:
+        """All tokens after each block, carried back and reduced again by the same plan."""
+        after = [plan.restore(self.work(z, plan, local, shared) - z).add_(x)]
+        for other in others:
+            x = other.around(after[-1], plan.grid, local)
+            z, plan = other.reducer(plan.reduce(x), plan)
+            after.append(plan.restore(other.work(z, plan, local, shared) - z).add_(x))
+        return after
+
+    def around(self, x: Tensor, grid: Grid, local: Local) -> Tensor:
+        """What all tokens do before any is chosen: look around."""
+        return local(x, grid)
+
+    def flows(self, local: Local) -> bool:
+        """Whether working tokens may pass to the next block as they are."""
+        return local is nothing_local
+
+    def work(self, z: Tensor, plan: Plan, local: Local, shared: nn.Module | None) -> Tensor:
+        """The block on its working tokens, ``(B, K, C)``."""
+        return self.fed(z + self.drop_path(self.mixer(self.norm1(z), plan.grid, shared, plan)))
 
 
 class CoarseBlock(ReducedBlock):
     """A whole block, its local step included, on a coarser grid; its update is copied back."""
 
-    def forward(
-        self, x: Tensor, grid: Grid, local: Local = nothing_local, shared: nn.Module | None = None
-    ) -> Tensor:
-        """As :meth:`Block.forward`."""
-        z, plan = self.reducer(x, grid, self.norm1)
-        return x + plan.restore(Block.forward(self, z, plan.coarse, local, shared) - z)
+    def around(self, x: Tensor, grid: Grid, local: Local) -> Tensor:
+        """Nothing: it looks around on the coarser grid."""
+        return x
+
+    def flows(self, local: Local) -> bool:
+        """Always: nothing happens on the full grid."""
+        return True
+
+    def work(self, z: Tensor, plan: Any, local: Local, shared: nn.Module | None) -> Tensor:
+        """The whole block there."""
+        return Block.forward(self, z, plan.coarse, local, shared)
+
+
+Led = list[tuple[Any, tuple[Any, ...]]]
+"""Blocks that choose, each with those that work on its choice."""
+
+
+def led(blocks: Iterable[nn.Module]) -> Led:
+    """Each block that chooses for itself, and those behind it that work on its choice."""
+    groups: list[list[nn.Module]] = []
+    for block in blocks:
+        if groups and isinstance(getattr(block, "reducer", None), Held):
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+    return [(first, tuple(others)) for first, *others in groups]
 
 
 class OnCoarse(nn.Module):

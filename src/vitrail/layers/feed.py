@@ -51,9 +51,9 @@ ACTS: dict[type[nn.Module], Act] = {
 }
 
 
-def slices(rows: int, hidden: int, itemsize: int) -> int:
-    """How many slices ``rows`` tokens make."""
-    return max(1, -(-rows * hidden * itemsize // SLICE_BYTES))
+def count_slices(rows: int, hidden: int, like: Tensor) -> int:
+    """How many slices ``rows`` tokens make, of a hidden layer in the precision of ``like``."""
+    return max(1, -(-rows * hidden * like.element_size() // SLICE_BYTES))
 
 
 def pays_in_slices(x: Tensor, widen: nn.Linear, act: nn.Module, narrow: nn.Linear) -> bool:
@@ -63,7 +63,7 @@ def pays_in_slices(x: Tensor, widen: nn.Linear, act: nn.Module, narrow: nn.Linea
     everything trainable, and no hook that waits for a layer's own call.
     """
     rows = x.shape[:-1].numel()
-    if slices(rows, widen.out_features, x.element_size()) < LEAST or x.device.type != "cpu":
+    if count_slices(rows, widen.out_features, x) < LEAST or x.device.type != "cpu":
         return False
     if type(act) not in ACTS or getattr(act, "approximate", "none") != "none":
         return False
@@ -102,7 +102,7 @@ class Slices(torch.autograd.Function):
         rows = x.flatten(0, -2)
         hidden = rows.new_empty(rows.shape[0], w1.shape[0])
         out = rows.new_empty(rows.shape[0], w2.shape[0])
-        count = slices(*hidden.shape, hidden.element_size())
+        count = count_slices(len(hidden), w1.shape[0], hidden)
         for part, wide, into in zip(*(t.chunk(count) for t in (rows, hidden, out)), strict=True):
             torch.addmm(b1, part, w1.t(), out=wide)
             torch.addmm(b2, act.forward(wide), w2.t(), out=into)
@@ -120,7 +120,7 @@ class Slices(torch.autograd.Function):
         rows, out = x.flatten(0, -2), grad.flatten(0, -2)
         back = torch.empty_like(rows)
         to_w1, to_b1, to_w2 = (torch.zeros_like(t) for t in (w1, b1, w2))
-        count = slices(*hidden.shape, hidden.element_size())
+        count = count_slices(len(hidden), w1.shape[0], hidden)
         parts = (t.chunk(count) for t in (rows, hidden, out, back))
         for part, wide, given, into in zip(*parts, strict=True):
             passed = ctx.act.forward(wide)

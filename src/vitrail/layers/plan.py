@@ -33,6 +33,11 @@ class Plan(ABC):
         return False
 
     @property
+    def exact(self) -> bool:
+        """Whether what is carried back and reduced again is what it was."""
+        return True
+
+    @property
     @abstractmethod
     def sizes(self) -> Tensor:
         """``(B, K)`` float: how many tokens each working token stands for; rows sum to N."""
@@ -133,6 +138,11 @@ class Shares(Plan):
     """
 
     weights: Tensor
+
+    @property
+    def exact(self) -> bool:
+        """There and back smooths."""
+        return False
 
     @property
     def sizes(self) -> Tensor:

@@ -92,6 +92,11 @@ class Chosen(Plan):
         return True
 
     @property
+    def exact(self) -> bool:
+        """But for what a gate takes away."""
+        return self.gate is None
+
+    @property
     def sizes(self) -> Tensor:
         images, count = self.index.shape
         return torch.ones(images, self.extra + count, device=self.index.device)

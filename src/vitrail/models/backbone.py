@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitrail.errors import UserError
-from vitrail.layers.block import Block, CoarseBlock, Mlp, ReducedBlock
+from vitrail.layers.block import Block, CoarseBlock, Held, Mlp, ReducedBlock
 from vitrail.layers.grid import Grid
 from vitrail.mixers import Mixer, MixerSpec
 from vitrail.reducers import All, ReducerSpec
@@ -191,11 +191,12 @@ class Kinds:
 
 @dataclass(frozen=True)
 class Choice:
-    """The mixer and reducer of one stage, and where they stand."""
+    """The mixer and reducer of one stage, where they stand, and the first block they stand in."""
 
     place: Place
     mixer: MixerSpec
     reducer: ReducerSpec
+    first: int = 0
 
     @property
     def working(self) -> Place:
@@ -218,10 +219,36 @@ class Choice:
         args = (dim, self.mixer.build(self.working), mlp(dim, hidden), drop_path, eps)
         if isinstance(self.reducer, All):
             return Block(*args)
-        reducer = self.reducer.build(self.place)
+        reducer = self.choosing()
         if self.reducer.coarse(self.place) is None:
             return ReducedBlock(reducer, *args)
         return CoarseBlock(reducer, *args)
+
+    def choosing(self) -> nn.Module:
+        """The reducer, or for blocks that an earlier one chooses for, what hands its choice on.
+
+        Raises:
+            SpecError: the reducer cannot serve the place, or ``hold`` counts no blocks.
+        """
+        if self.reducer.hold < 1:
+            raise self.reducer.refuse(
+                self.place, "hold counts the blocks of one choice", "hold=1 chooses in every block"
+            )
+        if (self.place.index - self.first) % self.reducer.hold:
+            return Held()
+        return self.reducer.build(self.place)
+
+    def alone(self) -> "Choice":
+        """Itself, where every block chooses for itself.
+
+        Raises:
+            SpecError: ``hold`` is set.
+        """
+        if self.reducer.hold != 1:
+            raise self.reducer.refuse(
+                self.place, "every block of this model chooses for itself", "leave hold out"
+            )
+        return self
 
     def own_block(self, kinds: Kinds, *args: Any) -> nn.Module:
         """A paper's own block, built from this stage's mixer and ``args``.
@@ -232,6 +259,7 @@ class Choice:
         mixer = self.mixer.build(self.working)
         if isinstance(self.reducer, All):
             return kinds.plain(mixer, *args)
+        self.alone()
         kind = kinds.scattered if self.reducer.coarse(self.place) is None else kinds.coarse
         if kind is None:
             raise self.reducer.refuse(

@@ -199,7 +199,7 @@ class CoarseBlock(Block):
 
     def __init__(self, choice: Choice, hidden: int, drop_path: float) -> None:
         super().__init__(choice, hidden, drop_path)
-        self.reducer = choice.reducer.build(choice.place)
+        self.reducer = choice.alone().reducer.build(choice.place)
 
     def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None) -> Tensor:
         """As :meth:`Block.forward`."""

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath, Mlp
+from vitrail.layers.block import DropPath, Mlp, led
 from vitrail.layers.grid import Grid, grid_of, to_map, to_tokens
 from vitrail.layers.position import ConvPosition
 from vitrail.models.backbone import (
@@ -215,8 +215,8 @@ class Stage(nn.Module):
         """``(B, width, H, W)`` -> tokens ``(B, 1 + N, dim)`` and their grid."""
         x, grid = self.embed(x)
         x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
-        for block in self.blocks:
-            x = run(block, x, grid, self.cpe, self.shared)
+        for block, others in led(self.blocks):
+            x = run(block, x, grid, self.cpe, self.shared, *others)
         return x, grid
 
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.layers.block import DropPath, Mlp, add_by_slices, nothing_local
+from vitrail.layers.block import DropPath, Mlp, add_by_slices, led, nothing_local
 from vitrail.layers.conv import (
     BatchNormTokens,
     MBConv,
@@ -321,6 +321,7 @@ class AttentionStage(nn.Module):
         self.stride = stride
         self.shared = choice.shared() if len(rates) > 1 else None
         enter = EnterBlock(given, choice, stride, style, rates[0])
+        choice = replace(choice, first=1)
         later = (plain(choice.at(i), style, rate) for i, rate in enumerate(rates[1:], 1))
         self.blocks = nn.ModuleList([enter, *later])
 
@@ -329,8 +330,8 @@ class AttentionStage(nn.Module):
         x, grid = to_tokens(x), grid_of(x)
         x = run(self.blocks[0], x, grid)
         grid = cells(grid, self.stride)
-        for block in self.blocks[1:]:
-            x = run(block, x, grid, nothing_local, self.shared)
+        for block, others in led(self.blocks[1:]):
+            x = run(block, x, grid, nothing_local, self.shared, *others)
         return to_map(x, grid)
 
 

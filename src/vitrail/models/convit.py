@@ -12,14 +12,14 @@ to rounding, any grid, square or not); the bias of the position scores is left o
 softmax does not see it (one number a head and gated block fewer than published).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.layers.block import nothing_local
+from vitrail.layers.block import Led, led, nothing_local
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
@@ -74,6 +74,7 @@ class ConViT(Backbone):
         self.cls = nn.Parameter(torch.zeros(1, 1, dim))
         self.position = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], dim))
         local, late = choose(places(config, self.grid), config.mixer, config.reducer)
+        late = replace(late, first=config.local)
         self.shared_local, self.shared_late = local.shared(), late.shared()
         hidden = int(dim * config.mlp_ratio)
         self.blocks = nn.ModuleList(
@@ -91,22 +92,43 @@ class ConViT(Backbone):
 
         ``(B, N, C)`` after local blocks, ``(B, 1 + N, C)`` after the others.
         """
-        check_image(x, self.in_chans, 1)
-        x = self.patch(pad_to(x, self.config.patch))
-        grid = grid_of(x)
-        x = to_tokens(x) + resize_table(self.position, self.grid, grid, 0, self.config.resize)
-        after = []
-        for i, block in enumerate(self.blocks):
-            if i == self.config.local:
-                x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
-            shared = self.shared_local if i < self.config.local else self.shared_late
-            x = self.run(block, x, grid, nothing_local, shared)
-            after.append(x)
-        return after, grid
+        x, grid = self.embed(x)
+        local, late = self.parts()
+        after = [x]
+        for block, others in local:
+            args = (after[-1], grid, nothing_local, self.shared_local)
+            after += self.run(block.each, *args, *others)
+        x = self.joined(after[-1])
+        for block, others in late:
+            after += self.run(block.each, x, grid, nothing_local, self.shared_late, *others)
+            x = after[-1]
+        return after[1:], grid
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> normalised tokens ``(B, 1 + N, C)``."""
-        return self.norm(self.blocks_out(x)[0][-1])
+        x, grid = self.embed(x)
+        local, late = self.parts()
+        for block, others in local:
+            x = self.run(block, x, grid, nothing_local, self.shared_local, *others)
+        x = self.joined(x)
+        for block, others in late:
+            x = self.run(block, x, grid, nothing_local, self.shared_late, *others)
+        return self.norm(x)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Grid]:
+        """``(B, in_chans, H, W)`` -> tokens with position ``(B, N, C)``, and their grid."""
+        check_image(x, self.in_chans, 1)
+        x = self.patch(pad_to(x, self.config.patch))
+        table = resize_table(self.position, self.grid, grid_of(x), 0, self.config.resize)
+        return to_tokens(x) + table, grid_of(x)
+
+    def parts(self) -> tuple[Led, Led]:
+        """The local blocks, and those behind them."""
+        return led(self.blocks[: self.config.local]), led(self.blocks[self.config.local :])
+
+    def joined(self, x: Tensor) -> Tensor:
+        """The class token in front, ``(B, N, C)`` -> ``(B, 1 + N, C)``."""
+        return torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
 
     def pool(self, x: Tensor) -> Tensor:
         """The class token, ``(B, C)``."""

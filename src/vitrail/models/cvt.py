@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import Mlp, nothing_local
+from vitrail.layers.block import Mlp, led, nothing_local
 from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.models.backbone import (
     Backbone,
@@ -105,8 +105,8 @@ class Stage(nn.Module):
         x = self.norm(to_tokens(x))
         if self.cls is not None:
             x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
-        for block in self.blocks:
-            x = run(block, x, grid, nothing_local, self.shared)
+        for block, others in led(self.blocks):
+            x = run(block, x, grid, nothing_local, self.shared, *others)
         return x, grid
 
 

@@ -183,7 +183,7 @@ class Stage(nn.Module):
         self.pooled = brief.block(hidden, rates[0]) if brief else None
         self.shared = choice.shared()
         self.blocks = nn.ModuleList(
-            choice.at(i).block(hidden, rate) for i, rate in enumerate(rates)
+            choice.alone().at(i).block(hidden, rate) for i, rate in enumerate(rates)
         )
         self.convs = nn.ModuleList(
             InvertedResidual(dim, dim, 1, config.ratio, rate) for rate in rates

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.block import Mlp, nothing_local
+from vitrail.layers.block import Mlp, led, nothing_local
 from vitrail.layers.grid import Grid, cells, grid_of
 from vitrail.layers.inverted import ConvNormAct, InvertedResidual, init_conv
 from vitrail.models.backbone import (
@@ -182,8 +182,8 @@ class MobileViTBlock(nn.Module):
         grid = cells(size, PATCH)
         seen = resize(seen, (grid[0] * PATCH, grid[1] * PATCH))
         z = unfold(seen, grid)
-        for block in self.blocks:
-            z = block(z, grid, nothing_local, self.shared)
+        for block, others in led(self.blocks):
+            z = block(z, grid, nothing_local, self.shared, *others)
         seen = resize(fold(self.norm(z), grid), size)
         return self.fuse(torch.cat((x, self.narrow(seen)), 1))
 

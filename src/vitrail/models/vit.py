@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import nothing_local
+from vitrail.layers.block import led, nothing_local
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.patches import ShiftedPatches
 from vitrail.layers.position import RESIZE, resize_table
@@ -147,8 +147,8 @@ class ViT(Backbone):
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> tokens ``(B, E + N, C)``; normalised with a class token."""
         x, grid = self.embed(x)
-        for block in self.blocks:
-            x = self.run(block, x, grid, nothing_local, self.shared)
+        for block, others in led(self.blocks):
+            x = self.run(block, x, grid, nothing_local, self.shared, *others)
         return x if self.cls is None else self.norm(x)
 
     def pool(self, x: Tensor) -> Tensor:
@@ -168,11 +168,10 @@ class ViT(Backbone):
     def blocks_out(self, x: Tensor) -> tuple[list[Tensor], Grid]:
         """``(B, in_chans, H, W)`` -> tokens ``(B, E + N, C)`` after each block, and their grid."""
         x, grid = self.embed(x)
-        after = []
-        for block in self.blocks:
-            x = self.run(block, x, grid, nothing_local, self.shared)
-            after.append(x)
-        return after, grid
+        after = [x]
+        for block, others in led(self.blocks):
+            after += self.run(block.each, after[-1], grid, nothing_local, self.shared, *others)
+        return after[1:], grid
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token."""

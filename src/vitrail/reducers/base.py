@@ -24,10 +24,17 @@ Look = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ReducerSpec(Spec):
-    """Which tokens work, as data; register one by subclassing with a ``name``."""
+    """Which tokens work, as data; register one by subclassing with a ``name``.
+
+    Attributes:
+        hold: blocks in a row that work on one choice. Choosing and carrying back then cost a share
+            of what they did, so a better or finer choice pays; ToMe and TCFormer hold theirs to the
+            end of the network.
+    """
 
     kind: ClassVar[str] = "reducer"
     known: ClassVar[dict[str, type[Spec]]] = {}
+    hold: int = 1
 
     @property
     def static(self) -> bool:
