@@ -55,7 +55,8 @@ class Options:
     Attributes:
         data: folder, table or zip of pictures.
         model: the plain backbone.
-        reducers: put into every stage but the last (``where``), or one for all with ``whole``.
+        reducers: put into every stage but the last, or into all with ``whole``; one each:
+            "cluster(ratio=9); cluster; all; all".
         whole: reducers in all stages.
         ways: what is done with each.
         image: edge in pixels.
@@ -63,6 +64,8 @@ class Options:
         tune: epochs of tuning with the teacher.
         share: of the training pictures.
         tested: test pictures at most, the same share of every class.
+        parts: of the pictures, asked together; those that are not there are left out, and where
+            none is, validation is asked.
         seeds: one training of everything each.
         batch: pictures an update.
         changes: further values of the recipe, as JSON.
@@ -82,6 +85,7 @@ class Options:
     tune: int = 2
     share: float = 1.0
     tested: int = 1000
+    parts: tuple[str, ...] = ("test",)
     seeds: tuple[int, ...] = (0,)
     batch: int = 32
     changes: str = "{}"
@@ -110,8 +114,9 @@ class Table:
 
     @cached_property
     def tested(self) -> tuple[Item, ...]:
-        """The test part, or validation where there is none; never trained on, never chosen by."""
-        items = self.pictures.split("test") or self.pictures.split("val")
+        """The parts that are asked; never trained on, never chosen by."""
+        known = [self.pictures.split(part) for part in self.options.parts]
+        items = tuple(item for part in known for item in part) or self.pictures.split("val")
         return fraction(items, min(1.0, self.options.tested / len(items)), 0)
 
     def trained(self, seed: int) -> tuple[Item, ...]:

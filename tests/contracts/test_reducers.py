@@ -39,7 +39,7 @@ class TestMerge(ReducerLaws):
 
 
 class TestDensityPeaks(ReducerLaws):
-    specs = ["dpc_knn", "dpc_knn(ratio=3, neighbours=4)"]
+    specs = ["dpc_knn", "dpc_knn(ratio=3, neighbours=4)", "dpc_knn(ratio=2.5)"]
     identities = ["dpc_knn(ratio=1)"]
 
 

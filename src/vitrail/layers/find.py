@@ -4,6 +4,7 @@ The count is that of the fullest image; only :class:`HashFinder` lets images dif
 """
 
 from abc import ABC, abstractmethod
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -126,15 +127,20 @@ class PairFinder(Finder):
         return merged_owners(x, wanted), wanted
 
 
+def peaks(grid: Grid, ratio: float) -> int:
+    """One for ``ratio`` tokens of a grid, rounded up."""
+    return ceil(grid[0] * grid[1] / ratio)
+
+
 class PeakFinder(Finder):
     """Peaks of density among the tokens of the whole grid."""
 
-    def __init__(self, ratio: int, neighbours: int) -> None:
+    def __init__(self, ratio: float, neighbours: int) -> None:
         super().__init__()
         self.ratio = ratio
         self.neighbours = neighbours
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
         """Owners ``(B, N)`` and the number of clusters."""
-        clusters = -(-x.shape[1] // self.ratio)
+        clusters = peaks(grid, self.ratio)
         return density_owners(x, clusters, self.neighbours), clusters

@@ -8,7 +8,7 @@ over a picture find the same clusters.
 
 from dataclasses import dataclass
 
-from vitrail.layers.find import PeakFinder
+from vitrail.layers.find import PeakFinder, peaks
 from vitrail.reducers.base import ReducerSpec
 from vitrail.reducers.cluster import TokenClusters
 from vitrail.specs import Place
@@ -18,11 +18,11 @@ from vitrail.specs import Place
 class DensityPeaks(ReducerSpec, name="dpc_knn"):
     """Tokens in crowded spots, far from any more crowded, gather the others (TCFormer's DPC-KNN).
 
-    One cluster for ``ratio`` tokens; class tokens stay out. Compares all with all, twice:
+    One cluster for ``ratio`` tokens, 2.5 say; class tokens stay out. Compares all with all, twice:
     quadratic, for grids of a few thousand tokens.
     """
 
-    ratio: int = 4
+    ratio: float = 4
     neighbours: int = 5
 
     def build(self, place: Place) -> TokenClusters:
@@ -35,7 +35,7 @@ class DensityPeaks(ReducerSpec, name="dpc_knn"):
 
     def working(self, place: Place) -> int:
         """Class tokens, and one cluster for ``ratio`` tokens, rounded up."""
-        return place.extra - (-place.grid[0] * place.grid[1] // self.ratio)
+        return place.extra + peaks(place.grid, self.ratio)
 
     def macs(self, place: Place) -> int:
         """The distances of all tokens from all, twice, and from the centres."""
