@@ -64,8 +64,8 @@ class Options:
         tune: epochs of tuning with the teacher.
         share: of the training pictures.
         tested: test pictures at most, the same share of every class.
-        parts: of the pictures, asked together; those that are not there are left out, and where
-            none is, validation is asked.
+        parts: of the pictures that are asked at the end, whole and together; the tested ones if
+            none is named.
         seeds: one training of everything each.
         batch: pictures an update.
         changes: further values of the recipe, as JSON.
@@ -85,7 +85,7 @@ class Options:
     tune: int = 2
     share: float = 1.0
     tested: int = 1000
-    parts: tuple[str, ...] = ("test",)
+    parts: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     batch: int = 32
     changes: str = "{}"
@@ -114,10 +114,15 @@ class Table:
 
     @cached_property
     def tested(self) -> tuple[Item, ...]:
-        """The parts that are asked; never trained on, never chosen by."""
-        known = [self.pictures.split(part) for part in self.options.parts]
-        items = tuple(item for part in known for item in part) or self.pictures.split("val")
+        """The test part, or validation where there is none; never trained on, never chosen by."""
+        items = self.pictures.split("test") or self.pictures.split("val")
         return fraction(items, min(1.0, self.options.tested / len(items)), 0)
+
+    @cached_property
+    def asked(self) -> tuple[Item, ...]:
+        """What is asked at the end; never trained on, never chosen by."""
+        parts = [self.pictures.split(part) for part in self.options.parts]
+        return tuple(item for part in parts for item in part) or self.tested
 
     def trained(self, seed: int) -> tuple[Item, ...]:
         """The training part."""
@@ -172,8 +177,8 @@ class Table:
         return Recipe.from_dict({**suited, **values, **own, **changes})
 
     def right(self, model: Backbone) -> NDArray[np.bool_]:
-        """Which test pictures the model knows."""
-        shown = PictureSet(self.pictures, self.tested, self.preprocess.transform(), seed=0)
+        """Which of the asked pictures the model knows."""
+        shown = PictureSet(self.pictures, self.asked, self.preprocess.transform(), seed=0)
         order = [list(part) for part in np.array_split(range(len(shown)), len(shown) // 50 + 1)]
         scores = evaluate(model, batches(shown, order=order, workers=0), len(self.pictures.classes))
         return np.array(scores.labels) == np.array(scores.predictions)
