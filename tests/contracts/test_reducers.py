@@ -22,6 +22,9 @@ class TestCluster(ReducerLaws):
     specs = [
         "cluster",
         "cluster(ratio=9)",
+        "cluster(ratio=2)",
+        "cluster(ratio=6)",
+        "cluster(ratio=3, by='kmeans')",
         "cluster(by='kmeans', steps=2)",
         "cluster(by='sort')",
         "cluster(by='sort', ratio=3)",
@@ -72,7 +75,7 @@ def test_all_are_under_law():
 @pytest.mark.parametrize(
     "text",
     [
-        "cluster(ratio=5)",
+        "cluster(ratio=2.5)",
         "cluster(by='mean')",
         "pool(size=0)",
         "cluster(by='e2lsh', width=0)",

@@ -14,7 +14,7 @@ from vitrail.layers.cluster import (
     spread_back,
     sum_by_owner,
 )
-from vitrail.layers.find import HashFinder, window_side
+from vitrail.layers.find import HashFinder, cell_of, window_of
 
 
 def test_sum_and_spread_are_adjoint():
@@ -37,40 +37,41 @@ def test_a_members_gradient_is_its_prototypes_divided():
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (7, 9), (16, 8), (3, 2), (1, 1)])
-@pytest.mark.parametrize("side", [1, 2, 3])
-def test_destinations_against_the_definition(grid, side):
+@pytest.mark.parametrize("cell", [(1, 1), (2, 2), (3, 3), (1, 2), (2, 3)])
+def test_destinations_against_the_definition(grid, cell):
     """Token by token: the most similar destination of the same window, itself if it is one."""
     torch.manual_seed(0)
     height, width = grid
-    window = window_side(grid, side)
+    (down, right), window = cell, window_of(grid, cell)
     x = torch.randn(2, height * width, 6)
-    got = destination_owners(x, grid, side, window)
-    across = -(-width // side)
+    got = destination_owners(x, grid, cell, window)
+    across = -(-width // right)
     unit = torch.nn.functional.normalize(x, dim=-1)
     for b in range(2):
         for t in range(height * width):
             r, c = divmod(t, width)
-            if r % side == 0 and c % side == 0:
-                assert got[b, t] == r // side * across + c // side
+            if r % down == 0 and c % right == 0:
+                assert got[b, t] == r // down * across + c // right
                 continue
             seats = [
                 (rr, cc)
-                for rr in range(r // window * window, min((r // window + 1) * window, height))
-                for cc in range(c // window * window, min((c // window + 1) * window, width))
-                if rr % side == 0 and cc % side == 0
+                for rr in range(height)
+                for cc in range(width)
+                if rr // window[0] == r // window[0] and cc // window[1] == c // window[1]
+                if rr % down == 0 and cc % right == 0
             ]
             best = max(seats, key=lambda s: (unit[b, t] @ unit[b, s[0] * width + s[1]]).item())
-            assert got[b, t] == best[0] // side * across + best[1] // side
+            assert got[b, t] == best[0] // down * across + best[1] // right
 
 
 def test_windows_follow_the_grid():
-    assert [window_side((s, s), 2) for s in (56, 28, 14, 12, 9)] == [8, 14, 14, 4, 8]
+    assert [window_of((s, s), (2, 2))[0] for s in (56, 28, 14, 12, 9)] == [8, 14, 14, 4, 8]
 
 
 def test_kmeans_finds_blobs_and_sort_cuts_equal_runs():
-    blobs = cell_owners((8, 8), 4, torch.device("cpu"))
+    blobs = cell_owners((8, 8), (4, 4), torch.device("cpu"))
     x = torch.nn.functional.one_hot(blobs, 4).float() + 0.01 * torch.randn(1, 64, 4)
-    assert torch.equal(kmeans_owners(x, (8, 8), 4, 3), blobs)
+    assert torch.equal(kmeans_owners(x, (8, 8), (4, 4), 3), blobs)
     runs = sorted_owners(torch.randn(2, 21), 5)
     assert count_members(runs, 5).tolist() == [[5, 4, 4, 4, 4]] * 2
 
@@ -115,3 +116,17 @@ def test_sized_keys_count_as_often_as_they_stand_for():
 def test_heads_split_and_join():
     x = torch.randn(2, 5, 12)
     assert torch.equal(join_heads(split_heads(x, 3)), x)
+
+
+def test_cells_are_as_square_as_their_size_allows():
+    assert [cell_of(n) for n in (1, 2, 3, 4, 6, 8, 9, 12, 7)] == [
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 2),
+        (2, 3),
+        (2, 4),
+        (3, 3),
+        (3, 4),
+        (1, 7),
+    ]

@@ -75,7 +75,7 @@ def test_compiled_and_exported_it_answers_the_same_at_the_finest():
 
 def test_lost_variance_is_what_the_means_miss():
     x = torch.randn(3, 64, 6)
-    owner = cell_owners(GRID, 2, x.device).expand(3, -1)
+    owner = cell_owners(GRID, (2, 2), x.device).expand(3, -1)
     pooled = x.unflatten(1, (4, 2, 4, 2)).mean((2, 4), keepdim=True).expand(3, 4, 2, 4, 2, 6)
     missed = (x - pooled.reshape(3, 64, 6)).square().sum((1, 2))
     wanted = missed / (x - x.mean(1, keepdim=True)).square().sum((1, 2))

@@ -44,58 +44,60 @@ def count_members(owner: Tensor, clusters: int) -> Tensor:
     return sum_by_owner(ones.unsqueeze(2), owner, clusters).squeeze(2)
 
 
-def cell_owners(grid: Grid, side: int, device: torch.device) -> Tensor:
-    """The plainest clustering: ``(1, H*W)``, every ``side x side`` cell is one cluster."""
-    rows = torch.arange(grid[0], device=device) // side
-    columns = torch.arange(grid[1], device=device) // side
-    return (rows[:, None] * cells(grid, side)[1] + columns).view(1, -1)
+def cell_owners(grid: Grid, cell: Grid, device: torch.device) -> Tensor:
+    """The plainest clustering: ``(1, H*W)``, every cell is one cluster."""
+    rows = torch.arange(grid[0], device=device) // cell[0]
+    columns = torch.arange(grid[1], device=device) // cell[1]
+    return (rows[:, None] * cells(grid, cell)[1] + columns).view(1, -1)
 
 
-def destination_owners(x: Tensor, grid: Grid, side: int, window: int) -> Tensor:
+def destination_owners(x: Tensor, grid: Grid, cell: Grid, window: Grid) -> Tensor:
     """Join the most similar destination of one's window, ``(B, N, D)`` -> ``(B, N)``.
 
-    The top-left token of each ``side x side`` cell is a destination, so there are
-    ``ceil(H / side) * ceil(W / side)`` clusters and none is empty (a destination owns itself).
-    Windows are ``window`` tokens wide. Similarity is the cosine, so destinations are normalised;
-    a token's own length does not change which of them is nearest.
+    The top-left token of each cell is a destination, so there are as many clusters as cells and
+    none is empty (a destination owns itself). Windows hold whole cells. Similarity is the cosine,
+    so destinations are normalised; a token's own length does not change which of them is nearest.
     """
     images, _, features = x.shape
-    per, across = window // side, cells(grid, window)
-    down, right = across[0] * window - grid[0], across[1] * window - grid[1]
+    across, per = cells(grid, window), cells(window, cell)
+    down, right = across[0] * window[0] - grid[0], across[1] * window[1] - grid[1]
     x = x.view(images, *grid, features)
     x = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
-    tiles = x.view(images, across[0], window, across[1], window, features).transpose(2, 3)
-    seats = tiles.unflatten(3, (per, side)).unflatten(5, (per, side))[:, :, :, :, 0, :, 0]
+    tiles = x.view(images, across[0], window[0], across[1], window[1], features).transpose(2, 3)
+    seats = tiles.unflatten(3, (per[0], cell[0])).unflatten(5, (per[1], cell[1]))
+    seats = seats[:, :, :, :, 0, :, 0]
     likeness = tiles.flatten(3, 4) @ F.normalize(seats.flatten(3, 4), dim=-1).mT
-    number, outside = seat_numbers(grid, side, window, x.device)
+    number, outside = seat_numbers(grid, cell, window, x.device)
     if down or right:
         likeness = likeness.masked_fill(outside, -torch.inf)
     local = likeness.argmax(-1)
     owner = number.expand(images, -1, -1, -1).gather(3, local)
-    owner = owner.unflatten(3, (window, window)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return own_seats(owner[:, : grid[0], : grid[1]].flatten(1), grid, side)
+    owner = owner.unflatten(3, window).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return own_seats(owner[:, : grid[0], : grid[1]].flatten(1), grid, cell)
 
 
-def seat_numbers(grid: Grid, side: int, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def seat_numbers(
+    grid: Grid, cell: Grid, window: Grid, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Clusters by window: numbers ``(1, a, b, S)`` and whether each lies in the padding
-    ``(1, a, b, 1, S)``, for ``a x b`` windows of ``S = (window / side)^2`` destinations.
+    ``(1, a, b, 1, S)``, for ``a x b`` windows of ``S`` destinations, one a cell.
     """
-    per, across, real = window // side, cells(grid, window), cells(grid, side)
-    rows = torch.arange(across[0] * per, device=device)[:, None]
-    columns = torch.arange(across[1] * per, device=device)
+    across, per, real = cells(grid, window), cells(window, cell), cells(grid, cell)
+    rows = torch.arange(across[0] * per[0], device=device)[:, None]
+    columns = torch.arange(across[1] * per[1], device=device)
 
     def tiled(table: Tensor) -> Tensor:
-        return table.view(across[0], per, across[1], per).transpose(1, 2).flatten(2)[None]
+        return table.view(across[0], per[0], across[1], per[1]).transpose(1, 2).flatten(2)[None]
 
     outside = (rows >= real[0]) | (columns >= real[1])
     return tiled(rows * real[1] + columns), tiled(outside).unsqueeze(3)
 
 
-def own_seats(owner: Tensor, grid: Grid, side: int) -> Tensor:
+def own_seats(owner: Tensor, grid: Grid, cell: Grid) -> Tensor:
     """Let the top-left token of every cell own itself: then no cluster is ever empty."""
-    real = cells(grid, side)
+    real = cells(grid, cell)
     number = torch.arange(real[0] * real[1], device=owner.device)
-    seat = number // real[1] * side * grid[1] + number % real[1] * side
+    seat = number // real[1] * cell[0] * grid[1] + number % real[1] * cell[1]
     seat, number = seat.expand(owner.shape[0], -1), number.expand(owner.shape[0], -1)
     return owner.scatter(1, seat, number)
 
@@ -108,19 +110,19 @@ def sorted_owners(key: Tensor, clusters: int) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, rank.expand_as(order))
 
 
-def kmeans_owners(x: Tensor, grid: Grid, side: int, steps: int) -> Tensor:
-    """Lloyd's iterations from the means of ``side x side`` cells, ``(B, N, D)`` -> ``(B, N)``.
+def kmeans_owners(x: Tensor, grid: Grid, cell: Grid, steps: int) -> Tensor:
+    """Lloyd's iterations from the means of cells, ``(B, N, D)`` -> ``(B, N)``.
 
     The top-left token of each cell stays with its cell's centre, so no cluster is empty.
     """
-    real = cells(grid, side)
+    real = cells(grid, cell)
     clusters = real[0] * real[1]
-    owner = cell_owners(grid, side, x.device).expand(x.shape[0], -1)
+    owner = cell_owners(grid, cell, x.device).expand(x.shape[0], -1)
     for _ in range(steps):
         counts = count_members(owner, clusters).unsqueeze(2).to(x.dtype)
         centres = sum_by_owner(x, owner, clusters) / counts
         far = centres.square().sum(-1).unsqueeze(1) - 2 * (x @ centres.mT)
-        owner = own_seats(far.argmin(-1), grid, side)
+        owner = own_seats(far.argmin(-1), grid, cell)
     return owner
 
 

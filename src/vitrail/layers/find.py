@@ -4,7 +4,7 @@ The count is that of the fullest image; only :class:`HashFinder` lets images dif
 """
 
 from abc import ABC, abstractmethod
-from math import ceil
+from math import ceil, isqrt
 
 import torch
 from torch import Tensor, nn
@@ -35,46 +35,52 @@ class Finder(nn.Module, ABC):
 
 
 class WindowFinder(Finder):
-    """The most similar destination of one's window; one destination a ``side x side`` cell."""
+    """The most similar destination of one's window; one destination a cell."""
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, cell: Grid) -> None:
         super().__init__()
-        self.side = side
+        self.cell = cell
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
         """Owners ``(B, N)`` and the number of clusters."""
-        height, width = cells(grid, self.side)
-        window = window_side(grid, self.side)
-        return destination_owners(x, grid, self.side, window), height * width
+        height, width = cells(grid, self.cell)
+        window = window_of(grid, self.cell)
+        return destination_owners(x, grid, self.cell, window), height * width
 
 
-def window_side(grid: Grid, side: int) -> int:
+def cell_of(ratio: int) -> Grid:
+    """The cell of so many tokens that is nearest to a square, and no higher than wide."""
+    height = next(h for h in range(isqrt(ratio), 0, -1) if ratio % h == 0)
+    return height, ratio // height
+
+
+def window_of(grid: Grid, cell: Grid) -> Grid:
     """The window for a grid: four cells wide, or seven or two where that divides it evenly."""
     for per in (4, 7, 2):
-        if grid[0] % (per * side) == 0 and grid[1] % (per * side) == 0:
-            return per * side
-    return 4 * side
+        if grid[0] % (per * cell[0]) == 0 and grid[1] % (per * cell[1]) == 0:
+            return per * cell[0], per * cell[1]
+    return 4 * cell[0], 4 * cell[1]
 
 
-def window_products(grid: Grid, side: int) -> int:
+def window_products(grid: Grid, cell: Grid) -> int:
     """Similarities :class:`WindowFinder` computes, padding of ragged grids included."""
-    window = window_side(grid, side)
-    height, width = cells(grid, window)
-    return height * width * window**2 * (window // side) ** 2
+    window = window_of(grid, cell)
+    (height, width), (down, right) = cells(grid, window), cells(window, cell)
+    return height * width * window[0] * window[1] * down * right
 
 
 class KMeansFinder(Finder):
     """Lloyd's iterations over the whole grid: a ceiling of quality, quadratic in tokens."""
 
-    def __init__(self, side: int, steps: int) -> None:
+    def __init__(self, cell: Grid, steps: int) -> None:
         super().__init__()
-        self.side = side
+        self.cell = cell
         self.steps = steps
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
         """Owners ``(B, N)`` and the number of clusters."""
-        height, width = cells(grid, self.side)
-        return kmeans_owners(x, grid, self.side, self.steps), height * width
+        height, width = cells(grid, self.cell)
+        return kmeans_owners(x, grid, self.cell, self.steps), height * width
 
 
 class SortFinder(Finder):

@@ -40,6 +40,7 @@ def pad_to(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right, 0, down)) if down or right else x
 
 
-def cells(grid: Grid, side: int) -> Grid:
-    """How many ``side x side`` cells cover a grid, the ragged ones at its edges included."""
-    return -(-grid[0] // side), -(-grid[1] // side)
+def cells(grid: Grid, cell: int | Grid) -> Grid:
+    """How many cells of a side, or of a height and width, cover a grid, ragged ones included."""
+    down, right = (cell, cell) if isinstance(cell, int) else cell
+    return -(-grid[0] // down), -(-grid[1] // right)

@@ -208,4 +208,5 @@ class Cells(Plan):
 
     @property
     def assignment(self) -> Tensor:
-        return cell_owners(self.grid, self.side, self.like.device).expand(self.like.shape[0], -1)
+        owner = cell_owners(self.grid, (self.side, self.side), self.like.device)
+        return owner.expand(self.like.shape[0], -1)

@@ -113,7 +113,7 @@ def finder(spec: Prototypes, place: Place) -> Finder:
     if spec.by == "sort" and spec.ratio > 0:
         return SortFinder(head, spec.ratio)
     if spec.by == "window" and side * side == spec.ratio:
-        return WindowFinder(side)
+        return WindowFinder((side, side))
     raise spec.refuse(
         place,
         "the options do not fit",
@@ -134,7 +134,7 @@ def comparisons(spec: Prototypes, place: Place) -> int:
     tokens = place.grid[0] * place.grid[1]
     side = round(spec.ratio**0.5)
     if spec.by == "window":
-        return window_products(place.grid, side)
+        return window_products(place.grid, (side, side))
     return tokens * {"e2lsh": spec.rounds, "sort": 1}[spec.by]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vitrail.layers.cluster import count_members, destination_owners, spread_back
-from vitrail.layers.find import window_products, window_side
+from vitrail.layers.find import window_of, window_products
 from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Clusters, Plan, means
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
@@ -60,7 +60,7 @@ class Budget(ReducerSpec, name="budget"):
 
     def macs(self, place: Place) -> int:
         """Comparing tokens once for each ratio."""
-        return sum(window_products(place.grid, side) for side in self.sides) * place.dim
+        return sum(window_products(place.grid, (side, side)) for side in self.sides) * place.dim
 
 
 class BudgetClusters(Reducer):
@@ -81,8 +81,9 @@ class BudgetClusters(Reducer):
 
     def find(self, seen: Tensor, grid: Grid) -> tuple[Tensor, int]:
         """``(B, N, D)`` -> owners ``(B, N)`` as each picture chose, and the largest count."""
-        offers = [destination_owners(seen, grid, s, window_side(grid, s)) for s in self.sides]
-        counts = [height * width for height, width in (cells(grid, s) for s in self.sides)]
+        squares = [(side, side) for side in self.sides]
+        offers = [destination_owners(seen, grid, s, window_of(grid, s)) for s in squares]
+        counts = [height * width for height, width in (cells(grid, s) for s in squares)]
         lost = [variance_lost(seen, o, c) for o, c in zip(offers, counts, strict=True)]
         choice = coarsest(torch.stack(lost, 1) <= self.lost)
         picked = choice.view(-1, 1, 1).expand(-1, 1, seen.shape[1])

@@ -16,6 +16,7 @@ from vitrail.layers.find import (
     KMeansFinder,
     SortFinder,
     WindowFinder,
+    cell_of,
     window_products,
 )
 from vitrail.layers.grid import Grid, cells
@@ -29,11 +30,12 @@ class Cluster(ReducerSpec, name="cluster"):
     """Similar tokens share one prototype, their mean, for attention and feed-forward.
 
     One cluster for ``ratio`` tokens; class tokens stay out. ``by``: ``"window"`` joins the most
-    similar destination of a window, one destination a cell (the default: local, static,
-    deterministic); ``"kmeans"`` runs ``steps`` Lloyd iterations over the whole grid (a ceiling
-    of quality, quadratic); ``"sort"`` cuts equal runs along one random projection (fastest,
-    weakest); ``"e2lsh"`` is ACT's hash of ``rounds`` digits of ``width``: as many clusters as
-    the picture has codes, for study only, for it promises no cost and does not compile.
+    similar destination of a window, one destination a cell of 1x2, 1x3, 2x2, 2x3, ... (the
+    default: local, static, deterministic); ``"kmeans"`` runs ``steps`` Lloyd iterations over the
+    whole grid (a ceiling of quality, quadratic); ``"sort"`` cuts equal runs along one random
+    projection (fastest, weakest); ``"e2lsh"`` is ACT's hash of ``rounds`` digits of ``width``: as
+    many clusters as the picture has codes, for study only, for it promises no cost and does not
+    compile.
     """
 
     ratio: int = 4
@@ -48,9 +50,9 @@ class Cluster(ReducerSpec, name="cluster"):
         return self.by != "e2lsh"
 
     @property
-    def side(self) -> int:
-        """Tokens along a cell."""
-        return round(self.ratio**0.5)
+    def cell(self) -> Grid:
+        """Height and width of a cell, which has one cluster."""
+        return cell_of(self.ratio)
 
     def build(self, place: Place) -> "TokenClusters":
         """Serves every place."""
@@ -62,14 +64,14 @@ class Cluster(ReducerSpec, name="cluster"):
         Raises:
             SpecError: options without meaning.
         """
-        if self.ratio < 1 or (self.by in ("window", "kmeans") and self.side**2 != self.ratio):
+        if not isinstance(self.ratio, int) or self.ratio < 1:
             raise self.refuse(
-                place, "ratio must be a square number of at least 1", "try cluster(ratio=4)"
+                place, "ratio must be a whole number of at least 1", "try cluster(ratio=4)"
             )
         if self.by == "window":
-            return WindowFinder(self.side)
+            return WindowFinder(self.cell)
         if self.by == "kmeans" and self.steps > 0:
-            return KMeansFinder(self.side, self.steps)
+            return KMeansFinder(self.cell, self.steps)
         if self.by == "sort":
             return SortFinder(place.dim, self.ratio)
         if self.by == "e2lsh" and self.rounds > 0 and self.width > 0:
@@ -83,7 +85,7 @@ class Cluster(ReducerSpec, name="cluster"):
     def working(self, place: Place) -> int:
         """Class tokens, and one prototype a cell or run (``e2lsh``: at most all tokens)."""
         tokens = place.grid[0] * place.grid[1]
-        height, width = cells(place.grid, self.side)
+        height, width = cells(place.grid, self.cell)
         counts = {"sort": max(1, tokens // self.ratio), "e2lsh": tokens}
         return place.extra + counts.get(self.by, height * width)
 
@@ -91,7 +93,7 @@ class Cluster(ReducerSpec, name="cluster"):
         """Comparing tokens; means and copies are no multiply-adds."""
         tokens = place.grid[0] * place.grid[1]
         compared = {
-            "window": lambda: window_products(place.grid, self.side),
+            "window": lambda: window_products(place.grid, self.cell),
             "kmeans": lambda: self.steps * tokens * (self.working(place) - place.extra),
             "sort": lambda: tokens,
             "e2lsh": lambda: tokens * self.rounds,
