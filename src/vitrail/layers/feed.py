@@ -100,19 +100,19 @@ class Slices(torch.autograd.Function):
         ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, act: Act
     ) -> Tensor:
         rows = x.flatten(0, -2)
-        hidden = rows.new_empty(rows.shape[0], w1.shape[0])
-        out = rows.new_empty(rows.shape[0], w2.shape[0])
-        count = count_slices(len(hidden), w1.shape[0], hidden)
-        for part, wide, into in zip(*(t.chunk(count) for t in (rows, hidden, out)), strict=True):
-            torch.addmm(b1, part, w1.t(), out=wide)
+        out = rows.new_empty(len(rows), len(w2))
+        count, kept = count_slices(len(rows), len(w1), rows), []
+        for part, into in zip(rows.chunk(count), out.chunk(count), strict=True):
+            wide = torch.addmm(b1, part, w1.t())
             torch.addmm(b2, act.forward(wide), w2.t(), out=into)
-        ctx.save_for_backward(x, hidden, w1, b1, w2, b2)
+            kept.append(wide)  # small blocks: malloc gives them again, without a page fault
+        ctx.save_for_backward(x, w1, b1, w2, b2, *kept)
         ctx.act = act
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, w1, b1, w2, b2 = ctx.saved_tensors
+        x, w1, b1, w2, b2, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():
             given = (x, w1, b1, w2, b2)
             made = whole(*given, ctx.act)
@@ -120,9 +120,8 @@ class Slices(torch.autograd.Function):
         rows, out = x.flatten(0, -2), grad.flatten(0, -2)
         back = torch.empty_like(rows)
         to_w1, to_b1, to_w2 = (torch.zeros_like(t) for t in (w1, b1, w2))
-        count = count_slices(len(hidden), w1.shape[0], hidden)
-        parts = (t.chunk(count) for t in (rows, hidden, out, back))
-        for part, wide, given, into in zip(*parts, strict=True):
+        parts = (t.chunk(len(kept)) for t in (rows, out, back))
+        for wide, part, given, into in zip(kept, *parts, strict=True):
             passed = ctx.act.forward(wide)
             to_w2.addmm_(given.t(), passed)
             inner = ctx.act.backward(torch.mm(given, w2, out=passed), wide)
