@@ -6,7 +6,7 @@ at each choice: features f (what the mixer would see) -> means of what works tog
                 lost = |f - g|^2 / |f - mean of f|^2
 in answers:     accuracy; the share that is answered as before; KL(plain || reduced), in nats
 
-Answers tell apart what accuracy cannot, which moves by a point in a thousand pictures by chance alone.
+Answers tell apart what accuracy cannot: in a thousand pictures it moves a point by chance.
 """
 
 from collections.abc import Iterator
