@@ -49,3 +49,9 @@ def test_a_refusal_names_spec_place_and_remedy():
         SpecError, match=r"mixer 'softmax' cannot serve stage 2 \(dim 10, heads 3.*; change heads"
     ):
         MixerSpec.parse("softmax").build(place)
+
+
+def test_what_all_of_a_kind_have_is_said_last():
+    from vitrail.reducers import ReducerSpec
+
+    assert str(ReducerSpec.parse("merge(hold=3, keep=0.4)")) == "merge(keep=0.4, hold=3)"

@@ -10,7 +10,7 @@ backbone the thing will stand, so that a spec can build what fits, or say why it
 
 import ast
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, Field, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from vitrail.errors import UserError
@@ -69,10 +69,17 @@ class Spec:
     def __str__(self) -> str:
         changed = [
             f"{f.name}={getattr(self, f.name)!r}"
-            for f in fields(self)
+            for f in self.options()
             if getattr(self, f.name) != f.default
         ]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+    @classmethod
+    def options(cls) -> list[Field[Any]]:
+        """What may be said of it: its own options first, then those that all of its kind have."""
+        kind = next(c for c in cls.__mro__ if "known" in vars(c))
+        common = {f.name for f in fields(kind)}
+        return sorted(fields(cls), key=lambda f: f.name in common)
 
     def refuse(self, place: Place, why: str, remedy: str) -> SpecError:
         """The error for a place this spec cannot serve."""
@@ -105,7 +112,7 @@ class Spec:
                 "(one of your own: --plugin FILE.py)"
             )
         chosen = cls.known[name]
-        allowed = [f.name for f in fields(chosen)]
+        allowed = [f.name for f in chosen.options()]
         for option in options:
             if option not in allowed:
                 has = f"it takes {', '.join(allowed)}" if allowed else "it takes none"

@@ -1,6 +1,6 @@
 """``vitrail models | mixers | reducers``: what there is."""
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from typing import Annotated, Any
 
 from tyro.conf import Positional
@@ -87,7 +87,7 @@ def specs(kind: str, known: dict[str, Any]) -> Answer:
     rows: list[dict[str, Any]] = [
         {
             kind: name,
-            "options": {f.name: default_of(f) for f in fields(spec)},
+            "options": {f.name: default_of(f) for f in spec.options()},
             "about": (spec.__doc__ or "").strip().splitlines()[0],
         }
         for name, spec in sorted(known.items())
