@@ -1,11 +1,12 @@
 """What ``benchmarks.keep`` found, as tables for a page: one for each picture set, model and size.
 
 ``python -m benchmarks.keep_table FILES``: of two files that tell of the same reducer and way, the
-one with more seeds is shown.
+one with more seeds is shown. ``--apart``: files of one seed each, every seed's difference to plain
+done alike, and their mean.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,28 +25,57 @@ class Options:
 
     Attributes:
         files: results of ``benchmarks.keep``.
+        apart: seeds beside each other.
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    apart: tyro.conf.FlagCreatePairsOff[bool] = False
 
 
 def main(options: Options) -> str:
     """Print the tables and give them."""
-    text = "\n\n".join(tables([json.loads(path.read_text()) for path in options.files]))
+    results = [json.loads(path.read_text()) for path in options.files]
+    text = "\n\n".join(tables(results, apart if options.apart else table))
     print(text)
     return text
 
 
-def tables(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def tables(results: Sequence[Mapping[str, Any]], draw: Callable[[list[Row]], str]) -> Iterator[str]:
     """A title and a table for each picture set, model and size, in the order of the files."""
     found: dict[tuple[str, str, int], list[Row]] = {}
     for result in results:
         settings = result["settings"]
         about = Path(settings["data"]).stem, settings["model"], settings["image"]
-        found.setdefault(about, []).extend(result["rows"])
+        first = settings["seeds"][0]
+        found.setdefault(about, []).extend(row | {"seed": first} for row in result["rows"])
     for (data, model, image), rows in found.items():
         yield f"### {data}, {model}, {image} px"
-        yield table(rows)
+        yield draw(rows)
+
+
+def apart(rows: list[Row]) -> str:
+    """Reducers down, ways across: every seed's difference to plain, in points, and their mean."""
+    single = [row for row in rows if row["seeds"] == 1]
+    found: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in single:
+        found.setdefault((row["arm"], row["way"]), {})[row["seed"]] = row
+    ways = [way for way in WAYS if any(way == known for _, known in found)]
+    body = [
+        [f"`{arm}`", *(cell_apart(found.get((arm, way), {})) for way in ways)]
+        for arm in dict.fromkeys(row["arm"] for row in single)
+    ]
+    return markdown(["reducer", *ways], body)
+
+
+def cell_apart(seeds: Mapping[int, Row]) -> str:
+    """Accuracy of plain; or the mean difference to it, and each seed's."""
+    known = [row for _, row in sorted(seeds.items())]
+    if not known:
+        return ""
+    said = [100 * (row["to_plain"] or row["accuracy"])["value"] for row in known]
+    sign = "+" if known[0]["to_plain"] else ""
+    each = ", ".join(f"{value:{sign}.1f}" for value in said)
+    return f"{sum(said) / len(said):{sign}.1f} ({each})"
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -52,14 +52,45 @@ def row(arm: str, way: str, value: float, seeds: int, apart: float | None = None
 
 
 def test_the_table_shows_the_file_with_more_seeds():
-    settings = {"data": "/some/flowers.zip", "model": "vit_tiny", "image": 128}
+    settings = {"data": "/some/flowers.zip", "model": "vit_tiny", "image": 128, "seeds": [0]}
     one = [row("all", "tuned", 0.5, 1), row("pool", "tuned", 0.4, 1, -0.1)]
     three = [row("all", "tuned", 0.52, 3), row("all", "as it is", 0.53, 3)]
     results = [{"settings": settings, "rows": rows} for rows in (three, one)]
     results.append({"settings": {**settings, "image": 160}, "rows": three[:1]})
-    title, table, other, _ = keep_table.tables(results)
+    title, table, other, _ = keep_table.tables(results, keep_table.table)
     assert (title, other) == ("### flowers, vit_tiny, 128 px", "### flowers, vit_tiny, 160 px")
     assert table.splitlines()[2:] == [
         "| `all` |  | 53.0 %, 3 seeds | 52.0 %, 3 seeds |  |",
         "| `pool` | 2.11 |  | 40.0 % (-10.0: -5.0 to +1.0) |  |",
     ]
+
+
+def test_seeds_stand_beside_each_other_and_their_mean():
+    def file(seed: int, plain: float, apart: float) -> dict:
+        settings = {"data": "flowers.zip", "model": "vit_tiny", "image": 128, "seeds": [seed]}
+        rows = [row("all", "tuned", plain, 1), row("pool", "tuned", 0.4, 1, apart)]
+        return {"settings": settings, "rows": rows}
+
+    results = [file(1, 0.5, -0.02), file(0, 0.6, 0.01)]
+    _, table = keep_table.tables(results, keep_table.apart)
+    assert table.splitlines()[0] == "| reducer | tuned |"
+    assert table.splitlines()[2:] == [
+        "| `all` | 55.0 (60.0, 50.0) |",
+        "| `pool` | -0.5 (+1.0, -2.0) |",
+    ]
+    assert keep_table.cell_apart({}) == ""
+
+
+def test_what_is_asked_is_whole_parts_or_what_is_tested():
+    options = keep.Options(data="scenes(size=32, count=40, classes=2)", image=32, tested=4)
+    table = keep.Table(options)
+    assert table.asked == table.tested and len(table.asked) == 4
+    both = keep.Table(keep.replace(options, parts=("val", "test")))
+    split = both.pictures.split
+    assert both.asked == split("val") + split("test") and len(both.asked) > 4
+
+
+def test_a_reducer_for_each_stage():
+    table = keep.Table(keep.Options(data="scenes(size=32, count=24, classes=2)", image=32))
+    each = table.build("cluster(ratio=9); cluster; all; all", 0).config.reducer
+    assert each == ("cluster(ratio=9)", "cluster", "all", "all")
