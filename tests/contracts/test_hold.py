@@ -25,7 +25,7 @@ COARSE = ("pool(hold={})",)
 TWO = {
     "vit_tiny": {},
     "convit_tiny": {},
-    "coat_lite_tiny": {"depths": (2, 3, 1, 1)},
+    "coat_lite_tiny": {"depths": (3, 1, 1, 1)},
     "mobilevit_xxs": {"depths": (2, 2, 1)},
     "cvt_13": {},
     "coatnet_0": {"depths": (1, 1, 3, 1)},
@@ -76,16 +76,21 @@ def test_weights_are_those_of_the_plain_model():
     assert plain.state_dict().keys() == held.state_dict().keys()
 
 
-@pytest.mark.parametrize("point", POINTS)
+HELD = {
+    "vit_tiny": "merge(keep=0.5, hold=3)",
+    "coat_lite_tiny": ("cluster(hold=2)", "all", "all", "all"),
+}
+AROUND = ("any_size", "checkpointing_changes_memory_only", "compiles")
+"""What a local step between the blocks could break."""
+
+
 @pytest.mark.parametrize(
-    ("name", "reducer"),
-    [
-        ("vit_tiny", "merge(keep=0.5, hold=3)"),
-        ("coat_lite_tiny", ("cluster(hold=2)", "all", "all", "all")),
-    ],
+    ("name", "point"),
+    [("vit_tiny", point) for point in POINTS] + [("coat_lite_tiny", point) for point in AROUND],
 )
-def test_every_point_of_the_contract_holds(name, reducer, point):
-    POINTS[point](lambda **options: narrow(name, **{**TWO[name], "reducer": reducer, **options}))
+def test_every_point_of_the_contract_holds(name, point):
+    held = {**TWO[name], "reducer": HELD[name]}
+    POINTS[point](lambda **options: narrow(name, **{**held, **options}))
 
 
 @pytest.mark.parametrize("name", ["cmt_ti", "ceit_tiny", "cct_2_3x2", "filtervit_v2_xxs"])

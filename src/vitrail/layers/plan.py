@@ -34,8 +34,11 @@ class Plan(ABC):
 
     @property
     def exact(self) -> bool:
-        """Whether what is carried back and reduced again is what it was."""
-        return True
+        """Whether what is carried back and reduced again is what it was.
+
+        Tokens at work may then go on to the next block as they are (``hold``).
+        """
+        return False
 
     @property
     @abstractmethod
@@ -85,6 +88,10 @@ class Clusters(Plan):
     owner: Tensor
     clusters: int
     counts: Tensor
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     @property
     def sizes(self) -> Tensor:
@@ -140,11 +147,6 @@ class Shares(Plan):
     weights: Tensor
 
     @property
-    def exact(self) -> bool:
-        """There and back smooths."""
-        return False
-
-    @property
     def sizes(self) -> Tensor:
         """``(B, K)``: what each cluster has of all tokens together, a real number."""
         held = self.weights.sum(1, dtype=torch.promote_types(self.weights.dtype, torch.float32))
@@ -185,6 +187,10 @@ class Cells(Plan):
 
     side: int
     like: Tensor
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     @property
     def coarse(self) -> Grid:

@@ -128,6 +128,10 @@ class Untouched(Plan):
     like: Tensor
 
     @property
+    def exact(self) -> bool:
+        return True
+
+    @property
     def coarse(self) -> Grid:
         """The grid itself."""
         return self.grid
