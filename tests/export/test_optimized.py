@@ -69,6 +69,27 @@ def test_bf16_is_near_and_says_how_near() -> None:
     assert all(t.dtype != torch.float32 or t.is_mkldnn for t in made.buffers())
 
 
+def test_bf16_without_the_instructions_is_served_with_a_warning(monkeypatch) -> None:
+    model = smallest("vit_tiny")
+    monkeypatch.setattr(optimized, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(optimized, "packs", lambda dtype: False)
+    with pytest.warns(UserWarning, match="no bfloat16 in hardware here"):
+        made = optimize(model, pictures(2), precision="bf16", compile=False)
+    assert "slices" not in {step.name for step in made.report.steps}
+
+
+def test_int8_does_not_overflow() -> None:
+    """Weights and activations at their largest, all of one sign: sums in 16 bits would clip."""
+    wide, head = nn.Linear(256, 256), nn.Linear(256, 2)
+    for layer in (wide, head):
+        nn.init.constant_(layer.weight, 0.01)
+    model = nn.Sequential(nn.Flatten(), wide, head)
+    x = torch.ones(2, 1, 16, 16)
+    made = optimize(model, x, precision="int8")
+    assert {s.name: s.changed for s in made.report.steps}["int8"] == 1
+    torch.testing.assert_close(made(x), model(x), rtol=1e-3, atol=1e-3)
+
+
 def test_int8_is_near_and_leaves_the_head_alone() -> None:
     wide = "vit_tiny(patch=16, dim=128, heads=4, depth=1)"
     model = randomised(vitrail.create(wide, classes=5, image=64))

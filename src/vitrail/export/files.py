@@ -244,7 +244,10 @@ def save_onnx(program: "ExportedProgram", draft: Path) -> None:
 
 
 def save_int8(program: "ExportedProgram", draft: Path) -> None:
-    """The same, then linear layers in 8 bits by ONNX Runtime's tool."""
+    """The same, then linear layers in 8 bits by ONNX Runtime's tool.
+
+    Weights get 7 bits: the file may go to a processor on which sums of products overflow with 8.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -252,7 +255,8 @@ def save_int8(program: "ExportedProgram", draft: Path) -> None:
     save_onnx(program, plain)
     model = onnx.load(plain)
     model.graph.ClearField("value_info")  # torch's exporter leaves shapes of weights it has turned
-    quantize_dynamic(model, draft, per_channel=True, weight_type=QuantType.QInt8)
+    how = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
+    quantize_dynamic(model, draft, **how)
 
 
 def save_torch(program: "ExportedProgram", draft: Path) -> None:

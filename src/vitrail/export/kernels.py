@@ -51,6 +51,13 @@ INSIDE = {"gelu": "none", "swish": "", "relu": ""}
 SUMS = (aten.add.Tensor, aten.add_.Tensor)
 
 
+def packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is here and packs weights of a type; bfloat16 wants instructions for it."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or bool(mkldnn._is_mkldnn_bf16_supported())
+
+
 def lay_out(module: GraphModule) -> int:
     """Kernels of convolutions in channels-last memory."""
     kernels = dict.fromkeys(c.args[1] for c in calls(module, aten.conv2d.default))

@@ -5,6 +5,7 @@ model -> capture -> fold (constants, norms, projections) -> precision, memory or
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from vitrail.cost import Timing, machine, ratio, time_side_by_side
+from vitrail.cost.host import has_bfloat16
 from vitrail.export.attention import part_attention
 from vitrail.export.fold import (
     fold_batch_norms,
@@ -27,6 +29,7 @@ from vitrail.export.kernels import (
     lay_out,
     pack_convolutions,
     pack_linears,
+    packs,
     slice_feed_forwards,
 )
 from vitrail.export.quant import quantize_linears
@@ -129,7 +132,8 @@ def optimize(
     Args:
         model: any module from pictures to one tensor; left as it is, its mode included.
         example: ``(B, C, H, W)``; the copy takes this size, in batches of any.
-        precision: ``"bf16"`` computes in bfloat16, ``"int8"`` has linear layers in 8 bits.
+        precision: ``"bf16"`` computes in bfloat16, ``"int8"`` has linear layers in 8 bits. A CPU
+            that lacks the instructions serves both, slowly: there is a warning for bfloat16.
         compile: ``"auto"`` compiles and keeps the result where it is faster here. What is
             compiled serves batches of the example's number; others run uncompiled, int8 always.
         tolerance: how far outputs may move, as a share of the largest (:data:`TOLERANCES`).
@@ -141,7 +145,7 @@ def optimize(
     check(precision, compile, example)
     original = copy.deepcopy(model).eval()
     trail = Trail(original, example, precision)
-    here = example.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    here = example.device.type == "cpu" and packs(TYPES[precision])
     own = {"int8": (QUANTIZED,), "bf16": (PARTED,) if here else ()}
     for step in (*FOLDING, LAYOUT, *own.get(precision, ())):
         trail.take(step)
@@ -173,6 +177,12 @@ def check(precision: str, compile: Any, example: Tensor) -> None:
         raise ExportError("int8 is for the CPU; on a GPU choose precision 'bf16'")
     if example.dim() != 4:
         raise ExportError(f"the example is {tuple(example.shape)}, not (B, C, H, W)")
+    if precision == "bf16" and not has_bfloat16(str(example.device)):
+        warnings.warn(
+            "no bfloat16 in hardware here: precision 'bf16' halves the weights, but is slower than "
+            "'float32'",
+            stacklevel=3,
+        )
 
 
 class Trail:

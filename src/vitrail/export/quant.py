@@ -3,12 +3,16 @@
 oneDNN multiplies unsigned activations with signed weights and gives float32; torch offers it to
 its compiler, and it needs no other package. The range of the activations is that of the whole
 batch, so a picture's outputs depend a little on those beside it.
+
+x86 processors without VNNI add two products in 16 bits, which overflow with weights of 8: weights
+get 7 bits there (oneDNN's developer guide, "Nuances of int8 computations").
 """
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from vitrail.cost.host import overflows_in_8_bits
 from vitrail.export.fold import is_weighted, weights_of
 from vitrail.export.graph import aten, calls, place, swap, tensor, tidy
 
@@ -17,17 +21,20 @@ LEAST = 2**14
 """Weights below which a layer stays as it is: reading the range would cost more than it saves."""
 STEPS = 255
 """Of the activations' range."""
+FULL, NARROW = 127, 64
+"""Largest level of a weight; two of the narrow ones times 255 fit into 16 bits, with a sign."""
 
 
 def quantize_linears(module: GraphModule) -> int:
     """Put every large linear layer on 8 bits; heads keep float32, they decide."""
     head = last_linear(module)
+    most = NARROW if overflows_in_8_bits() else FULL
     quantized = 0
     for node in calls(module, aten.linear.default):
         if node is head or not is_weighted(node) or tensor(module, node.args[1]).numel() < LEAST:
             continue
         weight, bias = weights_of(module, node)
-        scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+        scale = (weight.abs().amax(1) / most).clamp(min=1e-12)
         levels = (weight / scale[:, None]).round().to(torch.int8)
         packed = onednn.qlinear_prepack(levels, None)
         zeros = torch.zeros(len(scale), dtype=torch.int32)
