@@ -153,13 +153,27 @@ def narrow(name: str, mixer: str, reducer: str) -> dict:
 
 
 def pairs() -> dict:
-    """Every variant with every mixer and reducer; those that come to the same model, once."""
+    """One variant of each backbone with every mixer and every reducer, the others with each once.
+
+    Those that come to the same model are asked once.
+    """
+    cases, seen = {}, set()
+    every = list(product(sorted(MixerSpec.known), REDUCERS))
+    once = [(m, r) for m, r in every if r in ("all", "cluster") or m == "softmax"]
+    for name in vitrail.list_models():
+        cases |= distinct(name, once if ZOO[name].model in seen else every, cases)
+        seen.add(ZOO[name].model)
+    return cases
+
+
+def distinct(name: str, chosen: list, known: dict) -> dict:
+    """A variant's pairs, by what tells its narrow models apart, without those already known."""
     cases = {}
-    chosen = list(product(sorted(MixerSpec.known), REDUCERS))
-    for name, (mixer, reducer) in product(vitrail.list_models(), chosen):
+    for mixer, reducer in chosen:
         config = configure(name, classes=5, image=64, **narrow(name, mixer, reducer))
         same = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in RATES}
-        cases.setdefault((ZOO[name].model, str(same)), (name, mixer, reducer))
+        if (key := (ZOO[name].model, str(same))) not in known:
+            cases[key] = (name, mixer, reducer)
     return cases
 
 

@@ -17,14 +17,11 @@ TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
 FAMILIES = (  # one of each kind; all others: python -m benchmarks.export_parity
     "vit_tiny",
     "convit_base",
-    "ceit_tiny",
-    "cvt_13",
     "cct_2_3x2",
     "coat_lite_mini",
     "coatnet_0_rw",
     "cmt_ti",
     "mobilevit_xxs",
-    "filtervit_xxs",
     "filtervit_v2_xxs",
 )
 onnx = pytest.mark.skipif(

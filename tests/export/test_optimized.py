@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tests.contracts.structures import kinds
 from tests.export.small import distinct, pictures, smallest
 from tests.parity.measured import randomised
 from torch import nn
@@ -15,7 +16,7 @@ from vitrail.export.optimized import Step
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
 
 
-@pytest.mark.parametrize("name", distinct())
+@pytest.mark.parametrize("name", kinds(distinct(), smallest))
 def test_every_model_says_the_same(name: str) -> None:
     model = smallest(name)
     made = optimize(model, pictures(2), compile=False)

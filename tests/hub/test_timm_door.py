@@ -1,4 +1,4 @@
-"""timm's contract (its own test suite's list) held by every registered model.
+"""timm's contract (its own test suite's list) held by every structure of the zoo.
 
 Shapes are checked on the meta device, where nothing is computed; numbers on one variant a paper.
 """
@@ -9,6 +9,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from tests.contracts.structures import STRUCTURES
 
 import vitrail
 from vitrail.errors import UserError
@@ -64,7 +65,7 @@ def stem_of(model):
     return next(n for n, m in model.named_modules() if isinstance(m, kinds))
 
 
-every = pytest.mark.parametrize("name", NAMES)
+every = pytest.mark.parametrize("name", STRUCTURES)
 few = pytest.mark.parametrize("name", FEW)
 
 
