@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,8 @@ def requirement_name(text: str) -> str:
     return re.split(r"[<>=!~\[; ]", text)[0].lower()
 
 
-def imported_packages() -> set[str]:
+@cache
+def imported_packages() -> frozenset[str]:
     found: set[str] = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -39,7 +41,7 @@ def imported_packages() -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("requirement", PROJECT["dependencies"])

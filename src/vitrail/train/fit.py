@@ -23,9 +23,9 @@ from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import Display, OnEvent
 from vitrail.train.recipe import Recipe
-from vitrail.train.stop import Interrupted, StopRequest
+from vitrail.train.stop import Interrupted, StopRequest, how_to_resume
 from vitrail.train.track import TensorBoard, Tracker, log_row
-from vitrail.train.trainer import BEST, LAST, Job, Trainer, how_to_resume
+from vitrail.train.trainer import BEST, LAST, Job, Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM: finish the update, keep the run, say how to go on."""
 
+import shlex
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -13,6 +15,11 @@ class Interrupted(KeyboardInterrupt):
 
     A KeyboardInterrupt, so that nobody who catches errors goes on regardless.
     """
+
+
+def how_to_resume(out: Path) -> str:
+    """The command that goes on with a run."""
+    return f"vitrail train --resume {shlex.quote(str(out))}"
 
 
 class StopRequest:

@@ -5,7 +5,6 @@ pictures -> loader -> mix -> model -> loss -> gradient -> clip -> optimiser -> a
 
 import contextlib
 import math
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from vitrail.train.display import OnEvent
 from vitrail.train.feed import Feed
 from vitrail.train.objective import Objective, prepare
 from vitrail.train.recipe import Recipe
-from vitrail.train.stop import Interrupted, StopRequest
+from vitrail.train.stop import Interrupted, StopRequest, how_to_resume
 
 BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.jsonl"
 _TOO_MANY_SKIPS = 50
@@ -416,8 +415,3 @@ class Trainer:
             f"stopped at step {progress.step} (epoch {progress.epoch + 1}); nothing is lost, go on "
             f"with: {how_to_resume(self.job.out)}"
         )
-
-
-def how_to_resume(out: Path) -> str:
-    """The command that goes on with a run."""
-    return f"vitrail train --resume {shlex.quote(str(out))}"
