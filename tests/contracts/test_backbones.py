@@ -1,7 +1,7 @@
 """Every registered backbone keeps the promises of ``models/backbone.py``.
 
-Here every variant, shallow but at its own widths, and mixers and reducers in it (see ``pairs``); the dearer
-points (export, compiling, gradients twice, ...) are held by ``test_structures``.
+Here every variant, shallow but at its own widths, and mixers and reducers in it (see ``pairs``);
+the dearer points (export, compiling, gradients twice, ...) are held by ``test_structures``.
 """
 
 import re
