@@ -1,8 +1,8 @@
 """Every way in which the zoo wires a model keeps every point of the contract.
 
 Between them the structures stand for every registered name; see ``structures``. The dearest points
-are held by one structure of each kind of parts, and ``exports`` by ``tests/export``, where the same
-models are captured with a free batch; ``benchmarks.contract_sweep`` asks all of all.
+are held by one structure of each backbone, mixer and reducer, ``exports`` by ``tests/export``, where
+the same models are captured with a free batch; ``benchmarks.contract_sweep`` asks all of all.
 """
 
 import pytest
@@ -10,14 +10,19 @@ from tests.contracts.points import POINTS, STATIC
 from tests.contracts.structures import HASHED, STRUCTURES, kinds, narrow
 
 import vitrail
+from vitrail.models.zoo import ZOO
 
 DEAR = ("compiles", "learns_by_heart")
 KINDS = kinds(STRUCTURES, narrow)
+ONE_EACH = {
+    (ZOO[name].model, str(ZOO[name].config.mixer), str(ZOO[name].config.reducer)): name
+    for name in reversed(KINDS)
+}.values()
 HELD = [
     (name, point)
     for point in POINTS
     if point != "exports"
-    for name in (KINDS if point in DEAR else STRUCTURES)
+    for name in (ONE_EACH if point in DEAR else STRUCTURES)
     if not (point in STATIC and name.endswith(HASHED))  # so many clusters as the picture has
 ]
 
