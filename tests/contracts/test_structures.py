@@ -1,7 +1,7 @@
 """Every way in which the zoo wires a model keeps every point of the contract.
 
 Between them the structures stand for every registered name; see ``structures``. The dearest points
-are held by one structure of each backbone, mixer and reducer, ``exports`` by ``tests/export``, where
+are held by one structure of each backbone, mixer and reducer, ``exports`` by ``tests/export`` where
 the same models are captured with a free batch; ``benchmarks.contract_sweep`` asks all of all.
 """
 
