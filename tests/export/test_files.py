@@ -22,7 +22,7 @@ FAMILIES = (  # one of each kind; all others: python -m benchmarks.export_parity
     "coatnet_0_rw",
     "cmt_ti",
     "mobilevit_xxs",
-    "filtervit_v2_xxs",
+    "filtervit_xxs",
 )
 onnx = pytest.mark.skipif(
     not all(
