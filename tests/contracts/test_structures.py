@@ -1,8 +1,9 @@
 """Every way in which the zoo wires a model keeps every point of the contract.
 
 Between them the structures stand for every registered name; see ``structures``. The dearest points
-are held by one structure of each backbone, mixer and reducer, ``exports`` by ``tests/export`` where
-the same models are captured with a free batch; ``benchmarks.contract_sweep`` asks all of all.
+are held by one structure of each backbone, mixer and reducer, ``exports`` by ``tests/export``,
+which captures one of each kind of parts with a free batch; ``benchmarks.contract_sweep`` asks all
+of all.
 """
 
 import pytest

@@ -61,8 +61,8 @@ def on_meta(name, **options):
 
 def stem_of(model):
     """The layer that sees the picture: a convolution, in SL-ViT a linear one."""
-    kinds = torch.nn.Conv2d | torch.nn.Linear
-    return next(n for n, m in model.named_modules() if isinstance(m, kinds))
+    layers = torch.nn.Conv2d | torch.nn.Linear
+    return next(n for n, m in model.named_modules() if isinstance(m, layers))
 
 
 every = pytest.mark.parametrize("name", kinds(STRUCTURES, narrow))

@@ -82,7 +82,7 @@ def test_faster_rcnn_finds_what_it_was_shown():
         box = torch.tensor([[left, top, left + 36, top + 36]]).float()
         targets.append({"boxes": box, "labels": torch.ones(1, dtype=torch.long)})
     learner = torch.optim.AdamW(model.parameters(), 2e-3)
-    for _ in range(25):
+    for _ in range(60):
         learner.zero_grad()
         sum(model(images, targets).values()).backward()
         learner.step()
@@ -117,7 +117,7 @@ def test_a_unet_learns_four_pictures(name):
     pictures = torch.rand(4, 3, 64, 64)
     masks = (torch.nn.functional.avg_pool2d(pictures[:, :1], 17, 1, 8) > 0.5).float()
     learner = torch.optim.AdamW(model.parameters(), 2e-3)
-    for _ in range(60):
+    for _ in range(40):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(model(pictures), masks)
         learner.zero_grad()
         loss.backward()

@@ -63,13 +63,16 @@ def has_bfloat16(device: str = "cpu", info: Path = Path("/proc/cpuinfo")) -> boo
     """Whether the device multiplies bfloat16 in hardware, as far as the system tells."""
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = info.read_text().split() if info.exists() else []
-    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags
+    return not flags(info).isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def overflows_in_8_bits(info: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether sums of 8-bit products overflow: x86 before VNNI adds pairs of them in 16 bits."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
-    flags = info.read_text().split() if info.exists() else []
-    return "avx512_vnni" not in flags and "avx_vnni" not in flags
+    return flags(info).isdisjoint(("avx512_vnni", "avx_vnni"))
+
+
+def flags(info: Path) -> set[str]:
+    """The words that tell what the processor can do; none where the system does not tell."""
+    return set(info.read_text().split()) if info.exists() else set()

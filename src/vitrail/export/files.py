@@ -255,8 +255,7 @@ def save_int8(program: "ExportedProgram", draft: Path) -> None:
     save_onnx(program, plain)
     model = onnx.load(plain)
     model.graph.ClearField("value_info")  # torch's exporter leaves shapes of weights it has turned
-    how = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
-    quantize_dynamic(model, draft, **how)
+    quantize_dynamic(model, draft, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 
 
 def save_torch(program: "ExportedProgram", draft: Path) -> None:
