@@ -10,12 +10,9 @@ the same once narrowed are one structure; what each stands for is printed by
 The dearest points are held by :func:`kinds`, one structure of each that has other parts.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
-
-import torch
-from torch import nn
 
 import vitrail
 from vitrail.models.backbone import Backbone
@@ -88,16 +85,16 @@ def structures() -> dict[str, tuple[str, ...]]:
 STRUCTURES = structures()
 
 
-def kinds(names: Iterable[str], build: Callable[[str], nn.Module]) -> list[str]:
-    """Of models with the same kinds of parts, the one with the fewest parameters."""
+@cache
+def kinds() -> tuple[str, ...]:
+    """Of structures with the same kinds of parts, the one with the fewest parameters."""
     found: dict[tuple[str, frozenset[str]], list[tuple[int, str]]] = {}
-    for name in names:
-        with torch.device("cpu" if name.endswith(HASHED) else "meta"):
-            model = build(name)
+    for name in STRUCTURES:
+        model = narrow(name)
         parts = frozenset(type(m).__qualname__ for m in model.modules())
         size = sum(p.numel() for p in model.parameters())
         found.setdefault((type(model).__name__, parts), []).append((size, name))
-    return [min(each)[1] for each in found.values()]
+    return tuple(min(each)[1] for each in found.values())
 
 
 if __name__ == "__main__":

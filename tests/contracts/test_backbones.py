@@ -117,7 +117,7 @@ REDUCERS = [  # every one there is, and the ways of "cluster" that make other pl
     ),
     *("filter", "random", "merge", "dpc_knn", "paca(clusters=4)", "budget"),
 ]
-WHOLE = ("vit_tiny", "coat_lite_tiny", "cmt_ti", "coatnet_0", "mobilevit_xxs", "filtervit_v2_xxs")
+WHOLE = ("vit_tiny", "coat_lite_tiny", "cmt_ti", "coatnet_0", "mobilevit_xxs")
 OWN_CHOICE = ("filtervit_x", "filtervit_s", "dropoutvit_x")  # choose places as published
 
 

@@ -1,8 +1,8 @@
 """Every way in which the zoo wires a model keeps every point of the contract.
 
 Between them the structures stand for every registered name; see ``structures``. The dearest points
-are held by one structure of each backbone, mixer and reducer, ``exports`` by ``tests/export``,
-which captures one of each kind of parts with a free batch; ``benchmarks.contract_sweep`` asks all
+are held by one structure of each backbone and reducer, ``exports`` by ``tests/export``, which
+captures one of each kind of parts with a free batch; ``benchmarks.contract_sweep`` asks all
 of all.
 """
 
@@ -14,10 +14,8 @@ import vitrail
 from vitrail.models.zoo import ZOO
 
 DEAR = ("compiles", "learns_by_heart")
-KINDS = kinds(STRUCTURES, narrow)
 ONE_EACH = {
-    (ZOO[name].model, str(ZOO[name].config.mixer), str(ZOO[name].config.reducer)): name
-    for name in reversed(KINDS)
+    (ZOO[name].model, str(ZOO[name].config.reducer)): name for name in reversed(kinds())
 }.values()
 HELD = [
     (name, point)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from tests.contracts.structures import kinds
-from tests.export.small import distinct, pictures, smallest
+from tests.contracts.structures import HASHED, kinds, narrow
+from tests.export.small import pictures, smallest
 from tests.parity.measured import randomised
 from torch import nn
 
@@ -16,9 +16,9 @@ from vitrail.export.optimized import Step
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
 
 
-@pytest.mark.parametrize("name", kinds(distinct(), smallest))
+@pytest.mark.parametrize("name", [name for name in kinds() if not name.endswith(HASHED)])
 def test_every_model_says_the_same(name: str) -> None:
-    model = smallest(name)
+    model = randomised(narrow(name))
     made = optimize(model, pictures(2), compile=False)
     assert made.report.worst.relative <= 1e-5
     x = pictures(5, seed=9)

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from tests.contracts.structures import STRUCTURES, kinds, narrow
+from tests.contracts.structures import kinds
 
 import vitrail
 from vitrail.errors import UserError
@@ -65,7 +65,7 @@ def stem_of(model):
     return next(n for n, m in model.named_modules() if isinstance(m, layers))
 
 
-every = pytest.mark.parametrize("name", kinds(STRUCTURES, narrow))
+every = pytest.mark.parametrize("name", kinds())
 few = pytest.mark.parametrize("name", FEW)
 
 
