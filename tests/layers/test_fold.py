@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.layers.fold import conv_norm, tokens_norm
+from vitrail.layers.fold import conv_norm, norm_tokens_norm, normed, pointwise, tokens_norm
 from vitrail.layers.grid import to_tokens
 
 
@@ -32,6 +32,45 @@ def test_tokens_equal_the_map():
         norm.train(mode)
         got = tokens_norm(to_tokens(x), (4, 5), conv, norm)
         torch.testing.assert_close(got, to_tokens(norm(conv(x))), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("side", [2, 8])  # fewer places than the kernel has inputs, and more
+def test_norms_around_a_matrix(side, gradient):
+    conv, after = pair(12, 9, 1)
+    before = pair(1, 12, 1)[1]
+    x, grid = torch.randn(2, 12, side, side), (side, side)
+    for mode in (True, False):
+        for norm in (before, after):
+            norm.train(mode)
+        with torch.set_grad_enabled(gradient):
+            wanted = after(conv(before(x)))
+            got = norm_tokens_norm(to_tokens(x).clone(), grid, before, conv, after)
+        torch.testing.assert_close(got, to_tokens(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_a_norm_writes_where_it_reads_at_inference_only():
+    norm = pair(1, 12, 1)[1].eval()
+    x = torch.randn(2, 12, 3, 4)
+    wanted = norm(x)
+    assert normed(x, norm).data_ptr() != x.data_ptr()  # the gradient may need it
+    with torch.no_grad():
+        got = normed(x, norm)
+    assert got.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(got, wanted)
+    with torch.no_grad():
+        kept = x.clone()
+        normed(x, norm.train())
+    assert torch.equal(x, kept)
+
+
+def test_a_pointwise_convolution_is_a_product():
+    conv = pair(6, 9, 1)[0]
+    x = torch.randn(2, 20, 6)
+    wanted = pointwise(x, (4, 5), conv)
+    assert wanted.grad_fn is not None
+    with torch.no_grad():
+        torch.testing.assert_close(pointwise(x, (4, 5), conv), wanted)
 
 
 def test_statistics_learn_in_training_and_rest_at_inference():

@@ -11,7 +11,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath
+from vitrail.layers.block import DropPath, activate, at_inference
+from vitrail.layers.fold import conv_norm, normed
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
@@ -61,7 +62,10 @@ class BatchNormTokens(nn.BatchNorm1d):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by what the whole map says (Hu et al. 2018)."""
+    """Scale each channel by what the whole map says (Hu et al. 2018).
+
+    At inference in the memory of the map, which nobody else may hold.
+    """
 
     def __init__(self, dim: int, squeezed: int, act: str = "silu") -> None:
         super().__init__()
@@ -71,7 +75,8 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> the same shape."""
-        return x * self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        share = self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x.mul_(share) if at_inference(x) else x * share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +140,15 @@ class MBConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, given, H, W)`` -> ``(B, dim, H / stride, W / stride)``, rounded up."""
         y = self.pool(self.act_first(self.norm(x)))
-        y = self.act(self.norm1(self.widen(y)))
-        y = self.act(self.norm2(self.early(self.depthwise(y))))
+        y = activate(self.act, conv_norm(y, self.widen, self.norm1))
+        y = activate(self.act, self.looked(y))
         return self.shortcut(x) + self.drop_path(self.narrow(self.late(y)))
+
+    def looked(self, x: Tensor) -> Tensor:
+        """Depthwise convolution, squeeze-and-excitation if it is early, norm."""
+        if isinstance(self.early, nn.Identity):
+            return conv_norm(x, self.depthwise, self.norm2)
+        return normed(self.early(self.depthwise(x)), self.norm2)
 
 
 def init_convs(module: nn.Module) -> None:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath
+from vitrail.layers.block import DropPath, activate
+from vitrail.layers.fold import norm_tokens_norm, normed, pointwise
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
 from vitrail.layers.inverted import init_conv
 from vitrail.layers.position import ConvPosition
@@ -229,21 +230,35 @@ class IRFFN(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.widen = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden))
+        self.widen: Any = nn.Sequential(
+            nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden)
+        )
         self.local = ConvPosition(hidden)
-        self.act = nn.Sequential(nn.GELU(), nn.BatchNorm2d(hidden))
-        self.narrow = nn.Sequential(nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim))
+        self.act: Any = nn.Sequential(nn.GELU(), nn.BatchNorm2d(hidden))
+        self.narrow: Any = nn.Sequential(nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim))
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """``(B, H*W, C)`` -> the same shape."""
-        x = self.widen(to_map(x, grid))
-        x = to_map(self.local(to_tokens(x), grid), grid)
-        return to_tokens(self.narrow(self.act(x)))
+        conv, act, norm = self.widen
+        wide = activate(act, pointwise(x, grid, conv))
+        wide = to_tokens(normed(to_map(wide, grid), norm))
+        wide = activate(self.act[0], self.local(wide, grid))
+        return norm_tokens_norm(wide, grid, self.act[1], *self.narrow)
 
 
-def conv3(given: int, dim: int, stride: int = 1) -> nn.Sequential:
+class ConvActNorm(nn.Sequential):
+    """The three in a row; at inference the last two write where the first has written."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, given, H, W)`` -> ``(B, dim, H', W')``."""
+        conv, act, norm = self
+        assert isinstance(norm, nn.BatchNorm2d)
+        return normed(activate(act, conv(x)), norm)
+
+
+def conv3(given: int, dim: int, stride: int = 1) -> ConvActNorm:
     """3x3 convolution, GELU, batch norm."""
-    return nn.Sequential(nn.Conv2d(given, dim, 3, stride, 1), nn.GELU(), nn.BatchNorm2d(dim))
+    return ConvActNorm(nn.Conv2d(given, dim, 3, stride, 1), nn.GELU(), nn.BatchNorm2d(dim))
 
 
 STAGE = {"a": "stages.0", "b": "stages.1", "c": "stages.2", "d": "stages.3"}
