@@ -121,7 +121,21 @@ def summary(k: Tensor, v: Tensor, heads: int, plan: Plan | None) -> Tensor:
     """``softmax_tokens(k)^T v / sqrt(d)``, ``(B, heads, d, d)``."""
     weights, mass = (split_heads(t, heads) for t in key_masses(k, plan))
     v = split_heads(v, heads)
-    return (weights.mT @ v) / (mass.mT * v.shape[-1] ** 0.5)
+    return by_picture(weights.mT, v) / (mass.mT * v.shape[-1] ** 0.5)
+
+
+def by_picture(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b``, ``(B, heads, I, N)`` and ``(B, heads, N, J)`` -> ``(B, heads, I, J)``.
+
+    Heads of several pictures are no evenly spaced stack, so torch copies both before it
+    multiplies; at inference on a CPU each picture is a product of its own, twice as fast.
+    """
+    if not at_inference(a):
+        return a @ b
+    out = a.new_empty(*a.shape[:3], b.shape[3])
+    for each, other, into in zip(a, b, out, strict=True):
+        torch.bmm(each, other, out=into)
+    return out
 
 
 def key_masses(k: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor]:
