@@ -87,7 +87,6 @@ def line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Kernel and bias of the convolution that does both."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
-    return conv.weight * scale[:, None, None, None], torch.addcmul(norm.bias, mean, scale, value=-1)
+    scale, offset = line(norm)
+    shift = offset if conv.bias is None else torch.addcmul(offset, conv.bias, scale)
+    return conv.weight * scale[:, None, None, None], shift
