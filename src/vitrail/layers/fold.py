@@ -2,8 +2,8 @@
 
 At inference all are linear, so the norms go into the kernel: the kernel is small and folded at
 each call, so nothing is cached that could grow stale. Equal up to rounding. On a GPU, in a
-compiled graph and in training the steps stay apart. A norm that cannot go into a kernel costs a
-third, at inference, where it writes into the map it reads (:func:`normed`).
+compiled graph and in training the steps stay apart. A norm that cannot go into a kernel writes
+into the map it reads, at inference, which takes a third of the time (:func:`normed`).
 """
 
 import torch
@@ -46,7 +46,7 @@ def pointwise(x: Tensor, grid: Grid, conv: nn.Conv2d) -> Tensor:
 
 
 def tokens_norm(x: Tensor, grid: Grid, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    """``norm(conv(x))`` for a 1 x 1 convolution, on tokens: ``(B, H*W, dim)``."""
+    """``norm(conv(x))`` for a 1 x 1 convolution: ``(B, H*W, width)`` -> ``(B, H*W, dim)``."""
     if apart(x, norm):
         return to_tokens(norm(conv(to_map(x, grid))))
     kernel, shift = folded(conv, norm)
@@ -56,10 +56,13 @@ def tokens_norm(x: Tensor, grid: Grid, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 def norm_tokens_norm(
     x: Tensor, grid: Grid, before: nn.BatchNorm2d, conv: nn.Conv2d, after: nn.BatchNorm2d
 ) -> Tensor:
-    """``after(conv(before(x)))`` for a 1 x 1 convolution, on tokens that nobody else holds."""
+    """``after(conv(before(x)))`` for a 1 x 1 convolution, on tokens that nobody else holds.
+
+    ``(B, H*W, width)`` -> ``(B, H*W, dim)``.
+    """
     if not at_inference(x) or before.training or after.training:
         return to_tokens(after(conv(before(to_map(x, grid)))))
-    if x.shape[0] * x.shape[1] < x.shape[2]:  # fewer numbers than in the kernel
+    if smaller(to_map(x, grid), conv):
         x = to_tokens(normed(to_map(x, grid), before))
         return to_tokens(normed(to_map(pointwise(x, grid, conv), grid), after))
     (kernel, shift), (scale, offset) = folded(conv, after), line(before)

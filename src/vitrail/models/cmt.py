@@ -230,7 +230,7 @@ class IRFFN(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.widen: Any = nn.Sequential(
+        self.widen: Any = nn.Sequential(  # Any: torch knows a sequence's parts as modules only
             nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden)
         )
         self.local = ConvPosition(hidden)
