@@ -45,7 +45,7 @@ def test_norms_around_a_matrix(side, gradient):
             norm.train(mode)
         with torch.set_grad_enabled(gradient):
             wanted = after(conv(before(x)))
-            got = norm_tokens_norm(to_tokens(x).clone(), grid, before, conv, after)
+            got = norm_tokens_norm(to_tokens(x).clone(), grid, before, conv, after, nn.GELU())
         torch.testing.assert_close(got, to_tokens(wanted), rtol=1e-4, atol=1e-5)
 
 
@@ -53,14 +53,14 @@ def test_a_norm_writes_where_it_reads_at_inference_only():
     norm = pair(1, 12, 1)[1].eval()
     x = torch.randn(2, 12, 3, 4)
     wanted = norm(x)
-    assert normed(x, norm).data_ptr() != x.data_ptr()  # the gradient may need it
+    assert normed(x, norm, nn.GELU()).data_ptr() != x.data_ptr()  # the gradient may need it
     with torch.no_grad():
-        got = normed(x, norm)
+        got = normed(x, norm, nn.GELU())
     assert got.data_ptr() == x.data_ptr()
     torch.testing.assert_close(got, wanted)
     with torch.no_grad():
         kept = x.clone()
-        normed(x, norm.train())
+        normed(x, norm.train(), nn.GELU())
     assert torch.equal(x, kept)
 
 

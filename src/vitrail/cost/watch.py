@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.cost.counting import FLOPS_PER_MAC, missing_formulas
+from vitrail.layers.seen import PASSIVE
 
 ROOT = ""
 """The model's own name among its modules."""
@@ -31,7 +32,11 @@ def watching(model: nn.Module, enter: Turn, leave: Turn) -> Iterator[None]:
     """Tell when each module's forward begins and ends, by its dotted name."""
 
     def told(turn: Turn, name: str) -> Callable[..., None]:
-        return lambda *_: turn(name)
+        def hook(*_: object) -> None:
+            turn(name)
+
+        setattr(hook, PASSIVE, True)
+        return hook
 
     hooks = []
     for name, module in model.named_modules():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitrail.layers.feed import count_slices, feed_by_slices, pays_in_slices
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
+from vitrail.layers.seen import heard
 
 Local = Callable[[Tensor, Grid], Tensor]
 
@@ -58,12 +59,17 @@ class Mlp(nn.Module):
         """Each token by itself."""
         if self.training and pays_in_slices(x, self.fc1, self.act, self.fc2):
             return feed_by_slices(x, self.fc1, self.act, self.fc2)
-        return self.fc2(activate(self.act, self.fc1(x)))
+        return self.fc2(activate(self.act, self.fc1(x), self.fc1))
 
 
-def activate(act: nn.Module, hidden: Tensor) -> Tensor:
-    """``act(hidden)``; at inference GELU takes the memory that ``hidden`` leaves."""
-    if torch.is_grad_enabled() or type(act) is not nn.GELU:
+def activate(act: nn.Module, hidden: Tensor, maker: nn.Module) -> Tensor:
+    """``act(hidden)``; at inference GELU takes the memory that ``hidden`` leaves.
+
+    ``maker`` is the layer that gave ``hidden``: who listens to it keeps what it gave.
+    """
+    if heard(maker):
+        return act(hidden.clone() if getattr(act, "inplace", False) else hidden)
+    if torch.is_grad_enabled() or type(act) is not nn.GELU or heard(act):
         return act(hidden)
     return torch.ops.aten.gelu_(hidden, approximate=act.approximate)
 
@@ -76,13 +82,15 @@ def at_inference(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def add_by_slices(x: Tensor, branch: Callable[[Tensor], Tensor], hidden: int) -> Tensor:
+def add_by_slices(
+    x: Tensor, branch: Callable[[Tensor], Tensor], hidden: int, layers: Iterable[nn.Module] = ()
+) -> Tensor:
     """``x + branch(x)`` for a branch that treats every token alone, ``(B, N, C)``.
 
     At inference on a CPU the tokens pass in slices of :data:`~vitrail.layers.feed.SLICE_BYTES` of
-    hidden layer.
+    hidden layer, unless somebody listens to one of the branch's ``layers``.
     """
-    if not at_inference(x):
+    if not at_inference(x) or heard(*layers):
         return x + branch(x)
     rows = x.flatten(0, 1)
     count = count_slices(len(rows), hidden, x)
@@ -124,7 +132,8 @@ class Block(nn.Module):
         """``x`` and its feed-forward branch."""
         if self.training:
             return x + self.drop_path(self.feed(x))
-        return add_by_slices(x, self.feed, self.mlp.fc1.out_features)
+        layers = self.norm2, *self.mlp.modules()
+        return add_by_slices(x, self.feed, self.mlp.fc1.out_features, layers)
 
     def feed(self, x: Tensor) -> Tensor:
         """The feed-forward branch, norm included."""

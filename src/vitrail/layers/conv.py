@@ -13,24 +13,34 @@ from torch import Tensor, nn
 
 from vitrail.layers.block import DropPath, activate, at_inference
 from vitrail.layers.fold import conv_norm, normed
+from vitrail.layers.seen import heard
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "silu": partial(nn.SiLU, inplace=True),
     "relu": partial(nn.ReLU, inplace=True),
 }
-"""Each stands behind a norm or a convolution, whose output nobody else reads: in place, SiLU costs
-a third on a CPU (torch has no such GELU)."""
+"""Each stands behind a norm or a convolution, and ``layers.block.activate`` calls it: in place,
+SiLU costs a third on a CPU (torch has no such GELU)."""
 
 
-def conv_stem(in_chans: int, widths: tuple[int, int], act: str = "gelu") -> nn.Sequential:
+class ConvStem(nn.Sequential):
     """Two 3x3 convolutions, the first of stride 2; batch norm and activation between them."""
-    return nn.Sequential(
-        nn.Conv2d(in_chans, widths[0], 3, 2, 1, bias=False),
-        nn.BatchNorm2d(widths[0]),
-        ACTIVATIONS[act](),
-        nn.Conv2d(widths[0], widths[1], 3, 1, 1, bias=False),
-    )
+
+    def __init__(self, in_chans: int, widths: tuple[int, int], act: str = "gelu") -> None:
+        super().__init__(
+            nn.Conv2d(in_chans, widths[0], 3, 2, 1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            ACTIVATIONS[act](),
+            nn.Conv2d(widths[0], widths[1], 3, 1, 1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> ``(B, widths[1], H / 2, W / 2)``, rounded up."""
+        first, norm, act, second = self
+        assert isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        seen: Tensor = second(activate(act, conv_norm(x, first, norm), norm))
+        return seen
 
 
 def halving_pool(kind: str) -> nn.Module:
@@ -62,10 +72,7 @@ class BatchNormTokens(nn.BatchNorm1d):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by what the whole map says (Hu et al. 2018).
-
-    At inference in the memory of the map, which nobody else may hold.
-    """
+    """Scale each channel by what the whole map says (Hu et al. 2018)."""
 
     def __init__(self, dim: int, squeezed: int, act: str = "silu") -> None:
         super().__init__()
@@ -73,10 +80,22 @@ class SqueezeExcite(nn.Module):
         self.act = ACTIVATIONS[act]()
         self.fc2 = nn.Conv2d(squeezed, dim, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` -> the same shape."""
-        share = self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
-        return x.mul_(share) if at_inference(x) else x * share
+    def forward(self, x: Tensor, maker: nn.Module) -> Tensor:
+        """``(B, C, H, W)`` -> the same shape, at inference in the same memory.
+
+        ``maker`` is the layer that gave ``x``: who listens to it keeps what it gave.
+        """
+        share = activate(self.act, self.fc1(x.mean((2, 3), keepdim=True)), self.fc1)
+        share = self.fc2(share).sigmoid()
+        return x.mul_(share) if at_inference(x) and not heard(self, maker) else x * share
+
+
+class Unsqueezed(nn.Module):
+    """No squeeze-and-excitation."""
+
+    def forward(self, x: Tensor, maker: nn.Module) -> Tensor:
+        """``x``."""
+        return x
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,24 +150,24 @@ class MBConv(nn.Module):
         self.depthwise = nn.Conv2d(
             wide, wide, 3, halve.get("depthwise", 1), 1, groups=wide, bias=False
         )
-        self.early = steps.get("early", nn.Identity())
+        self.early = steps.get("early", Unsqueezed())
         self.norm2 = nn.BatchNorm2d(wide)
-        self.late = steps.get("late", nn.Identity())
+        self.late = steps.get("late", Unsqueezed())
         self.narrow = nn.Conv2d(wide, dim, 1, bias=style.bias)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, given, H, W)`` -> ``(B, dim, H / stride, W / stride)``, rounded up."""
-        y = self.pool(self.act_first(self.norm(x)))
-        y = activate(self.act, conv_norm(y, self.widen, self.norm1))
-        y = activate(self.act, self.looked(y))
-        return self.shortcut(x) + self.drop_path(self.narrow(self.late(y)))
+        y = self.pool(activate(self.act_first, self.norm(x), self.norm))
+        y = activate(self.act, conv_norm(y, self.widen, self.norm1), self.norm1)
+        y = activate(self.act, self.looked(y), self.norm2)
+        return self.shortcut(x) + self.drop_path(self.narrow(self.late(y, self.act)))
 
     def looked(self, x: Tensor) -> Tensor:
         """Depthwise convolution, squeeze-and-excitation if it is early, norm."""
-        if isinstance(self.early, nn.Identity):
+        if isinstance(self.early, Unsqueezed):
             return conv_norm(x, self.depthwise, self.norm2)
-        return normed(self.early(self.depthwise(x)), self.norm2)
+        return normed(self.early(self.depthwise(x), self.depthwise), self.norm2, self.early)
 
 
 def init_convs(module: nn.Module) -> None:

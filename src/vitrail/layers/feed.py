@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.layers.seen import plain
+
 SLICE_BYTES = 2**22
 """How much of a wide hidden layer is held at once. On a CPU its traffic, not its arithmetic, is
 what a wide feed-forward costs: at inference 15 ms instead of 28 for CoaT-Lite's first stage at
@@ -60,7 +62,7 @@ def pays_in_slices(x: Tensor, widen: nn.Linear, act: nn.Module, narrow: nn.Linea
     """Whether these layers should pass in slices with gradients.
 
     Only where nobody could tell but by the clock: wide enough, on a CPU, eager, one precision,
-    everything trainable, and no hook that waits for a layer's own call.
+    everything trainable, torch's own layers, and no hook that waits for a layer's own call.
     """
     rows = x.shape[:-1].numel()
     if count_slices(rows, widen.out_features, x) < LEAST or x.device.type != "cpu":
@@ -70,14 +72,8 @@ def pays_in_slices(x: Tensor, widen: nn.Linear, act: nn.Module, narrow: nn.Linea
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
     taken = (x, *widen.parameters(), *narrow.parameters())
-    plain = all(t.requires_grad and t.dtype == x.dtype for t in taken)
-    return plain and torch.is_grad_enabled() and not any(map(hooked, (widen, act, narrow)))
-
-
-def hooked(layer: nn.Module) -> bool:
-    """Whether somebody asked to be told of this layer's calls."""
-    told = layer._forward_hooks, layer._forward_pre_hooks
-    return any((*told, layer._backward_hooks, layer._backward_pre_hooks))
+    alike = all(t.requires_grad and t.dtype == x.dtype for t in taken)
+    return alike and torch.is_grad_enabled() and plain(widen, act, narrow)
 
 
 def feed_by_slices(x: Tensor, widen: nn.Linear, act: nn.Module, narrow: nn.Linear) -> Tensor:

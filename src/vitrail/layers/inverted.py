@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.block import DropPath
 from vitrail.layers.fold import conv_norm
+from vitrail.layers.seen import heard
 
 
 class ConvNorm(nn.Module):
@@ -35,7 +36,8 @@ class ConvNormAct(ConvNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalise, and bend what nobody else holds."""
-        return F.silu(super().forward(x), inplace=not torch.is_grad_enabled())
+        mine = not torch.is_grad_enabled() and not heard(self.norm)
+        return F.silu(super().forward(x), inplace=mine)
 
 
 class InvertedResidual(nn.Module):

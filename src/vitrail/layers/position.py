@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid, to_map, to_tokens
 from vitrail.layers.plan import Plan
+from vitrail.layers.seen import plain
 
 RESIZE = {
     "bicubic": {"mode": "bicubic", "antialias": True},
@@ -73,12 +74,16 @@ class ConvPosition(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """``(B, E + H*W, C)`` -> the same shape."""
         extra = x.shape[1] - grid[0] * grid[1]
+        placed = self.placed(to_map(x[:, extra:], grid))
+        return torch.cat((x[:, :extra], to_tokens(placed)), 1) if extra else to_tokens(placed)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """``x + DWConv(x)`` on a map, ``(B, C, H, W)``."""
+        if not plain(self.proj):
+            return x + self.proj(x)
         middle = self.proj.kernel_size[0] // 2
         kernel = self.proj.weight + centre_tap(self.proj.weight, middle)
-        placed = F.conv2d(
-            to_map(x[:, extra:], grid), kernel, self.proj.bias, padding=middle, groups=x.shape[2]
-        )
-        return torch.cat((x[:, :extra], to_tokens(placed)), 1) if extra else to_tokens(placed)
+        return F.conv2d(x, kernel, self.proj.bias, padding=middle, groups=x.shape[1])
 
 
 def centre_tap(kernel: Tensor, middle: int) -> Tensor:

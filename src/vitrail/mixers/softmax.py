@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import attend, attention_weights, join_heads, size_bias, split_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
+from vitrail.layers.seen import plain
 from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.specs import Place
 
@@ -85,6 +86,8 @@ def project(linear: nn.Linear, x: Tensor, parts: int = 3) -> list[Tensor]:
     Several products with slices of the weight, not one product cut afterwards: what follows
     reads dense memory, which on a CPU is worth more than the larger product.
     """
+    if not plain(linear):
+        return [part.contiguous() for part in linear(x).chunk(parts, -1)]
     weights, biases = linear.weight.chunk(parts), linear.bias.chunk(parts)
     return [F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
 

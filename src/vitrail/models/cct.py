@@ -92,7 +92,7 @@ class CCTBlock(nn.Module):
         y = self.norm2(x)
         if self.training:
             return y + self.drop_path(self.mlp(y))
-        return add_by_slices(y, self.mlp, self.mlp.fc1.out_features)
+        return add_by_slices(y, self.mlp, self.mlp.fc1.out_features, self.mlp.modules())
 
 
 class CoarseCCTBlock(OnCoarse, CCTBlock):  # type: ignore[misc]

@@ -23,6 +23,7 @@ from vitrail.layers.block import DropPath, Mlp, OnCoarse
 from vitrail.layers.fold import conv_norm, tokens_norm
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
+from vitrail.layers.seen import plain
 from vitrail.models.backbone import (
     Backbone,
     Config,
@@ -139,13 +140,19 @@ class LayerAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """One query, L keys."""
         last, tokens = x[:, -1:], self.norm1(x)
-        weights, biases = self.qkv.weight, self.qkv.bias
-        dim = x.shape[2]
-        q = nn.functional.linear(tokens[:, -1:], weights[:dim], biases[:dim])
-        k, v = nn.functional.linear(tokens, weights[dim:], biases[dim:]).chunk(2, 2)
-        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
+        q, k, v = (split_heads(t, self.heads) for t in self.project(tokens))
         last = last + self.proj(join_heads(attend(q, k, v)))
         return (last + self.mlp(self.norm2(last))).squeeze(1)
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The last query ``(B, 1, C)``, all keys and values ``(B, L, C)``."""
+        if not plain(self.qkv):
+            q, k, v = self.qkv(tokens).chunk(3, 2)
+            return q[:, -1:], k, v
+        dim, weights, biases = tokens.shape[2], self.qkv.weight, self.qkv.bias
+        q = nn.functional.linear(tokens[:, -1:], weights[:dim], biases[:dim])
+        k, v = nn.functional.linear(tokens, weights[dim:], biases[dim:]).chunk(2, 2)
+        return q, k, v
 
 
 class CeiT(Backbone):

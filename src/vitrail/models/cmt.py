@@ -240,10 +240,12 @@ class IRFFN(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """``(B, H*W, C)`` -> the same shape."""
         conv, act, norm = self.widen
-        wide = activate(act, pointwise(x, grid, conv))
-        wide = to_tokens(normed(to_map(wide, grid), norm))
-        wide = activate(self.act[0], self.local(wide, grid))
-        return norm_tokens_norm(wide, grid, self.act[1], *self.narrow)
+        wide = activate(act, pointwise(x, grid, conv), conv)
+        wide = to_tokens(normed(to_map(wide, grid), norm, act))
+        act, norm = self.act
+        wide = activate(act, self.local(wide, grid), self.local)
+        conv, after = self.narrow
+        return norm_tokens_norm(wide, grid, norm, conv, after, act)
 
 
 class ConvActNorm(nn.Sequential):
@@ -253,7 +255,7 @@ class ConvActNorm(nn.Sequential):
         """``(B, given, H, W)`` -> ``(B, dim, H', W')``."""
         conv, act, norm = self
         assert isinstance(norm, nn.BatchNorm2d)
-        return normed(activate(act, conv(x)), norm)
+        return normed(activate(act, conv(x), conv), norm, act)
 
 
 def conv3(given: int, dim: int, stride: int = 1) -> ConvActNorm:

@@ -31,9 +31,9 @@ from vitrail.errors import UserError
 from vitrail.layers.block import DropPath, Mlp, add_by_slices, led, nothing_local
 from vitrail.layers.conv import (
     BatchNormTokens,
+    ConvStem,
     MBConv,
     MBConvStyle,
-    conv_stem,
     halving_pool,
     init_convs,
     shortcut,
@@ -179,7 +179,7 @@ class CoAtNet(Backbone):
         ends = [i for i, s in enumerate((*config.strides[1:], 2)) if s == 2]
         self.channels = tuple(config.dims[i] for i in ends)
         self.ends = ends
-        self.stem = conv_stem(config.in_chans, config.stem, style.conv.act)
+        self.stem = ConvStem(config.in_chans, config.stem, style.conv.act)
         self.stages = nn.ModuleList(stages(config, style))
         self.norm = NORMS[style.norm](self.width, eps=1e-6)
         self.hidden = nn.Linear(self.width, self.width) if style.hidden else None
@@ -373,7 +373,8 @@ class EnterBlock(nn.Module):
         x = to_tokens(self.shortcut(to_map(x, grid))) + self.drop_path(mixed)
         if self.training:
             return x + self.drop_path(self.feed(x))
-        return add_by_slices(x, self.feed, self.mlp.fc1.out_features)
+        layers = self.norm2, *self.mlp.modules()
+        return add_by_slices(x, self.feed, self.mlp.fc1.out_features, layers)
 
     def feed(self, x: Tensor) -> Tensor:
         """The feed-forward branch, norm included."""
