@@ -106,6 +106,7 @@ def require(differences: Iterable[Difference], tolerance: float, what: str) -> D
             f"{what} differs from the original by {found.relative:.1e} of the largest output "
             f"({found.largest:.1e}, batch {found.batch} of {found.height} x {found.width}); at "
             f"most {tolerance:.1e} is allowed: choose precision float32, or a larger tolerance if "
-            "that is good enough for you"
+            "that is good enough for you; a model that chooses tokens (filter, clusters, merging) "
+            "may have chosen others where two scores are nearly equal: try other pictures"
         )
     return found
