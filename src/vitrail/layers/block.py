@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from vitrail.layers.feed import count_slices, feed_by_slices, pays_in_slices
 from vitrail.layers.grid import Grid
+from vitrail.layers.hooks import hooked
 from vitrail.layers.plan import Plan
-from vitrail.layers.seen import heard
 
 Local = Callable[[Tensor, Grid], Tensor]
 
@@ -67,9 +67,9 @@ def activate(act: nn.Module, hidden: Tensor, maker: nn.Module) -> Tensor:
 
     ``maker`` is the layer that gave ``hidden``: who listens to it keeps what it gave.
     """
-    if heard(maker):
+    if hooked(maker):
         return act(hidden.clone() if getattr(act, "inplace", False) else hidden)
-    if torch.is_grad_enabled() or type(act) is not nn.GELU or heard(act):
+    if torch.is_grad_enabled() or type(act) is not nn.GELU or hooked(act):
         return act(hidden)
     return torch.ops.aten.gelu_(hidden, approximate=act.approximate)
 
@@ -90,7 +90,7 @@ def add_by_slices(
     At inference on a CPU the tokens pass in slices of :data:`~vitrail.layers.feed.SLICE_BYTES` of
     hidden layer, unless somebody listens to one of the branch's ``layers``.
     """
-    if not at_inference(x) or heard(*layers):
+    if not at_inference(x) or hooked(*layers):
         return x + branch(x)
     rows = x.flatten(0, 1)
     count = count_slices(len(rows), hidden, x)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.block import DropPath, activate, at_inference
 from vitrail.layers.fold import conv_norm, normed
-from vitrail.layers.seen import heard
+from vitrail.layers.hooks import hooked
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
@@ -87,7 +87,7 @@ class SqueezeExcite(nn.Module):
         """
         share = activate(self.act, self.fc1(x.mean((2, 3), keepdim=True)), self.fc1)
         share = self.fc2(share).sigmoid()
-        return x.mul_(share) if at_inference(x) and not heard(self, maker) else x * share
+        return x.mul_(share) if at_inference(x) and not hooked(self, maker) else x * share
 
 
 class Unsqueezed(nn.Module):

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.seen import plain
+from vitrail.layers.hooks import plain
 
 SLICE_BYTES = 2**22
 """How much of a wide hidden layer is held at once. On a CPU its traffic, not its arithmetic, is

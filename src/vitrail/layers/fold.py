@@ -2,7 +2,7 @@
 
 At inference all are linear, so the norms go into the kernel: the kernel is small and folded at
 each call, so nothing is cached that could grow stale. Equal up to rounding. On a GPU, in a
-compiled graph, in training and where somebody could tell (``seen.py``) the steps stay apart. A
+compiled graph, in training and where somebody could tell (``hooks.py``) the steps stay apart. A
 norm that cannot go into a kernel writes into the map it reads, at inference, which takes a third
 of the time (:func:`normed`).
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.block import at_inference
 from vitrail.layers.grid import Grid, to_map, to_tokens
-from vitrail.layers.seen import heard, plain
+from vitrail.layers.hooks import hooked, plain
 
 
 def normed(x: Tensor, norm: nn.BatchNorm2d, maker: nn.Module) -> Tensor:
@@ -22,7 +22,7 @@ def normed(x: Tensor, norm: nn.BatchNorm2d, maker: nn.Module) -> Tensor:
     On a CPU that is three times as fast: torch's own batch norm takes fresh memory. ``maker`` is
     the layer that gave ``x``: who listens to it keeps what it gave.
     """
-    if norm.training or not at_inference(x) or not plain(norm) or heard(maker):
+    if norm.training or not at_inference(x) or not plain(norm) or hooked(maker):
         return norm(x)
     scale, offset = (each[:, None, None] for each in line(norm))
     return torch.addcmul(offset, x, scale, out=x)
@@ -30,7 +30,7 @@ def normed(x: Tensor, norm: nn.BatchNorm2d, maker: nn.Module) -> Tensor:
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """``norm(conv(x))``, ``(B, width, H, W)`` -> ``(B, dim, H', W')``."""
-    if apart(x, norm) or not plain(conv, norm):
+    if apart(x, conv, norm):
         return norm(conv(x))
     if smaller(x, conv) and at_inference(x):
         return normed(conv(x), norm, conv)
@@ -50,7 +50,7 @@ def pointwise(x: Tensor, grid: Grid, conv: nn.Conv2d) -> Tensor:
 
 def tokens_norm(x: Tensor, grid: Grid, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """``norm(conv(x))`` for a 1 x 1 convolution: ``(B, H*W, width)`` -> ``(B, H*W, dim)``."""
-    if apart(x, norm) or not plain(conv, norm):
+    if apart(x, conv, norm):
         return to_tokens(norm(conv(to_map(x, grid))))
     kernel, shift = folded(conv, norm)
     return F.linear(x, kernel.flatten(1), shift)
@@ -78,9 +78,11 @@ def norm_tokens_norm(
     return F.linear(x, matrix * scale, torch.addmv(shift, matrix, offset))
 
 
-def apart(x: Tensor, norm: nn.BatchNorm2d) -> bool:
-    """Whether the norm must, or had better, stay a step of its own."""
-    return norm.training or x.is_cuda or torch.compiler.is_compiling()
+def apart(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    """Whether the two must, or had better, stay steps of their own."""
+    if norm.training or x.is_cuda or torch.compiler.is_compiling():
+        return True
+    return not plain(conv, norm)
 
 
 def smaller(x: Tensor, conv: nn.Conv2d) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.block import DropPath
 from vitrail.layers.fold import conv_norm
-from vitrail.layers.seen import heard
+from vitrail.layers.hooks import hooked
 
 
 class ConvNorm(nn.Module):
@@ -36,7 +36,7 @@ class ConvNormAct(ConvNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalise, and bend what nobody else holds."""
-        mine = not torch.is_grad_enabled() and not heard(self.norm)
+        mine = not torch.is_grad_enabled() and not hooked(self.norm)
         return F.silu(super().forward(x), inplace=mine)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid, to_map, to_tokens
+from vitrail.layers.hooks import plain
 from vitrail.layers.plan import Plan
-from vitrail.layers.seen import plain
 
 RESIZE = {
     "bicubic": {"mode": "bicubic", "antialias": True},

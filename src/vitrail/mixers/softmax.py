@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from vitrail.layers.attend import attend, attention_weights, join_heads, size_bias, split_heads
 from vitrail.layers.grid import Grid
+from vitrail.layers.hooks import plain
 from vitrail.layers.plan import Plan
-from vitrail.layers.seen import plain
 from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.specs import Place
 

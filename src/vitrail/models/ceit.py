@@ -22,8 +22,8 @@ from vitrail.layers.attend import attend, join_heads, split_heads
 from vitrail.layers.block import DropPath, Mlp, OnCoarse
 from vitrail.layers.fold import conv_norm, tokens_norm
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
+from vitrail.layers.hooks import plain
 from vitrail.layers.position import RESIZE, resize_table
-from vitrail.layers.seen import plain
 from vitrail.models.backbone import (
     Backbone,
     Config,

@@ -17,19 +17,20 @@ model as it runs without them."""
 
 
 def plain(*layers: nn.Module) -> bool:
-    """Whether these are torch's own layers and nobody waits for their calls."""
-    return all(type(layer) in TORCHS for layer in layers) and not heard(*layers)
+    """Whether these are torch's own layers without hooks."""
+    return all(type(layer) in TORCHS for layer in layers) and not hooked(*layers)
 
 
-def heard(*layers: nn.Module) -> bool:
-    """Whether somebody asked to be told of a call of one of these layers, or its gradient."""
-    return any(map(hooked, layers))
-
-
-def hooked(layer: nn.Module) -> bool:
-    """Whether this layer has a hook that is not :data:`PASSIVE`."""
-    told = layer._forward_hooks, layer._forward_pre_hooks
-    for hooks in (*told, layer._backward_hooks, layer._backward_pre_hooks):
-        if hooks and any(not getattr(hook, PASSIVE, False) for hook in hooks.values()):
-            return True
-    return False
+def hooked(*layers: nn.Module) -> bool:
+    """Whether one of these layers has a hook, forward or backward, that is not :data:`PASSIVE`."""
+    return any(
+        not getattr(hook, PASSIVE, False)
+        for layer in layers
+        for hooks in (
+            layer._forward_hooks,
+            layer._forward_pre_hooks,
+            layer._backward_hooks,
+            layer._backward_pre_hooks,
+        )
+        for hook in hooks.values()
+    )

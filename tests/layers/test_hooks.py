@@ -6,7 +6,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from vitrail.cost.watch import watching
 from vitrail.layers.block import activate
 from vitrail.layers.fold import normed
-from vitrail.layers.seen import heard, plain
+from vitrail.layers.hooks import hooked, plain
 
 HOOKS = (
     "register_forward_hook",
@@ -19,9 +19,9 @@ HOOKS = (
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_hook_is_heard_until_it_is_taken_off(hook):
     layer, other = nn.Linear(2, 2), nn.GELU()
-    assert plain(layer, other) and not heard(layer, other)
+    assert plain(layer, other) and not hooked(layer, other)
     handle = getattr(layer, hook)(lambda *_: None)
-    assert heard(other, layer) and not plain(other, layer) and plain(other)
+    assert hooked(other, layer) and not plain(other, layer) and plain(other)
     handle.remove()
     assert plain(layer, other)
 
