@@ -100,6 +100,20 @@ def add_by_slices(
     return out.view_as(x)
 
 
+def add_mlp(x: Tensor, mlp: Mlp, drop_path: DropPath, *before: nn.Module) -> Tensor:
+    """``x`` and its feed-forward branch, ``(B, N, C)``; ``before`` is the norm in front, if any."""
+
+    def branch(part: Tensor) -> Tensor:
+        for layer in before:
+            part = layer(part)
+        out: Tensor = mlp(part)
+        return out
+
+    if mlp.training:
+        return x + drop_path(branch(x))
+    return add_by_slices(x, branch, mlp.fc1.out_features, (*before, *mlp.modules()))
+
+
 class Block(nn.Module):
     """Look around, mix the tokens, mix the channels; pre-norm, with residuals."""
 
@@ -130,14 +144,7 @@ class Block(nn.Module):
 
     def fed(self, x: Tensor) -> Tensor:
         """``x`` and its feed-forward branch."""
-        if self.training:
-            return x + self.drop_path(self.feed(x))
-        layers = self.norm2, *self.mlp.modules()
-        return add_by_slices(x, self.feed, self.mlp.fc1.out_features, layers)
-
-    def feed(self, x: Tensor) -> Tensor:
-        """The feed-forward branch, norm included."""
-        return self.mlp(self.norm2(x))
+        return add_mlp(x, self.mlp, self.drop_path, self.norm2)
 
 
 class Held(nn.Module):

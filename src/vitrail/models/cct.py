@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath, Mlp, OnCoarse, OnScattered, add_by_slices
+from vitrail.layers.block import DropPath, Mlp, OnCoarse, OnScattered, add_mlp
 from vitrail.layers.grid import Grid, grid_of, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import RESIZE, resize_table
@@ -89,10 +89,7 @@ class CCTBlock(nn.Module):
     ) -> Tensor:
         """``(B, N, C)`` -> the same shape."""
         x = x + self.drop_path(self.mixer(self.norm1(x), grid, shared, plan))
-        y = self.norm2(x)
-        if self.training:
-            return y + self.drop_path(self.mlp(y))
-        return add_by_slices(y, self.mlp, self.mlp.fc1.out_features, self.mlp.modules())
+        return add_mlp(self.norm2(x), self.mlp, self.drop_path)
 
 
 class CoarseCCTBlock(OnCoarse, CCTBlock):  # type: ignore[misc]

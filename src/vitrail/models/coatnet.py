@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.layers.block import DropPath, Mlp, add_by_slices, led, nothing_local
+from vitrail.layers.block import DropPath, Mlp, add_mlp, led, nothing_local
 from vitrail.layers.conv import (
     BatchNormTokens,
     ConvStem,
@@ -371,14 +371,7 @@ class EnterBlock(nn.Module):
         seen = self.pool(to_map(self.norm1(x), grid))
         mixed = self.mixer(to_tokens(seen), grid_of(seen), self.shared)
         x = to_tokens(self.shortcut(to_map(x, grid))) + self.drop_path(mixed)
-        if self.training:
-            return x + self.drop_path(self.feed(x))
-        layers = self.norm2, *self.mlp.modules()
-        return add_by_slices(x, self.feed, self.mlp.fc1.out_features, layers)
-
-    def feed(self, x: Tensor) -> Tensor:
-        """The feed-forward branch, norm included."""
-        return self.mlp(self.norm2(x))
+        return add_mlp(x, self.mlp, self.drop_path, self.norm2)
 
 
 def between(place: Place, dim: int) -> Place:
