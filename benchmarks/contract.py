@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vitrail.bench.contract import FORMAT, TOP, Bar, Record, against, faults, row
+from vitrail.bench.contract import FORMAT, TOP, Bar, Record, against, faults, row, stamp
 
-__all__ = ["FORMAT", "RESULTS", "TOP", "Bar", "Record", "against", "faults", "row"]
+__all__ = ["FORMAT", "RESULTS", "TOP", "Bar", "Record", "against", "faults", "row", "stamp"]
 
 RESULTS = Path(__file__).parent / "results"

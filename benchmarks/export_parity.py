@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -98,7 +97,7 @@ def write(options: Options, done: list[dict[str, Any]], path: Path) -> None:
 
 def main(options: Options) -> int:
     """Export everything, print and write."""
-    path = options.out / f"export_parity-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}.json"
+    path = options.out / f"export_parity-{contract.stamp()}.json"
     done: list[dict[str, Any]] = []
     for row in rows(options):
         print(line(row), flush=True)

@@ -1,6 +1,7 @@
 """Result files keep the contract, those of a run and those that are committed."""
 
 import json
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,15 @@ def test_record_is_written_row_by_row_and_keeps_the_contract(tmp_path: Path) -> 
     assert [path.name for path in record.path.parent.iterdir()] == [record.path.name]
 
 
-def test_two_runs_do_not_overwrite_each_other(tmp_path: Path) -> None:
+def test_two_runs_of_one_moment_do_not_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Still(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Still":
+            return cls(2026, 11, 29, tzinfo=tz)
+
+    monkeypatch.setattr("vitrail.bench.contract.datetime", Still)
     assert contract.Record("a", {}, tmp_path).path != contract.Record("a", {}, tmp_path).path
 
 

@@ -4,6 +4,7 @@
 """
 
 import json
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,11 @@ def row(arm: str, timing: Timing, ratios: Mapping[str, Ratio], **facts: Any) -> 
     }
 
 
+def stamp() -> str:
+    """The time to a microsecond, and a chance part: two runs have met in one microsecond."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
+
+
 class Record:
     """A run's result file, written anew after each setting so that a broken run leaves its rows."""
 
@@ -108,8 +114,7 @@ class Record:
         self.machine = machine()
         self.date = str(self.machine["date"])
         self.rows: list[dict[str, Any]] = []
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        self.path = folder / f"{name}-{stamp}.json"
+        self.path = folder / f"{name}-{stamp()}.json"
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows and write the file."""
