@@ -5,7 +5,7 @@ import torch
 
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import Place, SpecError
-from vitrail.testing import DrawLaws, ReducerLaws, SoftLaws, same
+from vitrail.testing import DrawLaws, ReducerLaws, SelectionLaws, SoftLaws, same
 
 
 class TestAll(ReducerLaws):
@@ -66,7 +66,7 @@ class TestRandom(DrawLaws):
 
 
 def test_all_are_under_law():
-    kinds = (ReducerLaws, DrawLaws, SoftLaws)
+    kinds = (ReducerLaws, SelectionLaws, DrawLaws, SoftLaws)
     laws = [law for kind in kinds for law in kind.__subclasses__()]
     tested = {ReducerSpec.parse(s).name for law in laws for s in law.specs}
     assert tested >= set(ReducerSpec.known)
