@@ -60,3 +60,41 @@ def test_an_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write .*No such file.*make room, or choose"):
         files.write_text(tmp_path / "nowhere" / "a.txt", "text")
+
+
+def test_a_folder_is_whole_or_absent_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ZeroDivisionError), files.atomic_folder(out):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    out.mkdir()
+    with files.atomic_folder(out) as draft:
+        (draft / "a").write_text("a")
+    assert [p.name for p in out.iterdir()] == ["a"]
+    with pytest.raises(UserError, match="is there already"), files.atomic_folder(out):
+        raise AssertionError("not reached")
+
+
+def test_of_two_that_want_one_name_one_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with files.draft_folder(out) as first, files.draft_folder(out) as second:
+        (first.path / "first").touch()
+        (second.path / "second").touch()
+        assert first.claim(out) and not second.claim(out)
+        assert second.claim(next(n for n in files.dated_names(tmp_path, "out")))
+    assert [p.name for p in out.iterdir()] == ["first"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_sweep_takes_what_killed_processes_left_and_nothing_else(tmp_path: Path) -> None:
+    lookalike = tmp_path / ".mine.12-0123abcd.vitrail-tmp"
+    lookalike.mkdir()
+    pid = os.fork()
+    if pid == 0:
+        with files.draft_folder(tmp_path / "killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+    with files.draft_folder(tmp_path / "running") as running:
+        files.sweep_folders(tmp_path)
+        assert set(tmp_path.iterdir()) == {lookalike, running.path}

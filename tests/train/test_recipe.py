@@ -54,7 +54,7 @@ def test_a_part_is_enough_and_plain_exponents_are_numbers() -> None:
         ("compile: 1", r"compile must be bool, not int"),
         ("seconds: soon", r"seconds must be float, not str 'soon'"),
         ("augment:\n  scale: [0.1]", r"scale must be 2 values, not 1"),
-        ("augment: strong", r"augment must be Augment, not str"),
+        ("augment: strong", r"augment must be keys with values, not str"),
         ("lr: 0", r"lr must lie between"),
         ("lr: .nan", r"lr must lie between"),
         ("seconds: -1", r"seconds must be above 0"),

@@ -6,20 +6,18 @@ with the floor of the learning rate and the quiet end of CCT's; ``docs/training.
 reason for each.
 """
 
-import re
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from vitrail.data import Augment
 from vitrail.errors import UserError, unknown
+from vitrail.schema import build
 from vitrail.tasks.distill import Distillation
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _SMALLEST_RUN = 2000
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +115,7 @@ class Recipe:
         Raises:
             UserError: an unknown key, a wrong type or a value out of range, named.
         """
-        return _build(cls, values, "recipe")
+        return build(cls, values, "recipe")
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """The recipe as YAML, also written to ``path`` if given."""
@@ -233,58 +231,10 @@ def _check(recipe: Recipe) -> None:
         )
 
 
-# ---- plain values and back -----------------------------------------------------------------------
+# ---- plain values -----------------------------------------------------------------------
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]
-    for key in values:
-        if key not in known:
-            raise unknown(f"{where} key", str(key), known)
-    ready = {k: _typed(hints[k], v, f"{where}: {k}") for k, v in values.items()}
-    return cls(**ready)
-
-
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as ``kind``, or the error that says what was expected."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return _typed_any(get_args(kind), value, where)
-    if is_dataclass(kind) and isinstance(value, Mapping):
-        return _build(kind, value, where)  # type: ignore[arg-type]
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return _typed_tuple(get_args(kind), value, where)
-    if kind is float and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        return float(value)  # YAML 1.1 reads 1e-3 as a text
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    wanted = "nothing" if kind is type(None) else getattr(kind, "__name__", str(kind))
-    raise UserError(f"{where} must be {wanted}, not {type(value).__name__} {value!r}")
-
-
-def _typed_any(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    some = [kind for kind in kinds if kind is not type(None)]
-    for kind in some[:-1]:
-        try:
-            return _typed(kind, value, where)
-        except UserError:
-            continue
-    return _typed(some[-1], value, where)
-
-
-def _typed_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return tuple(_typed(kinds[0], v, where) for v in value)
-    if len(value) != len(kinds):
-        raise UserError(f"{where} must be {len(kinds)} values, not {len(value)}")
-    return tuple(_typed(kind, v, where) for kind, v in zip(kinds, value, strict=True))
