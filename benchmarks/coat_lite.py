@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 import vitrail
-from benchmarks import contract
-from vitrail.bench.twins import keep_freed_memory
+from benchmarks import command, contract
 from vitrail.cost import Count, Settings, Timing, count, ratio
-from vitrail.cost.arms import by_turns, compiling, forward
+from vitrail.cost.candidates import compiling, forward, interleaved
 from vitrail.cost.counting import evaluating, example
+from vitrail.cost.same_weights import keep_freed_memory
 from vitrail.models.zoo import load_into
 
 Part = Literal["peers", "clustering"]
@@ -153,7 +153,7 @@ def measure(setting: Setting, options: Options) -> list[dict[str, Any]]:
         for arm, graph in places
     }
     with compiling(conditions):
-        timings = by_turns(calls, conditions)
+        timings = interleaved(calls, conditions)
     counts = {name: count(model, setting.image) for name, model in built.items()}
     rows = [row_of(setting, arm.name, graph, counts[arm.name], timings) for arm, graph in places]
     del built, calls
@@ -285,6 +285,4 @@ YARDSTICKS: dict[str, Sequence[str]] = {"peers": ("timm",), "clustering": ("plai
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from torch import nn
 
+from benchmarks import command
 from vitrail.cost import machine
 from vitrail.data import Item, Pictures, Preprocess
 from vitrail.errors import UserError
@@ -522,4 +522,4 @@ def slug(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import vitrail
-from benchmarks import contract
+from benchmarks import command, contract
 from vitrail.cost import Timing, parameters, pinned, ratio, time_side_by_side
 from vitrail.cost.counting import example
 from vitrail.explain import ExplainError, explain
@@ -177,6 +177,4 @@ def lines(rows: Sequence[Mapping[str, Any]], refused: Mapping[str, str]) -> list
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

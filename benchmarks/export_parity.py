@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from tests.export.small import distinct, pictures, smallest
 
-from benchmarks import contract
+from benchmarks import command, contract
 from vitrail.cost import machine
 from vitrail.export import Difference, ExportError, optimize, to_onnx, to_torch
 from vitrail.export.verify import worst
@@ -113,6 +113,4 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    sys.exit(main(tyro.cli(Options, description=__doc__)))
+    command.run(main, Options, __doc__)

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import torch
 
 import vitrail
-from benchmarks import contract
+from benchmarks import command, contract
 from benchmarks.placing import PLAIN, many
-from vitrail.bench.twins import keep_freed_memory
 from vitrail.cost import Settings, count, ratio
-from vitrail.cost.arms import by_turns, compiling, forward
+from vitrail.cost.candidates import compiling, forward, interleaved
+from vitrail.cost.same_weights import keep_freed_memory
 
 Graph = Literal["eager", "compiled"]
 REDUCERS = (
@@ -108,7 +108,7 @@ def measure(
         warmup_s=options.warmup_s,
     )
     with compiling(setting):
-        timings = by_turns(
+        timings = interleaved(
             {name: forward(one, setting, batch=batch) for name, one in built.items()}, setting
         )
     rows = [
@@ -146,6 +146,4 @@ def line(row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

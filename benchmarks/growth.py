@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contract
+from benchmarks import command, contract
 from vitrail.cli.progress import ticker
 from vitrail.cost import Growth, Settings, draw, growth, ratio
 from vitrail.cost.resolution import Row
@@ -135,6 +135,4 @@ def fitted(fit: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import contract
+from benchmarks import command, contract
 from vitrail.cost import ratio, time_side_by_side
 from vitrail.cost.timing import quartiles
 
@@ -78,6 +78,4 @@ def importing(statement: str) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

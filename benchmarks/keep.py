@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 
 import vitrail
-from benchmarks import contract
+from benchmarks import command, contract
 from benchmarks.placing import PLAIN, many
 from vitrail.cost import Settings, count, ratio
-from vitrail.cost.arms import by_turns, forward
+from vitrail.cost.candidates import forward, interleaved
 from vitrail.data import Pictures, PictureSet, Preprocess, batches, fraction, open_pictures
 from vitrail.data.items import Item
 from vitrail.hub import give_reducer
@@ -245,7 +245,7 @@ def speeds(table: Table) -> dict[str, dict[str, Any]]:
         rounds=options.rounds,
         warmup_s=1.0,
     )
-    timings = by_turns(
+    timings = interleaved(
         {name: forward(model, setting, batch=8) for name, model in models.items()}, setting
     )
     return {
@@ -302,6 +302,4 @@ def line(row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

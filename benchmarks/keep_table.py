@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from benchmarks import command
 from benchmarks.matrix_table import markdown
 
 Row = Mapping[str, Any]
@@ -110,4 +111,4 @@ def cell(row: Row | None) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

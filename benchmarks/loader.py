@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import vitrail
-from benchmarks import contract
+from benchmarks import command, contract
 from vitrail import data
 from vitrail.cost import Ratio, Settings, Timing, ratio, time_side_by_side
 from vitrail.cost.step import Step
@@ -146,6 +146,4 @@ def photos(folder: Path, count: int, edge: int) -> str:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
+from benchmarks import command
 from benchmarks.placing import PLAIN, many
 from vitrail.data import PictureSet, fraction, open_pictures
 from vitrail.hub import give_reducer, open_run
@@ -138,4 +139,4 @@ def watching(model: Backbone, shares: list[float]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import vitrail
+from benchmarks import command
 from vitrail.explain import explain
 from vitrail.files import write_text
 
@@ -120,6 +121,4 @@ def shaken(model: nn.Module, seed: int) -> nn.Module:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

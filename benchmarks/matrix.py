@@ -20,10 +20,10 @@ from typing import Any, Literal
 import torch
 
 import vitrail
-from benchmarks import contract, matrix_table
+from benchmarks import command, contract, matrix_table
 from vitrail.cli.progress import bar
 from vitrail.cost import Settings, count, memory, pinned, ratio
-from vitrail.cost.arms import by_turns, forward
+from vitrail.cost.candidates import forward, interleaved
 from vitrail.errors import UserError
 from vitrail.mixers import MixerSpec
 from vitrail.models.zoo import configure
@@ -226,7 +226,7 @@ def measure(
     left = [{**asdict(cell), "image": image, "takes": what} for cell, what in large.items()]
     if plain not in kept:
         return [], left
-    timings = by_turns({cell.text: calls[cell] for cell in kept}, where)
+    timings = interleaved({cell.text: calls[cell] for cell in kept}, where)
     rows = []
     for cell in kept:
         counted = count(models[cell], image)
@@ -287,6 +287,4 @@ def line(row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

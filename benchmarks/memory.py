@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import contract
-from vitrail.bench.peers import ALL, PEERS, Peer
-from vitrail.bench.twins import BUILD, build, rival, scatter
+from benchmarks import command, contract
+from benchmarks.peer_models import ALL, COUNTERPARTS, PEERS, Peer
 from vitrail.cost import Settings, memory, pinned
-from vitrail.cost.arms import place
+from vitrail.cost.candidates import build_on_device
 from vitrail.cost.counting import example
+from vitrail.cost.same_weights import perturb_weights
 from vitrail.errors import UserError, unknown
 
 MODELS = {peer.model: peer for peer in PEERS if peer.family in ALL}
@@ -109,7 +109,7 @@ class Peak:
 
 def both(peer: Peer, settings: Settings, options: Options, limit: int) -> list[dict[str, Any]]:
     """Our row and the peer's; where one did not fit, the limit stands for its peak."""
-    arms = (peer.model, rival(peer.model, peer.against))
+    arms = (peer.model, peer.other)
     taken = [
         [peak(arm, settings, options.train, limit) for arm in arms] for _ in range(options.repeats)
     ]
@@ -129,7 +129,9 @@ def peak(arm: str, settings: Settings, train: bool, limit: int) -> tuple[int | N
     """Peak bytes of a fresh process; None and the reason where there were none."""
     try:
         size = settings.image, settings.batch
-        return memory(arm, *size, train, build=BUILD, settings=settings, limit=limit), ""
+        return memory(
+            arm, *size, train, build=COUNTERPARTS.build, settings=settings, limit=limit
+        ), ""
     except UserError as error:
         return None, str(error)
 
@@ -160,8 +162,8 @@ def row_of(
 def half(model: str, precision: str, settings: Settings) -> dict[str, Any]:
     """One forward with weights and picture in half precision: finite, and how near float32's?"""
     torch.manual_seed(0)
-    built = place(model, settings, build)
-    scatter(built)
+    built = build_on_device(model, settings, COUNTERPARTS.build)
+    perturb_weights(built)
     picture = example(built, settings.image, batch=settings.batch)
     dtype = HALVES[precision]
     with torch.inference_mode(), pinned(settings.threads):
@@ -205,6 +207,4 @@ def free_memory(info: Path = Path("/proc/meminfo")) -> int:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

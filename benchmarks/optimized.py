@@ -12,6 +12,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 import vitrail
+from benchmarks import command
 from vitrail.cost import pinned
 from vitrail.export import optimize
 
@@ -59,6 +60,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

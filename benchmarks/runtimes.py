@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 import vitrail
-from benchmarks import contract
+from benchmarks import command, contract
 from vitrail.cost import Settings, ratio
-from vitrail.cost.arms import by_turns
+from vitrail.cost.candidates import interleaved
 from vitrail.export import open_file, to_onnx
 from vitrail.export.verify import compare, require
 
@@ -94,7 +94,7 @@ def measure(model: str, path: Path, batch: int, options: Options) -> list[dict[s
     }
     apart = compare(answers[YARDSTICK], answers["openvino f32"], [pictures])
     require(apart, 1e-4, f"{model} in OpenVINO")
-    timings = by_turns({name: partial(one, pictures) for name, one in answers.items()}, settings)
+    timings = interleaved({name: partial(one, pictures) for name, one in answers.items()}, settings)
     facts = {"model": model, "image": options.image, "batch": batch, "apart": apart[0].relative}
     return [
         contract.row(
@@ -118,6 +118,4 @@ def line(row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

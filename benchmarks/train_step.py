@@ -11,10 +11,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import contract
-from vitrail.bench.peers import HYBRIDS, PEERS, Peer
-from vitrail.bench.training import Side, Training, training
+from benchmarks import command, contract
+from benchmarks.peer_models import COUNTERPARTS, HYBRIDS, PEERS, Peer
 from vitrail.cost import Settings
+from vitrail.cost.versus_training import Side, Training, training
 from vitrail.errors import unknown
 
 Graph = Literal["eager", "compiled"]
@@ -76,6 +76,7 @@ def main(options: Options) -> Path:
             model,
             MODELS[model].against,
             conditions(options, image, batch, graph),
+            known=COUNTERPARTS,
             with_memory=options.memory,
         )
         rows = rows_of(MODELS[model], found)
@@ -148,6 +149,4 @@ def line(row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Options, description=__doc__))
+    command.run(main, Options, __doc__)

@@ -16,8 +16,6 @@ LONGEST_FILE, LONGEST_FUNCTION = 420, 60
 # Files without a test file of their own name, by the suite that holds them.
 SUITES = {
     "tests/cli/test_app.py": "__main__.py",
-    "tests/bench/test_suite.py": "bench/peers.py bench/ways.py",
-    "tests/benchmarks/test_contract.py": "bench/contract.py",
     "tests/cli/test_compare.py": "cli/conditions.py",
     "tests/contracts/test_mixers.py": "mixers/base.py mixers/keyed.py mixers/prototype.py "
     "mixers/softmax.py mixers/gated.py mixers/lsa.py mixers/projected.py mixers/spatial.py "

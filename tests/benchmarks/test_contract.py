@@ -55,7 +55,7 @@ def test_two_runs_of_one_moment_do_not_overwrite_each_other(
         def now(cls, tz: tzinfo | None = None) -> "Still":
             return cls(2026, 11, 29, tzinfo=tz)
 
-    monkeypatch.setattr("vitrail.bench.contract.datetime", Still)
+    monkeypatch.setattr("benchmarks.contract.datetime", Still)
     assert contract.Record("a", {}, tmp_path).path != contract.Record("a", {}, tmp_path).path
 
 

@@ -22,8 +22,7 @@ OPTIONS = {
     "create": "folder out reducer",
     "study": "budget data epochs fractions image models out recipe resume seconds seeds set val",
     "cost": "against batch by_layer checkpointing classes compiled depth device growth image"
-    " models no_memory only out plan precision roofline rounds suite threads train_step ways"
-    " window",
+    " models no_memory precision roofline rounds threads train_step window",
     "predict": "folder pictures top",
     "explain": "beside count folder method out part pictures score seed set steps target",
     "export": "any_size folder format out precision tolerance verify",

@@ -1,6 +1,7 @@
-"""``vitrail cost --by-layer | --roofline | --against | --suite``."""
+"""``vitrail cost --by-layer | --roofline | --against``."""
 
 import json
+import sys
 
 import pytest
 
@@ -49,15 +50,22 @@ def test_training_step_against_an_arm(give) -> None:
     assert row["agreement"] is None
 
 
-def test_suite_plans_and_runs(give, tmp_path) -> None:
-    words = ("cost", "--suite", "peers", "--only", "mobilevit_xxs", "--ways", "eager", *QUICK)
-    plan = give(*words, "--image", "64", "--plan")
-    assert "1 settings, about" in plan.out
-    said = give(*words, "--image", "64", "--out", tmp_path / "found", "--json")
-    data = json.loads(said.out)
-    assert said.status == 0
-    assert [row["arm"] for row in data["rows"]] == ["vitrail", "peer"]
-    assert [path.suffix for path in (tmp_path / "found").iterdir()] == [".json"]
+@pytest.mark.parametrize(
+    "more", [(), ("--only", "coat", "--ways", "eager", "--plan", "--out", "x")]
+)
+def test_suite_says_where_it_is_now(give, more) -> None:
+    said = give("cost", "--suite", "peers", *more)
+    assert said.status == 2
+    assert "python -m benchmarks.peers" in said.line
+
+
+def test_the_authors_layout_is_found_in_a_checkout(give, monkeypatch) -> None:
+    words = ("cost", "cmt_ti", "--against", "official", *QUICK, "--image", "64")
+    assert "official:cmt_ti" in give(*words).out
+    monkeypatch.setitem(sys.modules, "benchmarks.peer_models", None)
+    said = give(*words)
+    assert said.status == 2
+    assert "official layouts are not installed" in said.line
 
 
 @pytest.mark.parametrize(
@@ -65,7 +73,6 @@ def test_suite_plans_and_runs(give, tmp_path) -> None:
     [
         (("--by-layer", "--against", "timm"), "--by-layer and --against do not go together"),
         (("--train-step",), "--train-step belongs to --against"),
-        (("--plan",), "--plan belongs to --suite"),
     ],
 )
 def test_what_does_not_go_together(give, words, says) -> None:

@@ -59,6 +59,10 @@ CONFIG = (
     tyro.conf.PositionalMetavarFromFieldName,
 )
 SHELLS = ("bash", "zsh", "fish")
+MOVED = {
+    ("cost", "--suite"): "the suite is a benchmark now; in a checkout: python -m benchmarks.peers",
+}
+"""Options that a command had once, and what to type instead."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,6 +150,9 @@ def subcommand(name: str, command: type[Command], *, first_line: bool) -> Any:
 
 def refuse_unknown_options(name: str, words: list[str]) -> None:
     """Name the close options where one is misspelt (tyro's own answer is a box of many lines)."""
+    for moved in ((name, word.split("=")[0]) for word in words):
+        if moved in MOVED:
+            raise UserError(MOVED[moved])
     known = {"--help", *(option(f.name) for f in fields(COMMANDS[name]))}
     for word in words:
         if word.startswith("--") and word != "--" and option(word.split("=")[0][2:]) not in known:

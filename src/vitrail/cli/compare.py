@@ -1,19 +1,18 @@
-"""``vitrail cost --by-layer|--roofline|--against|--suite``: where time goes, and who is faster."""
+"""``vitrail cost --by-layer|--roofline|--against``: where time goes, and who is faster."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import Answer, say, table
-from vitrail.cli.conditions import BUILD, base, machine_line, megabytes, settings
+from vitrail.cli.conditions import known, machine_line, megabytes, settings
 from vitrail.cli.progress import ticker
 from vitrail.errors import UserError
 
 if TYPE_CHECKING:
-    from vitrail.bench.training import Side, Training
     from vitrail.cli.measure import Cost
     from vitrail.cost import Profile
     from vitrail.cost.roofline import Ceilings
+    from vitrail.cost.versus_training import Side, Training
 
 
 def by_layer(wanted: "Cost") -> Answer:
@@ -24,10 +23,11 @@ def by_layer(wanted: "Cost") -> Answer:
     conditions = settings(wanted)
     if wanted.roofline is not None and wanted.roofline.exists():
         raise UserError(f"{wanted.roofline} exists; choose another name for the picture")
+    build = known(wanted).build
     with ticker("measuring") as step:
         roof = ceilings(conditions[0], on_step=step) if wanted.roofline else None
         profiles = [
-            by_layer(model, one, depth=wanted.depth, build=BUILD, on_step=step)
+            by_layer(model, one, depth=wanted.depth, build=build, on_step=step)
             for one in conditions
             for model in wanted.models
         ]
@@ -85,18 +85,17 @@ def labelled(profile: "Profile") -> str:
 
 
 def against(wanted: "Cost") -> Answer:
-    """Each model beside its counterpart, or beside one arm."""
+    """Each model beside its counterpart, or beside one model."""
     if wanted.train_step:
         return train_steps(wanted)
-    from vitrail.bench import versus
-    from vitrail.cost import machine
+    from vitrail.cost import machine, versus
 
-    arm = str(wanted.against)
+    other, elsewhere = str(wanted.against), known(wanted)
     with ticker("measuring") as step:
         found = [
             each
             for one in settings(wanted)
-            for each in versus(wanted.models, arm, one, tell=say, on_step=step)
+            for each in versus(wanted.models, other, one, known=elsewhere, tell=say, on_step=step)
         ]
     rows = [
         (
@@ -119,15 +118,17 @@ def against(wanted: "Cost") -> Answer:
 
 def train_steps(wanted: "Cost") -> Answer:
     """Training steps beside the counterpart's."""
-    from vitrail.bench.training import training
     from vitrail.cost import machine
+    from vitrail.cost.versus_training import training
 
+    elsewhere = known(wanted)
     with ticker("measuring") as step:
         found = [
             training(
                 model,
                 str(wanted.against),
                 one,
+                known=elsewhere,
                 with_memory=not wanted.no_memory,
                 tell=say,
                 on_step=step,
@@ -157,44 +158,3 @@ def side_cells(found: "Training", side: "Side") -> tuple[object, ...]:
         megabytes(held.picture if held else None),
         f"{speed}{'' if speed.quiet else ' noisy'}" if side is found.ours else "",
     )
-
-
-def suite(wanted: "Cost") -> Answer:
-    """All peers; the exit status is 1 where counterparts gave different logits."""
-    from vitrail.bench import suite as peers
-
-    conditions = replace(base(wanted), warmup_s=7 * wanted.window)
-    lists = {"sizes": wanted.image, "batches": wanted.batch}
-    options = peers.Options(
-        only=wanted.only or wanted.models,
-        threads=wanted.threads,
-        ways=wanted.ways,
-        base=conditions,
-        out=wanted.out,
-        **{name: given for name, given in lists.items() if given},
-    )
-    if wanted.plan:
-        return planned(options)
-    with ticker("measuring") as step:
-        outcome = peers.run(options, tell=say, on_step=step)
-    record = outcome.record
-    headings, rows = peers.summary(record)
-    parts = [table(headings, rows), *record.verdicts(), *outcome.refused, f"written: {record.path}"]
-    data = record.to_dict() | {"refused": outcome.refused, "file": record.path}
-    return Answer(data, [*parts, machine_line(record.machine)], 1 if outcome.refused else 0)
-
-
-def planned(options: Any) -> Answer:
-    """What would be run, and how long it would take."""
-    from vitrail.bench import suite as peers
-
-    settings = peers.settings(options)
-    seconds = peers.estimate(settings, options)
-    rows = [(s.peer.model, s.conditions.image, s.conditions.batch) for s in settings]
-    cells = [(*row, peers.spoken(t)) for row, t in zip(rows, seconds, strict=True)]
-    total = f"{len(settings)} settings, about {peers.spoken(sum(seconds))} in all"
-    data = {
-        "seconds": sum(seconds),
-        "settings": [dict(zip(("model", "image", "batch"), row, strict=True)) for row in rows],
-    }
-    return Answer(data, [table(("model", "px", "batch", "about"), cells), total])

@@ -2,15 +2,43 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from vitrail.errors import UserError
+
 if TYPE_CHECKING:
     from vitrail.cli.measure import Cost
-    from vitrail.cost import Settings
+    from vitrail.cost import Counterparts, Settings
 
-BUILD = "vitrail.bench:build"
+BUILD = "vitrail.hub:build"
 """How models become modules here; memory is measured in fresh processes that need it by name."""
+
+
+def known(wanted: "Cost") -> "Counterparts":
+    """The builder of all texts, and the counterparts that ``--against`` may name.
+
+    The authors' layout of CMT is not installed: it stands beside the benchmarks of a checkout.
+
+    Raises:
+        UserError: it is asked for, and there is no checkout here.
+    """
+    from vitrail.cost import Counterparts
+    from vitrail.hub.build import TIMM
+    from vitrail.hub.counterparts import COUNTERPARTS
+
+    if not any(text.startswith("official") for text in (*wanted.models, wanted.against or "")):
+        timm = {ours: TIMM + theirs for ours, theirs in COUNTERPARTS.items()}
+        return Counterparts(build=BUILD, texts={"timm": timm})
+    try:
+        found: Counterparts = import_module("benchmarks.peer_models").COUNTERPARTS
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            "official layouts are not installed; in a checkout of Vitrail they are there: "
+            "python -m vitrail cost cmt_s --against official"
+        ) from error
+    return found
 
 
 def settings(wanted: "Cost") -> "list[Settings]":

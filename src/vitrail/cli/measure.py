@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from vitrail.cli import compare
 from vitrail.cli.command import FLAG, Answer, Command, option, shown_as, table
-from vitrail.cli.conditions import BUILD, machine_line, megabytes, settings
+from vitrail.cli.conditions import known, machine_line, megabytes, settings
 from vitrail.cli.progress import ticker
 from vitrail.errors import UserError
 
@@ -26,9 +26,9 @@ class Cost(Command):
     models: Positional[Annotated[tuple[str, ...], shown_as("MODEL ...")]] = ()
     """Names, with options if wanted: "vit_tiny(patch=8)", timm:resnet18, official:cmt_s."""
     image: Annotated[tuple[int, ...], shown_as("N ...")] = ()
-    """Sizes in pixels (default: 224; a suite's own)."""
+    """Sizes in pixels (default: 224)."""
     batch: Annotated[tuple[int, ...], shown_as("N ...")] = ()
-    """Batch sizes for throughput and memory; latency is of one picture (default: 8; a suite's)."""
+    """Batch sizes for throughput and memory; latency is of one picture (default: 8)."""
     threads: Annotated[tuple[int, ...], shown_as("N ...")] = ()
     """Numbers of threads (default: as torch has it)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -59,16 +59,6 @@ class Cost(Command):
     """With --against: compare training steps: forward, backward, optimiser, memory a picture."""
     checkpointing: Annotated[bool, FLAG] = False
     """With --train-step: compute activations again instead of keeping them."""
-    suite: Annotated[Literal["peers"] | None, shown_as("peers")] = None
-    """Every model that timm or an official repository has too, beside theirs; hours, see --plan."""
-    only: Annotated[tuple[str, ...], shown_as("MODEL ...")] = ()
-    """With --suite: models whose names begin so."""
-    ways: Annotated[tuple[str, ...], shown_as("WAY ...")] = ()
-    """With --suite: eager, compiled, optimised, bf16 (default: those that bars speak of)."""
-    plan: Annotated[bool, FLAG] = False
-    """With --suite: only say what would be run and how long it would take."""
-    out: Path = Path("results")
-    """With --suite: folder for the result file."""
 
     def run(self) -> Answer:
         """The one kind of measurement that is asked for."""
@@ -79,7 +69,7 @@ class Cost(Command):
             if getattr(self, name) and needed not in asked:
                 raise UserError(f"{option(name)} belongs to {option(needed)}")
         self.models = tuple(dict.fromkeys(self.models))
-        if not self.models and not self.suite:
+        if not self.models:
             raise UserError("name at least one model: vitrail cost coat_lite_tiny vit_tiny")
         return KINDS[asked[0]](self) if asked else side_by_side(self)
 
@@ -88,9 +78,10 @@ def side_by_side(wanted: Cost) -> Answer:
     """One report for each size, batch and number of threads."""
     from vitrail.cost import cost
 
+    build = known(wanted).build
     with ticker("measuring") as step:
         reports = [
-            cost(wanted.models, one, build=BUILD, with_memory=not wanted.no_memory, on_step=step)
+            cost(wanted.models, one, build=build, with_memory=not wanted.no_memory, on_step=step)
             for one in settings(wanted)
         ]
     data = [report.to_dict() for report in reports]
@@ -109,7 +100,7 @@ def grow(wanted: Cost) -> Answer:
             wanted.models,
             [one.image for one in settings(wanted)],
             settings=conditions,
-            build=BUILD,
+            build=known(wanted).build,
             with_memory=not wanted.no_memory,
             on_step=step,
         )
@@ -136,15 +127,11 @@ KINDS: dict[str, Callable[[Cost], Answer]] = {
     "by_layer": compare.by_layer,
     "roofline": compare.by_layer,
     "against": compare.against,
-    "suite": compare.suite,
 }
 NEEDS = {
     "depth": "by_layer",
     "train_step": "against",
     "checkpointing": "against",
-    "only": "suite",
-    "ways": "suite",
-    "plan": "suite",
 }
 
 

@@ -17,7 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitrail.cost.arms import CREATE, PRECISIONS, Build, Settings, by_turns, forward, place
+from vitrail.cost.candidates import (
+    CREATE,
+    PRECISIONS,
+    Build,
+    Settings,
+    build_on_device,
+    forward,
+    interleaved,
+)
 from vitrail.cost.counting import evaluating, example, frozen
 from vitrail.cost.roofline import Ceilings
 from vitrail.cost.timing import Timing
@@ -114,7 +122,7 @@ def by_layer(
         raise UserError("a compiled model has no layers left to time; leave out --compiled")
     if depth is not None and depth < 1:
         raise UserError(f"depth must be 1 or more, not {depth}")
-    built = place(model, settings, build)
+    built = build_on_device(model, settings, build)
     call = forward(built, settings, batch=settings.batch)
     calls: list[dict[str, float]] = []
     diary = Diary(CudaStopwatch() if settings.device.startswith("cuda") else Stopwatch())
@@ -124,7 +132,7 @@ def by_layer(
             call()
         calls.append(diary.close())
 
-    timings = by_turns(
+    timings = interleaved(
         {f"{model}, plain": call, f"{model}, watched": watched},
         settings,
         on_step,

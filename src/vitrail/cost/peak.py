@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 
-from vitrail.cost.arms import CREATE, Build, Settings, name_build
+from vitrail.cost.candidates import CREATE, Build, Settings, name_build
 from vitrail.errors import UserError
 
 

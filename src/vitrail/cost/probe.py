@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attention
 
-from vitrail.cost.arms import Settings, forward, place
+from vitrail.cost.candidates import Settings, build_on_device, forward
 from vitrail.cost.peak import Job
 from vitrail.cost.step import Step
 from vitrail.cost.timing import pinned
@@ -29,7 +29,7 @@ def main(text: str) -> None:
     job = Job.from_json(text)
     if job.limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (job.limit, job.limit))
-    model = place(job.model, job.settings, job.build)
+    model = build_on_device(job.model, job.settings, job.build)
     make = Step if job.train else _forward
     with pinned(job.settings.threads):
         peak = gpu_peak if job.settings.device.startswith("cuda") else cpu_peak

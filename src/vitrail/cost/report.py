@@ -9,7 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from vitrail.cost.arms import CREATE, Build, Settings, by_turns, compiling, forward, place
+from vitrail.cost.candidates import (
+    CREATE,
+    Build,
+    Settings,
+    build_on_device,
+    compiling,
+    forward,
+    interleaved,
+)
 from vitrail.cost.counting import Count, count
 from vitrail.cost.host import machine
 from vitrail.cost.peak import memory
@@ -123,7 +131,7 @@ def cost(
     if not models:
         raise UserError("cost needs at least one model")
     settings, tell = settings or Settings(), on_step or (lambda text: None)
-    built = {text: place(text, settings, build) for text in models}
+    built = {text: build_on_device(text, settings, build) for text in models}
     counts = {text: count(m, settings.image, settings.in_chans) for text, m in built.items()}
     timings = _timings(built, settings, tell)
     rows = []
@@ -156,7 +164,7 @@ def _timings(
         for batch in dict.fromkeys((1, settings.batch))
     }
     with compiling(settings):
-        timings = by_turns(
+        timings = interleaved(
             {n: forward(built[text], settings, batch=batch) for n, (text, batch) in names.items()},
             settings,
             tell,

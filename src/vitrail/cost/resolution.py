@@ -14,7 +14,15 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from vitrail.cost.arms import CREATE, Build, Settings, by_turns, compiling, forward, place
+from vitrail.cost.candidates import (
+    CREATE,
+    Build,
+    Settings,
+    build_on_device,
+    compiling,
+    forward,
+    interleaved,
+)
 from vitrail.cost.counting import count
 from vitrail.cost.peak import memory
 from vitrail.cost.timing import Timing
@@ -142,12 +150,12 @@ def _timed(
     """Timings, and the multiply-adds not known yet. The models, with tables that may take
     gigabytes, end with this function: the fresh processes that measure memory need the room.
     """
-    built = {key: place(key[0], where, build) for key, where in at.items()}
+    built = {key: build_on_device(key[0], where, build) for key, where in at.items()}
     calls = {
         _name(*key): forward(model, at[key], batch=settings.batch) for key, model in built.items()
     }
     with compiling(settings):
-        timings = by_turns(calls, settings, tell)
+        timings = interleaved(calls, settings, tell)
     return timings, {
         key: macs[key] if key in macs else count(model, key[1], settings.in_chans).macs
         for key, model in built.items()
@@ -156,7 +164,7 @@ def _timed(
 
 def _hollow(model: str, where: Settings, build: Build | str) -> int:
     """Multiply-adds counted on the meta device, where nothing is computed."""
-    hollow = place(model, replace(where, device="meta"), build)
+    hollow = build_on_device(model, replace(where, device="meta"), build)
     return count(hollow, where.image, where.in_chans).macs
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from vitrail.cost.arms import PRECISIONS, Settings, by_turns
+from vitrail.cost.candidates import PRECISIONS, Settings, interleaved
 from vitrail.cost.timing import Timing
 from vitrail.errors import UserError
 
@@ -135,7 +135,7 @@ def ceilings(
     streams = {f"{op} {size}": (op, size) for size in arrays or ARRAYS for op in STREAMS}
     calls = {name: product(shape, settings) for name, shape in products.items()}
     calls |= {name: STREAMS[op](size, settings.device) for name, (op, size) in streams.items()}
-    timings = by_turns(calls, replace(settings, warmup_s=min(settings.warmup_s, 0.5)), on_step)
+    timings = interleaved(calls, replace(settings, warmup_s=min(settings.warmup_s, 0.5)), on_step)
     return Ceilings(
         precision=settings.precision,
         threads=next(iter(timings.values())).threads,

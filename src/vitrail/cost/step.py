@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vitrail.cost.arms import PRECISIONS, Settings
+from vitrail.cost.candidates import PRECISIONS, Settings
 from vitrail.cost.counting import example
 from vitrail.cost.watch import CudaStopwatch, Stopwatch
 from vitrail.errors import UserError

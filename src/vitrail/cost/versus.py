@@ -1,21 +1,21 @@
-"""Models against a rival: ``vitrail cost coat_lite_tiny --against timm``.
+"""Models against others: ``vitrail cost coat_lite_tiny --against timm``.
 
-models -> the rival of each -> same weights, logits agree -> all of them timed by turns -> ratios
+models -> the counterpart of each -> same weights, logits agree -> all timed by turns -> ratios
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from vitrail.bench.twins import Agreement, pair, rival
-from vitrail.cost import Ratio, Settings, Timing, ratio
-from vitrail.cost.arms import by_turns, compiling, forward
+from vitrail.cost.candidates import Settings, compiling, forward, interleaved
+from vitrail.cost.same_weights import Agreement, Counterparts, pair
+from vitrail.cost.timing import Ratio, Timing, ratio
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Versus:
-    """One model and its rival; ``speed`` is how many times faster ours is, within rounds."""
+    """One model and another; ``speed`` is how many times faster ours is, within rounds."""
 
     model: str
     against: str
@@ -46,36 +46,38 @@ def versus(
     against: str,
     settings: Settings | None = None,
     *,
+    known: Counterparts | None = None,
     tell: Tell = print,
     on_step: Tell | None = None,
 ) -> tuple[Versus, ...]:
-    """Time models against their rivals, all in one interleaved run.
+    """Time models against others, all in one interleaved run.
 
     Args:
         models: our model texts.
-        against: ``timm`` or ``official`` for the counterpart of each, or one arm for all.
+        against: a word of ``known`` for the counterpart of each, or one model text for all.
         settings: the conditions, the same for both sides.
+        known: counterparts by word, and the builder of all texts.
         tell: takes a line on each pair's logits, before anything is timed.
         on_step: told after each window.
 
     Raises:
         UserError: no counterpart, a model that cannot be built, or logits that differ.
     """
-    settings = settings or Settings()
-    pairs = {model: (rival(model, against), settings) for model in models}
-    built = {model: pair(model, theirs, settings) for model, (theirs, _) in pairs.items()}
+    settings, known = settings or Settings(), known or Counterparts()
+    others = {model: known.find(model, against) for model in models}
+    built = {model: pair(model, other, settings, known) for model, other in others.items()}
     for model, found in built.items():
-        tell(f"{model} and {pairs[model][0]}: {said(found.agreement)}")
+        tell(f"{model} and {others[model]}: {describe_agreement(found.agreement)}")
     calls = {}
     for model, found in built.items():
         calls[f"{model}, ours"] = forward(found.ours, settings, batch=settings.batch)
         calls[f"{model}, theirs"] = forward(found.theirs, settings, batch=settings.batch)
     with compiling(settings):
-        timings = by_turns(calls, settings, on_step)
+        timings = interleaved(calls, settings, on_step)
     return tuple(
         Versus(
             model=model,
-            against=pairs[model][0],
+            against=others[model],
             agreement=found.agreement,
             settings=settings,
             ours=timings[f"{model}, ours"],
@@ -86,7 +88,7 @@ def versus(
     )
 
 
-def said(agreement: Agreement | None) -> str:
+def describe_agreement(agreement: Agreement | None) -> str:
     """What is known of the logits, for people."""
     if agreement is None:
         return "different networks, each with weights of its own; logits are not compared"

@@ -3,7 +3,7 @@ import torch
 from tests.cost import builders
 
 from vitrail import cost
-from vitrail.cost.arms import compiling, find_build, forward, name_build, place
+from vitrail.cost.candidates import build_on_device, compiling, find_build, forward, name_build
 from vitrail.errors import UserError
 
 SMALL = cost.Settings(image=16, batch=2, classes=5)
@@ -32,7 +32,7 @@ def test_builders_go_by_name_too() -> None:
 )
 def test_forward_runs_as_told(precision: str, dtype: torch.dtype) -> None:
     settings = cost.Settings(image=16, classes=5, precision=precision)
-    model = place("narrow", settings, builders.build)
+    model = build_on_device("narrow", settings, builders.build)
     out = forward(model, settings, batch=3)()
     assert out.shape == (3, 5)
     assert out.dtype == dtype
@@ -50,7 +50,7 @@ def test_compiled_forward_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(torch, "compile", fake_compile)
     settings = cost.Settings(image=16, classes=5, graph="compiled")
-    forward(place("narrow", settings, builders.build), settings, batch=1)()
+    forward(build_on_device("narrow", settings, builders.build), settings, batch=1)()
     assert asked == {"dynamic": False}
 
 

@@ -1,35 +1,63 @@
 """One network, two implementations, the same weights.
 
-theirs, every tensor drawn so that a lost one would show -> state dict -> ours
-one picture through both in float32                      -> how far the logits are apart
+theirs, every tensor moved a little so that a lost one would show -> state dict -> ours
+one picture through both in float32                               -> how far the logits are apart
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from vitrail.bench import official_cmt
-from vitrail.cost.arms import Settings, place
+from vitrail.cost.candidates import CREATE, Build, Settings, build_on_device
 from vitrail.cost.counting import evaluating, example
 from vitrail.errors import UserError
-from vitrail.hub.build import TIMM
-from vitrail.hub.build import build as from_hub
-from vitrail.hub.counterparts import COUNTERPARTS
-from vitrail.models import cmt
 from vitrail.models.backbone import Backbone
 from vitrail.models.zoo import load_into
 from vitrail.specs import parse_call
 
-OFFICIAL = "official:"
-OFFICIALS = tuple(cmt.CONFIGS)
-"""Names that have an official layout here."""
-BUILD = "vitrail.bench:build"
 TOLERANCE = 1e-5
 """Of the largest logit, or of 1 where that is less."""
+FEW = 6
+"""A list of so many names still fits into a line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counterparts:
+    """Where else our models are implemented, and how all texts become modules.
+
+    Attributes:
+        build: builds our texts and theirs; its ``"module:function"`` where memory is measured too.
+        texts: word of ``--against`` -> our name -> text of the same network there, such as
+            ``{"timm": {"coat_lite_tiny": "timm:coat_lite_tiny"}}``.
+    """
+
+    build: Build | str = CREATE
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def find(self, model: str, against: str) -> str:
+        """The text that ``against`` means for a model: its counterpart, or ``against`` itself.
+
+        Raises:
+            UserError: ``against`` is one of our words, and has no such model.
+        """
+        if against not in self.texts:
+            return against
+        known, name = self.texts[against], name_and_options(model)[0]
+        if name in known:
+            return known[name]
+        there = f"there are {', '.join(known)}; " if len(known) <= FEW else ""
+        others = [f"--against {word}" for word, names in self.texts.items() if name in names]
+        ways = ", ".join(["--against timm:resnet18", *others])
+        raise UserError(f"{against} has no counterpart of {model!r}; {there}name another: {ways}")
+
+    def same_network(self, model: str, other: str) -> bool:
+        """Whether two texts mean the same network, so that weights go from one to the other."""
+        name, changed = name_and_options(model)
+        return not changed and any(names.get(name) == other for names in self.texts.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,67 +88,25 @@ class Pair:
     agreement: Agreement | None
 
 
-def build(arm: str, *, classes: int, image: int, in_chans: int = 3) -> nn.Module:
-    """As ``vitrail.hub.build``; also ``official:cmt_s``, the authors' own layout.
-
-    Raises:
-        UserError: no such model, or one that cannot serve this size.
-    """
-    if not arm.startswith(OFFICIAL):
-        return from_hub(arm, classes=classes, image=image, in_chans=in_chans)
-    name = arm.removeprefix(OFFICIAL)
-    if name not in OFFICIALS:
-        raise UserError(f"no official layout of {name!r}; there are {', '.join(OFFICIALS)}")
-    return official_cmt.build(name, classes=classes, image=image, in_chans=in_chans)
-
-
-def rival(model: str, against: str) -> str:
-    """The arm that ``against`` means for a model: ``timm`` and ``official`` are its counterparts.
-
-    Raises:
-        UserError: it has none.
-    """
-    name = called(model)[0]
-    if against == "timm":
-        if name not in COUNTERPARTS:
-            raise UserError(
-                f"timm has no counterpart of {model!r}; name another: --against timm:resnet18"
-                + (", --against official" if name in OFFICIALS else "")
-            )
-        return TIMM + COUNTERPARTS[name]
-    if against == "official":
-        if name not in OFFICIALS:
-            raise UserError(f"no official layout of {model!r}; there are {', '.join(OFFICIALS)}")
-        return OFFICIAL + name
-    return against
-
-
-def called(model: str) -> tuple[str, dict[str, Any]]:
-    """Name and options of one of our models; an arm behind a colon has none."""
+def name_and_options(model: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of one of our models; a text with a colon before its options has none."""
     return (model, {}) if ":" in model.partition("(")[0] else parse_call(model)
 
 
-def counterparts(model: str, against: str) -> bool:
-    """Whether two arms are the same network, so that weights go from one to the other."""
-    name, changed = called(model)
-    theirs = {OFFICIAL + name} if name in OFFICIALS else set()
-    theirs |= {TIMM + COUNTERPARTS[name]} if name in COUNTERPARTS else set()
-    return against in theirs and not changed
-
-
-def pair(model: str, against: str, settings: Settings) -> Pair:
-    """Build both; with the same weights, and compared, where they are counterparts.
+def pair(model: str, against: str, settings: Settings, known: Counterparts | None = None) -> Pair:
+    """Build both; with the same weights, and compared, where they are the same network.
 
     Raises:
         UserError: one cannot be built, or counterparts give different logits.
     """
+    known = known or Counterparts()
     keep_freed_memory()
     torch.manual_seed(0)
-    theirs = place(against, settings, build)
-    ours = place(model, settings, build)
-    if not counterparts(model, against):
+    theirs = build_on_device(against, settings, known.build)
+    ours = build_on_device(model, settings, known.build)
+    if not known.same_network(model, against):
         return Pair(ours=ours, theirs=theirs, agreement=None)
-    scatter(theirs)
+    perturb_weights(theirs)
     assert isinstance(ours, Backbone)  # only ours have counterparts
     load_into(ours, theirs.state_dict())
     found = agreement(ours, theirs, settings)
@@ -143,13 +129,13 @@ def keep_freed_memory() -> None:
 
 
 @torch.no_grad()
-def scatter(model: nn.Module, seed: int = 0) -> None:
+def perturb_weights(model: nn.Module, seed: int = 0) -> None:
     """Move every weight and every batch norm's statistics a little, always in the same way."""
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
             continue
-        noise = torch.randn(tensor.shape, generator=chance).to(tensor)
+        noise = torch.randn(tensor.shape, generator=generator).to(tensor)
         if name.endswith("running_var"):
             tensor.mul_(1 + 0.2 * noise.tanh())
         else:
@@ -159,13 +145,13 @@ def scatter(model: nn.Module, seed: int = 0) -> None:
 def agreement(ours: nn.Module, theirs: nn.Module, settings: Settings) -> Agreement:
     """One picture through both, in float32 proper."""
     picture = example(ours, settings.image, batch=1, in_chans=settings.in_chans)
-    with torch.inference_mode(), evaluating(ours), evaluating(theirs), exact():
+    with torch.inference_mode(), evaluating(ours), evaluating(theirs), without_tf32():
         a, b = ours(picture).float(), theirs(picture).float()
     return Agreement(apart=float((a - b).abs().max()), largest=float(b.abs().max()))
 
 
 @contextmanager
-def exact() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """No TF32: on a GPU convolutions would otherwise keep ten bits of their inputs."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False

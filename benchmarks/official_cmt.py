@@ -15,11 +15,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from vitrail import hub
 from vitrail.errors import UserError
 from vitrail.models.cmt import CONFIGS, CMTConfig
 
 REDUCTIONS = (8, 4, 2, 1)
 LETTERS = "abcd"
+PREFIX = "official:"
+OFFICIAL = {name: PREFIX + name for name in CONFIGS}
+"""Our name -> the text of the same network here."""
 
 
 class Attention(nn.Module):
@@ -168,6 +172,15 @@ def as_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).permute(0, 2, 1)
 
 
-def build(name: str, *, classes: int, image: int, in_chans: int = 3) -> OfficialCMT:
-    """The official wiring of ``cmt_ti``, ``cmt_xs``, ``cmt_s`` or ``cmt_b``."""
+def build(text: str, /, *, classes: int, image: int, in_chans: int = 3) -> nn.Module:
+    """As ``vitrail.hub.build``; also ``official:cmt_s``, the authors' own layout.
+
+    Raises:
+        UserError: no such model, or one that cannot serve this size.
+    """
+    if not text.startswith(PREFIX):
+        return hub.build(text, classes=classes, image=image, in_chans=in_chans)
+    name = text.removeprefix(PREFIX)
+    if name not in CONFIGS:
+        raise UserError(f"no official layout of {name!r}; there are {', '.join(CONFIGS)}")
     return OfficialCMT(CONFIGS[name], classes=classes, image=image, in_chans=in_chans)

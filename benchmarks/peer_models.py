@@ -1,18 +1,35 @@
-"""Whom we are compared with, and what we promise."""
+"""The models that others have too, where they are implemented, and what we promise of each."""
 
 from dataclasses import dataclass
 
-from vitrail.bench.contract import Bar
-from vitrail.bench.ways import OURS, PEER
+from benchmarks.contract import Bar
+from benchmarks.modes import OURS, PEER
+from benchmarks.official_cmt import OFFICIAL
+from vitrail.cost import Counterparts
+from vitrail.hub.build import TIMM
+from vitrail.hub.counterparts import COUNTERPARTS as TIMM_NAMES
+
+COUNTERPARTS = Counterparts(
+    build="benchmarks.official_cmt:build",
+    texts={
+        "timm": {ours: TIMM + theirs for ours, theirs in TIMM_NAMES.items()},
+        "official": OFFICIAL,
+    },
+)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One of our models and its yardstick: ``timm``, ``official``, or an arm."""
+    """One of our models and its yardstick: ``timm``, ``official``, or a model text."""
 
     model: str
     family: str
     against: str = "timm"
+
+    @property
+    def other(self) -> str:
+        """The yardstick's text."""
+        return COUNTERPARTS.find(self.model, self.against)
 
 
 # fmt: off
@@ -36,12 +53,12 @@ HYBRIDS = ("convit", "coat", "coatnet", "mobilevit", "cmt")
 ALL = ("vit", *HYBRIDS)
 
 
-def bar(at_least: float, way: str, against: str, families: tuple[str, ...], image: int = 0) -> Bar:
+def bar(at_least: float, mode: str, against: str, families: tuple[str, ...], image: int = 0) -> Bar:
     """A promise on some families, at one size or at all."""
     sizes = {"image": (image,)} if image else {}
     return Bar(
         arm=OURS,
-        graph=way,
+        graph=mode,
         against=f"{PEER} {against}",
         at_least=at_least,
         where={"family": families, **sizes},

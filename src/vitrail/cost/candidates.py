@@ -1,4 +1,4 @@
-"""What stands on the bench: models by their text, built, placed and made callable.
+"""What is measured: models by their text, built, put on a device and made callable.
 
 text --build--> nn.Module --precision, graph, device--> a call without arguments, to be timed
 """
@@ -99,7 +99,7 @@ def name_build(build: Build | str) -> str:
     return name
 
 
-def place(text: str, settings: Settings, build: Build | str = CREATE) -> nn.Module:
+def build_on_device(text: str, settings: Settings, build: Build | str = CREATE) -> nn.Module:
     """Build a model for the settings' pictures and put it on their device, in evaluation mode."""
     model = find_build(build)(
         text, classes=settings.classes, image=settings.image, in_chans=settings.in_chans
@@ -139,7 +139,7 @@ def compiling(settings: Settings) -> Iterator[None]:
         yield
 
 
-def by_turns(
+def interleaved(
     calls: Mapping[str, Callable[[], object]],
     settings: Settings,
     on_window: Callable[[str], None] | None = None,

@@ -9,19 +9,19 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
-from vitrail.bench.rivals import said
-from vitrail.bench.twins import BUILD, Agreement, pair, rival
-from vitrail.cost import Ratio, Settings, Timing, memory, ratio
-from vitrail.cost.arms import by_turns, compiling
+from vitrail.cost.candidates import Build, Settings, compiling, interleaved
+from vitrail.cost.peak import memory
+from vitrail.cost.same_weights import Agreement, Counterparts, pair
 from vitrail.cost.step import Step
-from vitrail.cost.timing import pinned
+from vitrail.cost.timing import Ratio, Timing, pinned, ratio
+from vitrail.cost.versus import describe_agreement
 from vitrail.errors import UserError
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class StepMemory:
     """Peak bytes of a training step, and what each further picture adds."""
 
     peak: int
@@ -39,7 +39,7 @@ class Side:
     time: Timing
     parts: dict[str, float]
     loss: float
-    memory: Memory | None
+    memory: StepMemory | None
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
@@ -56,7 +56,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One model's training step beside its rival's."""
+    """One model's training step beside another's."""
 
     model: str
     settings: Settings
@@ -82,17 +82,19 @@ def training(
     against: str,
     settings: Settings | None = None,
     *,
+    known: Counterparts | None = None,
     with_memory: bool = True,
     tell: Tell = print,
     on_step: Tell | None = None,
 ) -> Training:
-    """Measure a model's training step and its rival's, by turns.
+    """Measure a model's training step and another's, by turns.
 
     Args:
         model: our model's text.
-        against: ``timm``, ``official``, or another arm.
+        against: a word of ``known`` for its counterpart, or another model text.
         settings: the conditions; ``graph="compiled"`` compiles forward and backward,
             ``checkpointing`` computes activations again.
+        known: counterparts by word, and the builder of all texts.
         with_memory: measure peaks too, in two fresh processes a side.
         tell: takes a line on logits and losses.
         on_step: told after each window.
@@ -100,14 +102,15 @@ def training(
     Raises:
         UserError: no counterpart, or logits that differ.
     """
-    settings = settings or Settings()
-    theirs = rival(model, against)
-    found = pair(model, theirs, settings)
-    tell(f"{model} and {theirs}: {said(found.agreement)}")
-    arms = {"ours": (model, found.ours), "theirs": (theirs, found.theirs)}
-    steps = {side: step(arm, module, settings) for side, (arm, module) in arms.items()}
-    timings = timed(steps, settings, tell, on_step)
-    sides = {side: report(steps[side], timings[side], with_memory) for side in arms}
+    settings, known = settings or Settings(), known or Counterparts()
+    theirs = known.find(model, against)
+    found = pair(model, theirs, settings, known)
+    tell(f"{model} and {theirs}: {describe_agreement(found.agreement)}")
+    both = {"ours": (model, found.ours), "theirs": (theirs, found.theirs)}
+    steps = {side: first_step(text, module, settings) for side, (text, module) in both.items()}
+    timings = time_steps(steps, settings, tell, on_step)
+    build = known.build if with_memory else None
+    sides = {side: report(steps[side], timings[side], build) for side in both}
     return Training(
         model=model,
         settings=settings,
@@ -118,7 +121,7 @@ def training(
 
 
 @dataclass(frozen=True)
-class Started:
+class FirstStep:
     """An arm's step, and what could not be done for it."""
 
     arm: str
@@ -126,8 +129,8 @@ class Started:
     notes: tuple[str, ...]
 
 
-def timed(
-    started: Mapping[str, Started], settings: Settings, tell: Tell, on_step: Tell | None
+def time_steps(
+    started: Mapping[str, FirstStep], settings: Settings, tell: Tell, on_step: Tell | None
 ) -> dict[str, Timing]:
     """A first step of each, whose losses are told, then steps by turns."""
     with compiling(settings):
@@ -136,13 +139,13 @@ def timed(
                 each.step()
         firsts = {side: each.step.first_loss for side, each in started.items()}
         tell(", ".join(f"first loss of {side} {loss:.6f}" for side, loss in firsts.items()))
-        return by_turns({side: each.step for side, each in started.items()}, settings, on_step)
+        return interleaved({side: each.step for side, each in started.items()}, settings, on_step)
 
 
-def report(started: Started, timing: Timing, with_memory: bool) -> Side:
-    """What is known of one side."""
+def report(started: FirstStep, timing: Timing, build: Build | str | None) -> Side:
+    """What is known of one side; its memory, where there is a ``build`` to measure it with."""
     settings = started.step.settings
-    held, more = remembered(started.arm, settings) if with_memory else (None, ())
+    held, more = measure_memory(started.arm, settings, build) if build else (None, ())
     return Side(
         arm=started.arm,
         time=timing,
@@ -153,22 +156,24 @@ def report(started: Started, timing: Timing, with_memory: bool) -> Side:
     )
 
 
-def step(arm: str, model: nn.Module, settings: Settings) -> Started:
+def first_step(arm: str, model: nn.Module, settings: Settings) -> FirstStep:
     """The step, without checkpointing where the model has none."""
     try:
-        return Started(arm, Step(model, settings), ())
+        return FirstStep(arm, Step(model, settings), ())
     except UserError as error:
-        return Started(arm, Step(model, replace(settings, checkpointing=False)), (str(error),))
+        return FirstStep(arm, Step(model, replace(settings, checkpointing=False)), (str(error),))
 
 
-def remembered(arm: str, settings: Settings) -> tuple[Memory | None, tuple[str, ...]]:
+def measure_memory(
+    arm: str, settings: Settings, build: Build | str
+) -> tuple[StepMemory | None, tuple[str, ...]]:
     """Memory of a side; what cannot be measured is None and leaves a note."""
     batch = settings.batch
     try:
         one, two = (
-            memory(arm, settings.image, size, True, build=BUILD, settings=settings)
+            memory(arm, settings.image, size, True, build=build, settings=settings)
             for size in (batch, 2 * batch)
         )
     except UserError as error:
         return None, (str(error),)
-    return Memory(peak=one, picture=(two - one) // batch), ()
+    return StepMemory(peak=one, picture=(two - one) // batch), ()

@@ -2,10 +2,12 @@ import json
 
 import pytest
 
-from vitrail.bench import versus
-from vitrail.cost import Settings
+from vitrail.cost import Counterparts, Settings, versus
 
 SHORT = Settings(image=64, batch=2, classes=5, rounds=2, window_s=0.01, warmup_s=0.01, threads=1)
+TIMM = Counterparts(
+    build="vitrail.hub:build", texts={"timm": {"mobilevit_xxs": "timm:mobilevit_xxs"}}
+)
 
 
 def test_logits_are_told_before_anything_is_timed() -> None:
@@ -14,6 +16,7 @@ def test_logits_are_told_before_anything_is_timed() -> None:
         ["mobilevit_xxs"],
         "timm",
         SHORT,
+        known=TIMM,
         tell=told.append,
         on_step=lambda step: told.append("timed"),
     )

@@ -1,6 +1,6 @@
-"""The ways in which a model is run: as it is, compiled, optimised, optimised in bfloat16.
+"""The modes in which a model is run: as it is, compiled, optimised, optimised in bfloat16.
 
-module --way--> a call without arguments, run once; or one line that says why not
+module --mode--> a call without arguments, run once; or one line that says why not
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from vitrail.cost.arms import Settings, forward
+from vitrail.cost.candidates import Settings, forward
 from vitrail.cost.counting import example
 from vitrail.cost.host import has_bfloat16
 from vitrail.errors import UserError
@@ -60,7 +60,7 @@ def optimised(
     return Prepared(call, facts | {"relative_difference": worst.relative})
 
 
-WAYS: dict[str, Callable[[nn.Module, Settings], Prepared]] = {
+MODES: dict[str, Callable[[nn.Module, Settings], Prepared]] = {
     "eager": eager,
     "compiled": compiled,
     "optimised": partial(optimised, precision="float32"),
@@ -70,13 +70,13 @@ WAYS: dict[str, Callable[[nn.Module, Settings], Prepared]] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """Whose model, run in which way."""
+    """Whose model, run in which mode."""
 
     arm: str
-    way: str
+    mode: str
 
     def __str__(self) -> str:
-        return f"{self.arm} {self.way}"
+        return f"{self.arm} {self.mode}"
 
 
 OURS, PEER = "vitrail", "peer"
@@ -88,7 +88,7 @@ CANDIDATES = {  # what is asked for -> who runs for it
 }
 
 
-def usual(device: str) -> tuple[str, ...]:
+def usual_modes(device: str) -> tuple[str, ...]:
     """What is run where nothing is asked for: what the bars speak of, as far as it can be."""
     return ("eager", "optimised", *(["bf16"] if has_bfloat16(device) else []))
 
@@ -102,7 +102,7 @@ def prepare(
     hours.
     """
     try:
-        found = WAYS[candidate.way](model, settings)
+        found = MODES[candidate.mode](model, settings)
         found.call()
     except (RuntimeError, UserError) as error:
         failed[str(candidate)] = " ".join(str(error).split())[:300]

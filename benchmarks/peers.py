@@ -1,7 +1,10 @@
 """The peers suite: every model that others have too, beside theirs, on the same weights.
 
+``python -m benchmarks.peers --plan`` says what would be run and how long it would take; it is
+hours, and ``--only``, ``--image``, ``--batch``, ``--threads`` and ``--modes`` split it.
+
 peer x pixels x batch x threads = a setting
-setting -> both models -> logits agree -> every way of running them, timed by turns -> rows
+setting -> both models -> logits agree -> every mode of running them, timed by turns -> rows
 rows    -> a result file, written anew after each setting -> bars, met or missed
 """
 
@@ -11,17 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 from torch import nn
 
-from vitrail.bench import contract
-from vitrail.bench.peers import BARS, PEERS, Peer
-from vitrail.bench.twins import Pair, pair, rival
-from vitrail.bench.ways import CANDIDATES, OURS, PEER, Candidate, Prepared, prepare, usual
-from vitrail.cost import Settings, Timing, count, pinned, ratio, time_side_by_side
-from vitrail.cost.arms import compiling
+from benchmarks import command, contract
+from benchmarks.matrix_table import markdown
+from benchmarks.modes import CANDIDATES, OURS, PEER, Candidate, Prepared, prepare, usual_modes
+from benchmarks.peer_models import BARS, COUNTERPARTS, PEERS, Peer
+from vitrail.cost import Pair, Settings, Timing, count, pair, pinned, ratio, time_side_by_side
+from vitrail.cost.candidates import compiling
 from vitrail.errors import UserError, unknown
 
 Tell = Callable[[str], None]
@@ -36,7 +40,7 @@ class Options:
         sizes: edges in pixels.
         batches: pictures a call.
         threads: torch threads; none means as many as torch has.
-        ways: how the models are run; none means those of the bars.
+        modes: how the models are run; none means those of the bars.
         base: the other conditions: device, rounds, windows, classes.
         out: folder for the result file.
     """
@@ -45,14 +49,14 @@ class Options:
     sizes: tuple[int, ...] = (224, 384, 512)
     batches: tuple[int, ...] = (1, 8)
     threads: tuple[int, ...] = ()
-    ways: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
     base: Settings = field(default_factory=Settings)
-    out: Path = Path("results")
+    out: Path = contract.RESULTS
 
     def __post_init__(self) -> None:
-        for way in self.ways:
-            if way not in CANDIDATES:
-                raise unknown("way of running", way, CANDIDATES)
+        for mode in self.modes:
+            if mode not in CANDIDATES:
+                raise unknown("mode", mode, CANDIDATES)
         for name in self.only:
             if not any(peer.model.startswith(name) for peer in PEERS):
                 raise unknown("model of the suite", name, [peer.model for peer in PEERS])
@@ -60,8 +64,8 @@ class Options:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """Who runs, each once."""
-        ways = self.ways or usual(self.base.device)
-        return tuple(dict.fromkeys(c for way in ways for c in CANDIDATES[way]))
+        modes = self.modes or usual_modes(self.base.device)
+        return tuple(dict.fromkeys(c for mode in modes for c in CANDIDATES[mode]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +111,8 @@ def run(options: Options, *, tell: Tell, on_step: Tell | None = None) -> Outcome
     """
     planned = settings(options)
     expected = estimate(planned, options)
-    tell(f"{len(planned)} settings, about {spoken(sum(expected))} in all")
-    record = contract.Record("peers", asdict(options), options.out, BARS, command="vitrail")
+    tell(f"{len(planned)} settings, about {format_duration(sum(expected))} in all")
+    record = contract.Record("peers", asdict(options), options.out, BARS)
     began, refused = time.monotonic(), []
     for number, setting in enumerate(planned, start=1):
         try:
@@ -117,7 +121,7 @@ def run(options: Options, *, tell: Tell, on_step: Tell | None = None) -> Outcome
             refused.append(f"{setting}: NOT TIMED: {error}")
             tell(refused[-1])
         pace = (time.monotonic() - began) / sum(expected[:number])
-        left = spoken(pace * sum(expected[number:]))
+        left = format_duration(pace * sum(expected[number:]))
         tell(f"  {number} of {len(planned)} done; about {left} left")
     return Outcome(record=record, refused=tuple(refused))
 
@@ -130,8 +134,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Build both, prepare every candidate, time all side by side, make the rows."""
     conditions = setting.conditions
-    against = rival(setting.peer.model, setting.peer.against)
-    both = pair(setting.peer.model, against, conditions)
+    against = setting.peer.other
+    both = pair(setting.peer.model, against, conditions, COUNTERPARTS)
     tell(f"{setting}: {against}, {both.agreement or 'another network'}")
     models, failed = {OURS: both.ours, PEER: both.theirs}, dict[str, str]()
     with compiling(replace(conditions, graph="compiled")), pinned(conditions.threads):
@@ -174,12 +178,12 @@ def row(
         {name: ratio(own, timings[name]) for name in yardsticks},
         model=setting.peer.model,
         family=setting.peer.family,
-        peer=rival(setting.peer.model, setting.peer.against),
+        peer=setting.peer.other,
         image=conditions.image,
         batch=conditions.batch,
-        graph=candidate.way,
+        graph=candidate.mode,
         device=conditions.device,
-        precision="bfloat16" if candidate.way == "bf16" else "float32",
+        precision="bfloat16" if candidate.mode == "bf16" else "float32",
         params=counted.params,
         macs=counted.macs,
         images_per_s=own.rate(conditions.batch),
@@ -213,7 +217,7 @@ def estimate(planned: list[Setting], options: Options) -> list[float]:
         call = macs[setting.peer, c.image] * c.batch / (SHARE * rates[c.threads])
         window = call if call >= c.window_s else c.window_s + call
         each = max(c.warmup_s, 3 * call) + c.rounds * window
-        compiling = sum(COMPILE_S for who in options.candidates if who.way != "eager")
+        compiling = sum(COMPILE_S for who in options.candidates if who.mode != "eager")
         found.append(each * len(options.candidates) + compiling)
     return found
 
@@ -238,7 +242,7 @@ def speed(threads: int | None) -> float:
         return 3 * 1024**3 / (time.perf_counter() - began)
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -247,7 +251,7 @@ def spoken(seconds: float) -> str:
 
 # ---- for people ----------------------------------------------------------------------------------
 
-COLUMNS = (  # heading, ours in which way, against the peer's in which way
+COLUMNS = (  # heading, ours in which mode, against the peer's in which mode
     ("eager", "eager", "eager"),
     ("compiled", "compiled", "compiled"),
     ("optimised / compiled", "optimised", "compiled"),
@@ -257,8 +261,8 @@ COLUMNS = (  # heading, ours in which way, against the peer's in which way
 
 def summary(record: contract.Record) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headings and cells: a line for each setting, with every ratio met or missed."""
-    ways = {r["graph"] for r in record.rows if r["arm"] == OURS}
-    columns = [c for c in COLUMNS if c[1] in ways]
+    modes = {r["graph"] for r in record.rows if r["arm"] == OURS}
+    columns = [c for c in COLUMNS if c[1] in modes]
     settings = dict.fromkeys(setting_of(r) for r in record.rows)
     cells = []
     for setting in settings:
@@ -280,9 +284,9 @@ def setting_of(row: Mapping[str, Any]) -> tuple[str, int, int, int]:
     return row["model"], row["image"], row["batch"], row["threads"]
 
 
-def ratio_cell(row: Mapping[str, Any] | None, way: str) -> str:
+def ratio_cell(row: Mapping[str, Any] | None, mode: str) -> str:
     """``1.42 (1.40 to 1.45) met``; no word where nothing was promised."""
-    found = [o for o in row["against"] if o["arm"] == f"{PEER} {way}"] if row else []
+    found = [o for o in row["against"] if o["arm"] == f"{PEER} {mode}"] if row else []
     if row is None or not found:
         return "failed" if row is not None and row["failed"] else ""
     (other,) = found
@@ -291,3 +295,86 @@ def ratio_cell(row: Mapping[str, Any] | None, way: str) -> str:
     word = (" met" if met else f" MISSED {promised[0].at_least:g}") if promised else ""
     noisy = "" if other["quiet"] else " noisy"
     return f"{other['ratio']:.2f} ({other['low']:.2f} to {other['high']:.2f}){word}{noisy}"
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What is typed.
+
+    Attributes:
+        only: models whose names begin so; none means all.
+        image: edges in pixels.
+        batch: pictures a call.
+        threads: torch threads; none means as many as torch has.
+        modes: how the models are run; none means those that bars speak of.
+        device: cpu, cuda, ... (auto: the GPU where there is one).
+        classes: classes of the head.
+        rounds: timed windows of each.
+        window: least seconds of a window.
+        plan: only say what would be run and how long it would take.
+        out: folder for the result file.
+    """
+
+    only: tuple[str, ...] = ()
+    image: tuple[int, ...] = (224, 384, 512)
+    batch: tuple[int, ...] = (1, 8)
+    threads: tuple[int, ...] = ()
+    modes: Annotated[
+        tuple[Literal["eager", "compiled", "optimised", "bf16"], ...],
+        tyro.conf.arg(aliases=["--ways"]),
+    ] = ()
+    device: str = "auto"
+    classes: int = 1000
+    rounds: int = 6
+    window: float = 0.3
+    plan: bool = False
+    out: Path = contract.RESULTS
+
+    @property
+    def options(self) -> Options:
+        """As the suite takes them."""
+        gpu = "cuda" if torch.cuda.is_available() else "cpu"
+        base = Settings(
+            classes=self.classes,
+            device=gpu if self.device == "auto" else self.device,
+            rounds=self.rounds,
+            window_s=self.window,
+            warmup_s=7 * self.window,
+        )
+        return Options(
+            only=self.only,
+            sizes=self.image,
+            batches=self.batch,
+            threads=self.threads,
+            modes=self.modes,
+            base=base,
+            out=self.out,
+        )
+
+
+def main(words: Words) -> int:
+    """Plan or run, and print; status 1 where counterparts gave different logits."""
+    options = words.options
+    if words.plan:
+        print_plan(options)
+        return 0
+    outcome = run(options, tell=lambda line: print(line, flush=True))
+    print(markdown(*summary(outcome.record)), *outcome.refused, sep="\n")
+    outcome.record.close()
+    return 1 if outcome.refused else 0
+
+
+def print_plan(options: Options) -> None:
+    """What would be run, and how long it would take."""
+    planned = settings(options)
+    expected = estimate(planned, options)
+    for setting, seconds in zip(planned, expected, strict=True):
+        print(f"{setting}: about {format_duration(seconds)}")
+    print(f"{len(planned)} settings, about {format_duration(sum(expected))} in all")
+
+
+if __name__ == "__main__":
+    command.run(main, Words, __doc__)

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 import torch
+from benchmarks.peer_models import COUNTERPARTS
 
 import vitrail
-from vitrail.bench import official_cmt
-from vitrail.bench.twins import pair
-from vitrail.cost import Settings, count
+from benchmarks import official_cmt
+from vitrail.cost import Settings, count, pair
 from vitrail.errors import UserError
 
 
@@ -20,7 +20,7 @@ def test_outputs_of_the_official_code(name, shared, monkeypatch):
 
     file = load_golden(str(shared / "reference" / "golden" / f"{name}.npz"))
     sys.modules.pop("golden_fill")
-    model = official_cmt.build(name, classes=1000, image=file["size"]).eval()
+    model = official_cmt.build(f"official:{name}", classes=1000, image=file["size"]).eval()
     model.load_state_dict({k: torch.from_numpy(v) for k, v in file["state"].items()})
     x = torch.from_numpy(golden_input(2, file["size"], file["size"]))
     wanted = torch.from_numpy(file["logits"])
@@ -30,17 +30,24 @@ def test_outputs_of_the_official_code(name, shared, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cmt_ti", "cmt_s"])
 def test_ours_agrees_on_the_same_weights(name):
-    found = pair(name, f"official:{name}", Settings(image=64, classes=7)).agreement
+    found = pair(name, f"official:{name}", Settings(image=64, classes=7), COUNTERPARTS).agreement
     assert found.close, found
     assert found.largest > 0.05
 
 
 def test_it_does_the_same_work():
-    theirs = count(official_cmt.build("cmt_ti", classes=10, image=64), 64)
+    theirs = count(official_cmt.build("official:cmt_ti", classes=10, image=64), 64)
     ours = count(vitrail.create("cmt_ti", classes=10, image=64), 64)
     assert (theirs.params, theirs.macs) == (ours.params, ours.macs)
 
 
 def test_odd_sizes_are_refused():
     with pytest.raises(UserError, match="multiples of 32, not 75"):
-        official_cmt.build("cmt_ti", classes=2, image=75)
+        official_cmt.build("official:cmt_ti", classes=2, image=75)
+
+
+def test_other_texts_are_built_too():
+    for text in ("vit_tiny(depth=1)", "timm:mobilevit_xxs"):
+        assert official_cmt.build(text, classes=2, image=64) is not None
+    with pytest.raises(UserError, match="no official layout of 'vit_tiny'; there are cmt_ti"):
+        official_cmt.build("official:vit_tiny", classes=2, image=64)
