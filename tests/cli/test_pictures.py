@@ -26,6 +26,21 @@ def new(tmp_path: Path) -> Path:
     return tmp_path / "new"
 
 
+def test_check_says_that_a_set_is_very_unbalanced(give, tmp_path: Path) -> None:
+    for i in range(11):
+        paint(tmp_path / "set" / "cat" / f"{i}.png", i)
+    for i in range(3):
+        paint(tmp_path / "set" / "dog" / f"{i}.png", 90 + i)
+    said = give("check", "set")
+    assert "very unbalanced" not in said.out
+    for i in range(11, 40):
+        paint(tmp_path / "set" / "cat" / f"{i}.png", i)
+    said = give("check", "set")
+    shown = " ".join(said.out.split())
+    assert "very unbalanced (32 training pictures of 'cat', 2 of 'dog')" in shown
+    assert "sampling=sqrt" in shown and said.status == 0
+
+
 def test_predict_gives_classes_and_probabilities(give, tiny_run: Path, new: Path) -> None:
     said = give("predict", tiny_run, new, "--json", "--top", "10")
     assert (said.status, said.err) == (0, "")

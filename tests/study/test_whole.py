@@ -137,6 +137,8 @@ def test_a_recipes_teacher_teaches_every_arm(
     told = plan(arms=ARMS[:1], fractions=(0.02,), recipe={**QUICK, "teacher": str(run)})
     taught = lay(told)
     assert taught.binding["distill"]["kind"] == "hard" and "distill" not in alone.binding
+    assert not {"best", "sampling", "class_weights"} & set(alone.binding)  # older studies go on
+    assert lay(plan(recipe={**QUICK, "best": "loss"})).binding["best"] == "loss"
     job = told.jobs[0]
     assert taught.digest_of(job) != alone.digest_of(job)
     jobs.train(job, taught, tmp_path / "job", lambda **_: None)

@@ -51,6 +51,8 @@ class Check(Command):
 
 def checked(pictures: "Pictures") -> tuple[dict[str, Any], list[Any]]:
     """What ``check`` says of a set: as data, and as table and lines."""
+    from vitrail.data import imbalance
+
     counts = Counter((item.label, item.split) for item in pictures.items)
     splits = [s for s in ("train", "val", "test") if any(split == s for _, split in counts)]
     rows = [
@@ -58,13 +60,15 @@ def checked(pictures: "Pictures") -> tuple[dict[str, Any], list[Any]]:
         for label, name in enumerate(pictures.classes)
     ]
     problems = [vars_of(problem) for problem in pictures.problems]
+    unbalanced = imbalance(pictures.split("train"), pictures.classes)
     total = f"{pictures.name}: {len(pictures.items)} pictures, {len(pictures.classes)} classes"
     lines = [problem["line"] for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"… and {len(problems) - SHOWN} more (all with --json)")
     cells = [list(row.values()) for row in rows]
-    data = {"name": pictures.name, "classes": rows, "problems": problems}
-    return data, [total, table(("class", *splits), cells), *(lines or ["no problems"])]
+    data = {"name": pictures.name, "classes": rows, "problems": problems, "note": unbalanced}
+    notes = [unbalanced] if unbalanced else []
+    return data, [total, table(("class", *splits), cells), *notes, *(lines or ["no problems"])]
 
 
 def vars_of(problem: Any) -> dict[str, str]:

@@ -60,6 +60,7 @@ class Train(Command):
     def run(self) -> Answer:
         """Train, or go on with a stopped run."""
         from vitrail.cli.job import go_on, prepare
+        from vitrail.train.display import scored
 
         if self.resume is not None:
             result = go_on(self.resume)
@@ -68,7 +69,8 @@ class Train(Command):
             say(f"run folder: {job.out}")
             result = job.fit()
         facts = asdict(result)
-        best = result.best.get("accuracy")
-        score = "" if best is None else f", best validation accuracy {best:.1%}"
+        best = result.best
+        known = best.get("accuracy") is not None
+        score = f", best in validation: {scored(best)}" if known else ""
         said = f"{result.epochs} epochs in {result.seconds:.0f} s{score}: {result.folder}"
         return Answer(facts, [said, f"next: vitrail predict {result.folder} PICTURES"])

@@ -4,7 +4,7 @@ source -> Pictures (what is there, what is wrong) -> fraction -> PictureSet -> b
 """
 
 from vitrail.data.fractions import fraction
-from vitrail.data.items import Item, Problem, write_problems
+from vitrail.data.items import Item, Problem, seed_of, write_problems
 from vitrail.data.loader import (
     Loader,
     PictureSet,
@@ -17,7 +17,7 @@ from vitrail.data.manifest import Manifest, manifest_digest, read_manifest, writ
 from vitrail.data.pictures import Pictures
 from vitrail.data.scenes import Scene, Scenes
 from vitrail.data.sources import check, open_pictures
-from vitrail.data.summary import Summary
+from vitrail.data.summary import Summary, imbalance
 from vitrail.data.transforms import Augment, Preprocess
 
 __all__ = [
@@ -36,11 +36,13 @@ __all__ = [
     "check",
     "epoch_order",
     "fraction",
+    "imbalance",
     "manifest_digest",
     "measure_loader",
     "open_pictures",
     "plain_order",
     "read_manifest",
+    "seed_of",
     "write_manifest",
     "write_problems",
 ]

@@ -27,7 +27,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class PictureSet(Dataset[tuple[Tensor, int, int]]):
     """Items of a set, read and transformed.
 
-    ``set[epoch, i]`` is (image ``(C, H, W)``, label, i); ``set[i]`` is epoch 0.
+    ``set[epoch, i]`` is (image ``(C, H, W)``, label, i); ``set[i]`` is epoch 0. Place
+    ``i + r * len(set)`` is picture ``i`` for the ``r + 1``-th time in an epoch, augmented anew.
     ``cache="memory"`` decodes and prepares every picture once, at once, and keeps the bytes; the
     results are the same to the bit.
     """
@@ -55,14 +56,17 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
         return len(self.items)
 
     def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int, int]:
-        epoch, i = index if isinstance(index, tuple) else (0, index)
+        epoch, place = index if isinstance(index, tuple) else (0, index)
+        turn, i = divmod(place, len(self.items))
         item = self.items[i]
         prepared = self._prepared(i) if self.cache is None else self.cache[i]
         if not self.transform.random:
             return self.transform.finish(prepared), item.label, i
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: that would also reseed the accelerators.
-            torch.default_generator.manual_seed(seed_of("picture", self.seed, epoch, item.key))
+            again = (turn,) if turn else ()
+            seed = seed_of("picture", self.seed, epoch, item.key, *again)
+            torch.default_generator.manual_seed(seed)
             return self.transform.finish(prepared), item.label, i
 
     def _prepared(self, i: int) -> np.ndarray:

@@ -2,11 +2,16 @@
 
 import statistics
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from vitrail.data.items import SPLITS, Problem, count
+from vitrail.data.items import SPLITS, Item, Problem, count
 from vitrail.data.pictures import Pictures
+from vitrail.errors import printable
+
+UNBALANCED = 10
+"""So many times as many pictures in the largest class as in the smallest deserve a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,20 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return asdict(self)
+
+
+def imbalance(items: Iterable[Item], classes: Sequence[str]) -> str:
+    """One line for training pictures of very unlike counts by class; nothing for others."""
+    counts = Counter(item.label for item in items).most_common()
+    if not counts or counts[0][1] < UNBALANCED * counts[-1][1]:
+        return ""
+    (most, many), (least, few) = counts[0], counts[-1]
+    return (
+        f"the classes are very unbalanced ({many:,} training pictures of "
+        f"{printable(repr(classes[most]))}, {few:,} of {printable(repr(classes[least]))}); train "
+        "with --set sampling=sqrt (or class_weights=balanced) best=balanced_accuracy if the rare "
+        "ones matter as much"
+    )
 
 
 def ordered(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 #: Parts of a recipe that change no result, or that the study sets itself.
 FREE = ("workers", "cache", "checkpoint_seconds", "checkpoint_steps", "track", "seed")
+#: Parts that came after the first studies: left out where they are as they were then.
+LATER = ("class_weights", "sampling", "best")
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,12 @@ class Bench:
     @property
     def binding(self) -> dict[str, Any]:
         """The recipe's values that change results."""
+        from vitrail.train import Recipe
+
         idle = FREE if self.recipe.teacher else (*FREE, "teacher", "distill")
-        return {k: v for k, v in self.recipe.to_dict().items() if k not in idle}
+        usual = {k: v for k, v in Recipe().to_dict().items() if k in LATER}
+        values = self.recipe.to_dict().items()
+        return {k: v for k, v in values if k not in idle and usual.get(k, ...) != v}
 
     @cached_property
     def ground(self) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from vitrail import data
 from vitrail.errors import UserError
+from vitrail.train.balance import balanced_places
 
 
 def seed_for(seed: int, step: int, slot: int) -> int:
@@ -40,12 +41,25 @@ class Course:
     world: int
     rank: int
     seed: int
+    sampling: str = "shuffle"
+    labels: Sequence[int] = ()
 
     @classmethod
     def lay(
-        cls, *, count: int, batch: int, accumulate: int, world: int, rank: int, seed: int
+        cls,
+        *,
+        count: int,
+        batch: int,
+        accumulate: int,
+        world: int,
+        rank: int,
+        seed: int,
+        sampling: str = "shuffle",
+        labels: Sequence[int] = (),
     ) -> "Course":
         """A course for ``count`` pictures; a batch larger than the set shrinks to fit it.
+
+        ``sampling`` other than ``"shuffle"`` needs their ``labels``.
 
         Raises:
             UserError: a batch that the slots cannot share equally, or fewer pictures than slots.
@@ -65,6 +79,8 @@ class Course:
             world=world,
             rank=rank,
             seed=seed,
+            sampling=sampling,
+            labels=labels,
         )
 
     @property
@@ -83,11 +99,18 @@ class Course:
 
     def epoch(self, epoch: int, start: int = 0) -> list[list[int]]:
         """This process's micro-batches of ``epoch``, from its update ``start`` on."""
-        order = data.epoch_order(
-            self.count, batch=self.batch, seed=self.seed, epoch=epoch, drop_last=True
-        )
+        order = self._batches(epoch)
         firsts = [self.slot(part) * self.micro for part in range(self.accumulate)]
         return [lot[first : first + self.micro] for lot in order[start:] for first in firsts]
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        if self.sampling == "shuffle":
+            return data.epoch_order(
+                self.count, batch=self.batch, seed=self.seed, epoch=epoch, drop_last=True
+            )
+        places = balanced_places(self.labels, self.sampling, self.seed, epoch)
+        starts = range(0, self.updates * self.batch, self.batch)
+        return [places[start : start + self.batch] for start in starts]
 
 
 def shares(count: int, batch: int, world: int, rank: int) -> Sequence[list[int]]:

@@ -1,7 +1,7 @@
 """What a person sees while a model trains: a bar on a terminal, a line an epoch elsewhere."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 #: Events are plain dictionaries with a "kind": start, step, epoch, note, end.
@@ -10,6 +10,15 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 def silent(event: dict[str, Any]) -> None:
     """Show nothing."""
+
+
+def scored(row: Mapping[str, Any], by: str = "accuracy") -> str:
+    """The validation of an epoch in words, the score that it is judged by first."""
+    accuracy, balanced = (f"{row.get(k) or 0:.1%}" for k in ("accuracy", "balanced_accuracy"))
+    if by == "balanced_accuracy":
+        return f"balanced accuracy {balanced} (accuracy {accuracy})"
+    loss = f"loss {row['val_loss']:.3f}, " if by == "loss" else ""
+    return f"{loss}accuracy {accuracy} (balanced {balanced})"
 
 
 class Display:
@@ -70,7 +79,7 @@ class Display:
         score = ""
         if row.get("accuracy") is not None:
             best = "  best so far" if event["best"] else ""
-            score = f"  val loss {row['val_loss']:.3f}  accuracy {row['accuracy']:.1%}{best}"
+            score = f"  val loss {row['val_loss']:.3f}  {scored(row)}{best}"
         self._line(
             f"epoch {row['epoch']:>3}  loss {row['train_loss']:.3f}{score}"
             f"  lr {row['lr']:.2g}  {row['images_per_s']:.0f} images/s"

@@ -21,7 +21,7 @@ from vitrail.tasks.classify import Scores
 from vitrail.tasks.teacher import Teacher
 from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Progress, Snapshot
-from vitrail.train.display import Display, OnEvent
+from vitrail.train.display import Display, OnEvent, scored
 from vitrail.train.recipe import Recipe
 from vitrail.train.stop import Interrupted, StopRequest, how_to_resume
 from vitrail.train.track import TensorBoard, Tracker, log_row
@@ -95,6 +95,7 @@ def fit(
         out=out,
         teacher=teacher,
     )
+    job.class_weights()
     processes.first(accelerator, lambda: _prepare(job, resume, facts or {}))
     done = folder.read_run(out).result
     if done is not None:
@@ -241,6 +242,7 @@ def _train(job: Job, accelerator: Any, listeners: list[OnEvent]) -> Result:
             listeners.append(lambda e: log_row(tracker, e["row"]) if e["kind"] == "epoch" else None)
         try:
             emit(_start_event(job, trainer))
+            _note_imbalance(job, emit)
             _run(trainer, stop)
             return _finish(job, trainer, emit)
         finally:
@@ -284,6 +286,16 @@ def _start_event(job: Job, trainer: Trainer) -> dict[str, Any]:
     return {"kind": "start", "line": line, "done": trainer.done, "out": str(job.out)}
 
 
+def _note_imbalance(job: Job, emit: OnEvent) -> None:
+    """One line for a very unbalanced set, unless the recipe does something about it."""
+    recipe = job.recipe
+    default = (recipe.class_weights, recipe.sampling, recipe.best)
+    if default == ("none", "shuffle", "accuracy"):
+        line = data.imbalance(job.parts["train"], job.card.classes)
+        if line:
+            emit({"kind": "note", "line": line})
+
+
 def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:
     progress, main = trainer.progress, trainer.accelerator.is_main_process
     scores = trainer.score_best()
@@ -316,7 +328,7 @@ def _tell_end(job: Job, result: Result, emit: OnEvent) -> None:
         )
         emit({"kind": "note", "line": line})
     row = result.best
-    score = f"best accuracy {row['accuracy']:.1%} (epoch {row['epoch']}), " if _scored(row) else ""
+    score = f"best {scored(row, job.recipe.best)} (epoch {row['epoch']}), " if _scored(row) else ""
     line = f"done: {score}{job.out / (BEST if row else LAST)}"
     emit({"kind": "end", "line": line, "result": asdict(result)})
 

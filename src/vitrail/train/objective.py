@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitrail.models.backbone import WithMaps
 from vitrail.tasks.distill import ask, map_distance, maps_apart, weigh
 from vitrail.tasks.teacher import Teacher
+from vitrail.train.balance import weighted_shares
 from vitrail.train.recipe import Recipe
 
 
@@ -21,12 +22,14 @@ class Objective:
 
     The teacher sees what the student sees, augmented and mixed; it draws no chance and learns
     nothing, so a run with one resumes to the bit. ``student`` is the bare model, for its maps.
+    ``weights`` ``(K,)`` weigh the classes of the labels; the teacher's word is not weighed.
     """
 
     recipe: Recipe
     student: nn.Module
     teacher: Teacher | None
     autocast: Callable[[], AbstractContextManager[Any]]
+    weights: Tensor | None = None
 
     def __call__(
         self, heard: Tensor | tuple[Tensor, Tensor], images: Tensor, targets: Tensor
@@ -60,7 +63,10 @@ class Objective:
 
     def label_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of logits ``(B, K)`` with labels ``(B,)`` or shares ``(B, K)``."""
-        return F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.smoothing)
+        smoothing = self.recipe.smoothing
+        if self.weights is None:
+            return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        return F.cross_entropy(logits.float(), weighted_shares(targets, self.weights, smoothing))
 
 
 def prepare(

@@ -17,7 +17,11 @@ from vitrail.schema import build
 from vitrail.tasks.distill import Distillation
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
+SAMPLINGS = ("shuffle", "balanced", "sqrt")
+BEST = ("accuracy", "balanced_accuracy", "loss")
 _SMALLEST_RUN = 2000
+_LARGEST_WEIGHT = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,10 @@ class Recipe:
     """Learning rate of each layer over that of the next (fine-tuning: 0.65 to 0.9); 1 is off."""
     smoothing: float = 0.1
     """Label smoothing."""
+    class_weights: str | tuple[float, ...] = "none"
+    """What a class weighs in the loss: none, balanced, sqrt, effective, or a number for each."""
+    sampling: str = "shuffle"
+    """How often a class comes: shuffle (every picture once), balanced (classes alike) or sqrt."""
     mixup: float = 0.8
     """Alpha of mixup; 0 is off."""
     cutmix: float = 1.0
@@ -72,8 +80,10 @@ class Recipe:
     """A trained model that is heard beside the labels: a run folder, or timm:NAME."""
     distill: Distillation = field(default_factory=Distillation)
     """How a teacher is heard: kind (hard or soft), alpha, tau, feature."""
+    best: str = "accuracy"
+    """Which epoch is kept as the best: by accuracy, balanced_accuracy or loss, in validation."""
     patience: int = 0
-    """Stop after this many validations without a better accuracy; 0 is never."""
+    """Stop after this many validations that were not better than the best; 0 is never."""
     validate_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
     seed: int = 0
@@ -158,6 +168,7 @@ class Recipe:
             f"{self.optimizer} lr {self.lr:g} to {self.min_lr:g}",
             f"weight decay {self.weight_decay:g}",
             self._mixing(),
+            self._balancing(),
             self._teaching(),
             f"averaged weights {self.ema:g}" if self.ema else "no averaging",
             self.precision,
@@ -168,6 +179,14 @@ class Recipe:
     def _mixing(self) -> str:
         names = [n for n in ("mixup", "cutmix") if getattr(self, n)]
         return f"{' or '.join(names)} on {self.mix_share:.0%}" if names and self.mix_share else ""
+
+    def _balancing(self) -> str:
+        weights, best = self.class_weights, self.best.replace("_", " ")
+        named = weights if isinstance(weights, str) else "as given"
+        parts = [f"class weights {named}"] * (weights != "none")
+        parts += [f"{self.sampling} sampling"] * (self.sampling != "shuffle")
+        parts += [f"best by {best}"] * (self.best != "accuracy")
+        return " · ".join(parts)
 
     def _teaching(self) -> str:
         how = self.distill
@@ -221,6 +240,11 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"recipe: seconds must be above 0, not {recipe.seconds}")
     if recipe.precision not in PRECISIONS:
         raise unknown("precision", recipe.precision, PRECISIONS)
+    if recipe.sampling not in SAMPLINGS:
+        raise unknown("sampling", recipe.sampling, SAMPLINGS)
+    if recipe.best not in BEST:
+        raise unknown("score for 'best'", recipe.best, BEST)
+    _check_class_weights(recipe.class_weights)
     if recipe.min_lr > recipe.lr:
         raise UserError(
             f"recipe: min_lr ({recipe.min_lr:g}) lies above lr ({recipe.lr:g}); lower it as well"
@@ -228,6 +252,17 @@ def _check(recipe: Recipe) -> None:
     if recipe.batch % recipe.accumulate:
         raise UserError(
             f"recipe: a batch of {recipe.batch} cannot be cut into {recipe.accumulate} equal parts"
+        )
+
+
+def _check_class_weights(weights: str | tuple[float, ...]) -> None:
+    if isinstance(weights, str):
+        if weights not in CLASS_WEIGHTS:
+            raise unknown("class_weights", weights, CLASS_WEIGHTS)
+    elif not all(0 <= weight <= _LARGEST_WEIGHT for weight in weights) or not any(weights):
+        raise UserError(
+            f"recipe: class_weights must be numbers from 0 to {_LARGEST_WEIGHT:,}, one for each "
+            f"class and not all 0, not {list(weights)}"
         )
 
 

@@ -20,7 +20,7 @@ from vitrail.errors import UserError
 from vitrail.tasks.card import Card, load_weights, save_weights
 from vitrail.tasks.classify import Scores, collect, score
 from vitrail.tasks.teacher import Teacher
-from vitrail.train import chance, checkpoint, folder, mix, optim, processes
+from vitrail.train import balance, chance, checkpoint, folder, mix, optim, processes
 from vitrail.train.average import averaged
 from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import OnEvent
@@ -45,6 +45,26 @@ class Job:
     out: Path
     teacher: Teacher | None = None
 
+    @property
+    def labels(self) -> list[int]:
+        """Of the training pictures, in their order."""
+        return [item.label for item in self.parts["train"]]
+
+    def class_weights(self) -> Tensor | None:
+        """What the recipe makes of these labels.
+
+        Raises:
+            UserError: another count of numbers than of classes.
+        """
+        recipe, classes = self.recipe, len(self.card.classes)
+        return balance.class_weights(recipe.class_weights, self.labels, classes, recipe.sampling)
+
+
+def merit(row: Mapping[str, Any], score: str) -> tuple[float, float]:
+    """A validation as numbers to compare: the higher score, then the lower loss, is better."""
+    loss = row["val_loss"] if math.isfinite(row["val_loss"]) else math.inf
+    return (-loss, row["accuracy"]) if score == "loss" else (row[score], -loss)
+
 
 class Trainer:
     """One run at work. ``restore`` a snapshot, then ``run``."""
@@ -59,6 +79,8 @@ class Trainer:
             world=accelerator.num_processes,
             rank=accelerator.process_index,
             seed=job.recipe.seed,
+            sampling=job.recipe.sampling,
+            labels=job.labels,
         )
         self._set_up_model()
         self.choices = mix.mixers(job.recipe, len(job.card.classes))
@@ -87,11 +109,13 @@ class Trainer:
         self.bare = self.model
         if not self.sharded:
             self.bare = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+        weights = self.job.class_weights()
         self.objective = Objective(
             recipe=recipe,
             student=self.bare,
             teacher=self.job.teacher,
             autocast=self.accelerator.autocast,
+            weights=None if weights is None else weights.to(self.accelerator.device),
         )
         self.bare_optimizer = self.optimizer.optimizer
         self.schedule = optim.Schedule(self.bare_optimizer, recipe, self._length())
@@ -239,7 +263,7 @@ class Trainer:
         due = over or (progress.epoch + 1) % recipe.validate_every == 0
         scores = self.validate("val") if due and self.job.parts.get("val") else None
         row = self._row(scores)
-        best = self._is_best(scores, due)
+        best = self._is_best(row, due)
         if best:
             progress.best, progress.stale = row, 0
             self.pending = self.weights()
@@ -279,14 +303,14 @@ class Trainer:
             "images_per_s": round(progress.epoch_images / max(progress.epoch_seconds, 1e-9), 1),
         }
 
-    def _is_best(self, scores: Scores | None, due: bool) -> bool:
-        """Higher accuracy, then lower loss; without a validation part the latest is the best."""
+    def _is_best(self, row: Mapping[str, Any], due: bool) -> bool:
+        """By the recipe's score; without a validation part the latest is the best."""
         best = self.progress.best
-        if scores is None:
+        if row["val_loss"] is None:
             return due and not self.job.parts.get("val")
         if best is None:
             return True
-        return (scores.accuracy, -scores.loss) > (best["accuracy"], -best["val_loss"])
+        return merit(row, self.recipe.best) > merit(best, self.recipe.best)
 
     # ---- validation ------------------------------------------------------------------------------
 
