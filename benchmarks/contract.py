@@ -1,6 +1,7 @@
 """The shape of a result file: what a benchmark ran, where, and every row of it.
 
-``{"format", "benchmark", "command", "date", "machine", "settings", "bars", "rows"}``
+``{"format", "benchmark", "command", "date", "machine", "settings", "bars", "rows"}``; a file that
+``benchmarks.combine`` made has ``runs`` too, and each row says which of them it comes from.
 """
 
 import json
@@ -31,6 +32,8 @@ ROW = {"arm": str, "threads": int, "against": list}
 MEASURED = {"time": dict, "memory_bytes": int | None}
 """A row holds one of these."""
 TIME = ("median_ms", "low_ms", "high_ms", "best_ms", "windows_ms", "quiet", "settled")
+RUN = ("command", "date", "machine", "settings")
+"""What a combined file says of each run that its rows come from."""
 AGAINST = ("arm", "ratio", "low", "high", "rounds", "quiet")
 
 
@@ -120,10 +123,7 @@ class Record:
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows and write the file."""
         self.rows.extend(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".part")
-        draft.write_text(json.dumps(self.to_dict(), indent=1, default=str) + "\n")
-        draft.replace(self.path)
+        write(self.path, self.to_dict())
 
     def judged(self) -> list[dict[str, Any]]:
         """The bars that some row speaks to."""
@@ -151,6 +151,14 @@ class Record:
         print(*self.verdicts(), f"written: {self.path}", sep="\n")
 
 
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result file whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(result, indent=1, default=str) + "\n")
+    draft.replace(path)
+
+
 def verdict(found: Mapping[str, Any]) -> str:
     """A judged bar for people."""
     word = "held" if found["held"] == found["of"] else "MISSED"
@@ -174,7 +182,14 @@ def faults(result: Mapping[str, Any]) -> list[str]:
     wrong += ["no rows"] if not result["rows"] else []
     for number, found in enumerate(result["rows"]):
         wrong += [f"row {number}: {fault}" for fault in _row_faults(found)]
-    return wrong
+    return wrong + _run_faults(result) if "runs" in result else wrong
+
+
+def _run_faults(result: Mapping[str, Any]) -> list[str]:
+    runs = result["runs"]
+    wrong = [f"run {n} lacks {key}" for n, run in enumerate(runs) for key in RUN if key not in run]
+    used = {row.get("run") for row in result["rows"]}
+    return wrong if used == set(range(len(runs))) else [*wrong, "rows name runs that are not there"]
 
 
 def _row_faults(found: Mapping[str, Any]) -> list[str]:

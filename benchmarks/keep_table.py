@@ -1,7 +1,8 @@
 """What ``benchmarks.keep`` found, as tables for a page: one for each picture set, model and size.
 
 ``python -m benchmarks.keep_table FILES``: of two files that tell of the same reducer and way, the
-one with more seeds is shown. ``--apart``: files of one seed each, every seed's difference to plain
+one with more seeds is shown. Combined files are read as the runs they
+came from. ``--apart``: runs of one seed each, every seed's difference to plain
 done alike, and their mean.
 """
 
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks import command
+from benchmarks.combine import by_run
 from benchmarks.matrix_table import markdown
 
 Row = Mapping[str, Any]
@@ -35,7 +37,8 @@ class Options:
 
 def main(options: Options) -> str:
     """Print the tables and give them."""
-    results = [json.loads(path.read_text()) for path in options.files]
+    results = [one for path in options.files for one in by_run(json.loads(path.read_text()))]
+    results.sort(key=lambda result: str(result["date"]))
     text = "\n\n".join(tables(results, apart if options.apart else table))
     print(text)
     return text

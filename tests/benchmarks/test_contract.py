@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import contract
+from benchmarks import combine, contract
 from vitrail.cost.timing import Timing, WarmUp, Window, ratio
 
 COMMITTED = sorted(contract.RESULTS.glob("*.json"))
@@ -96,5 +96,17 @@ def test_a_bar_speaks_to_the_rows_it_names() -> None:
 
 
 def test_committed_results_keep_the_contract() -> None:
-    wrong = {p.name: contract.faults(json.loads(p.read_text())) for p in COMMITTED}
-    assert not {name: found for name, found in wrong.items() if found}
+    results = {path.name: json.loads(path.read_text()) for path in COMMITTED}
+    assert not {name: wrong for name, r in results.items() if (wrong := contract.faults(r))}
+    kinds = [(r["benchmark"], r["machine"].get("instructions")) for r in results.values()]
+    assert len(set(kinds)) == len(kinds), "several files of one kind: python -m benchmarks.combine"
+
+
+def test_rows_of_a_combined_file_name_their_run(tmp_path: Path) -> None:
+    record = contract.Record("try", {}, tmp_path)
+    record.add(rows_of(timing(1.0), timing(2.0)))
+    whole = combine.combine([record.to_dict()])
+    assert contract.faults(whole) == []
+    del whole["runs"][0]["command"]
+    whole["rows"][0]["run"] = 1
+    assert contract.faults(whole) == ["run 0 lacks command", "rows name runs that are not there"]
