@@ -1,8 +1,8 @@
 """Every variant of the zoo: our parameters and multiply-adds beside the published ones.
 
 python -m benchmarks.variants                         # prints the page
-python -m benchmarks.variants --write docs/variants.md
-python -m benchmarks.variants --check docs/variants.md # exit status 1 if it is stale
+python -m benchmarks.variants --write docs/reference/variants.md
+python -m benchmarks.variants --check docs/reference/variants.md # exit status 1 if it is stale
 
 Nothing is computed or downloaded: models are built and counted on the meta device (half a minute on
 one core). A test counts most of it again and holds the page against it.
@@ -37,7 +37,7 @@ and attention count, norms and activations do not), beside the figures of the pa
 released code and of timm. "As printed" means: the same once rounded as the source rounds.
 Where ours is more than 1 % away, the reason stands beside it.
 
-Made by `python -m benchmarks.variants --write docs/variants.md` (figures and reasons:
+Made by `python -m benchmarks.variants --write docs/reference/variants.md` (figures and reasons:
 `benchmarks/published.py`); `tests/benchmarks/test_variants.py` counts again.
 """
 PAPERS = """

@@ -1,6 +1,6 @@
 """The table of variants: that it is fresh, that every difference has a reason, and some reasons.
 
-Counting all of it takes half a minute (``python -m benchmarks.variants --check docs/variants.md``);
+Counting all of it takes half a minute (``python -m benchmarks.variants --check docs/reference/variants.md``);
 here parameters are counted for every variant, multiply-adds for one variant of each structure.
 """
 
@@ -15,7 +15,7 @@ from benchmarks import variants
 from vitrail.models.zoo import configure
 
 PAGE = Path(__file__).parents[2] / "docs" / "variants.md"
-STALE = "docs/variants.md is stale: python -m benchmarks.variants --write docs/variants.md"
+STALE = "docs/reference/variants.md is stale: python -m benchmarks.variants --write docs/reference/variants.md"
 
 
 def lines(heading: str) -> list[list[str]]:

@@ -6,7 +6,7 @@ segmentation. Each scene is a pure function of (seed, split, number).
 
 ``difficulty`` (0 easy .. 1 hard) sets contrast, texture, noise, strokes, and how many smaller
 shapes there are and how nearly as large. The default is set so that a good model is clearly
-better than a poor one; the experiment is in ``docs/data.md``.
+better than a poor one; the experiment is in ``docs/reference/data.md``.
 """
 
 import math

@@ -253,7 +253,7 @@ def methods() -> dict[str, Method]:
 
 DEFAULT = "occlusion"
 """The method where none is named. Of those that serve any model and every use it alone was, in the
-scored table, below the centre Gaussian in no score of no family (``docs/explain-scores.md``)."""
+scored table, below the centre Gaussian in no score of no family (``docs/results/explain-scores.md``)."""
 
 
 def find_method(name: str) -> Method:
@@ -286,7 +286,7 @@ def explain(
             callable for methods that only need outputs.
         images: ``(3, H, W)`` or ``(B, 3, H, W)`` float, normalised as the model wants it.
         method: a name of :func:`methods`; the default is what did best in the scored table
-            (``docs/explain-scores.md``) among methods that serve any model.
+            (``docs/results/explain-scores.md``) among methods that serve any model.
         target: None for the predicted class, a class, one a sample, or a callable from the
             model's output to ``(B,)`` scores.
         seed: of methods that draw.

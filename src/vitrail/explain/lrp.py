@@ -17,7 +17,7 @@ The network with its rules is homogeneous: its score is the sum of relevances of
 of everything that is added on the way (biases, shifts of norms, class tokens, positions). So
 ``input + bias = score`` holds on any weights, and shows at once where a rule is wrong.
 
-LRP is claimed by a patent; see ``docs/lrp.md``.
+LRP is claimed by a patent; see ``docs/explanation/lrp.md``.
 """
 
 import sys

@@ -278,7 +278,7 @@ def fuse_projections(module: GraphModule) -> int:
     """One product in place of several over the same tokens, where attention reads them all.
 
     Attention takes its heads as they lie; other readers want dense memory, and there several
-    products are faster (``docs/log.md``).
+    products are faster (``dev/log.md``).
     """
     fused = 0
     for node in calls(module, aten.linear.default):

@@ -1,0 +1,53 @@
+"""The pages hold together: links lead somewhere, every page is found, files and commands exist."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")),
+         *sorted((ROOT / "dev").rglob("*.md")), ROOT / "benchmarks" / "README.md"]  # fmt: skip
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+NAMED = re.compile(r"`((?:src|tests|benchmarks|examples|docs|dev)/[\w./-]+\.\w+)`")
+COMMAND = re.compile(r"python -m (benchmarks\.\w+)")
+LONGEST = 200
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """What GitHub makes of a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", head)) for head in heads)
+    return frozenset(text.strip().lower().replace(" ", "-") for text in plain)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_files_and_commands_exist(page: Path) -> None:
+    text = page.read_text()
+    missing = []
+    for target in LINK.findall(FENCE.sub("", text)):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            missing.append(target)
+    missing += [file for file in NAMED.findall(text) if not (ROOT / file).exists()]
+    for module in COMMAND.findall(text):
+        path = ROOT / module.replace(".", "/")
+        missing += [module] if not (path.is_dir() or path.with_suffix(".py").exists()) else []
+    assert not missing
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "index.md"
+    known = {(index.parent / target).resolve() for target in LINK.findall(index.read_text())}
+    pages = set((ROOT / "docs").rglob("*.md")) - {index}
+    assert [name_of(page) for page in pages if not known & {page, page.parent}] == []
