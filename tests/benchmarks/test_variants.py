@@ -1,7 +1,7 @@
 """The table of variants: that it is fresh, that every difference has a reason, and some reasons.
 
-Counting all of it takes half a minute (``python -m benchmarks.variants --check docs/reference/variants.md``);
-here parameters are counted for every variant, multiply-adds for one variant of each structure.
+Counting all of it takes half a minute (``python -m benchmarks.variants --check PAGE``); here
+parameters are counted for every variant, multiply-adds for one variant of each structure.
 """
 
 from pathlib import Path
@@ -14,8 +14,8 @@ import vitrail
 from benchmarks import variants
 from vitrail.models.zoo import configure
 
-PAGE = Path(__file__).parents[2] / "docs" / "variants.md"
-STALE = "docs/reference/variants.md is stale: python -m benchmarks.variants --write docs/reference/variants.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "variants.md"
+STALE = f"{PAGE.name} is stale: python -m benchmarks.variants --write docs/reference/variants.md"
 
 
 def lines(heading: str) -> list[list[str]]:

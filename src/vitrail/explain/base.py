@@ -253,7 +253,9 @@ def methods() -> dict[str, Method]:
 
 DEFAULT = "occlusion"
 """The method where none is named. Of those that serve any model and every use it alone was, in the
-scored table, below the centre Gaussian in no score of no family (``docs/results/explain-scores.md``)."""
+scored table (``docs/results/explain-scores.md``), below the centre Gaussian in no score of any
+family.
+"""
 
 
 def find_method(name: str) -> Method:

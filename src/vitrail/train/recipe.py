@@ -2,8 +2,8 @@
 
 The defaults are the small-data recipe of Lee et al. 2021 (SPT/LSA: AdamW 1e-3, cosine with
 warm-up, smoothing 0.1, mixup or cutmix on every second batch, stochastic depth 0.1, erasing 0.25)
-with the floor of the learning rate and the quiet end of CCT's; ``docs/how-to/training.md`` gives the
-reason for each.
+with the floor of the learning rate and the quiet end of CCT's; ``docs/how-to/training.md`` gives
+the reason for each.
 """
 
 from collections.abc import Mapping
