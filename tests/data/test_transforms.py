@@ -58,7 +58,7 @@ def test_grey_averages_the_means():
 def test_preprocess_survives_json_and_refuses_what_it_does_not_know():
     pre = Preprocess(image=48, in_chans=1, mean=(0.2,), std=(0.3,), crop=0.8)
     assert Preprocess.from_dict(pre.to_dict()) == pre
-    with pytest.raises(UserError, match="preprocessing has no size; it has crop, image"):
+    with pytest.raises(UserError, match="no preprocessing key 'size'"):
         Preprocess.from_dict({"image": 3, "size": 4})
     assert pre.describe() == ("grey, short side to 60 (bicubic), centre 48 x 48, mean 0.2, std 0.3")
 

@@ -11,7 +11,7 @@ CutMix act on batches and belong to the training room.
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitrail.errors import UserError
+from vitrail.schema import build
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -88,6 +89,8 @@ class Preprocess:
 
     def _channels(self, name: str, values: tuple[float, ...]) -> tuple[float, ...]:
         values = tuple(float(value) for value in values)
+        if not all(map(math.isfinite, values)):
+            raise UserError(f"{name} must be finite numbers, not {values}")
         if len(values) == self.in_chans:
             return values
         if self.in_chans == 1 and len(values) == 3:
@@ -114,16 +117,7 @@ class Preprocess:
         Raises:
             UserError: unknown names or values.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := set(values) - known:
-            raise UserError(
-                f"preprocessing has no {', '.join(sorted(unknown))}; it has "
-                f"{', '.join(sorted(known))}"
-            )
-        plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**plain)
+        return build(cls, values, "preprocessing")
 
     def describe(self) -> str:
         """One line for people."""

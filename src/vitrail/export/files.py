@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import UserError
 from vitrail.export.graph import program_of
+from vitrail.export.metadata import INPUT, OUTPUT, describe
 from vitrail.export.optimized import FOLDING, TOLERANCES, TYPES, captured
 from vitrail.export.runtime import ENDINGS, first_line, need, open_file
 from vitrail.export.verify import Difference, ExportError, batches_like, compare, require, worst
@@ -77,6 +78,7 @@ class Format:
         precision: str = "float32",
         any_size: bool = False,
         tolerance: float | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Exported:
         """Write ``path``, checked by running it against the model.
 
@@ -87,6 +89,7 @@ class Format:
             precision: one of ``saves``; inputs and outputs are float32 in all.
             any_size: serve pictures of other sizes too, in multiples of 32 pixels.
             tolerance: how far outputs may be from the model's, as a share of the largest.
+            metadata: texts for an ``.onnx`` to carry (:mod:`vitrail.export.metadata`).
 
         Raises:
             ExportError: a package is missing, the model cannot be captured, or the file's outputs
@@ -95,7 +98,8 @@ class Format:
         """
         for package, extra in self.needs:
             need(package, extra)
-        return written(model, Order(self, Path(path), example, precision, any_size, tolerance))
+        order = Order(self, Path(path), example, precision, any_size, tolerance, metadata or {})
+        return written(model, order)
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Order:
     precision: str
     any_size: bool
     tolerance: float | None
+    metadata: Mapping[str, str]
 
     @property
     def allowed(self) -> float:
@@ -156,6 +161,8 @@ def written(model: nn.Module, order: Order) -> Exported:
         with TemporaryDirectory(prefix=".vitrail-", dir=order.path.parent) as aside:
             draft = Path(aside) / order.path.name
             order.format.saves[order.precision](program, draft)
+            if draft.suffix == ENDINGS["onnx"]:
+                describe(draft, order.metadata)
             pictures = batches_like(order.example, BATCHES, order.sizes)
             with torch.no_grad(), one_size_advised(order.any_size):
                 answer = open_file(draft, kind=kind, precision=order.precision)
@@ -232,8 +239,8 @@ def save_onnx(program: "ExportedProgram", draft: Path) -> None:
         made = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=["pictures"],
-            output_names=["logits"],
+            input_names=[INPUT],
+            output_names=[OUTPUT],
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
@@ -270,7 +277,7 @@ to_torch = Format("torch", (), {"float32": save_torch, "bf16": save_torch})
 to_onnx = Format(
     "onnx", (*ONNX, ("onnxruntime", "export")), {"float32": save_onnx, "int8": save_int8}
 )
-"""An ``.onnx`` for ONNX Runtime, ``pictures`` -> ``logits``; int8 is dynamic, by its own tool."""
+"""An ``.onnx`` for ONNX Runtime, ``image`` -> ``logits``; int8 is dynamic, by its own tool."""
 to_openvino = Format(
     "openvino", (*ONNX, ("openvino", "openvino")), {"float32": save_onnx, "bf16": save_onnx}
 )

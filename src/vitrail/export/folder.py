@@ -12,14 +12,15 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
-from vitrail.export.runtime import ENDINGS, open_file
+from vitrail.export.metadata import metadata_of, read_metadata
+from vitrail.export.runtime import ENDINGS, answer_of, open_file, session_of
 from vitrail.files import taken, unwritable, write_text
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def write_folder(
             precision=precision,
             any_size=any_size,
             tolerance=tolerance,
+            metadata=metadata_of(card, precision=precision, any_size=any_size),
         )
         write_text(draft / CARD, json.dumps(card_of(made, card), indent=2, ensure_ascii=False))
         if out.is_dir():
@@ -161,6 +163,54 @@ def open_folder(folder: str | Path) -> Served:
     answer = open_file(folder / card["file"], kind=card["kind"], precision=card["precision"])
     classes = tuple(card["classes"])
     return Served(answer, card, classes, Preprocess.from_dict(card["preprocess"]))
+
+
+def open_exported(path: str | Path) -> Served:
+    """An exported folder, or the model file of one; an ``.onnx`` may also have come alone.
+
+    Raises:
+        UserError: no such file, one that cannot be opened, or one that says nothing of its classes.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return open_folder(path)
+    if is_exported(path.parent) and read_card(path.parent / CARD)["file"] == path.name:
+        return open_folder(path.parent)
+    if path.suffix == ENDINGS["onnx"]:
+        return open_onnx_alone(path)
+    raise UserError(
+        f"{str(path)!r} does not say its classes and preprocessing; give the folder that 'vitrail "
+        "export' wrote"
+    )
+
+
+def open_onnx_alone(path: Path) -> Served:
+    """An ``.onnx`` file with the card inside that Vitrail writes.
+
+    Raises:
+        UserError: no such file, damaged, or without a card that fits it.
+    """
+    from vitrail.data import Preprocess
+
+    if not path.is_file():
+        raise UserError(f"no exported file {str(path)!r}")
+    session = session_of(path)
+    card = read_metadata(session.get_modelmeta().custom_metadata_map, path)
+    preprocess = Preprocess.from_dict(card.preprocess)
+    image = (preprocess.in_chans, preprocess.image, preprocess.image)
+    taken_in, given = session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[1:]
+    if not fits(taken_in, image) or not fits(given, (len(card.classes),)):
+        raise UserError(
+            f"{str(path)!r} takes pictures {taken_in} and gives {given}, its card says "
+            f"{list(image)} and {len(card.classes)} classes; export it again"
+        )
+    return Served(answer_of(session, path), asdict(card), card.classes, preprocess)
+
+
+def fits(shape: Sequence[int | str | None], wanted: Sequence[int]) -> bool:
+    """Whether a shape with named axes can be ``wanted``."""
+    pairs = zip(shape, wanted, strict=False)
+    return len(shape) == len(wanted) and all(a == b or not isinstance(a, int) for a, b in pairs)
 
 
 def read_card(path: Path) -> dict[str, Any]:

@@ -78,17 +78,36 @@ def open_file(
 
 def open_onnx(path: Path, threads: int | None = None) -> Answer:
     """An ONNX Runtime session on the CPU."""
+    return answer_of(session_of(path, threads), path)
+
+
+def session_of(path: Path, threads: int | None = None) -> Any:
+    """The file in ONNX Runtime, on the CPU.
+
+    Raises:
+        ExportError: ONNX Runtime is not installed.
+        UserError: the file is damaged.
+    """
     runtime = need("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
-    state = runtime.capi.onnxruntime_pybind11_state
-    refused = tuple(getattr(state, name) for name in REFUSED)
     try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except refused as error:
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except refusals(runtime) as error:
         raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
+
+
+def refusals(runtime: Any) -> tuple[type[Exception], ...]:
+    """The errors of ONNX Runtime."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    return tuple(getattr(state, name) for name in REFUSED)
+
+
+def answer_of(session: Any, path: Path) -> Answer:
+    """A session as a function from pictures to its one output."""
     name = session.get_inputs()[0].name
+    refused = refusals(need("onnxruntime"))
 
     def answer(pictures: Tensor) -> Tensor:
         try:
