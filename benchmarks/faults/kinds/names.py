@@ -41,7 +41,7 @@ def names(trial: Trial) -> None:
     good = trial.stage.good()
     classes = list({name_of(chance) for _ in range(3)} | {b"plain"})
     for number, name in enumerate(classes):
-        os.makedirs(folder + b"/" + name)
+        os.makedirs(folder + b"/" + name)  # noqa: PTH103 - the name is bytes
         for i in range(4):
             target = folder + b"/" + name + b"/" + (name_of(chance) + b"%d.png" % i)
             shutil.copy(os.fsencode(good[(number + i) % 3]), target)
