@@ -142,3 +142,8 @@ def _become(cwd: Path, out: Path, err: Path) -> None:
 def finish(words: Sequence[str | Path], cwd: Path, seconds: float = 120) -> Said:
     """Run a command to its end, in a process of its own."""
     return spawn(words, cwd).told(seconds)
+
+
+def now() -> float:
+    """The clock of ``Child.began``."""
+    return time.monotonic()
