@@ -1,7 +1,7 @@
 """What went wrong, said to the person who can mend it."""
 
 import difflib
-import re
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -12,26 +12,39 @@ class UserError(ValueError):
 SHOWN = 16
 """Names that an error lists before it stops."""
 
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
-    "\ud800-\udfff\ufff9-\ufffb]"
-)
-"""Control characters, invisible ones, those that turn the direction of text, lone surrogates."""
+_JOINERS = "\u200c\u200d"
+"""Invisible, but scripts and emoji need them between letters."""
+_HIDDEN = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+"""Letters and marks that draw nothing."""
 
 
 def printable(text: object) -> str:
     """``text`` from outside (a name, a path, a message) as it can be shown safely on one line.
 
-    Escape codes, line breaks, invisible characters and bytes that are no text become visible
-    escapes such as ``\\x1b``; everything else stays as it is.
+    Escape codes, line breaks, invisible characters, those that turn the direction of text and
+    bytes that are no text become visible escapes such as ``\\x1b``; everything else stays.
     """
-    return _UNSAFE.sub(lambda found: _escape(found[0]), str(text))
+    line = str(text)
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(c if _is_harmless(c) else _escape(c) for c in line)
+
+
+def _is_harmless(character: str) -> bool:
+    if character in _JOINERS:
+        return True
+    if character in _HIDDEN:
+        return False
+    kind = unicodedata.category(character)
+    return kind[0] != "C" and kind not in ("Zl", "Zp")
 
 
 def _escape(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that Python could not decode in a file's name
         return f"\\x{code - 0xDC00:02x}"
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 

@@ -54,9 +54,12 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole text file, or leave the old one."""
+    """Write a whole UTF-8 file, or leave the old one.
+
+    Bytes of names that are no text become escapes such as ``\\udcff``, which JSON reads back.
+    """
     with whole(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def taken(folder: str | Path) -> bool:

@@ -5,14 +5,15 @@ no traceback), 130 stopped by Ctrl-C (the line says how to go on).
 """
 
 import contextlib
+import errno
 import io
-import os
 import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -27,7 +28,8 @@ from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
 from vitrail.cli.study import Study
 from vitrail.cli.train import Train
-from vitrail.errors import UserError, unknown
+from vitrail.console import careful_streams, drop_stdout, is_unicode, render
+from vitrail.errors import UserError, printable, unknown
 
 COMMANDS: dict[str, type[Command]] = {
     "models": Models,
@@ -63,6 +65,13 @@ MOVED = {
     ("cost", "--suite"): "the suite is a benchmark now; in a checkout: python -m benchmarks.peers",
 }
 """Options that a command had once, and what to type instead."""
+LONGEST = 2000
+"""Characters of an error's line; a name can have more."""
+NO_MEMORY = re.compile("can't allocate memory|out of memory|Cannot allocate memory", re.I)
+MISNAMED = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+)
+"""Refusals for which the name that was typed is to blame."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,24 +79,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    with one_line_warnings():
+    with careful_streams(), one_line_warnings():
         try:
-            return answer_to(words)
+            status = answer_to(words)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            drop_stdout()  # the reader of our pipe left: nobody wants the rest
+            return 0
         except KeyboardInterrupt as stop:
             return fail(str(stop) or "stopped", 130, debug)
-        except UserError as error:
-            return fail(str(error), 2, debug)
-        except BrokenPipeError:
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader of our pipe left
-            return 0
-        except OSError as error:
-            return fail(f"the system refused: {error}", 1, debug)
-        except RuntimeError as error:
-            if "torchvision::nms" not in str(error):
+        except Exception as error:
+            line, status = explain_error(error)
+            if not status:
                 raise
-            from vitrail.hub.pairing import torchvision_problem
+            return fail(line, status, debug)
 
-            return fail(str(torchvision_problem() or error), 2, debug)
+
+def explain_error(error: Exception) -> tuple[str, int]:
+    """One line for people and the exit status; no status for a fault of ours, which is raised."""
+    if isinstance(error, UserError):
+        return str(error), 2
+    if isinstance(error, OSError):
+        return explain_refusal(error)
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return f"out of memory; a smaller batch, picture or model needs less ({error})", 1
+    if isinstance(error, RuntimeError) and "torchvision::nms" in str(error):
+        from vitrail.hub.pairing import torchvision_problem
+
+        return str(torchvision_problem() or error), 2
+    return "", 0
+
+
+def explain_refusal(error: OSError) -> tuple[str, int]:
+    """What the system said: 2 where a name that was typed cannot be, 1 for the rest."""
+    if error.errno == errno.ENOENT and error.filename is None and not folder_is_there():
+        return "the folder you are in is gone; change to another (cd)", 2
+    if error.errno == errno.ENOSPC:
+        drop_stdout()  # what it still holds cannot be written either
+    named = f" {str(error.filename)!r}" if error.filename is not None else ""
+    status = 2 if error.errno in MISNAMED else 1
+    return f"the system refused{named}: {error.strerror or error}", status
+
+
+def folder_is_there() -> bool:
+    """Whether this process stands in a folder that exists."""
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False
 
 
 def answer_to(words: list[str]) -> int:
@@ -98,6 +139,8 @@ def answer_to(words: list[str]) -> int:
         return print_completion(words[1:])
     if not words:
         words = ["--help"]
+    if any("\0" in word for word in words):
+        raise UserError("a word of the command holds a zero byte")
     command = read(words)
     if isinstance(command, int):
         return command
@@ -154,8 +197,8 @@ def refuse_unknown_options(name: str, words: list[str]) -> None:
         if moved in MOVED:
             raise UserError(MOVED[moved])
     known = {"--help", *(option(f.name) for f in fields(COMMANDS[name]))}
-    for word in words:
-        if word.startswith("--") and word != "--" and option(word.split("=")[0][2:]) not in known:
+    for word in words[: words.index("--")] if "--" in words else words:
+        if word.startswith("--") and option(word.split("=")[0][2:]) not in known:
             raise unknown(f"option for 'vitrail {name}'", word.split("=")[0], known)
 
 
@@ -187,34 +230,34 @@ def plainer(sentence: str) -> str:
 
 def show(answer: Answer, as_data: bool) -> None:
     """Print the answer: JSON for programs, tables and lines for people."""
-    if as_data:
-        print(as_json(answer.data))
+    if sys.stdout is None:
         return
-    from rich.console import Console
-
-    wide = None if sys.stdout.isatty() else 160
-    console = Console(width=wide, highlight=False, soft_wrap=False)
+    if as_data:
+        sys.stdout.write(as_json(answer.data, ascii_only=not is_unicode(sys.stdout)) + "\n")
+        return
     for part in answer.parts:
-        if isinstance(part, str):
-            print(part)
-        else:
-            console.print(part)
-    sys.stdout.flush()
+        sys.stdout.write(render(part))
 
 
 def fail(line: str, status: int, debug: bool) -> int:
     """Say ``line``, with the traceback if asked for."""
-    if debug:
-        traceback.print_exc()
-    say(f"vitrail: {' '.join(line.split())}")
+    if debug and sys.stderr is not None:
+        sys.stderr.write("\n".join(map(printable, traceback.format_exc().split("\n"))))
+    line = " ".join(line.split())
+    say(f"vitrail: {line if len(line) <= LONGEST else line[:LONGEST] + '…'}")
     return status
+
+
+def one_line_warning(message: object, *_: object, **__: object) -> str:
+    """A warning for people; it may quote names from outside."""
+    return f"vitrail: {printable(' '.join(str(message).split()))}\n"
 
 
 @contextlib.contextmanager
 def one_line_warnings() -> Iterator[None]:
     """Warnings as one line on stderr, without the source line."""
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"vitrail: {message}\n"
+    warnings.formatwarning = one_line_warning
     try:
         yield
     finally:

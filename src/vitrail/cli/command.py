@@ -3,12 +3,17 @@
 import json as jsonlib
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from tyro.conf import UseAppendAction, arg
+
+from vitrail.errors import printable
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,13 @@ def option(field_name: str) -> str:
     return "--" + field_name.strip("_").replace("_", "-")
 
 
-def as_json(data: Any) -> str:
-    """``data`` as JSON that every reader accepts: NaN and infinities become null."""
-    return jsonlib.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)
+def as_json(data: Any, *, ascii_only: bool = False) -> str:
+    """``data`` as JSON that every reader accepts: NaN and infinities become null.
+
+    Halves of surrogate pairs, which stand for bytes in names that are no text, are escaped.
+    """
+    text = jsonlib.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=ascii_only)
+    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain(value: Any) -> Any:
@@ -67,22 +76,16 @@ def _plain(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> Any:
-    """A rich table; the first ``left`` columns are text, the others figures."""
-    from rich import box
-    from rich.table import Table
+    """A table; the first ``left`` columns are text, the others figures."""
+    from vitrail.console import make_table
 
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for i, name in enumerate(columns):
-        made.add_column(name, justify="right" if i >= left else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*("" if cell is None else str(cell) for cell in row))
-    return made
+    return make_table(columns, rows, left=left)
 
 
 def say(line: str) -> None:
     """One line beside the result: to stderr, so that stdout stays the result."""
-    if speaks():
-        print(line, file=sys.stderr, flush=True)
+    if speaks() and sys.stderr is not None:
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def speaks() -> bool:

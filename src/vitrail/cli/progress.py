@@ -30,10 +30,8 @@ def gauge(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _progress(*, counted: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
-    counter = (MofNCompleteColumn(),) if counted else ()
-    columns = (TextColumn("{task.description}"), BarColumn(), *counter, TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    from vitrail.console import make_progress
+
+    return make_progress(*((MofNCompleteColumn(),) if counted else ()), TimeElapsedColumn())

@@ -212,19 +212,19 @@ def row_name(name: str, depth: int | None) -> str:
 
 def table(profile: Profile, ceilings: Ceilings | None = None) -> Any:
     """A ``rich`` table; rows below :data:`LEAST` of the time are summed into the last one."""
-    from rich.table import Table
+    from vitrail.console import make_table
 
     s = profile.settings
-    shown = Table(
-        title=f"{profile.model}: one call, {s.image} px, batch {s.batch}, {s.precision}, "
+    title = (
+        f"{profile.model}: one call, {s.image} px, batch {s.batch}, {s.precision}, "
         f"{s.device}: {1e3 * profile.seconds:.1f} ms"
     )
-    for heading in HEADINGS if ceilings is None else (*HEADINGS, "of roof"):
-        shown.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
+    rows: list[tuple[str, ...]] = []
     for layer in folded(profile.layers):
         near = () if ceilings is None else (f"{100 * ceilings.near(layer):.0f} %",)
-        shown.add_row(*cells(layer), *near)
-    return shown
+        rows.append((*cells(layer), *near))
+    headings = HEADINGS if ceilings is None else (*HEADINGS, "of roof")
+    return make_table(headings, rows, left=2, title=title)
 
 
 HEADINGS = ("layer", "kind", "ms", "share", "GMAC", "MB moved", "GMAC/s")

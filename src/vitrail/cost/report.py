@@ -84,16 +84,12 @@ class Report:
 
     def table(self) -> Any:
         """A ``rich`` table for a terminal."""
-        from rich.table import Table
+        from vitrail.console import make_table
 
         s = self.settings
         conditions = f"{s.image} px, {s.precision}, {s.graph}, {s.device}"
-        table = Table(title=f"Cost at {conditions}; throughput at batch {s.batch}")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="left" if heading == "model" else "right")
-        for row in self.rows:
-            table.add_row(*_cells(row))
-        return table
+        title = f"Cost at {conditions}; throughput at batch {s.batch}"
+        return make_table(HEADINGS, [_cells(row) for row in self.rows], title=title)
 
 
 HEADINGS = (

@@ -197,21 +197,26 @@ MOVED = {"copy": 2, "sum": 3}
 
 def tables(found: Ceilings) -> list[Any]:
     """``rich`` tables of what was measured, the ceilings below."""
-    from rich.table import Table
+    from vitrail.console import make_table
 
     where = f"{found.precision}, {found.threads} thread(s), {found.device}"
-    products = Table(title=f"Matrix products, {where}")
-    for heading in ("rows x inner x columns", "GMAC/s", "best"):
-        products.add_column(heading, justify="right")
-    for p in found.products:
-        shape = " x ".join(map(str, p.shape))
-        products.add_row(shape, f"{p.median / 1e9:.1f}", f"{p.best / 1e9:.1f}")
-    streams = Table(title="Memory")
-    for heading in ("operation", "MB an array", "GB/s", "best"):
-        streams.add_column(heading, justify="left" if heading == "operation" else "right")
-    for s in found.streams:
-        size = f"{s.size / 2**20:g}"
-        streams.add_row(s.kind, size, f"{s.median / 1e9:.1f}", f"{s.best / 1e9:.1f}")
+    products = make_table(
+        ("rows x inner x columns", "GMAC/s", "best"),
+        [
+            (" x ".join(map(str, p.shape)), f"{p.median / 1e9:.1f}", f"{p.best / 1e9:.1f}")
+            for p in found.products
+        ],
+        left=0,
+        title=f"Matrix products, {where}",
+    )
+    streams = make_table(
+        ("operation", "MB an array", "GB/s", "best"),
+        [
+            (s.kind, f"{s.size / 2**20:g}", f"{s.median / 1e9:.1f}", f"{s.best / 1e9:.1f}")
+            for s in found.streams
+        ],
+        title="Memory",
+    )
     noisy = "" if found.quiet else "; NOISY: other processes used the CPU"
     return [
         products,

@@ -64,16 +64,9 @@ class Report:
 
     def table(self) -> Any:
         """A rich table of the steps."""
-        from rich import box
-        from rich.table import Table
+        from vitrail.console import make_table
 
-        made = Table(box=box.SIMPLE_HEAD, show_edge=False)
-        for name, side in (("step", "left"), ("changed", "left"), ("ms", "right")):
-            made.add_column(name, justify=side)  # type: ignore[arg-type]
-        made.add_column("times the original", justify="right")
-        for row in self.rows():
-            made.add_row(*row)
-        return made
+        return make_table(("step", "changed", "ms", "times the original"), self.rows(), left=2)
 
     def verdict(self) -> str:
         """How far the outputs moved, in a line."""

@@ -22,28 +22,19 @@ class Progress:
     """Told by the run what happens. The bar counts pictures to be seen, so that its ETA is fair."""
 
     def __init__(self, jobs: Sequence[Job], bench: "Bench", *, shown: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as Bars
+        from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-        self.console = Console(stderr=True, quiet=not shown)
+        from vitrail.console import Words, make_console, make_progress
+
+        self.console = make_console(stderr=True, quiet=not shown)
         self.weights = {job: bench.weight(job) for job in jobs}
         self.done: list[Job] = []
         self.now: Job | None = None
-        self.bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[what]}"),
+        self.bars = make_progress(
+            Words("what"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not (shown and self.console.is_terminal),
-            transient=True,
             speed_estimate_period=24 * 3600,
         )
         total = sum(self.weights.values())
@@ -64,7 +55,9 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One line above the bars."""
-        self.bars.console.print(text, highlight=False, markup=False)
+        from vitrail.console import as_text
+
+        self.console.print(as_text(text), soft_wrap=True)
 
     def begin(self, job: Job) -> None:
         """A job starts."""

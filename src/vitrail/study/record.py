@@ -101,7 +101,7 @@ def write_whole(path: Path, text: str) -> None:
     """A text file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    with beside.open("w", encoding="utf-8", newline="") as out:
+    with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())

@@ -63,33 +63,20 @@ def write_tables(dossier: Dossier, out: Path) -> None:
 
 def terminal_table(dossier: Dossier) -> Any:
     """A ``rich`` table: an arm a line, best first, then what it costs."""
-    from rich import box
-    from rich.table import Table
+    from vitrail.console import make_table
 
     analysis = dossier.analysis
-    table = Table(
+    shares = [words.share_text(share) for share in analysis.shares]
+    ranking = analysis.ranking(analysis.shares[-1]) if analysis.shares else []
+    return make_table(
+        ("arm", *shares, "behind", "MACs", "latency"),
+        [_line(analysis, dossier, cell.arm) for cell in ranking],
         title=f"Study of {dossier.facts['data']['name']}: accuracy in %, 95 % intervals",
         caption="=  not distinguishable from the best",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
     )
-    table.add_column("arm", overflow="fold", min_width=14)
-    for share in analysis.shares:
-        table.add_column(words.share_text(share), justify="right")
-    for heading in ("behind", "MACs", "latency"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    if analysis.shares:
-        for cell in analysis.ranking(analysis.shares[-1]):
-            table.add_row(*_line(analysis, dossier, cell.arm))
-    return table
 
 
 def _line(analysis: Analysis, dossier: Dossier, arm: str) -> Sequence[str]:
-    from rich.markup import escape
-
     last = analysis.shares[-1]
     cells = [analysis.cell(arm, share) for share in analysis.shares]
     pair = analysis.versus(last, analysis.ranking(last)[0].arm, arm)
@@ -99,7 +86,7 @@ def _line(analysis: Analysis, dossier: Dossier, arm: str) -> Sequence[str]:
         behind = f"{100 * pair.difference.value:.1f}{same}"
     cost = dossier.costs.get(arm)
     return [
-        escape(arm),
+        arm,
         *(_interval(cell) if cell else "" for cell in cells),
         behind,
         words.amount(cost.macs) if cost else "",

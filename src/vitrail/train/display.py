@@ -25,9 +25,9 @@ class Display:
     """Shows events on stderr."""
 
     def __init__(self) -> None:
-        from rich.console import Console
+        from vitrail.console import make_console
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = make_console(stderr=True)
         self.bar: Any = None
         self.task: Any = None
 
@@ -47,18 +47,19 @@ class Display:
             return
         from rich import progress
 
-        self.bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
+        from vitrail.console import Words, make_progress
+
+        self.bar = make_progress(
             progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[facts]}"),
+            Words("facts"),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
+            Words("left"),
             progress.TimeRemainingColumn(),
             console=self.console,
-            transient=True,
         )
-        self.task = self.bar.add_task("training", total=1.0, completed=event["done"], facts="")
+        self.task = self.bar.add_task(
+            "training", total=1.0, completed=event["done"], facts="", left="left"
+        )
         self.bar.start()
 
     def _step(self, event: dict[str, Any]) -> None:
@@ -93,4 +94,6 @@ class Display:
         self._line(event["line"])
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        from vitrail.console import as_text
+
+        self.console.print(as_text(text), soft_wrap=True)
