@@ -53,6 +53,14 @@ def whole(path: str | Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def expand(text: str | Path) -> Path:
+    """``~`` and ``~name`` as the home they mean; as it stands where there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a whole UTF-8 file, or leave the old one.
 

@@ -7,7 +7,9 @@ no traceback), 130 stopped by Ctrl-C (the line says how to go on).
 import contextlib
 import errno
 import io
+import os
 import re
+import shutil
 import sys
 import traceback
 import warnings
@@ -28,7 +30,7 @@ from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
 from vitrail.cli.study import Study
 from vitrail.cli.train import Train
-from vitrail.console import careful_streams, drop_stdout, is_unicode, render
+from vitrail.console import NARROWEST, careful_streams, drop_stdout, is_unicode, render
 from vitrail.errors import UserError, printable, unknown
 
 COMMANDS: dict[str, type[Command]] = {
@@ -68,6 +70,7 @@ MOVED = {
 LONGEST = 2000
 """Characters of an error's line; a name can have more."""
 NO_MEMORY = re.compile("can't allocate memory|out of memory|Cannot allocate memory", re.I)
+FOLDER_GONE = "the folder you are in is gone; change to another (cd)"
 MISNAMED = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 )
@@ -115,7 +118,7 @@ def explain_error(error: Exception) -> tuple[str, int]:
 def explain_refusal(error: OSError) -> tuple[str, int]:
     """What the system said: 2 where a name that was typed cannot be, 1 for the rest."""
     if error.errno == errno.ENOENT and error.filename is None and not folder_is_there():
-        return "the folder you are in is gone; change to another (cd)", 2
+        return FOLDER_GONE, 2
     if error.errno == errno.ENOSPC:
         drop_stdout()  # what it still holds cannot be written either
     named = f" {str(error.filename)!r}" if error.filename is not None else ""
@@ -144,6 +147,8 @@ def answer_to(words: list[str]) -> int:
     command = read(words)
     if isinstance(command, int):
         return command
+    if not folder_is_there():
+        raise UserError(FOLDER_GONE)
     for file in command.plugin:
         plugins.use(file)
     with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
@@ -165,12 +170,27 @@ def read(words: list[str]) -> Command | int:
         refuse_unknown_options(words[0], words[1:])
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), room_for_help():
             return parse(words)
     except SystemExit as stop:
         if not stop.code:
             return 0
         raise UserError(gist(said.getvalue()) or f"wrong input: {' '.join(words)}") from None
+
+
+@contextlib.contextmanager
+def room_for_help() -> Iterator[None]:
+    """tyro never ends on a terminal of a few columns, and fails where stdout is closed."""
+    before = os.environ.get("COLUMNS")
+    out = contextlib.redirect_stdout(io.StringIO()) if sys.stdout is None else None
+    os.environ["COLUMNS"] = str(max(NARROWEST, shutil.get_terminal_size().columns))
+    try:
+        with out or contextlib.nullcontext():
+            yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def parse(words: list[str]) -> Any:
@@ -279,6 +299,6 @@ def print_completion(words: list[str]) -> int:
     """The completion script of a shell; ``eval`` it or put it where the shell looks."""
     if len(words) != 1 or words[0] not in SHELLS:
         raise UserError(f"say one shell: vitrail completion {'|'.join(SHELLS)}")
-    with contextlib.suppress(SystemExit):
+    with contextlib.suppress(SystemExit), room_for_help():
         parse(["--tyro-print-completion", words[0]])
     return 0

@@ -21,6 +21,7 @@ from vitrail.data.table import ENDINGS as TABLES
 from vitrail.data.table import arrange_table, is_table
 from vitrail.data.torchvision_sets import torchvision_pictures
 from vitrail.errors import UserError
+from vitrail.files import expand
 
 
 def open_pictures(
@@ -107,7 +108,7 @@ def _from_files(text: str, progress: Progress | None) -> Pictures:
 
 
 def _laid_out(text: str) -> tuple[Files, Layout, tuple[Problem, ...]]:
-    path = Path(text).expanduser()
+    path = expand(text)
     if not path.exists():
         raise UserError(
             f"there is no {text!r}; give a folder, a zip, a .csv or .parquet file, "

@@ -7,7 +7,6 @@ brackets: ``torchvision:EMNIST(split='letters')@/data``. Classes keep torchvisio
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -16,6 +15,7 @@ from vitrail.data.decode import to_rgb
 from vitrail.data.items import Item
 from vitrail.data.pictures import Pictures
 from vitrail.errors import UserError
+from vitrail.files import expand
 from vitrail.specs import parse_call
 
 #: Where data sets lie when no root is given.
@@ -107,7 +107,7 @@ def torchvision_pictures(text: str) -> Pictures:
     """
     call, _, root = text.removeprefix("torchvision:").partition("@")
     name, options = parse_call(call)
-    root = str(Path(root or DEFAULT_ROOT).expanduser())
+    root = str(expand(root or DEFAULT_ROOT))
     if name not in SETS:
         raise UserError(
             f"torchvision:{name} is not known as a set with one label a picture; there are "

@@ -28,6 +28,7 @@ from vitrail.data import Item, Pictures, Preprocess, open_pictures
 from vitrail.data.scenes import SceneStore
 from vitrail.errors import UserError
 from vitrail.explain.guard import device_of
+from vitrail.files import expand
 
 if TYPE_CHECKING:
     from vitrail.data.scenes import Scenes
@@ -71,7 +72,7 @@ def open_truth(source: str, *, val: float = 0.2, seed: int = 0) -> tuple[Picture
     Raises:
         UserError: a source that cannot be opened, or a ``boxes.csv`` that cannot be read.
     """
-    folder = Path(source).expanduser()
+    folder = expand(source)
     if not (folder / "images").is_dir():
         pictures = open_pictures(source, val=val, seed=seed)
         if isinstance(pictures.store, SceneStore):

@@ -96,4 +96,5 @@ class Display:
     def _line(self, text: str) -> None:
         from vitrail.console import as_text
 
-        self.console.print(as_text(text), soft_wrap=True)
+        for line in text.split("\n"):
+            self.console.print(as_text(line), soft_wrap=True)
