@@ -37,10 +37,11 @@ def head(result: Mapping[str, Any]) -> str:
     quiet = sum(r["time"]["quiet"] for r in result["rows"])
     return (
         "# Backbone x mixer x reducer\n\n"
-        "Made by a command; do not edit. `x` in a grid serves, a number is refused when the model "
-        "is built, for the reason below the grid. Every time was measured in one run with the "
-        "plain model; `speed` is how many times faster than that. Memory is the "
-        "peak of a forward of one picture in a fresh process, weights included.\n\n"
+        f"{found(result)}\n\n"
+        "`x` in a grid serves, a number is refused when the model is built, for the reason below "
+        "the grid. Every time was measured in one run with the plain model; `speed` is how many "
+        "times faster than that. Memory is the peak of a forward of one picture in a fresh "
+        "process, weights included. A command makes this page; do not edit it.\n\n"
         "```text\n"
         f"{result['command']}\n"
         f"{result['date']}, {machine['cpu']}, {settings['threads']} thread(s), "
@@ -50,6 +51,36 @@ def head(result: Mapping[str, Any]) -> str:
         "the machine: trust `speed`, the median over rounds of windows next to each other, before "
         "milliseconds, of which `plain ms` are the plain model's in the same run."
     )
+
+
+def found(result: Mapping[str, Any]) -> str:
+    """What the page says, in two sentences and a table of what saves most."""
+    cells = [cell for cell in result["settings"]["cells"] if cell["refused"] != ""]
+    served = sum(cell["refused"] is None for cell in cells)
+    largest = max((row["image"] for row in result["rows"]), default=0)
+    rows = [row for row in result["rows"] if row["image"] == largest and row["against"]]
+    others = [row for row in rows if row["reducer"] == NATIVE]
+    faster = sum(speed(row) > 1 for row in others)
+    said = (
+        f"Of {len(cells)} combinations of a backbone, a mixer and a reducer {served} serve; the "
+        "others are refused when the model is built, each for one of a few reasons. At "
+        f"{largest} px {faster} of {len(others)} other mixers were faster than the backbone's own."
+    )
+    best = [most_saved(some) for some in by_backbone(rows)]
+    return f"{said}\n\n{markdown(['backbone', 'saves most', 'speed'], best)}"
+
+
+def by_backbone(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of each backbone."""
+    names = dict.fromkeys(row["backbone"] for row in rows)
+    return [[row for row in rows if row["backbone"] == name] for name in names]
+
+
+def most_saved(rows: Sequence[Row]) -> list[str]:
+    """Backbone, change and speed of the fastest row."""
+    best = max(rows, key=speed)
+    changed = [f"`{best[k]}`" for k in ("mixer", "reducer") if best[k] != NATIVE]
+    return [best["backbone"], " with ".join(changed), f"{speed(best):.2f}"]
 
 
 def grid(cells: Sequence[Row]) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import pages
+
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")),
          *sorted((ROOT / "dev").rglob("*.md")), ROOT / "benchmarks" / "README.md"]  # fmt: skip
@@ -13,7 +15,8 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"`((?:src|tests|benchmarks|examples|docs|dev)/[\w./-]+\.\w+)`")
 COMMAND = re.compile(r"python -m (benchmarks\.\w+)")
-LONGEST = 200
+LONGEST, SENTENCES = 200, 5
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
 
 
 def name_of(page: Path) -> str:
@@ -44,6 +47,24 @@ def test_links_files_and_commands_exist(page: Path) -> None:
         path = ROOT / module.replace(".", "/")
         missing += [module] if not (path.is_dir() or path.with_suffix(".py").exists()) else []
     assert not missing
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=name_of)
+def test_a_results_page_opens_with_what_was_found(page: Path) -> None:
+    """At most five sentences stand between the title and the first picture or table."""
+    title, opening, *rest = page.read_text().split("\n\n")
+    assert title.startswith("# ")
+    assert len(re.findall(r"[.!?](?=\s|$)", opening)) <= SENTENCES
+    assert any(part.startswith(("![", "|", "<!-- benchmarks.pages")) for part in rest[:3])
+
+
+def test_tables_of_the_results_are_what_the_files_say() -> None:
+    assert {page: stale for page in pages.pages() if (stale := pages.write(page, check=True))} == {}
+
+
+def test_pages_are_short() -> None:
+    long = [page for page in PAGES if page.parent.name not in ("results", "reference", "dev")]
+    assert [name_of(p) for p in long if len(p.read_text().splitlines()) > LONGEST] == []
 
 
 def test_every_page_is_in_the_index() -> None:
