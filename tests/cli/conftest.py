@@ -64,3 +64,10 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     status = main([*words, "--fraction", "0.02", "--out", str(out), "--set", *settings])
     assert status == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "tiny-torch"
+    assert main(["export", str(tiny_run), "--format", "torch", "--out", str(out)]) == 0
+    return out

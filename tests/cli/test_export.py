@@ -9,15 +9,6 @@ import pytest
 from tests.cli.test_pictures import paint
 
 
-@pytest.fixture(scope="session")
-def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from vitrail.cli import main
-
-    out = tmp_path_factory.mktemp("exported") / "tiny-torch"
-    assert main(["export", str(tiny_run), "--format", "torch", "--out", str(out)]) == 0
-    return out
-
-
 def test_predictions_are_the_runs(give, tiny_run: Path, exported: Path, tmp_path: Path) -> None:
     for i in range(3):
         paint(tmp_path / "new" / f"{i}.png", i)

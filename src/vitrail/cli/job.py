@@ -16,7 +16,7 @@ from vitrail.files import dated, taken
 from vitrail.hub import build
 from vitrail.hub.build import TIMM
 from vitrail.hub.plugged import extra, recall
-from vitrail.hub.runs import weights_of
+from vitrail.hub.runs import run_of, weights_of
 from vitrail.hub.teachers import open_teacher
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card, read_card
@@ -85,11 +85,13 @@ def prepare(wanted: "Train") -> Job:
     image = wanted.image
     if image is None:
         image = suited_image(pictures, parts["train"])
+    preprocess = Preprocess.from_dict({**start.preprocess, "image": image})
     card = Card(
         model=arm,
         classes=pictures.classes,
         image=image,
-        preprocess=Preprocess.from_dict({**start.preprocess, "image": image}).to_dict(),
+        in_chans=preprocess.in_chans,
+        preprocess=preprocess.to_dict(),
         extra={**extra(arm), **start.extra},
     )
     return Job(
@@ -130,7 +132,7 @@ def started(wanted: "Train") -> "tuple[Train, Start]":
         )
     path = weights_of(wanted.from_)
     card = read_card(path)
-    recall(card.extra.get("plugins", ()), wanted.from_)
+    recall(card.extra.get("plugins", ()), run_of(wanted.from_))
     facts = read_json(path.parent / "run.json") if is_run(path.parent) else {}
     same = not wanted.data or wanted.data == facts.get("data")
     completed = replace(

@@ -24,7 +24,7 @@ class Cost(Command):
     """
 
     models: Positional[Annotated[tuple[str, ...], shown_as("MODEL ...")]] = ()
-    """Names, with options if wanted: "vit_tiny(patch=8)", timm:resnet18, official:cmt_s."""
+    """Names, with options if wanted: "vit_tiny(patch=8)", timm:resnet18, official:cmt_s; a run."""
     image: Annotated[tuple[int, ...], shown_as("N ...")] = ()
     """Sizes in pixels (default: 224)."""
     batch: Annotated[tuple[int, ...], shown_as("N ...")] = ()
@@ -62,13 +62,15 @@ class Cost(Command):
 
     def run(self) -> Answer:
         """The one kind of measurement that is asked for."""
+        from vitrail.hub.runs import model_text
+
         asked = [name for name in KINDS if getattr(self, name)]
         if len({KINDS[name] for name in asked}) > 1:
             raise UserError(f"one at a time: {' and '.join(map(option, asked))} do not go together")
         for name, needed in NEEDS.items():
             if getattr(self, name) and needed not in asked:
                 raise UserError(f"{option(name)} belongs to {option(needed)}")
-        self.models = tuple(dict.fromkeys(self.models))
+        self.models = tuple(dict.fromkeys(model_text(word) for word in self.models))
         if not self.models:
             raise UserError("name at least one model: vitrail cost coat_lite_tiny vit_tiny")
         return KINDS[asked[0]](self) if asked else side_by_side(self)

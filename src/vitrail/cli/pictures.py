@@ -85,7 +85,7 @@ class Predict(Command):
     """
 
     folder: Positional[Annotated[str, arg(metavar="RUN")]]
-    """A run folder, a .safetensors file of one, or a folder that 'vitrail export' wrote."""
+    """A folder of train, create, study, export or save_timm, or the model's file in it."""
     pictures: Positional[Annotated[tuple[str, ...], arg(metavar="PICTURES ...")]]
     """Files, folders (searched through) and patterns such as "new/**/*.png"."""
     top: int = 3
@@ -124,11 +124,11 @@ class Predictor(Protocol):
 
 
 def opened(folder: str) -> Predictor:
-    """A run, or an exported folder."""
-    from vitrail.export import is_exported, open_folder
+    """Whatever Vitrail saved: a run, a job of a study, a saved or an exported model."""
+    from vitrail.export import holds_export, open_exported
 
-    if is_exported(folder):
-        return open_folder(folder)
+    if holds_export(folder):
+        return open_exported(folder)
     from vitrail.hub import open_run
 
     return open_run(folder)

@@ -5,7 +5,14 @@ to_torch, to_onnx, to_openvino, write_folder -> files, verified
 """
 
 from vitrail.export.files import Exported, to_onnx, to_openvino, to_torch
-from vitrail.export.folder import Served, is_exported, open_exported, open_folder, write_folder
+from vitrail.export.folder import (
+    Served,
+    holds_export,
+    is_exported,
+    open_exported,
+    open_folder,
+    write_folder,
+)
 from vitrail.export.optimized import Optimized, optimize
 from vitrail.export.report import Report
 from vitrail.export.runtime import open_file
@@ -18,6 +25,7 @@ __all__ = [
     "Optimized",
     "Report",
     "Served",
+    "holds_export",
     "is_exported",
     "open_exported",
     "open_file",

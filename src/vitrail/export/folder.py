@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from vitrail.tasks.card import Card
 
 CARD = "card.json"
+ALONE = "model.onnx"
+"""What says all by itself, where its card is gone."""
 FORMAT = "vitrail-export"
 VERSION = 1
 PACKAGES = ("vitrail", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
@@ -150,6 +152,12 @@ def is_exported(path: str | Path) -> bool:
     return (Path(path) / CARD).is_file()
 
 
+def holds_export(path: str | Path) -> bool:
+    """Whether :func:`open_exported` is to open ``path``: such a folder, or a model's file."""
+    path = Path(path)
+    return is_exported(path) or path.suffix in ENDINGS.values() or (path / ALONE).is_file()
+
+
 def open_folder(folder: str | Path) -> Served:
     """An exported folder, ready to predict.
 
@@ -173,7 +181,8 @@ def open_exported(path: str | Path) -> Served:
     """
     path = Path(path)
     if path.is_dir():
-        return open_folder(path)
+        bare = not is_exported(path) and (path / ALONE).is_file()
+        return open_onnx_alone(path / ALONE) if bare else open_folder(path)
     if is_exported(path.parent) and read_card(path.parent / CARD)["file"] == path.name:
         return open_folder(path.parent)
     if path.suffix == ENDINGS["onnx"]:

@@ -20,7 +20,7 @@ from vitrail.errors import UserError
 from vitrail.files import taken, unwritable, write_text
 from vitrail.hub.build import TIMM, build
 from vitrail.hub.plugged import extra, recall
-from vitrail.hub.runs import WEIGHTS, weights_of
+from vitrail.hub.runs import WEIGHTS, run_of, weights_of
 from vitrail.plugins import FOLDER, keep
 from vitrail.specs import parse_call, print_call
 
@@ -117,7 +117,9 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
     source, out = Path(source), Path(out)
     if taken(out):
         raise UserError(f"{str(out)!r} is not empty and nothing is overwritten; give another -o")
-    card = read_card(weights_of(source))
+    weights, source = weights_of(source), run_of(source)
+    source = source if weights.name in WEIGHTS and source.is_dir() else weights
+    card = read_card(weights)
     recall(card.extra.get("plugins", ()), source)
     text = with_reducer(card.model, reducer)
     old, new = built(card), built(replace(card, model=text))

@@ -1,11 +1,12 @@
 """A trained run opened again: model, classes and preprocessing as they were in training."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 from vitrail.hub.build import build
 from vitrail.hub.plugged import recall
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from vitrail.tasks.card import Card
 
 WEIGHTS = ("best.safetensors", "last.safetensors")
+SAVED = "model.safetensors"
+"""What a folder of :func:`vitrail.hub.save_timm` calls its weights."""
+JOB = "run"
+"""Where a job of a study keeps its run."""
+EXPORTED = (".onnx", ".pt2")
+BARE = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
+FOR_PREDICT = (
+    "is an exported model: 'vitrail predict' takes it, everything else needs the run it was made of"
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,9 @@ class Classifier:
 
 
 def open_run(folder: str | Path, device: str | None = None) -> Classifier:
-    """The best weights of a run folder (or one ``.safetensors`` file of a run), ready to predict.
+    """The best weights of a folder that Vitrail saved (or one of its files), ready to predict.
 
+    A run, a job of a study, a folder of :func:`vitrail.hub.save_timm`.
     ``device`` is where the model runs: a GPU where there is one, unless another is named.
 
     Raises:
@@ -54,7 +65,7 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
 
     path = weights_of(Path(folder))
     card = read_card(path)
-    recall(card.extra.get("plugins", ()), Path(folder))
+    recall(card.extra.get("plugins", ()), run_of(Path(folder)))
     model = build(card.model, classes=len(card.classes), image=card.image, in_chans=card.in_chans)
     try:
         model.load_state_dict(load_weights(path))
@@ -65,12 +76,71 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
 
 
 def weights_of(path: Path) -> Path:
-    """The weights file of a run: best, else last."""
+    """The weights file in a folder that Vitrail saved: best, else last, else a saved model's.
+
+    A run, a job of a study, a folder of :func:`vitrail.hub.save_timm`; a file is itself.
+
+    Raises:
+        UserError: nothing there, or something else; the message says what it is.
+    """
     if path.is_file():
-        return path
+        return refuse_other_files(path)
     if not path.is_dir():
         raise UserError(f"no run {str(path)!r}; 'vitrail train' makes one in runs/")
-    for name in WEIGHTS:
-        if (path / name).is_file():
-            return path / name
-    raise UserError(f"{str(path)!r} holds no {' or '.join(WEIGHTS)}; is it a run folder?")
+    run = run_of(path)
+    for name in (*WEIGHTS, SAVED):
+        if (run / name).is_file():
+            return run / name
+    raise UserError(f"{str(path)!r} holds no {' or '.join(WEIGHTS)}; {advice(path)}")
+
+
+def run_of(path: Path) -> Path:
+    """The run that a path names: a job of a study keeps its own, its only one, a folder deeper."""
+    return path / JOB if not runs_at(path, ".") and runs_at(path, "*") == [path / JOB] else path
+
+
+def runs_at(folder: Path, pattern: str) -> list[Path]:
+    """Folders below ``folder`` that hold a run's weights."""
+    return sorted({path.parent for name in WEIGHTS for path in folder.glob(f"{pattern}/{name}")})
+
+
+def refuse_other_files(path: Path) -> Path:
+    """A file that may be weights with a card.
+
+    Raises:
+        UserError: its ending says that it is something else.
+    """
+    if path.suffix in EXPORTED:
+        raise UserError(f"{str(path)!r} {FOR_PREDICT}")
+    if path.suffix in BARE:
+        raise UserError(
+            f"{str(path)!r} holds weights but no Vitrail card (classes, preprocessing); train from "
+            f"them with: vitrail train DATA --model MODEL --weights {shlex.quote(str(path))}"
+        )
+    return path
+
+
+def advice(folder: Path) -> str:
+    """What a folder without weights is, and what to give instead."""
+    if (folder / "card.json").is_file() or any((folder / f"model{e}").is_file() for e in EXPORTED):
+        return f"it {FOR_PREDICT}"
+    if (folder / "run.json").is_file():
+        return "the run has not come to its first validation yet"
+    if (folder / "config.json").is_file():
+        return "nor a model.safetensors with Vitrail's card: it was saved by something else"
+    inside = runs_at(folder, "*") or runs_at(folder, f"runs/*/*/*/{JOB}")
+    if inside:
+        return f"name one of its runs ({len(inside)} in all), such as {printable(inside[0])}"
+    return "is it a run folder?"
+
+
+def model_text(word: str) -> str:
+    """The text of the model of a saved folder or file; any other word is a model's text already."""
+    from vitrail.models.zoo import everything
+    from vitrail.tasks.card import read_card
+
+    if word.partition("(")[0] in everything() or not Path(word).exists():
+        return word
+    card = read_card(weights_of(Path(word)))
+    recall(card.extra.get("plugins", ()), run_of(Path(word)))
+    return card.model

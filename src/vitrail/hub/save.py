@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
 from vitrail.files import taken, write_text
-from vitrail.hub.fetch import FILES, REPOSITORY, from_hub, inside
+from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
 from vitrail.hub.modelcard import card_text
-from vitrail.hub.runs import Classifier, open_run
+from vitrail.hub.runs import Classifier, open_run, run_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,7 +121,7 @@ def from_pretrained(source: str | Path) -> Classifier:
     if not Path(source).exists() and repository:
         name, revision = repository.groups()
         return open_run(from_hub(name, revision, FILES[:1]))
-    return open_run(inside(Path(source)))
+    return open_run(source)
 
 
 def prepare(
@@ -131,7 +131,7 @@ def prepare(
 ) -> Ready:
     """Whatever was given, as model, card, class names and facts."""
     if isinstance(source, str | Path):
-        facts = {name: read_json(Path(source) / name) for name in FACTS}
+        facts = {name: read_json(run_of(Path(source)) / name) for name in FACTS}
         return replace(prepare(open_run(source), labels, preprocess), facts=facts)
     if isinstance(source, Classifier):
         names = tuple(labels) or source.classes
