@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vitrail.cli.job import arm_text, free_folder, recipe_of, suited_image
+from vitrail.cli.job import (
+    arm_text,
+    free_folder,
+    history_behind,
+    prepare,
+    recipe_of,
+    say_what_a_teacher_saw,
+    suited_image,
+)
 from vitrail.cli.train import Train
+from vitrail.data import open_pictures, read_manifest
 from vitrail.errors import UserError
 from vitrail.tasks.distill import SOFT, Distillation
 
@@ -99,3 +108,44 @@ def test_folders_never_meet(tmp_path: Path, monkeypatch) -> None:
     assert free_folder(Path("empty"), "x") == Path("empty")
     with pytest.raises(UserError, match="nothing is overwritten"):
         free_folder(Path("runs"), "x")
+
+
+def begun(**typed: object) -> Train:
+    return Train(out=Path("out"), set=("workers=0",), **typed)  # type: ignore[arg-type]
+
+
+def test_a_run_is_gone_on_with_on_its_own_parts(
+    tiny_run: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """With its data typed and another seed: what it validated on, and nothing it trained on."""
+    monkeypatch.chdir(tmp_path)
+    job = prepare(begun(from_=tiny_run, data="fashion", seed=7))
+    then = read_manifest(tiny_run / "manifest.json")
+    marks = {name: {i.digest for i in items} for name, items in then.parts.items()}
+    now = {name: {i.digest for i in items} for name, items in job.parts.items()}
+    assert marks["train"] <= now["train"]
+    assert marks["val"] == now["val"] and marks["test"] == now["test"]
+
+
+@pytest.mark.parametrize("typed", ["weights", "set", "recipe"])
+def test_weights_of_a_run_bring_its_parts(typed: str, tiny_run: Path, tmp_path: Path) -> None:
+    best = tiny_run / "best.safetensors"
+    (tmp_path / "r.yaml").write_text(f"weights: {best}\n", encoding="utf-8")
+    given = {
+        "weights": {"weights": best},
+        "set": {"set": (f"weights={best}",)},
+        "recipe": {"recipe": tmp_path / "r.yaml"},
+    }[typed]
+    history = history_behind(Train(data="fashion", **given))
+    assert history is not None and "train" in history.parts.values()
+    assert history_behind(Train(data="fashion", weights=tmp_path / "gone.pth")) is None
+
+
+def test_what_a_teacher_trained_on_is_said(tiny_run: Path, capsys) -> None:
+    held = {i.digest for i in read_manifest(tiny_run / "manifest.json").parts["train"]}
+    pictures = open_pictures("fashion", seed=11)
+    number = sum(i.digest in held for i in pictures.split("val"))
+    say_what_a_teacher_saw(str(tiny_run), pictures)
+    assert f"trained on {number} of the 900 pictures" in capsys.readouterr().err and number > 0
+    say_what_a_teacher_saw("timm:resnet18", pictures)
+    assert capsys.readouterr().err == ""

@@ -1,13 +1,17 @@
 """``vitrail check | predict``."""
 
+import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vitrail.cli.pictures import find
+from vitrail.cli import pictures
+from vitrail.cli.pictures import batches, find
+from vitrail.data import limits
 from vitrail.errors import UserError
 
 
@@ -151,3 +155,66 @@ def test_check_counts_and_lists_problems(give, tmp_path: Path) -> None:
 
 def test_check_of_a_clean_set(give) -> None:
     assert "no problems" in give("check", "fashion").out
+
+
+def test_folders_are_listed_as_for_training(give, tiny_run: Path, new: Path) -> None:
+    """Hidden and special places in silence, loops of links and pipes with a line, nothing hangs."""
+    for name in ("._0.png", "__MACOSX/0.png", ".ipynb_checkpoints/0.png", "deep/.hidden/0.png"):
+        paint(new / name)
+    assert len(find([str(new)])) == 4
+    (new / "deep" / "again").symlink_to(new)
+    os.mkfifo(new / "pipe.png")
+    (new / "gone.png").symlink_to("nowhere")
+    said = give("predict", tiny_run, new)
+    assert said.status == 0 and len(said.err.splitlines()) == 3
+    assert len(find([str(new / "**" / "*.png")])) == 3
+    for text in (str(new / "*"), str(new / "*" / "*")):
+        assert not any("MACOSX" in str(path) or path.name == "pipe.png" for path in find([text]))
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "/dev/zero"])
+def test_special_files_are_one_line(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
+    with pytest.raises(UserError, match="is a pipe, a socket or a device"):
+        find([name])
+
+
+def test_names_that_no_system_takes() -> None:
+    for text in ("x" * 5000, "nul\0"):
+        with pytest.raises(UserError, match="no picture"):
+            find([text])
+
+
+def test_few_decoded_pictures_are_held(tmp_path: Path, monkeypatch) -> None:
+    """By bytes for large pictures, by number for small ones."""
+    paths = [paint(tmp_path / f"{i:02d}.png", i) for i in range(5)]
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"\x1b[31mx")
+    assert [len(some) for some in batches([*paths, bad])] == [6]
+    monkeypatch.setattr(limits, "BATCH_BYTES", 2 * 4 * 36 * 48 - 1)
+    assert [len(some) for some in batches([*paths, bad])] == [2, 2, 2]
+    monkeypatch.setattr(pictures, "AT_ONCE", 1)
+    assert [path for some in batches(paths) for path, _, _ in some] == paths
+
+
+def test_damaged_pictures_are_one_harmless_line_each(give, tiny_run: Path, new: Path) -> None:
+    tiff = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(tiff, "TIFF", compression="tiff_lzw")
+    (new / "a\x1b[31m\nb.tif").write_bytes(tiff.getvalue()[:-30])
+    (new / "page.jpg").write_bytes(b"<html>no</html>")
+    (new / "empty.png").touch()
+    said = give("predict", tiny_run, new)
+    assert said.status == 1
+    assert len(said.err.splitlines()) == 3 and "\x1b" not in said.err
+    assert "no picture inside (a web page)" in said.err
+    assert "the file has zero bytes" in said.err
+
+
+def test_check_counts_copies_when_asked(give, tmp_path: Path) -> None:
+    for i in range(5):
+        paint(tmp_path / "p" / "a" / f"{i}.png", i)
+        paint(tmp_path / "p" / "b" / f"{i}.png", 9 + i)
+        paint(tmp_path / "p" / "b" / f"copy{i}.png", 9 + i)
+    assert "5 copies of pictures counted again" in give("check", "p", "--copies").out
+    assert "copies" not in give("check", "p").out

@@ -1,13 +1,20 @@
+import struct
+import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 from tests.data.corpus import BAD, GOOD, HEIGHT, WIDTH, Bad, Good, picture, saved, truth
 
 from vitrail.data import decode as module
-from vitrail.data.decode import PictureError, decode, probe, to_rgb
+from vitrail.data.decode import PictureError, decode, decode_values, probe, to_rgb
 from vitrail.data.items import KINDS
+from vitrail.data.limits import MemoryGate
 
 
 @pytest.mark.parametrize("good", GOOD, ids=lambda good: good.name)
@@ -100,3 +107,76 @@ def test_damage_gives_a_picture_or_a_reason_and_nothing_else(kind, cuts, end):
             read(damaged)
         except PictureError as error:
             assert KINDS[error.kind]
+
+
+def tiff_header(width: int, height: int, bits: int = 8, compression: int = 1) -> bytes:
+    """A TIFF of a hundred bytes or so that claims a size."""
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, compression), (262, 3, 1),
+            (273, 4, 8), (277, 3, 1), (278, 4, height), (279, 4, 100), (339, 3, 3)]  # fmt: skip
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(104)
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8])
+def test_a_header_alone_costs_nothing(compression):
+    """Nothing is set aside for pixels that so small a file cannot hold."""
+    data = tiff_header(13_000, 13_000, bits=32, compression=compression)
+    tracemalloc.start()
+    for read in (decode, probe, decode_values):
+        with pytest.raises(PictureError, match="bytes cannot hold 13000 x 13000 pixels|truncated"):
+            read(data)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_blank_scans_are_no_bombs():
+    blank = saved(Image.new("1", (5_000, 5_000), 1), "TIFF", compression="group4")
+    assert probe(blank) == (5_000, 5_000) and len(blank) < 10_000
+
+
+@pytest.mark.parametrize("size", [(1, 2_001), (6_003, 3)])
+def test_too_thin(size):
+    with pytest.raises(PictureError, match="is thinner than 1 to 2,000") as caught:
+        decode(saved(Image.new("L", size), "PNG"))
+    assert caught.value.kind == "too-large"
+
+
+@pytest.mark.parametrize("good", GOOD, ids=lambda good: good.name)
+def test_conversion_in_pieces_changes_nothing(good: Good, monkeypatch):
+    whole = decode(good.data())
+    monkeypatch.setattr(module, "_PIXELS_AT_ONCE", 3 * WIDTH)
+    np.testing.assert_array_equal(np.asarray(decode(good.data())), np.asarray(whole))
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("x"), MemoryError(), AssertionError(), KeyError(1)]
+)
+def test_whatever_a_reader_raises_is_a_reason(error, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    for read in (decode, probe, decode_values):
+        with pytest.raises(PictureError):
+            read(picture(kind="PPM"))
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(PictureError):
+        decode(picture())
+
+
+def test_threads_together_hold_no_more_than_the_gate():
+    gate, most, now = MemoryGate(10), [0], [0]
+    lock = threading.Lock()
+
+    def work(size: int) -> None:
+        with gate.hold(size):
+            with lock:
+                now[0] += size
+                most[0] = max(most[0], now[0])
+            time.sleep(0.001)
+            with lock:
+                now[0] -= size
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [3, 4, 5, 25, 1, 10, 2] * 3))
+    assert most[0] == 25 and gate.held == 0

@@ -1,10 +1,13 @@
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.corpus import small_set, write
+from PIL import Image
+from tests.data.corpus import saved, small_set, write
 
 from vitrail.data import (
     Augment,
@@ -97,8 +100,8 @@ def test_the_callers_threads_are_left_alone(pictures):
     try:
         for _ in Loader(make(pictures)).epoch([[0], [1]]):
             assert torch.get_num_threads() == 2
-        with pytest.raises(IndexError):
-            list(Loader(make(pictures)).epoch([[999]]))
+        with pytest.raises(TypeError):
+            list(Loader(make(pictures)).epoch([[None]]))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -164,3 +167,23 @@ def test_epochs_and_seeds_are_shuffled_differently():
 def test_the_loaders_speed_is_a_number(pictures, workers):
     speed = measure_loader(make(pictures, cache="memory"), batch=4, workers=workers, seconds=0.1)
     assert speed > 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_cache_never_takes_more_than_its_limit(known, tmp_path, monkeypatch):
+    """Long, thin pictures are far larger than their short side says."""
+    files = {f"{c}/{i}.png": _thin(9 * i + (c == "b")) for c in "ab" for i in range(3)}
+    pictures = open_pictures(write(tmp_path, files))
+    items = [i if known else replace(i, size=(0, 0)) for i in pictures.items]
+    transform = Augment().transform(Preprocess(image=16))
+    size = sum(transform.prepared_bytes(i.size) for i in pictures.items)
+    kept = PictureSet(pictures, items, transform, 0, cache="memory", limit=size)
+    assert kept.cache is not None and kept.cache.bytes == size == 6 * 8 * 800 * 3
+    read = []
+    monkeypatch.setattr(PictureSet, "_prepared", lambda self, i: read.append(i) or np.zeros(size))
+    assert PictureSet(pictures, items, transform, 0, cache="memory", limit=size - 1).cache is None
+    assert bool(read) != known
+
+
+def _thin(number: int) -> bytes:
+    return saved(Image.new("RGB", (800, 8), (number, 0, 0)), "PNG")

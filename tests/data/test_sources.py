@@ -205,9 +205,9 @@ FAULTS = (
     Fault("iPhone pictures", tree(SET, {"a/1.HEIC": b"x", "b/2.heic": b"x"}), "unsupported",
           "2 .heic files left out: convert to JPEG or PNG", 10),
     Fault("name that is no text", undecodable, "unsafe-name",
-          "a/caf\\udce9.png: the name is not UTF-8; rename it; left out", 10),
+          "a/caf\\xe9.png: the name is not UTF-8; rename it; left out", 10),
     Fault("name with a newline", tree(SET, {"a/x\ny.png": b""}), "empty-file",
-          "a/x\\ny.png: the file has zero bytes; left out", 10),
+          "a/x\\x0ay.png: the file has zero bytes; left out", 10),
     Fault("link loop", link("a/again", ".."), "link-loop",
           "a/again: a link back to a folder above it; not followed", 10),
     Fault("link to nothing", link("a/gone.png", "nowhere.png"), "link-to-nothing",
@@ -259,8 +259,9 @@ def test_strict_stops_on_what_would_be_left_out(fault: Fault, tmp_path: Path):
 
 def test_every_kind_of_problem_is_tried_and_written_down():
     tried = {fault.kind for fault in FAULTS} | {"unreadable", "unreadable-folder"}
+    tried |= {"repeated-name", "seen-before", "copies"}  # test_files, test_history, test_copies
     assert tried == set(KINDS)
-    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "data.md").read_text("utf-8")
     lines = page.split("## Lines")[1]
     assert [kind for kind in KINDS if kind not in lines] == []
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vitrail.data import Preprocess, Scenes
+from vitrail.data import History, Manifest, Preprocess, Scenes
+from vitrail.data.transforms import middle
 from vitrail.errors import UserError
 from vitrail.explain.samples import gather, open_truth, shaped
 
@@ -136,3 +137,34 @@ def test_a_model_that_is_never_right_cannot_be_scored(folder: Path) -> None:
     lefts = [item for item in pictures.items if item.label == 0]
     with pytest.raises(UserError, match="answers none rightly"):
         gather(Always(1, 2), pictures, lefts, mask_of, PLAIN, count=9)
+
+
+@pytest.mark.parametrize("row", ["left/1.png,inf,0,1,1", "left/1.png,nan,0,1,1", "left/1.png,0"])
+def test_boxes_that_are_no_numbers(folder: Path, row: str) -> None:
+    (folder / "boxes.csv").write_text(f"path,x0,y0,x1,y1\n{row}\n")
+    with pytest.raises(UserError, match="line 2: x0, y0, x1, y1 must be numbers"):
+        open_truth(str(folder))
+
+
+def test_a_damaged_mask_is_one_line(folder: Path) -> None:
+    pictures, mask_of = open_truth(str(folder))
+    item = pictures.items[0]
+    path = folder / "masks" / item.key
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match="cannot read the mask") as caught:
+        mask_of(item, (40, 20))
+    assert "\n" not in str(caught.value)
+
+
+def test_thin_pictures_and_masks_are_cut_before_they_are_enlarged() -> None:
+    thin = Image.new("L", (3, 4000), 255)
+    assert shaped(thin, PLAIN).all()
+    assert middle(thin).size == (3, 150) and middle(Image.new("L", (7, 3))).size == (7, 3)
+
+
+def test_scoring_holds_what_the_run_validated_on(folder: Path) -> None:
+    pictures, _ = open_truth(str(folder), val=0.4, seed=5)
+    parts = {name: pictures.split(name) for name in ("train", "val")}
+    run = Manifest(source="", classes=pictures.classes, parts=parts, facts={}, digest="")
+    again, _ = open_truth(str(folder), history=History.of("r", [run]))
+    assert again.split("val") == pictures.split("val")

@@ -279,7 +279,10 @@ def one_line_warnings() -> Iterator[None]:
     before = warnings.formatwarning
     warnings.formatwarning = one_line_warning
     try:
-        yield
+        with warnings.catch_warnings():
+            # Pillow's asides on damaged pictures: each such picture gets a line of its own.
+            warnings.filterwarnings("ignore", module=r"PIL\b")
+            yield
     finally:
         warnings.formatwarning = before
 

@@ -22,14 +22,16 @@ from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card, read_card
 from vitrail.tasks.distill import HARD, SOFT
 from vitrail.train import Recipe, Result, fit, read_run, resume
+from vitrail.train.fit import absolute
 from vitrail.train.folder import is_run, read_json
+from vitrail.train.lineage import history_of
 from vitrail.train.processes import agreed
 
 if TYPE_CHECKING:
     from torch import nn
 
     from vitrail.cli.train import Train
-    from vitrail.data import Item, Pictures
+    from vitrail.data import History, Item, Pictures
     from vitrail.tasks.teacher import Teacher
 
 RUNS = Path("runs")
@@ -77,8 +79,10 @@ def prepare(wanted: "Train") -> Job:
         raise UserError("say what to train on: vitrail train photos/ (or fashion, to try it)")
     arm = arm_text(wanted.model, wanted.mixer, wanted.reducer)
     out = free_folder(wanted.out, wanted.data)
-    how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed, **start.open}
-    pictures = opened(wanted.data, **how)
+    how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
+    how |= {"copies": True} if wanted.copies else {}
+    how |= start.open
+    pictures = opened(wanted.data, history=history_behind(wanted), **how)
     parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
     recipe = recipe_of(wanted, len(parts["train"]))
@@ -94,6 +98,8 @@ def prepare(wanted: "Train") -> Job:
         preprocess=preprocess.to_dict(),
         extra={**extra(arm), **start.extra},
     )
+    if recipe.teacher:
+        say_what_a_teacher_saw(recipe.teacher, pictures)
     return Job(
         model=model_of(card, recipe),
         pictures=pictures,
@@ -134,7 +140,7 @@ def started(wanted: "Train") -> "tuple[Train, Start]":
     card = read_card(path)
     recall(card.extra.get("plugins", ()), run_of(wanted.from_))
     facts = read_json(path.parent / "run.json") if is_run(path.parent) else {}
-    same = not wanted.data or wanted.data == facts.get("data")
+    same = not wanted.data or absolute(wanted.data) == facts.get("data")
     completed = replace(
         wanted,
         model=card.model,
@@ -147,6 +153,36 @@ def started(wanted: "Train") -> "tuple[Train, Start]":
         preprocess=card.preprocess,
         extra={"from": {"run": str(wanted.from_.resolve()), "model": card.model}},
     )
+
+
+def history_behind(wanted: "Train") -> "History | None":
+    """What the weights that a training starts from have seen, where they lie in a run.
+
+    Raises:
+        UserError: a manifest or a recipe that cannot be read.
+    """
+    word = changes_of(wanted.set).get("weights", wanted.weights)
+    if word is None and wanted.recipe is not None:
+        word = Recipe.from_yaml(wanted.recipe).weights
+    if not isinstance(word, str | Path) or not Path(word).exists():
+        return None
+    extra = read_card(Path(word)).extra if wanted.from_ is not None else {}
+    history = history_of(wanted.from_ or word, extra)
+    if history is None and wanted.from_ is not None:
+        say(f"{wanted.from_} has no manifest: what it trained on may be among what is validated on")
+    return history
+
+
+def say_what_a_teacher_saw(word: str, pictures: "Pictures") -> None:
+    """One line, where a teacher trained on pictures that its student is validated on."""
+    history = history_of(word) if Path(word).exists() else None
+    held = [item for item in pictures.items if item.split != "train"]
+    seen = history.overlap(held, pictures.name) if history else 0
+    if seen:
+        say(
+            f"the teacher {word} trained on {seen:,} of the {len(held):,} pictures to validate or "
+            "test with: the student's scores there are too good"
+        )
 
 
 def opened(source: str, **options: Any) -> "Pictures":

@@ -1,6 +1,7 @@
 """What ``vitrail explain RUN PICTURES`` does: explain every picture, draw, keep the raw maps."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class Named:
 
     name: str
     run: "Classifier"
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,8 @@ def opened_runs(folders: Sequence[str]) -> list[Named]:
         path = Path(folder).resolve()
         name = plain(path.parent.name if path.is_file() else path.name)
         names.append(name if name not in names else f"{name}-{len(names) + 1}")
-    return [Named(name, open_run(folder)) for name, folder in zip(names, folders, strict=True)]
+    pairs = zip(names, folders, strict=True)
+    return [Named(name, open_run(folder), str(folder)) for name, folder in pairs]
 
 
 def target_of(text: str | None, run: "Classifier") -> int | None:
@@ -189,10 +192,15 @@ def plain(text: str) -> str:
 def file_names(paths: Sequence[Path]) -> dict[Path, str]:
     """A file name for each picture, numbered where stems repeat."""
     names: dict[Path, str] = {}
+    used: set[str] = set()
+    counts: Counter[str] = Counter()
     for path in paths:
-        stem, used = plain(path.stem), set(names.values())
-        numbered = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(paths) + 2))
-        names[path] = next(name for name in numbered if name not in used)
+        stem = name = plain(path.stem)
+        while name in used:
+            counts[stem] += 1
+            name = f"{stem}-{counts[stem] + 1}"
+        used.add(name)
+        names[path] = name
     return names
 
 

@@ -1,8 +1,9 @@
 """``vitrail check | predict``: look at a set of pictures; say what is on new ones."""
 
 import glob
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -11,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, say, table
 from vitrail.cli.progress import bar, gauge
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,8 @@ class Check(Command):
     """Share kept for validation where the set has no split of its own."""
     seed: int = 0
     """Seed of that split."""
+    copies: Annotated[bool, FLAG] = False
+    """Count copies of a training picture as often as they are there."""
 
     def run(self) -> Answer:
         """Open the set and report."""
@@ -44,7 +47,12 @@ class Check(Command):
 
         with gauge("looking at the pictures") as seen:
             pictures = open_pictures(
-                self.data, strict=self.strict, val=self.val, seed=self.seed, progress=seen
+                self.data,
+                strict=self.strict,
+                val=self.val,
+                seed=self.seed,
+                copies=self.copies,
+                progress=seen,
             )
         return Answer(*checked(pictures))
 
@@ -149,24 +157,68 @@ def find(wanted: Sequence[str]) -> list[Path]:
 
 
 def matches(text: str) -> list[Path]:
-    """The pictures that one argument names."""
-    from vitrail.data.decode import ENDINGS
-
+    """The pictures that one argument names; folders are listed by the rules of training."""
     path = Path(text)
-    if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS)
-        if not inside:
-            raise UserError(f"no pictures in folder {text!r}")
-        return inside
-    if path.is_file():
-        return [path]
+    if is_there(path):
+        return pictures_in(text) if path.is_dir() else [regular(text)]
     if glob.has_magic(text):
-        seen = sorted(Path(name) for name in glob.glob(text, recursive=True))  # noqa: PTH207 - absolute too
-        files = [name for name in seen if name.is_file()]
+        files = matching(text)
         if files:
             return files
         raise UserError(f"no picture matches {text!r}")
     raise UserError(f"no picture {text!r}{near(path)}")
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at ``path``; nothing can be at a name that no system takes."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def regular(text: str) -> Path:
+    """A file that can be read to its end.
+
+    Raises:
+        UserError: a pipe, a socket or a device.
+    """
+    if not Path(text).is_file():
+        raise UserError(f"{text!r} is a pipe, a socket or a device, not a picture's file")
+    return Path(text)
+
+
+def pictures_in(folder: str) -> list[Path]:
+    """The pictures in a folder and the folders below, sorted; what cannot be listed is said."""
+    from vitrail.data.files import Folder
+    from vitrail.data.layout import is_picture
+
+    listing = Folder(folder).listing()
+    for problem in listing.problems:
+        say(problem.line)
+    inside = [Path(folder, name) for name in listing.files if is_picture(name)]
+    if not inside:
+        raise UserError(f"no pictures in folder {folder!r}")
+    return inside
+
+
+def matching(pattern: str) -> list[Path]:
+    """The files that a pattern names, sorted, by the rules for folders.
+
+    What is hidden counts only where the pattern itself says so; a file that loops of links lead to
+    counts once.
+    """
+    from vitrail.data.files import is_hidden
+
+    fixed = [part for part in Path(pattern).parts if not glob.has_magic(part)]
+    found: dict[str, Path] = {}
+    for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - absolute too
+        path = Path(name)
+        fresh = [part for part in path.parts if part not in fixed]
+        if path.is_file() and not is_hidden("/".join(fresh)):
+            place = os.path.realpath(path.parent)
+            found.setdefault(os.path.join(place, path.name), path)  # noqa: PTH118
+    return list(found.values())
 
 
 def near(path: Path) -> str:
@@ -182,11 +234,10 @@ def near(path: Path) -> str:
 def predictions(run: Predictor, paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
     """One row a picture: its top classes, or its problem."""
     rows: list[dict[str, Any]] = []
-    for some in bar("predicting", chunks(paths, AT_ONCE)):
-        read = [(path, *picture_or_problem(path)) for path in some]
-        images = [image for _, image, _ in read if image is not None]
+    for some in batches(bar("predicting", paths)):
+        images = [image for _, image, _ in some if image is not None]
         tops = iter(top_classes(run, images, top) if images else [])
-        for path, image, problem in read:
+        for path, image, problem in some:
             if image is None:
                 say(problem)
                 rows.append({"picture": str(path), "problem": problem})
@@ -195,14 +246,32 @@ def predictions(run: Predictor, paths: Sequence[Path], top: int) -> list[dict[st
     return rows
 
 
+def batches(paths: Iterable[Path]) -> Iterator[list[tuple[Path, Any, str]]]:
+    """Pictures (or problems) to predict together: few enough to be held, decoded, in memory."""
+    from vitrail.data import limits
+
+    some: list[tuple[Path, Any, str]] = []
+    held = 0
+    for path in paths:
+        image, problem = picture_or_problem(path)
+        some.append((path, image, problem))
+        held += 0 if image is None else limits.BYTES_PER_PIXEL * image.width * image.height
+        if len(some) == AT_ONCE or held > limits.BATCH_BYTES:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
+
+
 def picture_or_problem(path: Path) -> tuple[Any, str]:
     """The picture and no words, or nothing and one line."""
-    from vitrail.data.decode import decode
+    from vitrail.data.decode import PictureError, decode
+    from vitrail.data.files import read_regular
 
     try:
-        return decode(path.read_bytes()), ""
-    except (OSError, ValueError) as error:
-        return None, f"{path}: {' '.join(str(error).split())}"
+        return decode(read_regular(path)), ""
+    except PictureError as error:
+        return None, printable(f"{path}: {' '.join(str(error).split())}")
 
 
 def top_classes(run: Predictor, images: Sequence[Any], top: int) -> list[list[dict[str, Any]]]:
@@ -215,8 +284,3 @@ def top_classes(run: Predictor, images: Sequence[Any], top: int) -> list[list[di
         ]
         for pair in zip(chances.tolist(), labels.tolist(), strict=True)
     ]
-
-
-def chunks(paths: Sequence[Path], size: int) -> list[Sequence[Path]]:
-    """``paths`` in pieces of at most ``size``."""
-    return [paths[start : start + size] for start in range(0, len(paths), size)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from vitrail.cli.command import Answer, as_json, table
+from vitrail.cli.command import Answer, as_json, say, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
 from vitrail.cli.progress import gauge
 from vitrail.errors import UserError
@@ -18,7 +18,7 @@ from vitrail.files import write_text
 
 if TYPE_CHECKING:
     from vitrail.cli.explain import Explain
-    from vitrail.data import Item, Pictures
+    from vitrail.data import History, Item, Pictures
 
 PARTS = ("train", "val", "test", "all")
 
@@ -34,7 +34,8 @@ def scored(wanted: "Explain") -> Answer:
     chosen = chosen_methods(wanted.method or ("all",))
     options = options_of(wanted.set, chosen)
     runs = opened_runs([wanted.folder, *wanted.beside])
-    pictures, mask_of = open_truth(wanted.score)
+    history = seen_by(runs)
+    pictures, mask_of = open_truth(wanted.score, history=history)
     items = part_of(pictures, wanted.part)
     out = free(wanted.out, runs[0].name)
     settings = Settings(steps=wanted.steps, seed=wanted.seed)
@@ -44,6 +45,8 @@ def scored(wanted: "Explain") -> Answer:
     for one in runs:
         samples = samples_of(one, pictures, items, mask_of, wanted.count, wanted.seed)
         results.append((one, samples, rows_of(one, list(makers.values()), samples, settings)))
+    if history is not None and (trained := history.overlap(items, pictures.name)):
+        say(f"{trained:,} of the {len(items):,} pictures were trained on by {history.name}")
     out.mkdir(parents=True, exist_ok=True)
     told = [line for one, _, rows in results for line in lines(rows, run=one.name)]
     write_text(out / "scores.csv", as_csv(told))
@@ -52,6 +55,15 @@ def scored(wanted: "Explain") -> Answer:
     write_text(out / "scores.json", as_json(data))
     parts = [part for result in results for part in shown(*result)]
     return Answer(data, [*parts, LEGEND, f"written to {out}"])
+
+
+def seen_by(runs: Sequence[Named]) -> "History | None":
+    """What the runs trained and validated on together; None where none says so."""
+    from vitrail.data import History
+    from vitrail.train.lineage import history_of
+
+    each = [history_of(one.place, one.run.card.extra) for one in runs]
+    return History.joined([history for history in each if history is not None])
 
 
 def part_of(pictures: "Pictures", part: str | None) -> "tuple[Item, ...]":

@@ -34,6 +34,8 @@ class Train(Command):
     """Seed of the split, the fraction and the training."""
     val: float = 0.2
     """Share kept for validation where the set has no split of its own."""
+    copies: Annotated[bool, FLAG] = False
+    """Count copies of a training picture as often as they are there (for rare classes)."""
     weights: Annotated[Path | None, shown_as("FILE")] = None
     """Start from released weights (.pth or .safetensors)."""
     from_: Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None

@@ -4,6 +4,7 @@ source -> Pictures (what is there, what is wrong) -> fraction -> PictureSet -> b
 """
 
 from vitrail.data.fractions import fraction
+from vitrail.data.history import History
 from vitrail.data.items import Item, Problem, seed_of, write_problems
 from vitrail.data.loader import (
     Loader,
@@ -22,6 +23,7 @@ from vitrail.data.transforms import Augment, Preprocess
 
 __all__ = [
     "Augment",
+    "History",
     "Item",
     "Loader",
     "Manifest",

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_CHUNK = 64  # pictures asked for before the limit is looked at again
+
 
 @dataclass(frozen=True)
 class PictureCache:
@@ -22,10 +24,22 @@ class PictureCache:
     shapes: Tensor
 
     @classmethod
-    def fill(cls, count: int, prepared: Callable[[int], np.ndarray]) -> "PictureCache":
-        """Prepare pictures 0 .. count - 1 in threads and keep them."""
+    def fill(
+        cls, count: int, prepared: Callable[[int], np.ndarray], limit: int | None = None
+    ) -> "PictureCache | None":
+        """Prepare pictures 0 .. count - 1 in threads and keep them.
+
+        None where they would take more than ``limit`` bytes; no more than that is ever held.
+        """
+        arrays: list[np.ndarray] = []
+        held = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            arrays = list(pool.map(prepared, range(count)))
+            for start in range(0, count, _CHUNK):
+                for array in pool.map(prepared, range(start, min(start + _CHUNK, count))):
+                    held += array.size
+                    if limit is not None and held > limit:
+                        return None
+                    arrays.append(array)
         shapes = torch.tensor([a.shape for a in arrays], dtype=torch.int32).view(-1, 3)
         sizes = torch.tensor([0, *(a.size for a in arrays)], dtype=torch.int64)
         starts = sizes.cumsum(0)

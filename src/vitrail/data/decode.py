@@ -14,15 +14,26 @@ The rules, where there is a choice:
 * of animations and multi-page files the first frame counts.
 """
 
+import contextlib
+import ctypes
 import io
-import struct
-import zlib
-from functools import cache
+import math
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vitrail.errors import UserError
+from vitrail.data.limits import (
+    BYTES_PER_PIXEL,
+    FREE_PIXELS,
+    MAX_ASPECT,
+    MAX_PIXELS,
+    PIXELS_PER_BYTE,
+    PIXELS_PER_BYTE_OF,
+    MemoryGate,
+)
+from vitrail.errors import UserError, printable
 
 #: Formats that are opened. EPS and the like are left out: they would start another program.
 FORMATS = (
@@ -40,14 +51,7 @@ UNSUPPORTED = frozenset((
     ".heic", ".heif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw", ".svg", ".psd",
 ))  # fmt: skip
 
-#: Pictures with more pixels than this are refused before they are decoded (about 537 MB as RGB).
-MAX_PIXELS = 178_956_970
-
-# What Pillow's readers are known to raise on damaged files.
-_DAMAGE = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
-    AttributeError, struct.error, zlib.error,
-)  # fmt: skip
+_PIXELS_AT_ONCE = 1 << 22  # converted in one go
 
 
 class PictureError(UserError):
@@ -72,13 +76,30 @@ def decode(data: bytes, *, short_side: int | None = None) -> Image.Image:
         if short_side:
             _draft(image, short_side)
         image.load()
-        return to_rgb(_upright(image))
-    except _DAMAGE as error:
+        image = _upright(image)
+        return to_rgb(image)
+    except Exception as error:  # whatever a decoder raises on damage
         raise _reason(error) from error
 
 
-def probe(data: bytes) -> tuple[int, int]:
+def decode_values(data: bytes) -> Image.Image:
+    """The picture in ``data`` as it is stored: own mode, not turned. For masks.
+
+    Raises:
+        PictureError: as :func:`decode`.
+    """
+    image = _open(data)
+    try:
+        image.load()
+    except Exception as error:  # whatever a decoder raises on damage
+        raise _reason(error) from error
+    return image
+
+
+def probe(data: bytes, gate: MemoryGate | None = None) -> tuple[int, int]:
     """Read all of ``data`` and return (width, height), upright; the cheapest full check.
+
+    ``gate`` bounds what several threads decode at once.
 
     Raises:
         PictureError: as :func:`decode`.
@@ -87,9 +108,11 @@ def probe(data: bytes) -> tuple[int, int]:
     size = image.size
     try:
         _draft(image, 1)
-        image.load()
-        turned = 5 <= _orientation(image) <= 8
-    except _DAMAGE as error:
+        with (gate or MemoryGate()).hold(BYTES_PER_PIXEL * image.width * image.height):
+            image.load()
+            turned = 5 <= _orientation(image) <= 8
+            image.close()
+    except Exception as error:  # whatever a decoder raises on damage
         raise _reason(error) from error
     return (size[1], size[0]) if turned else size
 
@@ -99,14 +122,43 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
-        return _grey(np.rint(np.asarray(image).astype(np.float32) / 257))
+        return _by_rows(image, "L", _from_16_bits).convert("RGB")
     if image.mode in ("I", "F"):
-        return _grey(_scaled(np.asarray(image), whole=image.mode == "I"))
+        return _by_rows(image, "L", _to_eight_bits(image)).convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(ground, layer).convert("RGB")
+        return _by_rows(image, "RGB", _on_white)
     return image.convert("RGB")
+
+
+def _row_blocks(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture in pieces of whole rows, each with its top; one piece, where it is small."""
+    width, height = image.size
+    step = max(1, _PIXELS_AT_ONCE // width)
+    if step >= height:
+        yield 0, image
+        return
+    for top in range(0, height, step):
+        yield top, image.crop((0, top, width, min(top + step, height)))
+
+
+def _by_rows(
+    image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """``convert`` some rows at a time, so that a large picture needs little beside itself."""
+    whole = Image.new(mode, image.size)
+    for top, rows in _row_blocks(image):
+        whole.paste(convert(rows), (0, top))
+    return whole
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    ground = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(ground, layer).convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    return _grey(np.rint(np.asarray(image).astype(np.float32) / 257))
 
 
 def _open(data: bytes) -> Image.Image:
@@ -120,21 +172,50 @@ def _open(data: bytes) -> Image.Image:
         raise PictureError(
             f"more than {MAX_PIXELS:,} pixels, refused as a decompression bomb", "too-large"
         ) from error
-    except _DAMAGE as error:
+    except Exception as error:  # whatever a reader raises on a damaged header
         raise _reason(error) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise PictureError(
-            f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels, "
-            "refused as a decompression bomb",
-            "too-large",
-        )
+    _check_size(image, len(data))
     return image
+
+
+def _check_size(image: Image.Image, held: int) -> None:
+    """Refuse, by the header alone, what would cost far more than it can be worth.
+
+    Raises:
+        PictureError: too many pixels, too thin, or more pixels than the file can hold.
+    """
+    width, height = image.size
+    pixels, said = width * height, f"{width} x {height}"
+    if pixels > MAX_PIXELS:
+        end = f"is more than {MAX_PIXELS:,} pixels, refused as a decompression bomb"
+        raise PictureError(f"{said} {end}", "too-large")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise PictureError(f"{said} is thinner than 1 to {MAX_ASPECT:,}; cut it up", "too-large")
+    stored = all(tile[0] == "raw" for tile in image.tile) and bool(image.tile)  # type: ignore[attr-defined]
+    a_byte = PIXELS_PER_BYTE_OF.get(image.format or "", PIXELS_PER_BYTE)
+    most = 8 * held if stored else max(FREE_PIXELS, a_byte * held)
+    if pixels > most:
+        raise PictureError(
+            f"the file ends too early (truncated): {held:,} bytes cannot hold {said} pixels",
+            "truncated",
+        )
 
 
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    _silence_libtiff()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _silence_libtiff() -> None:
+    """libtiff prints what it finds damaged straight to the terminal; our line says it once."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        from PIL import _imaging
+
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def _draft(image: Image.Image, short_side: int) -> None:
@@ -147,7 +228,7 @@ def _draft(image: Image.Image, short_side: int) -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    except _DAMAGE:  # a damaged EXIF block must not cost the picture
+    except Exception:  # a damaged EXIF block must not cost the picture
         return 1
 
 
@@ -169,12 +250,25 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _grey(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    return Image.fromarray(values.astype(np.uint8))
 
 
-def _scaled(values: np.ndarray, *, whole: bool) -> np.ndarray:
-    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
+def _to_eight_bits(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """What brings the values of all rows of ``image`` to 0..255, by one scale."""
+    low, high = math.inf, -math.inf
+    for _, rows in _row_blocks(image):
+        values = _finite(rows)
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    scale = partial(_scaled, low=low, high=high, whole=image.mode == "I")
+    return lambda rows: _grey(scale(_finite(rows)))
+
+
+def _finite(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image).astype(np.float64)
+    return np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _scaled(values: np.ndarray, *, low: float, high: float, whole: bool) -> np.ndarray:
     tops = (65535.0,) if whole else (1.0, 255.0, 65535.0)
     for top in tops:
         if low >= 0 and high <= top:
@@ -185,7 +279,12 @@ def _scaled(values: np.ndarray, *, whole: bool) -> np.ndarray:
 def _reason(error: BaseException) -> PictureError:
     if isinstance(error, PictureError):
         return error
-    text = str(error).split("\n")[0] or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        line = f"more than {MAX_PIXELS:,} pixels, refused as a decompression bomb"
+        return PictureError(line, "too-large")
+    if isinstance(error, MemoryError):
+        return PictureError("takes more memory than there is", "too-large")
+    text = printable(" ".join(str(error).split())[:200]) or type(error).__name__
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return PictureError("the file ends too early (truncated)", "truncated")
     return PictureError(f"cannot be decoded ({text})", "broken")
@@ -212,7 +311,7 @@ def _stranger(data: bytes) -> PictureError:
 
 
 def _looks_like(data: bytes) -> str:
-    head = data[:256]
+    head = data[:256].removeprefix(b"\xef\xbb\xbf")
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "a web page"
     if head.startswith(b"version https://git-lfs"):

@@ -1,22 +1,32 @@
 """Where the bytes of pictures lie: a folder, or a zip that is read in place.
 
-Both list their files once, note what cannot be listed, and hand out bytes by name. Both are
-safe to pickle and to use in many threads and processes.
+Both list their files once, by the same rules, note what cannot be listed, and hand out bytes by
+name. Both are safe to pickle and to use in many threads and processes.
 """
 
+import contextlib
+import errno
 import os
 import stat
 import zipfile
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from vitrail.data import limits
 from vitrail.data.decode import PictureError
-from vitrail.data.items import Problem
+from vitrail.data.items import Problem, composed
 from vitrail.errors import UserError
 
-#: A zip member that claims to be larger than this is refused unread.
-MAX_BYTES = 1 << 30
+#: Folders that programs make for themselves (macOS, Synology, Windows, version control of SVN).
+SPECIAL_FOLDERS = frozenset(
+    ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "cvs")
+)
+
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,10 @@ class Files(Protocol):
         """Everything in it that is not hidden."""
         ...
 
+    def size(self, name: str) -> int:
+        """The bytes of one file; 0 where that is not known."""
+        ...
+
     def read(self, name: str) -> bytes:
         """The bytes of one file.
 
@@ -47,6 +61,57 @@ class Files(Protocol):
             PictureError: when they cannot be had.
         """
         ...
+
+
+def is_hidden(name: str) -> bool:
+    """Whether any part of a relative name is passed over in silence."""
+    parts = PurePosixPath(name).parts
+    return any(part.startswith(".") or part.lower() in SPECIAL_FOLDERS for part in parts)
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The bytes of a regular file; a pipe or a device is never read.
+
+    Raises:
+        PictureError: no such file, not a regular one, larger than ``MAX_BYTES``, or unreadable.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            raise PictureError(_not_regular(path), "unreadable")
+        # Between the two looks somebody may put a pipe there: never wait for its other end.
+        handle = os.open(path, _FLAGS)
+        with open(handle, "rb") as file:  # noqa: PTH123
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise PictureError(_not_regular(path), "unreadable")
+            _check_bytes(status.st_size)
+            data = file.read(limits.MAX_BYTES + 1)
+            _check_bytes(len(data))
+            return data
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PictureError("there is no such file", "missing") from error
+    except OSError as error:
+        kind = "missing" if error.errno == errno.ENAMETOOLONG else "unreadable"
+        raise PictureError(f"cannot be read ({error.strerror or error})", kind) from error
+    except ValueError as error:  # a NUL character in the name
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError("there is no such file", "missing") from error
+
+
+def _not_regular(path: str | Path) -> str:
+    if os.path.isdir(path):  # noqa: PTH112
+        return "cannot be read (Is a directory)"
+    return "cannot be read (a pipe, a socket or a device, not a regular file)"
+
+
+def _check_bytes(number: int) -> None:
+    if number > limits.MAX_BYTES:
+        line = f"{number:,} bytes are too many (at most {limits.MAX_BYTES:,})"
+        raise PictureError(line, "too-large")
+
+
+# ---- a folder -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -57,46 +122,82 @@ class Folder:
 
     def listing(self) -> Listing:
         """Walk the folder."""
-        found = _Found([], [], [])
+        walk = _Walk([], [], [], Counter())
         top = Path(self.root).stat()
-        _walk(self.root, "", ((top.st_dev, top.st_ino),), found)
-        return Listing(tuple(sorted(found.files)), tuple(sorted(found.folders)), (*found.problems,))
+        walk.folder(self.root, "", ((top.st_dev, top.st_ino),))
+        return Listing(tuple(sorted(walk.files)), tuple(sorted(walk.folders)), (*walk.problems,))
+
+    def size(self, name: str) -> int:
+        """The bytes of a file."""
+        try:
+            return os.stat(self._path(name)).st_size  # noqa: PTH116
+        except (OSError, ValueError):
+            return 0
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, regular files only."""
-        path = os.path.join(self.root, name)  # noqa: PTH118 (an absolute name stays itself)
-        try:
-            with open(path, "rb") as file:  # noqa: PTH123
-                return file.read()
-        except FileNotFoundError as error:
-            raise PictureError("there is no such file", "missing") from error
-        except OSError as error:
-            raise PictureError(f"cannot be read ({error.strerror})", "unreadable") from error
+        return read_regular(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.root, name)  # noqa: PTH118 (an absolute name stays itself)
 
 
 @dataclass
-class _Found:
+class _Walk:
+    """A walk through a folder: what was found, and how often each folder was come by."""
+
     files: list[str]
     folders: list[str]
     problems: list[Problem]
+    visits: Counter[tuple[int, int]]
 
-    def note(self, kind: str, where: str, line: str) -> None:
+    def folder(self, path: str, inside: str, above: tuple[tuple[int, int], ...]) -> None:
+        """List one folder; ``above`` are the folders on the way to it."""
+        try:
+            with os.scandir(path) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            line = f"the folder cannot be read ({error.strerror}); left out"
+            self._note("unreadable-folder", inside or ".", line)
+            return
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            if not _is_text(entry.name):
+                self._note("unsafe-name", name, "the name is not UTF-8; rename it; left out")
+            elif not is_hidden(entry.name):
+                self._visit(entry, name, above)
+
+    def _visit(
+        self, entry: "os.DirEntry[str]", name: str, above: tuple[tuple[int, int], ...]
+    ) -> None:
+        try:
+            status = entry.stat()
+        except OSError as error:
+            line = "a link that leads nowhere; left out"
+            if error.errno == errno.ELOOP:
+                line = "a link that leads to itself; left out"
+            self._note("link-to-nothing", name, line)
+            return
+        here = (status.st_dev, status.st_ino)
+        if stat.S_ISREG(status.st_mode):
+            self.files.append(name)
+        elif not stat.S_ISDIR(status.st_mode):
+            self._note("unreadable", name, "a pipe, a socket or a device; left out unopened")
+        elif here in above:
+            self._note("link-loop", name, "a link back to a folder above it; not followed")
+        elif len(above) > limits.MAX_DEPTH:
+            line = f"more than {limits.MAX_DEPTH} folders inside each other; left out"
+            self._note("unreadable-folder", name, line)
+        elif self.visits[here] >= limits.MAX_VISITS:
+            line = f"links lead to this folder more than {limits.MAX_VISITS} times; not followed"
+            self._note("link-loop", name, line)
+        else:
+            self.visits[here] += 1
+            self.folders.append(name)
+            self.folder(entry.path, name, (*above, here))
+
+    def _note(self, kind: str, where: str, line: str) -> None:
         self.problems.append(Problem(kind, where, f"{where}: {line}"))
-
-
-def _walk(path: str, inside: str, above: tuple[tuple[int, int], ...], found: _Found) -> None:
-    try:
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-    except OSError as error:
-        line = f"the folder cannot be read ({error.strerror}); left out"
-        found.note("unreadable-folder", inside or ".", line)
-        return
-    for entry in entries:
-        name = f"{inside}/{entry.name}" if inside else entry.name
-        if not _is_text(entry.name):
-            found.note("unsafe-name", name, "the name is not UTF-8; rename it; left out")
-        elif not entry.name.startswith("."):
-            _visit(entry, name, above, found)
 
 
 def _is_text(name: str) -> bool:
@@ -104,22 +205,14 @@ def _is_text(name: str) -> bool:
     return name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name)
 
 
-def _visit(
-    entry: "os.DirEntry[str]", name: str, above: tuple[tuple[int, int], ...], found: _Found
-) -> None:
-    try:
-        status = entry.stat()
-    except OSError:
-        found.note("link-to-nothing", name, "a link that leads nowhere; left out")
-        return
-    here = (status.st_dev, status.st_ino)
-    if stat.S_ISREG(status.st_mode):
-        found.files.append(name)
-    elif stat.S_ISDIR(status.st_mode) and here in above:
-        found.note("link-loop", name, "a link back to a folder above it; not followed")
-    elif stat.S_ISDIR(status.st_mode):
-        found.folders.append(name)
-        _walk(entry.path, name, (*above, here), found)
+# ---- a zip --------------------------------------------------------------------------------------
+
+
+class _Opened(NamedTuple):
+    """A zip's handle, and its members by the names that we use."""
+
+    handle: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
 
 
 @dataclass(frozen=True)
@@ -127,14 +220,14 @@ class Archive:
     """A zip file. Nothing is unzipped; every process opens its own handle, once."""
 
     root: str
-    _handles: dict[int, zipfile.ZipFile] = field(default_factory=dict, compare=False, repr=False)
+    _opened: dict[int, _Opened] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         object.__setattr__(self, "root", state["root"])
-        object.__setattr__(self, "_handles", {})
+        object.__setattr__(self, "_opened", {})
 
     def listing(self) -> Listing:
         """Read the zip's table of contents.
@@ -145,52 +238,158 @@ class Archive:
         files: set[str] = set()
         folders: set[str] = set()
         problems = []
-        for info in self._zip().infolist():
-            name = info.filename
-            if _unsafe(name):
-                line = f"{name}: an absolute name or one with '..' in a zip; left out"
-                problems.append(Problem("unsafe-name", name, line))
-            elif not _hidden(name):
-                (folders if info.is_dir() else files).add(name.rstrip("/"))
+        for info in self._open().handle.infolist():
+            name = _name_of(info)
+            if reason := _unsafe(name):
+                problems.append(Problem("unsafe-name", name, f"{name}: {reason}; left out"))
+            elif is_hidden(name):
+                continue
+            elif name.endswith("/"):
+                folders.add(name.rstrip("/"))
+            elif name in files:
+                line = f"{name}: twice in the zip; the last one counts"
+                problems.append(Problem("repeated-name", name, line))
+            else:
+                files.add(name)
         for name in files | folders:
-            folders.update(str(p) for p in PurePosixPath(name).parents if str(p) != ".")
+            folders.update(_folders_above(name, folders))
         return Listing(tuple(sorted(files)), tuple(sorted(folders)), tuple(problems))
+
+    def size(self, name: str) -> int:
+        """What a member says to unpack to."""
+        info = self._open().members.get(name)
+        return 0 if info is None else info.file_size
 
     def read(self, name: str) -> bytes:
         """The bytes of one member; the zip's own checksum is verified."""
+        handle, members = self._open()
+        info = members.get(name)
+        if info is None:
+            raise PictureError("there is no such file in the zip", "missing")
+        if info.flag_bits & 0x41:
+            raise PictureError("locked with a password; unzip it first", "locked")
+        _check_bytes(info.file_size)
+        if info.file_size > max(limits.FREE_BYTES, limits.UNPACKED_RATIO * info.compress_size):
+            line = f"{info.compress_size:,} bytes that unpack to {info.file_size:,}"
+            raise PictureError(f"{line}, refused as a decompression bomb", "too-large")
         try:
-            info = self._zip().getinfo(name)
-            if info.file_size > MAX_BYTES:
-                raise PictureError(f"{info.file_size:,} bytes are too many", "too-large")
-            return self._zip().read(info)
-        except KeyError as error:
-            raise PictureError("there is no such file in the zip", "missing") from error
-        except RuntimeError as error:  # zipfile's way to ask for a password
-            raise PictureError("locked with a password; unzip it first", "locked") from error
-        except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise PictureError(f"damaged inside the zip ({error})", "broken") from error
+            return handle.read(info)
+        except Exception as error:  # whatever zipfile and the decompressors raise on damage
+            raise PictureError(f"damaged inside the zip ({_one_line(error)})", "broken") from error
 
-    def _zip(self) -> zipfile.ZipFile:
+    def _open(self) -> _Opened:
         process = os.getpid()
-        if process not in self._handles:
-            try:
-                self._handles[process] = zipfile.ZipFile(self.root)
-            except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(
-                    f"{self.root} is not a zip file that can be read ({error}); "
-                    "download or pack it again"
-                ) from error
-        return self._handles[process]
+        if process not in self._opened:
+            self._opened[process] = _open_zip(self.root)
+        return self._opened[process]
 
 
-def _unsafe(name: str) -> bool:
-    path = name.replace("\\", "/")
-    return path.startswith("/") or path[1:2] == ":" or ".." in path.split("/")
+def _open_zip(root: str) -> _Opened:
+    """Open a zip whose table of contents can be held.
+
+    Raises:
+        UserError: not a regular file, not a zip, a damaged one, or a bomb.
+    """
+    if not Path(root).is_file():
+        raise UserError(f"{root!r} is not a regular file; give a zip, or a folder")
+    try:
+        with Path(root).open("rb") as file:
+            contents = _contents_size(file)
+        if contents > limits.MAX_CONTENTS:
+            raise UserError(f"{root}: its table of contents has {contents:,} bytes; unpack it")
+        handle = zipfile.ZipFile(root)
+    except UserError:
+        raise
+    except Exception as error:  # whatever zipfile raises on a damaged table of contents
+        raise UserError(
+            f"{root} is not a zip file that can be read ({_one_line(error)}); "
+            "download or pack it again"
+        ) from error
+    packed = sum(info.compress_size for info in handle.infolist())
+    if packed > Path(root).stat().st_size:
+        raise UserError(
+            f"{root}: its members are larger than the file that holds them: a zip bomb, or damaged"
+        )
+    return _Opened(handle, {_name_of(info): info for info in handle.infolist()})
 
 
-def _hidden(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+def _contents_size(file: Any) -> int:
+    """Bytes of a zip's table of contents, as the zip's end says; 0 where there is no such end."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    return int(end[5]) if end else 0
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """A member's name with ``/``, in the letters it was written in.
+
+    Zips made on Windows may have backslashes; without the flag for UTF-8 names are read as code
+    page 437, though many programs write UTF-8 all the same.
+    """
+    name = info.filename
+    if not info.flag_bits & 0x800 and not name.isascii():
+        with contextlib.suppress(ValueError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
+
+
+def _unsafe(name: str) -> str:
+    """Why a member's name is not taken; empty where it is."""
+    if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
+        return "an absolute name or one with '..' in a zip"
+    if name.count("/") > limits.MAX_DEPTH:
+        return f"more than {limits.MAX_DEPTH} folders inside each other"
+    return ""
+
+
+def _folders_above(name: str, known: set[str]) -> list[str]:
+    """The folders that a name lies in, up to the first that is known."""
+    found = []
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        if name in known:
+            break
+        found.append(name)
+    return found
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def in_stored_letters(files: Files, names: Iterable[str]) -> dict[str, str]:
+    """Names that are there with accents written the other way, and how they are written there."""
+    asked = [name for name in names if not name.isascii()]
+    if not asked or not isinstance(files, Folder | Archive):
+        return {}
+    if isinstance(files, Archive):
+        names = files.listing().files
+        there = {composed(name): name for name in names} | {name: name for name in names}
+        found = {name: there.get(name) or there.get(composed(name), name) for name in asked}
+    else:
+        folders: dict[str, dict[str, str]] = {}
+        found = {name: _stored(files.root, name, folders) for name in asked}
+    return {name: stored for name, stored in found.items() if stored != name}
+
+
+def _stored(root: str, name: str, folders: dict[str, dict[str, str]]) -> str:
+    """A path below ``root`` as it is written on disk, part by part."""
+    path = PurePosixPath(name[:1] == "/" and "/" or "")
+    for part in PurePosixPath(name).parts[name[:1] == "/" :]:
+        here = os.path.join(root, path)  # noqa: PTH118
+        if here not in folders:
+            folders[here] = _entries(here)
+        there = folders[here]
+        path /= there.get(part) or there.get(composed(part), part)
+    return str(path)
+
+
+def _entries(folder: str) -> dict[str, str]:
+    """The names with accents in a folder, by themselves and by their composed form."""
+    try:
+        names = [name for name in os.listdir(folder) if not name.isascii()]  # noqa: PTH208
+    except (OSError, ValueError):
+        return {}
+    return {composed(name): name for name in names} | {name: name for name in names}
 
 
 def open_files(path: Path) -> Folder | Archive:

@@ -5,9 +5,12 @@
 
 import csv
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from vitrail.errors import printable
 
 SPLITS = ("train", "val", "test")
 
@@ -26,11 +29,13 @@ KINDS: dict[str, bool] = {
     # several pictures
     "leak": True,
     "duplicate": True,
+    "copies": False,
     "two-labels": True,
     # folders and archives
     "unreadable-folder": True,
     "link-loop": True,
     "unsafe-name": True,
+    "repeated-name": False,
     "locked": True,
     "outside-classes": True,
     "unsupported": True,
@@ -39,6 +44,7 @@ KINDS: dict[str, bool] = {
     "empty-class": True,
     "single-picture": False,
     "never-checked": False,
+    "seen-before": False,
     "unknown-class": True,
     # tables
     "row": True,
@@ -89,9 +95,12 @@ def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
         rows.writerows((p.kind, p.where, "yes" if p.left_out else "no", p.line) for p in problems)
 
 
-def printable(text: str) -> str:
-    """``text`` on one line: names of files may hold newlines, terminal codes, undecodable bytes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def composed(text: str) -> str:
+    """``text`` in Unicode's composed form (NFC).
+
+    macOS writes accents decomposed, other systems composed: the same name either way.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def content_digest(data: bytes) -> str:

@@ -17,14 +17,15 @@ from pathlib import PurePosixPath
 
 from vitrail.data.decode import ENDINGS, UNSUPPORTED
 from vitrail.data.files import Listing
-from vitrail.data.items import Problem, count
+from vitrail.data.items import Problem, composed, count
 from vitrail.errors import UserError
 
-#: Folder names (in any case) that mean a split.
+#: Names (in any case) that mean a split.
 SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
+    "train": "train", "training": "train", "trn": "train",
+    "val": "val", "valid": "val", "validation": "val", "validate": "val",
+    "dev": "val", "eval": "val", "evaluation": "val",
+    "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
 
 
@@ -39,11 +40,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the names alone say."""
+    """What the names alone say; ``table`` is the name of the table that lists them, if one does."""
 
     rows: tuple[Row, ...]
     classes: tuple[tuple[str, str], ...] = ()  # (split, class) of every class folder seen
     problems: tuple[Problem, ...] = field(default=())
+    table: str = ""
 
 
 def is_picture(name: str) -> bool:
@@ -63,11 +65,12 @@ def arrange(source: str, listing: Listing) -> Layout:
             f"{source} holds no pictures; wanted: one folder a class with pictures inside "
             f"({', '.join(sorted(ENDINGS))})"
         )
-    top = _unwrapped(listing)
-    splits = _split_folders(source, listing, top)
+    tree = _Tree.of(listing, pictures)
+    top = _unwrapped(tree)
+    splits = _split_folders(source, tree, top)
     rows, classes, problems = [], [], list(_other_files(listing.files))
     for split, folder in splits.items():
-        inner, seen, outside = _class_folders(listing, pictures, folder, split)
+        inner, seen, outside = _class_folders(tree, folder, split)
         rows += inner
         classes += seen
         problems += outside
@@ -76,51 +79,72 @@ def arrange(source: str, listing: Listing) -> Layout:
             f"{source} has {count(len(pictures), 'picture')} but no class folders; "
             "put the pictures of each class into a folder of their own"
         )
-    problems += _beside_splits(splits, top, listing, pictures)
+    problems += _beside_splits(splits, top, tree)
     return Layout(tuple(rows), tuple(classes), tuple(problems))
 
 
-def _children(listing: Listing, folder: str) -> list[str]:
-    """Full names of the folders directly inside ``folder`` ("" is the top)."""
-    depth = folder.count("/") + 1 if folder else 0
-    inside = f"{folder}/" if folder else ""
-    return [f for f in listing.folders if f.startswith(inside) and f.count("/") == depth]
+@dataclass(frozen=True)
+class _Tree:
+    """Folders and pictures by the folder that they lie in ("" is the top)."""
+
+    folders: dict[str, list[str]]
+    pictures: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, listing: Listing, pictures: Iterable[str]) -> "_Tree":
+        """Sort names, in their order, into their folders."""
+        tree = cls(defaultdict(list), defaultdict(list))
+        for folder in listing.folders:
+            tree.folders[folder.rpartition("/")[0]].append(folder)
+        for name in pictures:
+            tree.pictures[name.rpartition("/")[0]].append(name)
+        return tree
+
+    def inside(self, folder: str) -> list[str]:
+        """Full names of the folders directly inside ``folder``."""
+        return self.folders.get(folder, [])
+
+    def beside(self, folder: str) -> list[str]:
+        """The pictures directly in ``folder``."""
+        return self.pictures.get(folder, [])
+
+    def below(self, folder: str) -> list[str]:
+        """The pictures in ``folder`` at any depth, sorted."""
+        found, waiting = [], [folder]
+        while waiting:
+            here = waiting.pop()
+            found += self.beside(here)
+            waiting += self.inside(here)
+        return sorted(found)
 
 
-def _unwrapped(listing: Listing) -> str:
+def _unwrapped(tree: _Tree) -> str:
     """Step through single folders that hold nothing but one folder of folders."""
     top = ""
     while True:
-        inner = _children(listing, top)
-        if len(inner) != 1 or not _children(listing, inner[0]):
+        inner = tree.inside(top)
+        if len(inner) != 1 or not tree.inside(inner[0]):
             return top
-        if _split_of(inner[0]) == "train":
-            return top
-        if any(f.startswith(f"{inner[0]}/") and _depth(f, inner[0]) == 1 and is_picture(f)
-               for f in listing.files):  # fmt: skip
+        if _split_of(inner[0]) == "train" or tree.beside(inner[0]):
             return top
         top = inner[0]
-
-
-def _depth(name: str, folder: str) -> int:
-    return name[len(folder) :].count("/")
 
 
 def _split_of(folder: str) -> str | None:
     return SPLIT_NAMES.get(PurePosixPath(folder).name.lower())
 
 
-def _split_folders(source: str, listing: Listing, top: str) -> dict[str, str]:
+def _split_folders(source: str, tree: _Tree, top: str) -> dict[str, str]:
     """``{"train": folder, ...}``, or ``{"": top}`` where the top folders are classes."""
     found = defaultdict(list)
-    inner = _children(listing, top)
+    inner = tree.inside(top)
     for folder in inner:
         if split := _split_of(folder):
             found[split].append(folder)
-    alone = len(found) == len(inner)  # nothing but split folders
+    alone = sum(map(len, found.values())) == len(inner)  # nothing but split folders
     if "train" not in found or not (alone or len(found) > 1):
         return {"": top}
-    if not any(_children(listing, folder) for folder in found["train"]):
+    if not any(tree.inside(folder) for folder in found["train"]):
         return {"": top}  # a class that happens to be called train
     for split, folders in found.items():
         if len(folders) > 1:
@@ -130,37 +154,33 @@ def _split_folders(source: str, listing: Listing, top: str) -> dict[str, str]:
 
 
 def _class_folders(
-    listing: Listing, pictures: Iterable[str], folder: str, split: str
+    tree: _Tree, folder: str, split: str
 ) -> tuple[list[Row], list[tuple[str, str]], list[Problem]]:
-    prefix = f"{folder}/" if folder else ""
-    rows, problems = [], []
-    for name in pictures:
-        if not name.startswith(prefix):
-            continue
-        head, slash, _ = name[len(prefix) :].partition("/")
-        if slash:
-            rows.append(Row(name, head, split))
-        else:
-            line = f"{name}: lies outside the class folders; left out"
-            problems.append(Problem("outside-classes", name, line))
-    seen = [(split, PurePosixPath(f).name) for f in _children(listing, folder)]
-    return rows, seen, problems
+    rows = []
+    seen = []
+    for inner in tree.inside(folder):
+        name = composed(PurePosixPath(inner).name)
+        seen.append((split, name))
+        rows += [Row(picture, name, split) for picture in tree.below(inner)]
+    rows.sort(key=lambda row: row.key)
+    return rows, seen, _outside(tree, folder)
 
 
-def _beside_splits(
-    splits: dict[str, str], top: str, listing: Listing, pictures: Iterable[str]
-) -> list[Problem]:
+def _outside(tree: _Tree, folder: str) -> list[Problem]:
+    """A line for each picture directly in a folder of class folders."""
+    return [
+        Problem("outside-classes", name, f"{name}: lies outside the class folders; left out")
+        for name in tree.beside(folder)
+    ]
+
+
+def _beside_splits(splits: dict[str, str], top: str, tree: _Tree) -> list[Problem]:
     if "" in splits:
         return []
-    depth = top.count("/") + 1 if top else 0
-    problems = [
-        Problem("outside-classes", name, f"{name}: lies outside the class folders; left out")
-        for name in pictures
-        if name.count("/") == depth and name.startswith(top)
-    ]
-    for folder in _children(listing, top):
-        number = sum(name.startswith(f"{folder}/") for name in pictures)
-        if folder not in splits.values() and number:
+    problems = _outside(tree, top)
+    for folder in tree.inside(top):
+        number = 0 if folder in splits.values() else len(tree.below(folder))
+        if number:
             line = f"{folder}: neither train, val nor test: its {count(number, 'picture')} left out"
             problems.append(Problem("other-folder", folder, line))
     return problems

@@ -5,6 +5,7 @@ and go on anywhere, and one process or eight give the same tensors.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from vitrail.data.cache import PictureCache
 from vitrail.data.decode import PictureError
 from vitrail.data.items import Item, seed_of
+from vitrail.data.limits import BYTES_PER_PIXEL, MemoryGate
 from vitrail.data.pictures import Pictures
 from vitrail.data.transforms import Transform
 from vitrail.errors import UserError
@@ -30,7 +32,7 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
     ``set[epoch, i]`` is (image ``(C, H, W)``, label, i); ``set[i]`` is epoch 0. Place
     ``i + r * len(set)`` is picture ``i`` for the ``r + 1``-th time in an epoch, augmented anew.
     ``cache="memory"`` decodes and prepares every picture once, at once, and keeps the bytes; the
-    results are the same to the bit.
+    results are the same to the bit. What would take more than ``limit`` bytes is not kept.
     """
 
     def __init__(
@@ -40,12 +42,28 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
         transform: Transform,
         seed: int,
         cache: str | None = None,
+        limit: int | None = None,
     ):
         if cache not in (None, "memory"):
             raise UserError(f"no cache {cache!r}; there are None and 'memory'")
         self.pictures, self.items = pictures, tuple(items)
         self.transform, self.seed = transform, seed
-        self.cache = PictureCache.fill(len(self.items), self._prepared) if cache else None
+        self._copies = _copies(self.items)
+        self.cache = self._filled(limit) if cache else None
+
+    def _filled(self, limit: int | None) -> PictureCache | None:
+        """All pictures prepared; several threads decode only so much at once."""
+        known = self.cache_bytes([i for i in self.items if min(i.size)], self.transform)
+        if limit is not None and known > limit:
+            return None
+        gate = MemoryGate()
+
+        def prepared(i: int) -> np.ndarray:
+            width, height = self.items[i].size
+            with gate.hold(BYTES_PER_PIXEL * width * height):
+                return self._prepared(i)
+
+        return PictureCache.fill(len(self.items), prepared, limit)
 
     @staticmethod
     def cache_bytes(items: Sequence[Item], transform: Transform) -> int:
@@ -64,7 +82,7 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
             return self.transform.finish(prepared), item.label, i
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: that would also reseed the accelerators.
-            again = (turn,) if turn else ()
+            again = (*self._copies.get(i, ()), *((turn,) if turn else ()))
             seed = seed_of("picture", self.seed, epoch, item.key, *again)
             torch.default_generator.manual_seed(seed)
             return self.transform.finish(prepared), item.label, i
@@ -72,6 +90,17 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
     def _prepared(self, i: int) -> np.ndarray:
         picture = self.pictures.read(self.items[i], self.transform.short_side)
         return self.transform.prepare(picture)
+
+
+def _copies(items: Sequence[Item]) -> dict[int, tuple[str, int]]:
+    """For items whose key came before (a table may repeat rows on purpose): the how many-th."""
+    seen: Counter[str] = Counter()
+    copies: dict[int, tuple[str, int]] = {}
+    for i, item in enumerate(items):
+        if seen[item.key]:
+            copies[i] = ("copy", seen[item.key])
+        seen[item.key] += 1
+    return copies
 
 
 def epoch_order(

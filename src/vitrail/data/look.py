@@ -10,6 +10,7 @@ from vitrail.data.decode import PictureError, probe
 from vitrail.data.files import Files
 from vitrail.data.items import Problem, content_digest
 from vitrail.data.layout import Row
+from vitrail.data.limits import MemoryGate
 
 #: Called with (done, total) while pictures are looked at.
 Progress = Callable[[int, int], None]
@@ -30,25 +31,27 @@ def look(
     files: Files, rows: Sequence[Row], progress: Progress | None = None
 ) -> tuple[list[Seen], list[Problem]]:
     """Decode every row's file; what can be used, and a line for each that cannot."""
+    reading, decoding = MemoryGate(), MemoryGate()  # taken in this order, so nobody waits for ever
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
     seen: list[Seen] = []
     problems: list[Problem] = []
     done = 0
+
+    def one(row: Row) -> Seen | Problem:
+        try:
+            with reading.hold(files.size(row.key)):
+                data = files.read(row.key)
+                return Seen(row, content_digest(data), probe(data, decoding))
+        except PictureError as error:
+            return Problem(error.kind, row.key, f"{row.key}: {error}; left out")
+
     # Threads: Pillow's decoders run without the interpreter's lock.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # Pillow's asides; what matters gets its own line
-        for chunk in pool.map(lambda part: [_look_at(files, row) for row in part], chunks):
+        for chunk in pool.map(lambda part: [one(row) for row in part], chunks):
             for found in chunk:
                 (seen if isinstance(found, Seen) else problems).append(found)  # type: ignore[arg-type]
             done += len(chunk)
             if progress:
                 progress(done, len(rows))
     return seen, problems
-
-
-def _look_at(files: Files, row: Row) -> Seen | Problem:
-    try:
-        data = files.read(row.key)
-        return Seen(row, content_digest(data), probe(data))
-    except PictureError as error:
-        return Problem(error.kind, row.key, f"{row.key}: {error}; left out")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from vitrail.data.fractions import held_out
+from vitrail.data.history import History
 from vitrail.data.items import SPLITS, Item, Problem, count
 from vitrail.data.layout import Layout, Row
 from vitrail.data.look import Seen
@@ -20,18 +21,30 @@ class Settled:
     problems: tuple[Problem, ...]
 
 
-def settle(source: str, layout: Layout, seen: Sequence[Seen]) -> Settled:
+def settle(
+    source: str,
+    layout: Layout,
+    seen: Sequence[Seen],
+    lost: Sequence[Problem] = (),
+    copies: bool = False,
+) -> Settled:
     """Decide what belongs to the set. The validation part is cut later, by :func:`cut`.
+
+    ``lost`` says why other pictures cannot be used. With ``copies`` all copies of a picture in the
+    training part count.
 
     Raises:
         UserError: fewer than two classes are left.
     """
-    kept, problems = without_doubles(seen)
+    kept, problems = without_doubles(seen, copies)
     classes = sorted({one.row.name for one in kept if one.row.split in ("", "train")})
     if len(classes) < 2:
         only = f"one class ({classes[0]!r})" if classes else "no usable training picture"
-        raise UserError(f"{source} has {only}; a classifier needs two classes or more")
-    problems += _strangers(kept, classes) + _empty(layout, classes)
+        raise UserError(
+            f"{source} has {only}{_because([*lost, *problems])}; "
+            "a classifier needs two classes or more"
+        )
+    problems += _strangers(kept, set(classes)) + _empty(layout, set(classes))
     labels = {name: label for label, name in enumerate(classes)}
     items = [
         Item(one.row.key, labels[one.row.name], one.row.split or "train", one.digest, one.size)
@@ -42,40 +55,119 @@ def settle(source: str, layout: Layout, seen: Sequence[Seen]) -> Settled:
     return Settled(tuple(classes), tuple(items), tuple(problems))
 
 
+def _because(lost: Sequence[Problem]) -> str:
+    """The first reason why pictures are missing, and how many more there are."""
+    if not lost:
+        return ""
+    return f" left ({lost[0].line}" + (f"; and {len(lost) - 1:,} more lines)" if lost[1:] else ")")
+
+
 def cut(
-    classes: Sequence[str], items: Sequence[Item], val: float, seed: int
+    classes: Sequence[str],
+    items: Sequence[Item],
+    val: float,
+    seed: int,
+    history: History | None = None,
+    source: str = "",
 ) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
-    """Give a set without a validation part one, cut from train; then note thin classes."""
-    problems: list[Problem] = []
-    if not any(item.split == "val" for item in items):
-        train = [item for item in items if item.split == "train"]
-        keys = held_out(train, val, seed)
-        items = [
-            replace(i, split="val") if i.split == "train" and i.key in keys else i for i in items
-        ]
+    """Give a set without a validation part one, cut from train; then note thin classes.
+
+    Pictures that ``history`` knows have the part that they had; ``source`` is the set's name.
+    """
+    chosen = _parts(items, val, seed, history, source)
+    pairs = zip(items, chosen, strict=True)
+    moved = sum(old.split != "train" and new.split == "train" for old, new in pairs)
+    chosen, copies = _held_out_once(chosen)
+    problems = [] if history is None else [history.line(chosen, moved, source)]
+    if copies:
+        line = f"{count(copies, 'copy', 'copies')} of pictures to validate or test with left out"
+        problems.append(Problem("copies", source, line))
+    counts = Counter((item.label, item.split) for item in chosen)
     for label, name in enumerate(classes):
-        train_count = sum(i.label == label and i.split == "train" for i in items)
-        if not any(i.label == label and i.split == "val" for i in items):
+        if not counts[label, "val"]:
             line = f"class {name!r}: no picture to validate with; it is trained, never checked"
             problems.append(Problem("never-checked", name, line))
-        if train_count == 1:
+        if counts[label, "train"] == 1:
             line = f"class {name!r} has a single picture to train with; add some"
             problems.append(Problem("single-picture", name, line))
-    return tuple(items), tuple(problems)
+    return tuple(chosen), tuple(problems)
 
 
-def without_doubles(seen: Iterable[Seen]) -> tuple[list[Seen], list[Problem]]:
-    """Keep one of each picture, by content: the most held-out copy; none, if labels differ."""
+def _parts(
+    items: Sequence[Item], val: float, seed: int, history: History | None, source: str
+) -> list[Item]:
+    """Every item with the part that it belongs to."""
+    known = [history.part_of(item, source) if history else None for item in items]
+    # Of a run that trained on a share, the rest of its pictures are no new ones.
+    partial = history is not None and history.share < 1
+    pool = [
+        item
+        for item, part in zip(items, known, strict=True)
+        if item.split == "train" and (part is None or partial)
+    ]
+    has_own = any(item.split == "val" for item in items)
+    keys = frozenset() if has_own else held_out(_distinct(pool), val, seed)
+    return [
+        item if part == item.split else replace(item, split=part)
+        for item, part in zip(
+            items,
+            (part or _drawn(item, keys) for item, part in zip(items, known, strict=True)),
+            strict=True,
+        )
+    ]
+
+
+def _drawn(item: Item, keys: frozenset[str]) -> str:
+    return "val" if item.split == "train" and item.key in keys else item.split
+
+
+def _distinct(items: Iterable[Item]) -> list[Item]:
+    """One item of each picture, the first."""
+    return list({item.digest or item.key: item for item in reversed(list(items))}.values())
+
+
+def _held_out_once(items: Sequence[Item]) -> tuple[list[Item], int]:
+    """Of a picture to validate or test with one copy stays and none in train; how many went."""
+    stays: dict[str, Item] = {}
+    for item in items:
+        if item.split != "train" and item.digest:
+            stays.setdefault(item.digest, item)
+    kept = [item for item in items if stays.get(item.digest, item) is item]
+    return kept, len(items) - len(kept)
+
+
+def without_doubles(seen: Iterable[Seen], copies: bool = False) -> tuple[list[Seen], list[Problem]]:
+    """Keep one of each picture, by content: the most held-out copy; none, if labels differ.
+
+    With ``copies`` all stay that have one label and lie in the training part alone.
+    """
     groups: dict[str, list[Seen]] = defaultdict(list)
     for one in seen:
         groups[one.digest].append(one)
     kept: list[Seen] = []
     problems: list[Problem] = []
+    extra = Counter[str]()
     for group in groups.values():
+        if copies and len({(one.row.name, one.row.split) for one in group}) == 1:
+            most = len(group) if group[0].row.split in ("", "train") else 1
+            extra[group[0].row.name] += most - 1
+            kept += group[:most]
+            continue
         stays, lines = _one_of([one.row for one in group]) if len(group) > 1 else (0, [])
         problems += lines
         kept += [group[stays]] if stays is not None else []
-    return kept, problems
+    return kept, problems + _copies_line(extra)
+
+
+def _copies_line(extra: Counter[str]) -> list[Problem]:
+    """One line on copies that count, as asked for."""
+    named = [f"{name!r} {number:,}" for name, number in extra.items() if number]
+    if not named:
+        return []
+    more = f", … ({len(named)} classes)" if len(named) > 5 else ""
+    said = f"{count(extra.total(), 'copy', 'copies')} of pictures counted again in training"
+    line = f"{said}, as asked ({', '.join(named[:5])}{more})"
+    return [Problem("copies", ".", line)]
 
 
 def _one_of(rows: Sequence[Row]) -> tuple[int | None, list[Problem]]:
@@ -97,7 +189,7 @@ def _one_of(rows: Sequence[Row]) -> tuple[int | None, list[Problem]]:
     return stays, problems
 
 
-def _strangers(kept: Iterable[Seen], classes: Sequence[str]) -> list[Problem]:
+def _strangers(kept: Iterable[Seen], classes: set[str]) -> list[Problem]:
     """Classes that val or test has and train has not."""
     strange = Counter((one.row.split, one.row.name) for one in kept if one.row.name not in classes)
     return [
@@ -110,7 +202,7 @@ def _strangers(kept: Iterable[Seen], classes: Sequence[str]) -> list[Problem]:
     ]
 
 
-def _empty(layout: Layout, classes: Sequence[str]) -> list[Problem]:
+def _empty(layout: Layout, classes: set[str]) -> list[Problem]:
     """Class folders of the training part from which no class came."""
     return [
         Problem("empty-class", name, f"class {name!r} has no usable picture: it is left out")

@@ -5,12 +5,16 @@ classes) -> cut (validation part) -> Pictures
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vitrail.data.files import Archive, Files, Folder, open_files
+from vitrail.data import parquet
+from vitrail.data.decode import PictureError
+from vitrail.data.files import Archive, Files, Folder, in_stored_letters, read_regular
+from vitrail.data.history import History
 from vitrail.data.items import Problem, count
-from vitrail.data.layout import Layout, arrange
+from vitrail.data.layout import Layout, arrange, is_picture
 from vitrail.data.look import Progress, look
 from vitrail.data.pictures import FileStore, Pictures
 from vitrail.data.sample import fashion
@@ -30,6 +34,8 @@ def open_pictures(
     strict: bool = False,
     val: float = 0.2,
     seed: int = 0,
+    copies: bool = False,
+    history: History | None = None,
     progress: Progress | None = None,
 ) -> Pictures:
     """Open any source of labelled pictures and look at every one of them.
@@ -42,16 +48,26 @@ def open_pictures(
     Where there is no validation part, the share ``val`` of each training class becomes it,
     chosen by ``seed``. Files that cannot be used are left out and listed in ``problems``.
 
+    Of a picture that is there several times in the training part one counts; with ``copies`` all
+    do, as people mean who copy the pictures of a rare class (or repeat a table's rows). No copy of
+    a picture to validate or test with stays in training, either way.
+
+    ``history`` is what an earlier run trained and validated on: its pictures, known by their
+    content, keep their parts.
+
     Raises:
         UserError: nothing usable in the source, or, with ``strict``, anything left out.
     """
     text = str(source)
     made = _made(text)
-    pictures = made if made is not None else _from_files(text, progress)
+    pictures = made if made is not None else _from_files(text, progress, copies)
     if strict:
         refuse(pictures.problems)
-    items, problems = cut(pictures.classes, pictures.items, val, seed)
-    return replace(pictures, items=items, problems=(*pictures.problems, *problems))
+    classes, items = pictures.classes, pictures.items
+    items, problems = cut(classes, items, val, seed, history, pictures.name)
+    first = tuple(problem for problem in problems if problem.kind == "seen-before")
+    rest = tuple(problem for problem in problems if problem.kind != "seen-before")
+    return replace(pictures, items=items, problems=(*first, *pictures.problems, *rest))
 
 
 def check(
@@ -60,6 +76,7 @@ def check(
     strict: bool = False,
     val: float = 0.2,
     seed: int = 0,
+    copies: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Pictures, Summary]:
     """What ``vitrail check`` does: :func:`open_pictures`, then counts, sizes and lines.
@@ -67,7 +84,9 @@ def check(
     Raises:
         UserError: as :func:`open_pictures`.
     """
-    pictures = open_pictures(source, strict=strict, val=val, seed=seed, progress=progress)
+    pictures = open_pictures(
+        source, strict=strict, val=val, seed=seed, copies=copies, progress=progress
+    )
     return pictures, Summary.of(pictures)
 
 
@@ -94,35 +113,99 @@ def _made(text: str) -> Pictures | None:
     return None
 
 
-def _from_files(text: str, progress: Progress | None) -> Pictures:
-    files, layout, noted = _laid_out(text)
-    seen, broken = look(files, layout.rows, progress)
+def _from_files(text: str, progress: Progress | None, copies: bool) -> Pictures:
+    files, layout, noted = _laid_out(text, copies)
+    layout = _as_stored(files, layout)
+    rows = list({row.key: row for row in layout.rows}.values())
+    seen, broken = look(files, rows, progress)
+    lost = [*_not_found(files, layout, broken), *broken]
     if not seen:
-        lines = "; ".join(problem.line for problem in broken[:3])
-        raise UserError(
-            f"{text}: none of {count(len(layout.rows), 'picture')} can be used: {lines}"
-        )
-    settled = settle(text, layout, seen)
-    problems = (*noted, *layout.problems, *broken, *settled.problems)
+        lines = "; ".join(problem.line for problem in lost[:3])
+        raise UserError(f"{text}: none of {count(len(rows), 'picture')} can be used: {lines}")
+    if len(rows) < len(layout.rows):
+        found = {one.row.key: one for one in seen}
+        seen = [found[row.key] for row in layout.rows if row.key in found]
+    settled = settle(text, layout, seen, lost, copies)
+    problems = (*noted, *layout.problems, *lost, *settled.problems)
     return Pictures(text, settled.classes, settled.items, problems, FileStore(files))
 
 
-def _laid_out(text: str) -> tuple[Files, Layout, tuple[Problem, ...]]:
+def _as_stored(files: Files, layout: Layout) -> Layout:
+    """A table's paths with their accents as the files' names have them."""
+    if not layout.table:
+        return layout
+    names = in_stored_letters(files, (row.key for row in layout.rows))
+    rows = tuple(replace(row, key=names.get(row.key, row.key)) for row in layout.rows)
+    return replace(layout, rows=rows)
+
+
+def _not_found(files: Files, layout: Layout, broken: Sequence[Problem]) -> list[Problem]:
+    """One line on all files that a table names and that are not there, and where they would be."""
+    missing = [problem.where for problem in broken if problem.kind == "missing"]
+    if not layout.table or len(missing) < 2:
+        return []
+    listed = len({row.key for row in layout.rows})
+    line = (
+        f"{layout.table}: {len(missing):,} of {count(listed, 'picture')} not found below "
+        f"{str(Path(files.root).absolute())!r}, where its paths lead (the first: {missing[0]}); "
+        "left out"
+    )
+    return [Problem("missing", layout.table, line)]
+
+
+def _laid_out(text: str, copies: bool) -> tuple[Files, Layout, tuple[Problem, ...]]:
     path = expand(text)
-    if not path.exists():
+    if not _exists(path):
         raise UserError(
             f"there is no {text!r}; give a folder, a zip, a .csv or .parquet file, "
             "torchvision:NAME, fashion or scenes"
         )
-    if path.suffix.lower() in TABLES and path.is_file():
-        files: Files = Folder(str(path.parent))
-        return files, arrange_table(path.name, path.read_bytes()), ()
-    if not path.is_dir() and path.suffix.lower() != ".zip":
+    if path.is_dir():
+        return _from_folder(text, path, copies)
+    if path.suffix.lower() not in (*TABLES, ".zip"):
         raise UserError(f"{text} is neither a folder nor a .zip, .csv or .parquet file")
-    files = open_files(path)
+    if path.suffix.lower() == parquet.ENDING and path.is_file():
+        return (*parquet.open_parquet(path, copies), ())
+    if path.suffix.lower() in TABLES:
+        return Folder(str(path.parent)), arrange_table(path.name, _table(path), copies), ()
+    return _from_zip(text, Archive(str(path)), copies)
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is at ``path``; nothing can be at a name that no system takes."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _table(path: Path) -> bytes:
+    try:
+        return read_regular(path)
+    except PictureError as error:
+        raise UserError(f"{str(path)!r} {error}") from error
+
+
+def _from_folder(text: str, path: Path, copies: bool) -> tuple[Files, Layout, tuple[Problem, ...]]:
+    files = Folder(str(path))
     listing = files.listing()
-    if isinstance(files, Archive):
-        tables = [n for n in listing.files if n.lower().endswith(TABLES) and n.count("/") <= 1]
-        if len(tables) == 1 and is_table(tables[0], data := files.read(tables[0])):
-            return files, arrange_table(tables[0], data), listing.problems
+    shards = [name for name in listing.files if name.lower().endswith(parquet.ENDING)]
+    if shards and not any(map(is_picture, listing.files)):
+        return (*parquet.open_shards(path, shards, copies), listing.problems)
+    return files, arrange(text, listing), listing.problems
+
+
+def _from_zip(text: str, files: Archive, copies: bool) -> tuple[Files, Layout, tuple[Problem, ...]]:
+    listing = files.listing()
+    tables = [n for n in listing.files if n.lower().endswith(TABLES) and n.count("/") <= 1]
+    if len(tables) == 1:
+        name = tables[0]
+        try:
+            data = files.read(name)
+        except PictureError as error:
+            raise UserError(f"{text}: its table {name}: {error}") from error
+        if name.lower().endswith(parquet.ENDING):
+            return files, parquet.arrange_parquet(name, data, copies), listing.problems
+        if is_table(name, data):
+            return files, arrange_table(name, data, copies), listing.problems
     return files, arrange(text, listing), listing.problems

@@ -1,78 +1,128 @@
 """A CSV or Parquet file that lists pictures: columns ``path, label[, split]``.
 
-Paths are relative to the file itself. UTF-8, comma, semicolon or tab; a header is needed.
+Paths are relative to the file itself. Text is UTF-8 or UTF-16, with comma, semicolon, tab or bar; a
+header is needed. A Parquet file may hold the pictures themselves, as Hugging Face's do:
+see :mod:`vitrail.data.parquet`.
 """
 
 import csv
 import io
 import posixpath
+import re
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from vitrail.data.items import Problem
+from vitrail.data.items import Problem, composed
 from vitrail.data.layout import SPLIT_NAMES, Layout, Row
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 
-#: Column names that mean the same.
+#: Column names that mean the same, without case, spaces and signs (``Image_Path`` is
+#: ``imagepath``): those that always do, ...
 COLUMNS = {
-    "path": "path", "file": "path", "filename": "path", "file_name": "path", "image": "path",
-    "label": "label", "class": "label", "category": "label", "target": "label",
-    "split": "split", "subset": "split", "set": "split",
+    **dict.fromkeys(("path", "file", "filename", "image"), "path"),
+    **dict.fromkeys(("label", "class", "category", "target"), "label"),
+    **dict.fromkeys(("split", "subset", "set"), "split"),
+}
+#: ... and those that do where none of the first is there, the likelier first.
+OTHER_COLUMNS = {
+    **dict.fromkeys((
+        "filepath", "imagepath", "imgpath", "fullpath", "relativepath", "relpath", "picturepath",
+        "photopath", "imagefilepath", "imagefilename", "imgfilename", "imagefile", "imgfile",
+        "imagename", "imgname", "filepaths", "filenames", "paths", "files", "images", "img",
+        "picture", "photo",
+    ), "path"),
+    **dict.fromkeys((
+        "labels", "labelname", "classname", "classlabel", "classes", "categoryname", "categories",
+        "targetname", "targets", "species", "breed", "variety", "diagnosis", "groundtruth", "tag",
+        "y",
+    ), "label"),
+    **dict.fromkeys((
+        "datasplit", "splitname", "partition", "phase", "usage", "fold",
+    ), "split"),
 }  # fmt: skip
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 
+_DELIMITERS = ",;\t|"
+_NOTHING = frozenset(("", "nan", "none", "null", "nil", "n/a", "#n/a", "<na>", "nat"))
+_WHOLE_FLOAT = re.compile(r"[-+]?\d+[.,]0+")
+_WHOLE = re.compile(r"[-+]?\d+([.,]0+)?")
+_SHOWN = 20  # columns that an error names
 
-def arrange_table(name: str, data: bytes) -> Layout:
-    """Rows of a table; ``name`` is the table's own name, from which its paths lead.
+
+def arrange_table(name: str, data: bytes, copies: bool = False) -> Layout:
+    """Rows of a CSV table; ``name`` is the table's own name, from which its paths lead.
+
+    With ``copies`` a row that is repeated counts again.
 
     Raises:
-        UserError: not UTF-8, no rows, a needed column missing or there twice.
+        UserError: no text, no rows, a needed column missing or there twice.
     """
-    parquet = name.lower().endswith(".parquet")
-    header, lines = _parquet(name, data) if parquet else _csv(name, data)
-    columns, problems = _columns(name, header)
-    rows: dict[str, Row] = {}
-    labels = defaultdict(set)
-    for number, line in enumerate(lines, start=1 if parquet else 2):
-        cells = {c: line[i].strip() if i < len(line) else "" for c, i in columns.items()}
-        row, fault = _row(name, cells)
+    header, lines = _csv(name, data)
+    return arrange_rows(name, header, lines, first=2, copies=copies)
+
+
+def arrange_rows(
+    name: str,
+    header: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    first: int,
+    copies: bool = False,
+) -> Layout:
+    """Rows of any table; ``first`` is the number of the first line.
+
+    Raises:
+        UserError: no rows, a needed column missing or there twice.
+    """
+    lines = list(lines)
+    columns, extra = _columns(name, header, lines)
+    problems = [Problem("extra-columns", name, f"{name}: columns not used: {_some(extra)}")]
+    problems = problems if extra else []
+    cells = [
+        {c: _cell(line[i]) if i < len(line) else "" for c, i in columns.items()} for line in lines
+    ]
+    _whole_labels(cells)
+    rows: list[Row] = []
+    labels: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for number, line in enumerate(cells, start=first):
+        row, fault = _row(name, line)
         if row is None:
             problems.append(Problem("row", f"{name}:{number}", f"{name}, row {number}: {fault}"))
             continue
-        if row.key in rows and row == rows[row.key]:
+        if (row.name, row.split) in labels[row.key] and not copies:
             line_ = f"{name}, row {number}: {row.key} is listed twice; counted once"
             problems.append(Problem("repeated-row", row.key, line_))
-        rows.setdefault(row.key, row)
+            continue
         labels[row.key].add((row.name, row.split))
-    for key, given in labels.items():
-        if len(given) > 1:
-            del rows[key]
-            problems.append(_contradiction(name, key, given))
+        rows.append(row)
+    wrong = {key: given for key, given in labels.items() if len(given) > 1}
+    problems += [_contradiction(name, key, given) for key, given in wrong.items()]
+    rows = [row for row in rows if row.key not in wrong]
     if not rows:
-        raise UserError(f"{name} lists no pictures")
-    return Layout(tuple(rows.values()), problems=tuple(problems))
+        why = f": {problems[0].line}" if problems else ""
+        raise UserError(f"{name} lists no pictures{why}")
+    return Layout(tuple(rows), problems=tuple(problems), table=name)
 
 
 def is_table(name: str, data: bytes) -> bool:
     """Whether the bytes begin like a table of pictures (for zips)."""
-    if name.lower().endswith(".parquet"):
-        return True
-    header = data[:4096].decode("utf-8-sig", errors="replace").split("\n")[0]
+    header = _first_line(_text(data[:4096], errors="replace"))
     cells = next(csv.reader([header], delimiter=_delimiter(header)), [])
-    return {"path", "label"} <= {COLUMNS.get(cell.strip().lower()) for cell in cells}
+    return {"path", "label"} <= {means(cell) for cell in cells}
 
 
 def _csv(name: str, data: bytes) -> tuple[list[str], list[list[str]]]:
     try:
-        text = data.decode("utf-8-sig")
+        text = _text(data)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{name} is not UTF-8 (byte 0x{data[error.start]:02x} in line {line}); "
+            f"{name} is not UTF-8 (byte 0x{error.object[error.start]:02x} in line {line}); "
             "save it as 'CSV UTF-8'"
         ) from error
-    delimiter = _delimiter(text.split("\n", 1)[0])
+    delimiter = _delimiter(_first_line(text))
+    text = re.sub(r"\A\s*sep=.[\r\n]+", "", text)  # Excel's own first line
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
@@ -83,60 +133,122 @@ def _csv(name: str, data: bytes) -> tuple[list[str], list[list[str]]]:
     return lines[0], lines[1:]
 
 
+def _text(data: bytes, errors: str = "strict") -> str:
+    """UTF-8, or UTF-16 as Excel writes it ('Unicode Text')."""
+    utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return data.decode("utf-16" if utf_16 else "utf-8-sig", errors)
+
+
+def _first_line(text: str) -> str:
+    lines = text.lstrip().splitlines()
+    return lines[0] if lines else ""
+
+
 def _delimiter(header: str) -> str:
-    return max(",;\t", key=header.count)
+    if re.fullmatch(r"sep=.", header):
+        return header[-1]
+    return max(_DELIMITERS, key=header.count)
 
 
-def _parquet(name: str, data: bytes) -> tuple[list[str], list[list[str]]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        remedy = "pip install 'vitrail[parquet]', or save the table as CSV"
-        raise UserError(f"{name}: Parquet needs pyarrow: {remedy}") from error
-    try:
-        table = parquet.read_table(io.BytesIO(data))
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{name} is not a Parquet file that can be read ({reason})") from error
-    columns = [["" if v is None else str(v) for v in c.to_pylist()] for c in table.columns]
-    return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]
+def _plain(title: str) -> str:
+    return re.sub(r"[\W_]+", "", title.lower())
 
 
-def _columns(name: str, header: list[str]) -> tuple[dict[str, int], list[Problem]]:
-    places: dict[str, int] = {}
-    extra = []
-    for index, title in enumerate(header):
-        column = COLUMNS.get(title.strip().lower())
-        if column is None:
-            extra.append(title.strip())
-        elif column in places:
-            raise UserError(f"{name} has two columns for {column}: rename one of them")
-        else:
-            places[column] = index
-    missing = [column for column in ("path", "label") if column not in places]
+def _cell(text: str) -> str:
+    """A cell's text, without blanks and Excel's ``="..."``."""
+    text = text.strip()
+    quoted = re.fullmatch(r'="(.*)"', text)
+    return quoted[1].strip() if quoted else text
+
+
+def _columns(
+    name: str, header: Sequence[str], lines: Sequence[Sequence[str]]
+) -> tuple[dict[str, int], list[str]]:
+    """Where path, label and split stand, and the titles of the columns that are not used."""
+    plain = [_plain(title) for title in header]
+    found = _usual_columns(name, header, plain)
+    for other, column in OTHER_COLUMNS.items():
+        if column not in found and other in plain:
+            place = plain.index(other)
+            if column != "split" or _are_splits(line[place] for line in lines if place < len(line)):
+                found[column] = place
+    missing = [column for column in ("path", "label") if column not in found]
     if missing:
         raise UserError(
             f"{name} has no column {' and no column '.join(missing)}; its columns are "
-            f"{', '.join(title.strip() for title in header)}; wanted: path,label[,split]"
+            f"{_some(header)}; wanted: path,label[,split]"
         )
-    if not extra:
-        return places, []
-    line = f"{name}: columns not used: {', '.join(extra)}"
-    return places, [Problem("extra-columns", name, line)]
+    used = set(found.values())
+    return found, [t.strip() for i, t in enumerate(header) if i not in used and t.strip()]
+
+
+def _usual_columns(name: str, header: Sequence[str], plain: Sequence[str]) -> dict[str, int]:
+    """The columns of the usual names.
+
+    Raises:
+        UserError: two of one meaning.
+    """
+    found: dict[str, int] = {}
+    for place, title in enumerate(plain):
+        column = COLUMNS.get(title)
+        if column in found:
+            both = f"{header[found[column]].strip()!r} and {header[place].strip()!r}"
+            raise UserError(f"{name} has two columns for {column}: {both}; rename one of them")
+        if column is not None:
+            found[column] = place
+    return found
+
+
+def _are_splits(cells: Iterable[str]) -> bool:
+    """Whether a column holds names of splits, and not numbers of folds or the like."""
+    written = {_cell(cell).lower() for cell in cells}
+    return all(is_nothing(cell) or cell in SPLIT_NAMES for cell in written)
+
+
+def means(title: str) -> str | None:
+    """``path``, ``label`` or ``split``, where a column's title may mean one of them."""
+    return (COLUMNS | OTHER_COLUMNS).get(_plain(title))
+
+
+def _some(titles: Sequence[str]) -> str:
+    """Column titles for a line of an error: some of them, each cut where it is long."""
+    shown = [printable(title.strip())[:60] for title in titles[:_SHOWN]]
+    return ", ".join(shown) + (f", … ({len(titles)})" if len(titles) > _SHOWN else "")
+
+
+def _whole_labels(cells: Sequence[dict[str, str]]) -> None:
+    """Class numbers that came through a float become whole again: 1.0 is 1, where all are such."""
+    labels = [line["label"] for line in cells if not is_nothing(line["label"])]
+    if not any(map(_WHOLE_FLOAT.fullmatch, labels)) or not all(map(_WHOLE.fullmatch, labels)):
+        return
+    for line in cells:
+        if not is_nothing(line["label"]):
+            line["label"] = re.split("[.,]", line["label"])[0]
+
+
+def is_nothing(text: str) -> bool:
+    """Whether a cell is what programs write where they have no value."""
+    return text == "NA" or text.lower() in _NOTHING
 
 
 def _row(table: str, cells: dict[str, str]) -> tuple[Row | None, str]:
     """A row of the set, or what is wrong with it."""
-    if not cells["path"] or not cells["label"]:
-        return None, f"no {'path' if not cells['path'] else 'label'}; left out"
+    for column in ("path", "label"):
+        if is_nothing(cells[column]):
+            written = f" ({cells[column]!r})" if cells[column] else ""
+            return None, f"no {column}{written}; left out"
     written = cells.get("split", "")
-    split = SPLIT_NAMES.get(written.lower(), "") if written else "train"
+    split = SPLIT_NAMES.get(written.lower(), "") if not is_nothing(written) else "train"
     if not split:
         return None, f"unknown split {written!r} (train, val or test); left out"
+    key = _key(table, cells["path"])
+    return Row(key, composed(cells["label"]), split if "split" in cells else ""), ""
+
+
+def _key(table: str, path: str) -> str:
+    """A path as it leads from the table's folder, in the letters of this system."""
     inside = str(PurePosixPath(table).parent)
-    key = posixpath.normpath(posixpath.join(inside, cells["path"].replace("\\", "/")))
-    return Row(key, cells["label"], split if "split" in cells else ""), ""
+    return posixpath.normpath(posixpath.join(inside, path.replace("\\", "/")))
 
 
 def _contradiction(table: str, key: str, given: set[tuple[str, str]]) -> Problem:

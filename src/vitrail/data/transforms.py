@@ -26,6 +26,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+#: Before a centre crop, pictures are cut to this long side over short side.
+_THINNEST = 50
+
+
 class Transform(Protocol):
     """What a picture set applies: ``finish(prepare(picture))``."""
 
@@ -149,7 +153,7 @@ class Evaluation:
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Grey if asked, resize, crop: ``(image, image, C)``."""
-        return _to_array(self._shape(_coloured(picture, self.preprocess)))
+        return _to_array(self._shape(_coloured(middle(picture), self.preprocess)))
 
     def prepared_bytes(self, size: tuple[int, int]) -> int:
         """The same for every picture."""
@@ -250,6 +254,19 @@ class Training:
     def __call__(self, picture: Image.Image) -> Tensor:
         """``(C, image, image)`` of any PIL picture in RGB or grey."""
         return self.finish(self.prepare(picture))
+
+
+def middle(picture: Image.Image) -> Image.Image:
+    """Of a very thin picture the middle, which is all that a centre crop sees.
+
+    Enlarging the whole of it first would take memory without bound.
+    """
+    width, height = picture.size
+    most = _THINNEST * min(width, height)
+    if max(width, height) <= most:
+        return picture
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return picture.crop((left, top, width - left, height - top))
 
 
 def rand_augment_numbers(text: str) -> tuple[int, int]:

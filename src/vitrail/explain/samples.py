@@ -14,6 +14,7 @@ need no place can be had.
 """
 
 import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,16 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from vitrail.data import Item, Pictures, Preprocess, open_pictures
+from vitrail.data import History, Item, Pictures, Preprocess, open_pictures
+from vitrail.data.decode import PictureError, decode_values
+from vitrail.data.files import read_regular
+from vitrail.data.items import composed
 from vitrail.data.scenes import SceneStore
+from vitrail.data.transforms import middle
 from vitrail.errors import UserError
 from vitrail.explain.guard import device_of
 from vitrail.files import expand
+from vitrail.schema import read_text
 
 if TYPE_CHECKING:
     from vitrail.data.scenes import Scenes
@@ -66,20 +72,24 @@ class Samples:
         )
 
 
-def open_truth(source: str, *, val: float = 0.2, seed: int = 0) -> tuple[Pictures, MaskOf]:
+def open_truth(
+    source: str, *, val: float = 0.2, seed: int = 0, history: History | None = None
+) -> tuple[Pictures, MaskOf]:
     """The pictures of a source, and what knows their masks.
+
+    ``history`` is what the runs to be scored have seen: their pictures keep their parts.
 
     Raises:
         UserError: a source that cannot be opened, or a ``boxes.csv`` that cannot be read.
     """
     folder = expand(source)
     if not (folder / "images").is_dir():
-        pictures = open_pictures(source, val=val, seed=seed)
+        pictures = open_pictures(source, val=val, seed=seed, history=history)
         if isinstance(pictures.store, SceneStore):
             return pictures, of_scenes(pictures.store.scenes)
         return pictures, lambda item, size: None
     boxes = read_boxes(folder / "boxes.csv") if (folder / "boxes.csv").is_file() else {}
-    pictures = open_pictures(folder / "images", val=val, seed=seed)
+    pictures = open_pictures(folder / "images", val=val, seed=seed, history=history)
     return pictures, of_folder(folder / "masks", boxes)
 
 
@@ -101,7 +111,8 @@ def of_folder(masks: Path, boxes: Mapping[str, Sequence[Box]]) -> MaskOf:
         path = (masks / item.key).with_suffix(".png")
         if path.is_file():
             return read_mask(path, size)
-        return filled(boxes[item.key], size) if item.key in boxes else None
+        own = boxes.get(composed(item.key))
+        return filled(own, size) if own else None
 
     return mask
 
@@ -113,9 +124,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
         UserError: not a picture, or of another size.
     """
     try:
-        mask = Image.open(path)
-        mask.load()
-    except (OSError, SyntaxError) as error:
+        mask = decode_values(read_regular(path))
+    except PictureError as error:
         raise UserError(f"cannot read the mask {str(path)!r}: {error}") from error
     if mask.size != size:
         raise UserError(
@@ -133,20 +143,32 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
         UserError: a missing column, or a line that is no box.
     """
     found: dict[str, list[Box]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines)
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""))
         missing = {"path", "x0", "y0", "x1", "y1"} - set(rows.fieldnames or ())
         if missing:
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it has path,x0,y0,x1,y1")
         for number, row in enumerate(rows, start=2):
-            try:
-                x0, y0, x1, y1 = (round(float(row[name])) for name in ("x0", "y0", "x1", "y1"))
-            except (TypeError, ValueError):
-                raise UserError(f"{path}, line {number}: x0, y0, x1, y1 must be numbers") from None
-            if x0 >= x1 or y0 >= y1:
-                raise UserError(f"{path}, line {number}: the box {x0},{y0},{x1},{y1} is empty")
-            found.setdefault(row["path"], []).append((x0, y0, x1, y1))
+            box = _box(row, f"{path}, line {number}")
+            found.setdefault(composed(row["path"]), []).append(box)
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV file that can be read ({error})") from error
     return found
+
+
+def _box(row: Mapping[str, str], where: str) -> Box:
+    """One line's box.
+
+    Raises:
+        UserError: no numbers, or nothing inside.
+    """
+    try:
+        x0, y0, x1, y1 = (round(float(row[name])) for name in ("x0", "y0", "x1", "y1"))
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{where}: x0, y0, x1, y1 must be numbers") from None
+    if x0 >= x1 or y0 >= y1:
+        raise UserError(f"{where}: the box {x0},{y0},{x1},{y1} is empty")
+    return x0, y0, x1, y1
 
 
 def filled(boxes: Sequence[Box], size: tuple[int, int]) -> Image.Image:
@@ -163,7 +185,7 @@ def shaped(mask: Image.Image, preprocess: Preprocess) -> Tensor:
     from torchvision.transforms import InterpolationMode, v2
 
     resized = v2.Resize(preprocess.resized, InterpolationMode.NEAREST)
-    cropped = v2.CenterCrop(preprocess.image)(resized(mask))
+    cropped = v2.CenterCrop(preprocess.image)(resized(middle(mask)))
     return torch.from_numpy(np.asarray(cropped) != 0)
 
 
@@ -190,12 +212,16 @@ def gather(
     seen = 0
     for start in range(0, len(draw), AT_ONCE):
         some = [items[i] for i in draw[start : start + AT_ONCE]]
-        read = [pictures.read(item) for item in some]
-        images = torch.stack([preprocess.transform()(picture) for picture in read])
+        sizes, tensors = [], []
+        for item in some:  # one decoded picture at a time
+            picture = pictures.read(item)
+            sizes.append(picture.size)
+            tensors.append(preprocess.transform()(picture))
+        images = torch.stack(tensors)
         seen += len(some)
         right = answers(model, images).eq(torch.tensor([item.label for item in some]))
         for i in right.nonzero().flatten().tolist():
-            mask = mask_of(some[i], read[i].size)
+            mask = mask_of(some[i], sizes[i])
             kept.append((some[i], images[i], None if mask is None else shaped(mask, preprocess)))
         if len(_usable(kept)) >= count:
             break

@@ -157,10 +157,12 @@ class Remembered:
 
     def picture(self, key: str, short_side: int | None) -> "Image":
         """The picture, from memory if it was read before; nobody may change it in place."""
+        from vitrail.data.limits import BYTES_PER_PIXEL
+
         found = self.kept.get((key, short_side))
         if found is None:
             found = self.store.picture(key, short_side)
-            size = 3 * found.width * found.height
+            size = BYTES_PER_PIXEL * found.width * found.height
             if self.used[0] + size <= self.limit:
                 self.kept[key, short_side] = found
                 self.used[0] += size

@@ -34,16 +34,23 @@ class Feed:
             self.made[part] = data.Loader(chosen, workers=self.recipe.workers, pin=self.pin)
         return self.made[part]
 
+    def _transform(self, part: str) -> Any:
+        if part == "train":
+            return self.recipe.augment.transform(self.preprocess)
+        return self.preprocess.transform()
+
     def _set(self, part: str, cache: str | None) -> data.PictureSet:
-        random = self.recipe.augment.transform(self.preprocess)
-        transform: Any = random if part == "train" else self.preprocess.transform()
+        transform = self._transform(part)
         items, seed = self.parts[part], self.recipe.seed
-        return data.PictureSet(self.pictures, items, transform, seed, cache=cache)
+        return data.PictureSet(
+            self.pictures, items, transform, seed, cache=cache, limit=_CACHE_LIMIT
+        )
 
     def _cache(self, part: str) -> str | None:
-        """Memory, if the recipe allows it and the prepared pictures are at most about 1 GB."""
-        count, side = len(self.parts[part]), 1.6 * self.preprocess.image
-        if not self.recipe.cache or count * self.preprocess.in_chans * side**2 > _CACHE_LIMIT:
+        """Memory, if the recipe allows it and the prepared pictures are at most 1 GB."""
+        items, count = self.parts[part], len(self.parts[part])
+        size = data.PictureSet.cache_bytes(items, self._transform(part))
+        if not self.recipe.cache or size > _CACHE_LIMIT:
             return None
         if count >= _WORTH_SAYING:
             line = f"decoding {count:,} {part} pictures once, to keep them in memory (cache)"

@@ -188,7 +188,7 @@ def _run_facts(job: Job, digest: str) -> dict[str, Any]:
         "image": card.image,
         "in_chans": card.in_chans,
         "preprocess": card.preprocess,
-        "data": _absolute(job.pictures.name),
+        "data": absolute(job.pictures.name),
         "pictures": {name: len(items) for name, items in job.parts.items()},
         "manifest": digest,
         "plugins": card.extra.get("plugins", []),
@@ -204,7 +204,7 @@ def _teacher_facts(job: Job) -> dict[str, Any] | None:
     return None if job.teacher is None else job.teacher.facts()
 
 
-def _absolute(source: str) -> str:
+def absolute(source: str) -> str:
     """A path is kept whole, so that a run goes on from any folder."""
     return str(Path(source).resolve()) if Path(source).exists() else source
 

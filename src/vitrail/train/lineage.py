@@ -1,0 +1,64 @@
+"""What a run, and the runs that it started from, trained and validated on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitrail.data import History, Manifest, read_manifest
+from vitrail.errors import UserError
+from vitrail.train.folder import is_run, read_json
+
+_LONGEST = 100  # runs that start from each other
+
+
+def history_of(path: str | Path, extra: Mapping[str, Any] | None = None) -> History | None:
+    """The history behind a run folder, or a file of weights in one; None where nothing is known.
+
+    ``extra`` is what the weights' own card says, for files that lie in no run.
+
+    Raises:
+        UserError: the run's manifest is there and cannot be read.
+    """
+    run = folder_of(Path(path))
+    if not is_run(run):
+        origin = _origin(extra or {})
+        return history_of(origin) if origin is not None and is_run(folder_of(origin)) else None
+    facts = read_json(run / "run.json")
+    manifests = [read_manifest(run / "manifest.json")]
+    older, gaps = _earlier(facts, run)
+    share = facts.get("fraction") if isinstance(facts, dict) else None
+    return History.of(
+        str(path),
+        [*manifests, *older],
+        share=float(share) if isinstance(share, int | float) else 1.0,
+        gaps=gaps,
+    )
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of a run, named by itself or by a file in it."""
+    return path if path.is_dir() else path.parent
+
+
+def _origin(facts: Any) -> Path | None:
+    """The run that a run started from."""
+    found = facts.get("from") if isinstance(facts, Mapping) else None
+    run = found.get("run") if isinstance(found, Mapping) else None
+    return Path(run) if isinstance(run, str) and run else None
+
+
+def _earlier(facts: Any, run: Path) -> tuple[list[Manifest], list[str]]:
+    """Manifests of the runs before, the latest first, and the first that cannot be read."""
+    manifests: list[Manifest] = []
+    seen = {run.resolve()}
+    while (origin := _origin(facts)) is not None and len(seen) < _LONGEST:
+        folder = folder_of(origin)
+        if folder.resolve() in seen:
+            break
+        seen.add(folder.resolve())
+        try:
+            manifests.append(read_manifest(folder / "manifest.json"))
+            facts = read_json(folder / "run.json")
+        except UserError:
+            return manifests, [str(origin)]
+    return manifests, []
