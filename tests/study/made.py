@@ -102,6 +102,8 @@ class Recipe:
     seed: int = 0
     seconds: float | None = None
     teacher: str | None = None
+    best: str = "accuracy"
+    balances: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -6,6 +6,7 @@ import pytest
 from tests.study.made import cost, dossier, record
 
 from vitrail.study.analyse import analyse
+from vitrail.study.report import render
 from vitrail.study.words import amount, details, duration, headline, listed, percent
 
 
@@ -66,3 +67,24 @@ def test_numbers_read_well() -> None:
         "2.1\u00a0ms", "42\u00a0s", "13\u00a0min", "1\u00a0min 40\u00a0s", "2.5\u00a0h",
     ]  # fmt: skip
     assert listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_arms_are_compared_by_balanced_accuracy_where_the_recipe_asks() -> None:
+    """One arm knows the common class only, the other both a little less: the order turns."""
+    labels = (0,) * 180 + (1,) * 20
+    common, both = (0,) * 200, (0,) * 150 + (1,) * 50
+    records = [
+        replace(record(arm, 1.0, 0, 0.5), labels=labels, predictions=predictions)
+        for arm, predictions in (("common", common), ("both", both))
+    ]
+    plain = dossier({"common": 0.5, "both": 0.5}, shares=(1.0,), records=tuple(records))
+    facts = {**plain.facts, "recipe": {"best": "balanced_accuracy"}}
+    asked = replace(plain, facts=facts).analysis
+    assert [c.arm for c in plain.analysis.ranking(1.0)] == ["common", "both"]
+    assert [c.arm for c in asked.ranking(1.0)] == ["both", "common"]
+    assert asked.ranking(1.0)[0].score.value == pytest.approx((150 / 180 + 1) / 2)
+    assert asked.ranking(1.0)[0].accuracy == plain.analysis.ranking(1.0)[1].accuracy
+    assert "balanced accuracy with" in headline(asked)
+    assert asked.versus(1.0, "both", "common").verdict == "better"  # type: ignore[union-attr]
+    page = render(replace(plain, facts=facts))
+    assert "balanced accuracy, %" in page and "sign test by class" in page

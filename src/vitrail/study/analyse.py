@@ -6,22 +6,28 @@ records -> cells (arm x share, interval) -> paired comparisons (Holm) -> winner,
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vitrail.study import stats
+from vitrail.study import balanced, stats
 from vitrail.study.record import ArmCost, Record
 from vitrail.study.stats import Difference, Interval, Verdict
+
+Metric = Literal["accuracy", "balanced_accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One arm at one share of the data, over its finished seeds."""
+    """One arm at one share of the data, over its finished seeds; ``score`` is what arms are
+    compared by: accuracy, or balanced accuracy."""
 
     arm: str
     share: float
     seeds: tuple[int, ...]
     train_count: int
+    score: Interval
     accuracy: Interval
     balanced: float
     ece: float
@@ -51,15 +57,21 @@ class Analysis:
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
     alpha: float
+    metric: Metric = "accuracy"
+
+    @property
+    def metric_words(self) -> str:
+        """What arms are compared by, for people."""
+        return self.metric.replace("_", " ")
 
     def cell(self, arm: str, share: float) -> Cell | None:
         """The cell of an arm at a share, if any of its seeds finished."""
         return next((c for c in self.cells if c.arm == arm and c.share == share), None)
 
     def ranking(self, share: float) -> list[Cell]:
-        """Cells at a share, best mean accuracy first."""
+        """Cells at a share, best mean score first."""
         here = [c for c in self.cells if c.share == share]
-        return sorted(here, key=lambda c: -c.accuracy.value)
+        return sorted(here, key=lambda c: -c.score.value)
 
     def versus(self, share: float, arm: str, other: str) -> Comparison | None:
         """The comparison of two arms, turned so that ``arm`` comes first."""
@@ -75,13 +87,18 @@ class Analysis:
         return [arm for arm, pair in pairs if pair is None or pair.verdict != "better"]
 
     def front(self, share: float, cost: Mapping[str, float]) -> list[str]:
-        """Arms on the Pareto front of mean accuracy against a cost, from cheap to dear."""
+        """Arms on the Pareto front of the mean score against a cost, from cheap to dear."""
         here = [c for c in self.ranking(share) if c.arm in cost]
-        found = stats.pareto([(cost[c.arm], c.accuracy.value) for c in here])
+        found = stats.pareto([(cost[c.arm], c.score.value) for c in here])
         return [here[i].arm for i in found]
 
 
-def analyse(records: Sequence[Record], arms: Sequence[str], alpha: float = 0.05) -> Analysis:
+def analyse(
+    records: Sequence[Record],
+    arms: Sequence[str],
+    alpha: float = 0.05,
+    metric: Metric = "accuracy",
+) -> Analysis:
     """Weigh the records of the given arms, in the plan's order of arms."""
     shares = tuple(sorted({r.share for r in records}))
     groups = {
@@ -93,9 +110,10 @@ def analyse(records: Sequence[Record], arms: Sequence[str], alpha: float = 0.05)
     return Analysis(
         arms=tuple(arm for arm in arms if any(key[0] == arm for key in groups)),
         shares=shares,
-        cells=tuple(_cell(group, 1 - alpha) for group in groups.values()),
-        comparisons=_comparisons(groups, alpha),
+        cells=tuple(_cell(group, 1 - alpha, metric) for group in groups.values()),
+        comparisons=_comparisons(groups, alpha, metric),
         alpha=alpha,
+        metric=metric,
     )
 
 
@@ -123,16 +141,20 @@ def _group(records: Sequence[Record], arm: str, share: float) -> list[Record]:
     return sorted(found, key=lambda r: r.seed)
 
 
-def _cell(group: Sequence[Record], level: float) -> Cell:
+def _cell(group: Sequence[Record], level: float, metric: Metric) -> Cell:
     def mean(name: str) -> float:
         return float(np.mean([getattr(r, name) for r in group]))
 
+    correct = np.stack([r.correct for r in group])
+    plain = stats.accuracy(correct, level)
+    by_class = metric == "balanced_accuracy"
     return Cell(
         arm=group[0].arm,
         share=group[0].share,
         seeds=tuple(r.seed for r in group),
         train_count=group[0].train_count,
-        accuracy=stats.accuracy(np.stack([r.correct for r in group]), level),
+        score=balanced.interval(correct, np.asarray(group[0].labels), level) if by_class else plain,
+        accuracy=plain,
         balanced=mean("balanced_accuracy"),
         ece=mean("ece"),
         seconds=mean("seconds"),
@@ -142,7 +164,7 @@ def _cell(group: Sequence[Record], level: float) -> Cell:
 
 
 def _comparisons(
-    groups: Mapping[tuple[str, float], list[Record]], alpha: float
+    groups: Mapping[tuple[str, float], list[Record]], alpha: float, metric: Metric
 ) -> tuple[Comparison, ...]:
     """All pairs of arms at every share, on the seeds both have finished."""
     found: list[tuple[float, str, str, Difference]] = []
@@ -155,7 +177,8 @@ def _comparisons(
         right = [
             np.stack([r.correct for r in groups[arm, share] if r.seed in common]) for arm in (a, b)
         ]
-        found.append((share, a, b, stats.compare(right[0], right[1], 1 - alpha)))
+        labels = np.asarray(groups[a, share][0].labels)
+        found.append((share, a, b, _difference(right[0], right[1], labels, 1 - alpha, metric)))
     adjusted = stats.holm([difference.p for *_, difference in found])
     return tuple(
         Comparison(
@@ -168,6 +191,13 @@ def _comparisons(
         )
         for (share, a, b, difference), p in zip(found, adjusted, strict=True)
     )
+
+
+def _difference(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], labels: NDArray[Any], level: float, metric: Metric
+) -> Difference:
+    by_class = metric == "balanced_accuracy"
+    return balanced.compare(a, b, labels, level) if by_class else stats.compare(a, b, level)
 
 
 def _verdict(value: float, p: float, alpha: float) -> Verdict:

@@ -41,6 +41,19 @@ class Bench:
         """The pictures on which arms are compared, the same for all."""
         return self.pictures.split(self.tested_on)
 
+    @property
+    def metric(self) -> str:
+        """What arms are compared by: accuracy, or balanced accuracy where the recipe asks so."""
+        return "balanced_accuracy" if self.recipe.best == "balanced_accuracy" else "accuracy"
+
+    @property
+    def warning(self) -> str:
+        """A line for very unbalanced pictures, unless the recipe does something about them."""
+        from vitrail.data import imbalance
+
+        train = self.pictures.split("train")
+        return "" if self.recipe.balances else imbalance(train, self.pictures.classes)
+
     def parts(self, job: Job) -> "dict[str, tuple[Item, ...]]":
         """The job's share of the training part, drawn by its seed; the other part never shrinks."""
         from vitrail.data import fraction

@@ -44,8 +44,8 @@ def over_share(analysis: Analysis) -> str:
             cells = [c for s in analysis.shares if (c := analysis.cell(arm, s))]
             shift = max(span, 10) ** (0.007 * (i - (len(analysis.arms) - 1) / 2))
             x = [c.share * shift for c in cells]
-            y = [100 * c.accuracy.value for c in cells]
-            _bars(axes, x, y, [(c.accuracy.low, c.accuracy.high) for c in cells], analysis, arm)
+            y = [100 * c.score.value for c in cells]
+            _bars(axes, x, y, [(c.score.low, c.score.high) for c in cells], analysis, arm)
             axes.plot(x, y, linewidth=1.8, markersize=5, **look(analysis.arms, arm))
             ends.append((x[-1], y[-1], arm))
         axes.set_xscale("log")
@@ -53,7 +53,7 @@ def over_share(analysis: Analysis) -> str:
         _ticks(axes, [(s, f"{share_text(s)}\n{counts[s]:,}") for s in analysis.shares])
         axes.set_xlim(analysis.shares[0] * 0.9, analysis.shares[-1] * max(span, 10) ** 0.06)
         axes.set_xlabel("share of the training pictures, and their number")
-        axes.set_ylabel("accuracy, %")
+        axes.set_ylabel(f"{analysis.metric_words}, %")
         _label_ends(axes, ends, analysis)
         return _svg(figure, "share", "Accuracy over the share of the training pictures")
 
@@ -67,16 +67,16 @@ def over_cost(analysis: Analysis, cost: Mapping[str, float], *, axis: str, name:
     here = [c for c in analysis.ranking(share) if c.arm in cost]
     with _canvas(5.4, 3.7) as (figure, axes):
         front = analysis.front(share, cost)
-        best = {c.arm: 100 * c.accuracy.value for c in here}
+        best = {c.arm: 100 * c.score.value for c in here}
         _front_line(axes, [(cost[a], best[a]) for a in front])
         for c in here:
             style = {k: v for k, v in look(analysis.arms, c.arm).items() if k != "linestyle"}
-            _bars(axes, [cost[c.arm]], [best[c.arm]], [(c.accuracy.low, c.accuracy.high)],
+            _bars(axes, [cost[c.arm]], [best[c.arm]], [(c.score.low, c.score.high)],
                   analysis, c.arm)  # fmt: skip
             fill = {} if c.arm in front else {"markerfacecolor": PAPER}
             axes.plot(cost[c.arm], best[c.arm], markersize=8, linestyle="", **style, **fill)
         _cost_axis(axes, [cost[c.arm] for c in here], axis)
-        axes.set_ylabel(f"accuracy at {share_text(share)}, %")
+        axes.set_ylabel(f"{analysis.metric_words} at {share_text(share)}, %")
         _label_points(axes, [(cost[c.arm], best[c.arm], c.arm) for c in here], analysis)
         return _svg(figure, name, f"Accuracy against {axis}")
 
@@ -92,19 +92,19 @@ def curves(analysis: Analysis, records: Sequence[Record]) -> str:
             axes[1][column].xaxis.get_major_locator().set_params(integer=True)
             for r in (r for r in records if r.share == share and r.arm in analysis.arms):
                 style = look(analysis.arms, r.arm) | {"marker": "", "linewidth": 1.3}
-                for row, field in enumerate(("accuracy", "train_loss")):
+                for row, field in enumerate((analysis.metric, "train_loss")):
                     _curve(axes[row][column], r, field, style)
             axes[0][column].set_title(f"{share_text(share)} of the pictures")
             axes[1][column].set_xlabel("epoch")
             for row in (0, 1):
                 axes[row][column].margins(x=0.02)
-        axes[0][0].set_ylabel("validation accuracy, %")
+        axes[0][0].set_ylabel(f"validation {analysis.metric_words}, %")
         axes[1][0].set_ylabel("training loss")
         return _svg(figure, "curves", "Training curves")
 
 
 def _curve(axes: Any, record: Record, field: str, style: Mapping[str, Any]) -> None:
-    scale = 100 if field == "accuracy" else 1
+    scale = 1 if field == "train_loss" else 100
     points = [(p["epoch"], scale * p[field]) for p in record.curve if p.get(field) is not None]
     if points:
         axes.plot(*zip(*points, strict=True), **style)

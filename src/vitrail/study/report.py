@@ -13,7 +13,7 @@ import numpy as np
 
 from vitrail.errors import UserError
 from vitrail.study import figures, stats, words
-from vitrail.study.analyse import Analysis, analyse, costs_of
+from vitrail.study.analyse import Analysis, Metric, analyse, costs_of
 from vitrail.study.glass import window
 from vitrail.study.record import ArmCost, Mistake, Record, write_whole
 
@@ -45,7 +45,9 @@ class Dossier:
     @property
     def analysis(self) -> Analysis:
         """The records weighed, arms in the plan's order."""
-        return analyse(self.records, tuple(self.plan["arms"]))
+        best = self.facts.get("recipe", {}).get("best", "accuracy")
+        metric: Metric = "balanced_accuracy" if best == "balanced_accuracy" else "accuracy"
+        return analyse(self.records, tuple(self.plan["arms"]), metric=metric)
 
     @property
     def quiet(self) -> bool:

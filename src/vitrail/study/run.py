@@ -99,6 +99,8 @@ def run(
         Progress(plan.jobs, bench, shown=progress) as shown,
         _told_how_to_go_on(out, plan.jobs),
     ):
+        if bench.warning:
+            shown.note(bench.warning)
         costing.settle(out / "costs.json", bench, use.measure, shown.note)
         for job in plan.jobs:
             _do(job, bench, out / job.folder, use.train, shown)
@@ -226,7 +228,7 @@ def _do(job: Job, bench: Bench, at: Path, train: Trainer, shown: Progress) -> No
         shown.fail(job, plain(error))
         return
     record.save(at / "evaluation.json")
-    shown.end(job, record.accuracy, time.perf_counter() - start)
+    shown.end(job, getattr(record, bench.metric), time.perf_counter() - start)
 
 
 def is_done(at: Path, digest: str) -> bool:

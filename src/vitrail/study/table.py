@@ -50,6 +50,7 @@ def write_tables(dossier: Dossier, out: Path) -> None:
         {
             "headline": words.headline(analysis),
             "details": words.details(analysis, dossier.costs),
+            "metric": analysis.metric,
             "runs": rows,
             "cells": [asdict(cell) for cell in analysis.cells],
             "comparisons": [asdict(comparison) for comparison in analysis.comparisons],
@@ -68,10 +69,11 @@ def terminal_table(dossier: Dossier) -> Any:
     analysis = dossier.analysis
     shares = [words.share_text(share) for share in analysis.shares]
     ranking = analysis.ranking(analysis.shares[-1]) if analysis.shares else []
+    name, metric = dossier.facts["data"]["name"], analysis.metric_words
     return make_table(
         ("arm", *shares, "behind", "MACs", "latency"),
         [_line(analysis, dossier, cell.arm) for cell in ranking],
-        title=f"Study of {dossier.facts['data']['name']}: accuracy in %, 95 % intervals",
+        title=f"Study of {name}: {metric} in %, 95 % intervals",
         caption="=  not distinguishable from the best",
     )
 
@@ -95,7 +97,7 @@ def _line(analysis: Analysis, dossier: Dossier, arm: str) -> Sequence[str]:
 
 
 def _interval(cell: Cell) -> str:
-    a = cell.accuracy
+    a = cell.score
     return f"{100 * a.value:.1f} ({100 * a.low:.0f}-{100 * a.high:.0f})"
 
 

@@ -48,7 +48,7 @@ def headline(analysis: Analysis) -> str:
         return "No arm has finished, so there is nothing to compare yet."
     share = analysis.shares[-1]
     ranking, rivals = analysis.ranking(share), analysis.rivals(share)
-    best = f"{ranking[0].arm} reaches {_reach(ranking[0])}"
+    best = f"{ranking[0].arm} reaches {_reach(ranking[0], analysis.metric_words)}"
     if len(ranking) == 1:
         return f"{best}; it is the only arm, so there is no comparison."
     if not rivals:
@@ -66,10 +66,10 @@ def details(analysis: Analysis, costs: Mapping[str, ArmCost]) -> list[str]:
     return [*found, _caveat(analysis)]
 
 
-def _reach(cell: Cell) -> str:
-    a = cell.accuracy
+def _reach(cell: Cell, metric: str) -> str:
+    a = cell.score
     return (
-        f"{percent(a.value)} accuracy with {share_text(cell.share)} of the training pictures "
+        f"{percent(a.value)} {metric} with {share_text(cell.share)} of the training pictures "
         f"(95\u00a0% interval {100 * a.low:.1f} to {100 * a.high:.1f})"
     )
 
@@ -95,7 +95,7 @@ def _small_share(analysis: Analysis) -> list[str]:
     share = analysis.shares[0]
     ranking, rivals = analysis.ranking(share), analysis.rivals(share)
     first = f"With only {share_text(share)} ({ranking[0].train_count} pictures) {ranking[0].arm}"
-    reach = f"at {percent(ranking[0].accuracy.value)}"
+    reach = f"at {percent(ranking[0].score.value)}"
     if len(ranking) == 1:
         return [f"{first} stands {reach}."]
     if not rivals:

@@ -288,12 +288,9 @@ def _start_event(job: Job, trainer: Trainer) -> dict[str, Any]:
 
 def _note_imbalance(job: Job, emit: OnEvent) -> None:
     """One line for a very unbalanced set, unless the recipe does something about it."""
-    recipe = job.recipe
-    default = (recipe.class_weights, recipe.sampling, recipe.best)
-    if default == ("none", "shuffle", "accuracy"):
-        line = data.imbalance(job.parts["train"], job.card.classes)
-        if line:
-            emit({"kind": "note", "line": line})
+    line = data.imbalance(job.parts["train"], job.card.classes)
+    if line and not job.recipe.balances:
+        emit({"kind": "note", "line": line})
 
 
 def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:

@@ -188,6 +188,11 @@ class Recipe:
         parts += [f"best by {best}"] * (self.best != "accuracy")
         return " · ".join(parts)
 
+    @property
+    def balances(self) -> bool:
+        """Whether anything here is for unbalanced sets."""
+        return bool(self._balancing())
+
     def _teaching(self) -> str:
         how = self.distill
         return f"teacher {self.teacher} ({how.kind}, {how.alpha:g})" if self.teacher else ""
