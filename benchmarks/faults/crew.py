@@ -95,16 +95,19 @@ class Crew:
             try:
                 tried = place.worker.pipe.recv()
             except (EOFError, OSError):
-                tried = Tried(kind.name, index, 1, "the process died", self._death(place))
+                saved = next(self.stage.trials.glob(f"{kind.name}-{index}-*"), "")
+                death = self._death(place)
+                tried = Tried(kind.name, index, 1, "the process died", death, saved=str(saved))
             self._done(place, tried, tell)
         for place in places:
             if place.busy and time.monotonic() - place.busy[2] > place.busy[0].seconds:
                 kind, index, _ = place.busy
                 why = f"no end within {kind.seconds:g} s"
+                saved = next(self.stage.trials.glob(f"{kind.name}-{index}-*"), "")
                 assert place.worker
                 stack = place.worker.stack(self.stage)
                 self._replace(place)
-                self._done(place, Tried(kind.name, index, 1, why, stack), tell)
+                self._done(place, Tried(kind.name, index, 1, why, stack, saved=str(saved)), tell)
 
     def _death(self, place: Place) -> str:
         assert place.worker

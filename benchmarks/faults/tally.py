@@ -12,7 +12,7 @@ from benchmarks.faults.trial import Kind
 from benchmarks.faults.worker import Tried
 
 EVERY_S = 30.0
-SHOWN_LINES = 12
+SHOWN_LINES = 14
 
 
 @dataclass

@@ -47,12 +47,12 @@ class Worker:
     pipe: Connection
 
     def stack(self, stage: Stage) -> str:
-        """Where it stands now, as Python's own handler writes it."""
+        """Where it stands now, the innermost call last."""
         path = stage.root / f"stack-{self.pid}"
         with contextlib.suppress(OSError):
             os.kill(self.pid, signal.SIGUSR1)
             time.sleep(0.5)
-            return path.read_text()
+            return "\n".join(reversed(path.read_text().splitlines()))
         return ""
 
     def stop(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.faults.stage import IMAGE, RECIPE, TINY
 from benchmarks.faults.trial import Kind, Trial
 
-NUMBERS = ("-1", "0", "1", "-0", "nan", "inf", "-inf", "1e9", "1e999", "0x10", "1_000", "١٢",
+NUMBERS = ("-1", "0", "1", "-0", "nan", "inf", "-inf", "1e9", "1e999", "0x10", "1_0", "١٢",
            "", " ",
            "abc", "1.5", "99999999999999999999", "1/2", "²")  # fmt: skip
 SHORT = ("-1", "0", "nan", "inf", "", "abc", "1.5", "-inf", "²", "--")
@@ -46,7 +46,7 @@ def command(trial: Trial) -> None:
     for _ in range(chance.choice((1, 1, 2, 3))):
         words = odd(words, known, chance)
     if name == "study":  # a study that could run would take a minute
-        words += ["--models", TINY, chance.choice(MODELS[:8])]
+        words += ["--models", TINY, "vit_tiny(patch=0)"]
     if name == "cost":
         words += ["--no-memory"]
     trial.command(*words[:60], alone=name not in ("check", "train", "study", "predict", "explain"))
