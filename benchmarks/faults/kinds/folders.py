@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from benchmarks.faults.verdict import Fault
 
 Change = Callable[[Path, Trial], bool]
 """Changes a file; True where every answer must be refused or stay what it was."""
-NEEDS = ("run", "stopped", "reduced", "onnx", "torch", "timm", "study")
+NEEDS = ("run", "stopped", "reduced", "onnx", "torch", "timm")
 
 
-def folder(trial: Trial) -> None:
+def folder(trial: Trial, names: tuple[str, ...] = NEEDS) -> None:
     """One changed folder, one command on it."""
-    name = trial.chance.choice(NEEDS)
+    name = trial.chance.choice(names)
     copy = trial.folder / name
     shutil.copytree(trial.stage.of(name), copy)
     files = sorted(p for p in copy.rglob("*") if p.is_file() and p.name != ".lock")
@@ -255,6 +256,8 @@ ACTS: dict[str, tuple[Callable[[Trial, Path, bool], None], ...]] = {
 }
 
 KINDS = (
-    Kind(name="folders", about="runs, exports, studies with one changed file, and every command",
+    Kind(name="folders", about="runs, exports, timm's with one changed file, and every command",
          attempt=folder, needs=NEEDS, weight=4.0, seconds=60),
+    Kind(name="study-folders", about="studies with one changed file, gone on with",
+         attempt=partial(folder, names=("study",)), needs=("study",), seconds=60),
 )  # fmt: skip
