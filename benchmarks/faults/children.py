@@ -5,13 +5,15 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from benchmarks.faults import limits
-from benchmarks.faults.capture import run
+from benchmarks.faults.capture import read, run
 from benchmarks.faults.verdict import Fault, Said
 
 TRACEBACK = 99
@@ -24,8 +26,8 @@ class Child:
 
     pid: int
     words: tuple[str, ...]
-    out: Path
-    err: Path
+    out: IO[bytes]
+    err: IO[bytes]
     began: float
 
     def send(self, number: int, *, everyone: bool = True) -> None:
@@ -46,9 +48,7 @@ class Child:
 
     def said(self, status: int | None) -> Said:
         """What it said until now."""
-        out, err = (
-            p.read_bytes().decode("utf-8", "backslashreplace") for p in (self.out, self.err)
-        )
+        out, err = read(self.out), read(self.err)
         return Said(self.words, None if status == TRACEBACK else status, out, err)
 
     def kill(self) -> None:
@@ -91,10 +91,7 @@ def spawn(
     Gives back once the command itself begins.
     """
     texts = tuple(str(word) for word in words)
-    name = f"{time.monotonic_ns()}"
-    logs = cwd.parent / f"{cwd.name}.said"
-    logs.mkdir(exist_ok=True)
-    out, err = logs / f"{name}.out", logs / f"{name}.err"
+    out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - the child's
     seen, ready = os.pipe()
     pid = os.fork()
     if pid:
@@ -122,7 +119,7 @@ def _main(words: list[str], ready: int) -> int:
     return main(words)
 
 
-def _become(cwd: Path, out: Path, err: Path) -> None:
+def _become(cwd: Path, out: IO[bytes], err: IO[bytes]) -> None:
     """This process as a shell would start it: its own group, files as its output."""
     os.setpgid(0, 0)
     limits.die_with_parent()
@@ -131,10 +128,8 @@ def _become(cwd: Path, out: Path, err: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.chdir(cwd)
-    for path, number in ((out, 1), (err, 2)):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(handle, number)
-        os.close(handle)
+    for file, number in ((out, 1), (err, 2)):
+        os.dup2(file.fileno(), number)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: PTH123, SIM115
 

@@ -35,7 +35,7 @@ def full(trial: Trial, victim: Victim) -> None:
     else:
         place = lay_out(trial.folder / "work")
         write(
-            trial, victim, place, partial(bound_files, trial.chance.randint(512, max(1024, most)))
+            trial, victim, place, partial(bound_files, trial.chance.randint(8192, max(16384, most)))
         )
         victim.goes_on(trial.stage, place)
 
