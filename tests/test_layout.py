@@ -45,8 +45,10 @@ SUITES = {
     "tests/export/test_optimized.py": "export/graph.py export/quant.py export/report.py "
     "export/verify.py",
     "tests/data/test_loader.py": "data/cache.py",
-    "tests/data/test_sources.py": "data/files.py data/items.py data/layout.py data/look.py "
-    "data/pictures.py data/settle.py data/summary.py data/table.py",
+    "tests/data/test_decode.py": "data/limits.py",
+    "tests/data/test_sources.py": "data/items.py data/layout.py data/look.py data/pictures.py "
+    "data/settle.py data/summary.py",
+    "tests/data/test_table.py": "data/parquet.py",
     "tests/study/test_report.py": "study/figures.py study/glass.py study/record.py study/words.py",
     "tests/study/test_run.py": "study/costs.py study/progress.py study/table.py",
     "tests/study/test_whole.py": "study/bench.py study/job.py",

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,15 @@ import numpy as np
 import pytest
 from tests.data.corpus import BAD, GOOD, numbered, small_set, write
 
-from vitrail.data import open_pictures, write_problems
+from vitrail.data import fraction, open_pictures, write_problems
 from vitrail.data.decode import PictureError
-from vitrail.data.files import Folder
+from vitrail.data.files import Folder, Listing
 from vitrail.data.items import KINDS
+from vitrail.data.layout import Row, arrange
+from vitrail.data.look import Seen
+from vitrail.data.settle import cut, settle
 from vitrail.data.sources import check
+from vitrail.data.table import arrange_table
 from vitrail.errors import UserError
 
 SET = small_set()
@@ -406,3 +411,45 @@ def test_the_validation_part_is_seeded_stratified_and_stable(tmp_path):
 def test_validation_share_out_of_range(val):
     with pytest.raises(UserError, match="validation share"):
         open_pictures("fashion", val=val)
+
+
+class Name(str):
+    """A class's name that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Name.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def steps(classes: int) -> int:
+    """Calls and comparisons from the names of files to the parts, four pictures a class."""
+    folders = [f"train/{i}" for i in range(classes)] + [f"x{i}" for i in range(classes)] + ["val"]
+    files = [f"{folder}/{j}.png" for folder in folders for j in range(4)]
+    listing = Listing(tuple(sorted(files)), tuple(sorted([*folders, "train"])))
+    calls = [0]
+
+    def count_call(frame: object, event: str, argument: object) -> None:
+        calls[0] += event in ("call", "c_call")
+
+    Name.compared = 0
+    sys.setprofile(count_call)
+    try:
+        layout = arrange("photos", listing)
+        rows = [Row(row.key, Name(row.name), row.split) for row in layout.rows]
+        settled = settle("photos", layout, [Seen(row, row.key, (1, 1)) for row in rows])
+        items, _ = cut(settled.classes, settled.items, 0.2, 0)
+        fraction(items, 0.5, 0)
+        arrange_table(
+            "t.csv", b"path,label\n" + b"".join(b"%d.png,%d\n" % (i, i) for i in range(classes))
+        )
+    finally:
+        sys.setprofile(None)
+    return calls[0] + Name.compared
+
+
+def test_every_step_is_linear_in_the_number_of_classes():
+    assert steps(400) < 5 * steps(100)
