@@ -12,13 +12,13 @@ from vitrail.cli.job import (
     history_behind,
     prepare,
     recipe_of,
-    say_what_a_teacher_saw,
     suited_image,
 )
 from vitrail.cli.train import Train
 from vitrail.data import open_pictures, read_manifest
 from vitrail.errors import UserError
 from vitrail.tasks.distill import SOFT, Distillation
+from vitrail.train.lineage import seen_by_teacher
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,10 @@ def test_weights_of_a_run_bring_its_parts(typed: str, tiny_run: Path, tmp_path: 
     assert history_behind(Train(data="fashion", weights=tmp_path / "gone.pth")) is None
 
 
-def test_what_a_teacher_trained_on_is_said(tiny_run: Path, capsys) -> None:
+def test_what_a_teacher_trained_on_is_said(tiny_run: Path) -> None:
     held = {i.digest for i in read_manifest(tiny_run / "manifest.json").parts["train"]}
     pictures = open_pictures("fashion", seed=11)
     number = sum(i.digest in held for i in pictures.split("val"))
-    say_what_a_teacher_saw(str(tiny_run), pictures)
-    assert f"trained on {number} of the 900 pictures" in capsys.readouterr().err and number > 0
-    say_what_a_teacher_saw("timm:resnet18", pictures)
-    assert capsys.readouterr().err == ""
+    seen = seen_by_teacher(str(tiny_run), pictures)
+    assert number > 0 and seen and f"trained on {number} of the 900 pictures" in seen.line
+    assert seen_by_teacher("timm:resnet18", pictures) is None

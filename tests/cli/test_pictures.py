@@ -194,6 +194,7 @@ def test_few_decoded_pictures_are_held(tmp_path: Path, monkeypatch) -> None:
     assert [len(some) for some in batches([*paths, bad])] == [6]
     monkeypatch.setattr(limits, "BATCH_BYTES", 2 * 4 * 36 * 48 - 1)
     assert [len(some) for some in batches([*paths, bad])] == [2, 2, 2]
+    assert not any([*batches([*paths, bad])][:2])  # each is let go of before the next is read
     monkeypatch.setattr(pictures, "AT_ONCE", 1)
     assert [path for some in batches(paths) for path, _, _ in some] == paths
 

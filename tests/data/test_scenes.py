@@ -65,6 +65,8 @@ def test_scenes_as_a_source():
     [
         ("scenes(sizes=3)", "scenes has no option 'sizes'; it has size, count"),
         ("scenes(size=3)", "16 pixels or more"),
+        ("scenes(size=99999)", "at most 4096 pixels"),
+        ("scenes(count=99999999999)", "at most 10,000,000"),
         ("scenes(size='big')", "size must be a whole number, not 'big'"),
         ("scenes(count=1)", "count must be 6"),
         ("scenes(classes=99)", "2 to 8 classes"),

@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+from tests.data.corpus import write
 from torchvision import datasets
 
 from vitrail.data import open_pictures
@@ -71,3 +72,20 @@ def test_the_table_speaks_torchvisions_language(name):
     for arguments in SETS[name].values():
         assert set(arguments) <= set(parameters)
     _check_options(name, {})
+
+
+@pytest.mark.parametrize("cut", [0, 3, 8, 100])
+def test_damaged_files_of_torchvisions_are_one_line(cut, fashion_root):
+    path = fashion_root / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError, match="torchvision:FashionMNIST cannot be opened") as caught:
+        open_pictures(f"torchvision:FashionMNIST@{fashion_root}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_picture_of_torchvisions_is_one_line(tmp_path):
+    write(tmp_path / "eurosat" / "2750", {f"{c}/{i}.jpg": b"no" for c in "ab" for i in range(3)})
+    pictures = open_pictures(f"torchvision:EuroSAT@{tmp_path}")
+    with pytest.raises(UserError, match="cannot be decoded") as caught:
+        pictures.read(pictures.items[0])
+    assert "\n" not in str(caught.value)

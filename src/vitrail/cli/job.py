@@ -24,7 +24,7 @@ from vitrail.tasks.distill import HARD, SOFT
 from vitrail.train import Recipe, Result, fit, read_run, resume
 from vitrail.train.fit import absolute
 from vitrail.train.folder import is_run, read_json
-from vitrail.train.lineage import history_of
+from vitrail.train.lineage import history_of, seen_by_teacher
 from vitrail.train.processes import agreed
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def prepare(wanted: "Train") -> Job:
         preprocess=preprocess.to_dict(),
         extra={**extra(arm), **start.extra},
     )
-    if recipe.teacher:
-        say_what_a_teacher_saw(recipe.teacher, pictures)
+    if recipe.teacher and (seen := seen_by_teacher(recipe.teacher, pictures)):
+        say(seen.line)
     return Job(
         model=model_of(card, recipe),
         pictures=pictures,
@@ -171,18 +171,6 @@ def history_behind(wanted: "Train") -> "History | None":
     if history is None and wanted.from_ is not None:
         say(f"{wanted.from_} has no manifest: what it trained on may be among what is validated on")
     return history
-
-
-def say_what_a_teacher_saw(word: str, pictures: "Pictures") -> None:
-    """One line, where a teacher trained on pictures that its student is validated on."""
-    history = history_of(word) if Path(word).exists() else None
-    held = [item for item in pictures.items if item.split != "train"]
-    seen = history.overlap(held, pictures.name) if history else 0
-    if seen:
-        say(
-            f"the teacher {word} trained on {seen:,} of the {len(held):,} pictures to validate or "
-            "test with: the student's scores there are too good"
-        )
 
 
 def opened(source: str, **options: Any) -> "Pictures":

@@ -235,14 +235,23 @@ def predictions(run: Predictor, paths: Sequence[Path], top: int) -> list[dict[st
     """One row a picture: its top classes, or its problem."""
     rows: list[dict[str, Any]] = []
     for some in batches(bar("predicting", paths)):
-        images = [image for _, image, _ in some if image is not None]
-        tops = iter(top_classes(run, images, top) if images else [])
-        for path, image, problem in some:
-            if image is None:
-                say(problem)
-                rows.append({"picture": str(path), "problem": problem})
-            else:
-                rows.append({"picture": str(path), "top": next(tops)})
+        rows += rows_of(run, some, top)
+    return rows
+
+
+def rows_of(
+    run: Predictor, some: Sequence[tuple[Path, Any, str]], top: int
+) -> list[dict[str, Any]]:
+    """The rows of one batch."""
+    rows: list[dict[str, Any]] = []
+    images = [image for _, image, _ in some if image is not None]
+    tops = iter(top_classes(run, images, top) if images else [])
+    for path, image, problem in some:
+        if image is None:
+            say(problem)
+            rows.append({"picture": str(path), "problem": problem})
+        else:
+            rows.append({"picture": str(path), "top": next(tops)})
     return rows
 
 
@@ -253,14 +262,21 @@ def batches(paths: Iterable[Path]) -> Iterator[list[tuple[Path, Any, str]]]:
     some: list[tuple[Path, Any, str]] = []
     held = 0
     for path in paths:
-        image, problem = picture_or_problem(path)
-        some.append((path, image, problem))
-        held += 0 if image is None else limits.BYTES_PER_PIXEL * image.width * image.height
+        some.append((path, *picture_or_problem(path)))
+        held += decoded_bytes(some[-1][1])
         if len(some) == AT_ONCE or held > limits.BATCH_BYTES:
-            yield some
-            some, held = [], 0
+            done, some, held = some, [], 0
+            yield done
+            done.clear()  # also for the one who got it: nothing is held while the next are read
     if some:
         yield some
+
+
+def decoded_bytes(image: Any) -> int:
+    """What a picture takes in memory; nothing, where there is none."""
+    from vitrail.data.limits import BYTES_PER_PIXEL
+
+    return 0 if image is None else BYTES_PER_PIXEL * image.width * image.height
 
 
 def picture_or_problem(path: Path) -> tuple[Any, str]:

@@ -43,7 +43,7 @@ MAX_ROW_GROUP = 1 << 30
 HELD_AT_ONCE = 1 << 30
 
 #: Bytes of decoded pictures in one batch of prediction, beyond the first picture.
-BATCH_BYTES = 1 << 28
+BATCH_BYTES = 1 << 27
 
 #: Bytes of a decoded pixel in Pillow's memory, whatever its mode.
 BYTES_PER_PIXEL = 4

@@ -140,12 +140,10 @@ def _check_groups(name: str, metadata: Any) -> None:
 
 def _texts(name: str, table: Any, inside: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Titles and columns as texts; pictures inside get names, columns not used stay empty."""
-    header, count = list(table.schema_arrow.names), table.metadata.num_rows
+    header = list(table.schema_arrow.names)
     wanted = [title for title in header if means(title) and title not in inside]
-    try:
-        read = table.read(columns=wanted)
-    except Exception as error:  # whatever Arrow raises on damage
-        raise _unreadable(name, error) from error
+    values = _values(name, table, wanted)
+    count = len(next(iter(values.values()), ()))  # not what the file's end claims
     words = _class_names(table.schema_arrow.metadata or {})
     keys = [f"{PurePosixPath(name).name}/{row:08d}" for row in range(count)]
     columns = []
@@ -154,10 +152,26 @@ def _texts(name: str, table: Any, inside: Sequence[str]) -> tuple[list[str], lis
             columns.append(keys)
         elif title in wanted:
             say = _as_text(words.get(title, ()))
-            columns.append([say(value) for value in read.column(title).to_pylist()])
+            columns.append([say(value) for value in values[title]])
         else:
             columns.append([""] * count)
     return header, columns
+
+
+def _values(name: str, table: Any, titles: Sequence[str]) -> dict[str, list[Any]]:
+    """Whole columns.
+
+    Raises:
+        UserError: they cannot be read, or are not as long as the file says.
+    """
+    try:
+        read = table.read(columns=titles)
+        values = {title: read.column(title).to_pylist() for title in titles}
+    except Exception as error:  # whatever Arrow raises on damage
+        raise _unreadable(name, error) from error
+    if titles and read.num_rows != table.metadata.num_rows:
+        raise _unreadable(name, ValueError("its columns are of other lengths than it says"))
+    return values
 
 
 def _as_text(words: Sequence[str]) -> Callable[[Any], str]:
@@ -229,7 +243,7 @@ class ParquetFiles:
         table, _, row = name.rpartition("/")
         try:
             value = self._value(table, int(row))
-        except (UserError, ValueError, IndexError, OSError) as error:
+        except (UserError, ValueError, IndexError) as error:
             raise PictureError(f"cannot be read ({error})", "unreadable") from error
         if isinstance(value, dict):
             value = value.get("bytes") or self._beside(table, value.get("path"))
@@ -263,7 +277,8 @@ class ParquetFiles:
         """A group's size in bytes, and its values."""
         opened = _open(table, str(Path(self.root, table)))
         try:
-            values = opened.read_row_group(group, columns=[self.column]).column(self.column)
+            read = opened.read_row_group(group, columns=[self.column]).column(self.column)
+            size, values = read.nbytes, read.to_pylist()
         except Exception as error:  # whatever Arrow raises on damage
             raise _unreadable(table, error) from error
-        return values.nbytes, values.to_pylist()
+        return size, values

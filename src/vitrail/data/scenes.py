@@ -23,6 +23,7 @@ from vitrail.errors import UserError
 from vitrail.specs import parse_call, print_call
 
 SUPERSAMPLE = 4
+LARGEST, MOST = 4096, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,14 @@ class Scenes:
             raise UserError(f"scenes have 2 to {len(SHAPES)} classes, not {self.classes}")
         if self.size < 16:
             raise UserError(f"scenes need a size of 16 pixels or more, not {self.size}")
+        if self.size > LARGEST:
+            raise UserError(f"scenes have a size of at most {LARGEST} pixels, not {self.size}")
         if not 0 <= self.difficulty <= 1:
             raise UserError(f"difficulty goes from 0 to 1, not {self.difficulty}")
         if self.count < self.classes:
             raise UserError(f"count must be {self.classes} (one a class) or more, not {self.count}")
+        if self.count > MOST:
+            raise UserError(f"count must be at most {MOST:,}, not {self.count}")
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from vitrail.data.decode import to_rgb
+from vitrail.data.decode import PictureError, to_rgb
 from vitrail.data.items import Item
 from vitrail.data.pictures import Pictures
 from vitrail.errors import UserError
@@ -96,7 +96,12 @@ class TorchvisionStore:
     def picture(self, key: str, short_side: int | None) -> Image.Image:
         """``train/000012`` -> picture 12 of train."""
         split, _, number = key.partition("/")
-        return to_rgb(self.dataset(split)[int(number)][0])
+        try:
+            return to_rgb(self.dataset(split)[int(number)][0])
+        except UserError:
+            raise
+        except Exception as error:  # whatever torchvision and Pillow raise on damaged files
+            raise PictureError(f"cannot be decoded ({_one_line(error)})") from error
 
 
 def torchvision_pictures(text: str) -> Pictures:
@@ -149,7 +154,7 @@ def _construct(name: str, root: str, arguments: dict[str, Any]) -> Any:
         fixed["root"] = root
     try:
         return make(**fixed, **arguments)
-    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+    except Exception as error:  # whatever torchvision raises on absent or damaged files
         reason = str(error).strip().split("\n")[0].split(". You can use download")[0]
         raise UserError(
             f"torchvision:{name} cannot be opened in {root!r} ({reason}); put its files there "
@@ -164,14 +169,26 @@ def _labels(dataset: Any, name: str) -> Iterator[int]:
         if kept is not None and len(kept) == len(dataset):
             break
     else:
-        kept = (dataset[i][1] for i in range(len(dataset)))
+        kept = (_label(dataset, i, name) for i in range(len(dataset)))
     for label in kept:
         try:
             yield int(label)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"torchvision:{name} does not give one class to each picture"
             ) from error
+
+
+def _label(dataset: Any, index: int, name: str) -> Any:
+    """The label of a picture that torchvision must decode to give it."""
+    try:
+        return dataset[index][1]
+    except Exception as error:  # whatever torchvision and Pillow raise on damaged files
+        raise UserError(f"torchvision:{name}, picture {index}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _classes(dataset: Any, number: int) -> tuple[str, ...]:

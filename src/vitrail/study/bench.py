@@ -141,6 +141,7 @@ def lay(plan: Plan) -> Bench:
     """
     from vitrail.data import Preprocess, open_pictures
     from vitrail.train import Recipe
+    from vitrail.train.lineage import seen_by_teacher
 
     if plan.recipe.get("weights"):
         raise UserError("a study trains every arm from scratch: leave 'weights' out of its recipe")
@@ -148,10 +149,13 @@ def lay(plan: Plan) -> Bench:
     if not (pictures.split("test") or pictures.split("val")):
         raise UserError(f"{plan.data} has no pictures to test on: every class has too few")
     whole = Recipe.suited(len(pictures.split("train"))).to_dict()
+    recipe = Recipe.from_dict({**whole, **plan.recipe})
+    seen = seen_by_teacher(recipe.teacher, pictures) if recipe.teacher else None
+    problems = (*([seen] if seen else []), *pictures.problems)
     return Bench(
         plan=plan,
-        pictures=replace(pictures, store=Remembered(pictures.store)),
-        recipe=Recipe.from_dict({**whole, **plan.recipe}),
+        pictures=replace(pictures, problems=problems, store=Remembered(pictures.store)),
+        recipe=recipe,
         preprocess=Preprocess(image=plan.image),
     )
 

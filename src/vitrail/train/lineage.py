@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitrail.data import History, Manifest, read_manifest
+from vitrail.data import History, Manifest, Pictures, Problem, read_manifest
 from vitrail.errors import UserError
 from vitrail.train.folder import is_run, read_json
 
@@ -33,6 +33,20 @@ def history_of(path: str | Path, extra: Mapping[str, Any] | None = None) -> Hist
         share=float(share) if isinstance(share, int | float) else 1.0,
         gaps=gaps,
     )
+
+
+def seen_by_teacher(word: str, pictures: Pictures) -> Problem | None:
+    """A line, where a teacher trained on pictures that its student is validated or tested on."""
+    history = history_of(word) if Path(word).exists() else None
+    held = [item for item in pictures.items if item.split != "train"]
+    seen = history.overlap(held, pictures.name) if history else 0
+    if not seen:
+        return None
+    line = (
+        f"the teacher {word} trained on {seen:,} of the {len(held):,} pictures to validate or test "
+        "with: the student's scores there are too good"
+    )
+    return Problem("seen-before", word, line)
 
 
 def folder_of(path: Path) -> Path:
