@@ -1,6 +1,7 @@
 """What all tests share: one thread, and where the shared picture packs lie."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ def one_thread():
     """Tiny tensors gain nothing from threads, and tests may run side by side."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_trust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Plugins that tests name are trusted for the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture

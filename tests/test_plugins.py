@@ -104,7 +104,8 @@ def test_a_file_is_found_by_variable_or_by_hand_and_run_once(tmp_path):
         f"os.environ['VITRAIL_PLUGINS'] = {str(tmp_path / 'whisk.py')!r}\n"
         "spec = MixerSpec.parse('whisk')\n"  # looked up by its name alone
         f"module = plugins.use({str(tmp_path / 'whisk.py')!r})\n"  # the same file: the same module
-        "assert module.Whisk is type(spec) and plugins.file_behind(type(spec)).name == 'whisk.py'\n"
+        "assert module.Whisk is type(spec)\n"
+        "assert plugins.source_behind(type(spec)).path.name == 'whisk.py'\n"
         "assert os.environ['VITRAIL_PLUGINS'].count('whisk.py') == 1\n"
         "from vitrail.errors import UserError\n"
         f"for name in ('broken.py', 'absent.py', 'whisk.txt'):\n"

@@ -27,8 +27,10 @@ def draft_name(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def whole(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     """Write to the yielded name; ``path`` becomes that file when the block ends well.
+
+    A ``private`` file is for its owner only.
 
     The new content is on the disk before the name points to it (fsync, rename, fsync of the
     folder), so neither a kill nor a power cut leaves half a file under ``path``.
@@ -39,7 +41,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     draft = draft_name(path)
     try:
-        draft.touch()
+        draft.touch(0o600 if private else 0o666)
         mode = draft.stat().st_mode
         yield draft
         draft.chmod(mode)  # some writers put a private file in its place

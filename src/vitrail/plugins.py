@@ -15,17 +15,17 @@ and child processes run it too. A run remembers the file: see :mod:`vitrail.hub.
 import hashlib
 import importlib.util
 import os
-import re
-import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vitrail import trust
 from vitrail.errors import UserError
 
 GROUPS = ("vitrail.models", "vitrail.mixers", "vitrail.reducers")
@@ -55,6 +55,19 @@ def load_group(group: str) -> dict[str, Any]:
     return loaded
 
 
+@dataclass(frozen=True)
+class Source:
+    """The file of a plugin as it was run: what is recorded and copied is what was executed."""
+
+    path: Path
+    code: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hexadecimal."""
+        return hashlib.sha256(self.code).hexdigest()
+
+
 def use(file: str | Path) -> ModuleType:
     """Run a file of one's own, so that its mixers and reducers have their names, here and in
     child processes.
@@ -64,10 +77,36 @@ def use(file: str | Path) -> ModuleType:
     """
     path = Path(file).resolve()
     module = load_file(path)
+    pass_on(path)
+    return module
+
+
+def use_trusted(digest: str) -> bool:
+    """Run the file with this SHA-256 that the person trusted on this machine before, if any.
+
+    Raises:
+        UserError: it fails.
+    """
+    found = trust.find_trusted(digest)
+    if found is None:
+        return False
+    path, code = found
+    run(Source(path, code))
+    pass_on(path)
+    return True
+
+
+def remember(module: ModuleType) -> Path | None:
+    """Trust the file that a module was run from, from now on; the place of its copy, if new."""
+    source: Source = module.__plugin__
+    return trust.trust(source.path.name, source.code)
+
+
+def pass_on(path: Path) -> None:
+    """Let child processes run the file too."""
     named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     if str(path) not in named:
         os.environ[VARIABLE] = os.pathsep.join([*named, str(path)])
-    return module
 
 
 def load_named() -> None:
@@ -87,53 +126,51 @@ def load_file(path: Path) -> ModuleType:
     Raises:
         UserError: no such file, or it fails: importing a user's code can fail in any way.
     """
-    name = module_name(path)
+    return run(Source(path, trust.read_code(path)))
+
+
+def run(source: Source) -> ModuleType:
+    """Execute these very bytes, unless they were executed before.
+
+    Raises:
+        UserError: not a Python file, or it fails.
+    """
+    name = _PREFIX + source.digest[:32]
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"a plugin is a Python file (.py), not {str(path)!r}")
+    spec = importlib.util.spec_from_file_location(name, source.path)
+    if spec is None or source.path.suffix != ".py":
+        raise UserError(f"a plugin is a Python file (.py), not {str(source.path)!r}")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    module.__plugin__ = source  # type: ignore[attr-defined]
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source.code, str(source.path), "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[name]
-        raise UserError(f"the plugin {str(path)!r} fails: {gist(error)}") from error
+        raise UserError(f"the plugin {str(source.path)!r} fails: {gist(error)}") from error
     return module
 
 
-def module_name(path: Path) -> str:
-    """The name under which a file's module is known: by its contents, wherever it lies."""
-    stem = re.sub(r"\W", "_", path.stem)
-    return f"{_PREFIX}{stem}_{digest_of(path)[:12]}"
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"no plugin {str(path)!r}: {error.strerror or error}") from error
-
-
-def file_behind(kind: type) -> Path | None:
-    """The plugin file that a class, or one it builds on, was written in; None for all others."""
+def source_behind(kind: type) -> Source | None:
+    """The plugin that a class, or one it builds on, was written in; None for all others."""
     for base in kind.__mro__:
         if base.__module__.startswith(_PREFIX):
-            return Path(str(sys.modules[base.__module__].__file__))
+            source: Source = sys.modules[base.__module__].__plugin__
+            return source
     return None
 
 
-def keep(records: Iterable[Mapping[str, str]], folder: Path) -> None:
-    """Copy the files that a run's records name into its folder, to be read there by people."""
-    for record in records:
-        if Path(record["path"]).is_file():
+def keep(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    """Write into a run's folder, for people to read, the plugins of its records that ran here.
+
+    Only code that this process executed is written, never a file that a record names.
+    """
+    ran = [m.__plugin__ for n, m in list(sys.modules.items()) if n.startswith(_PREFIX)]
+    wanted = {record["sha256"] for record in records}
+    for source in ran:
+        if source.digest in wanted:
             (folder / FOLDER).mkdir(exist_ok=True)
-            shutil.copyfile(record["path"], folder / FOLDER / record["file"])
+            (folder / FOLDER / source.path.name).write_bytes(source.code)
 
 
 def gist(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """A run that needs a user's own file: recorded, found again, and never run from the run itself."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from vitrail import plugins
 from vitrail.errors import UserError
 from vitrail.hub.plugged import extra, recall
 from vitrail.models import list_models
-from vitrail.plugins import digest_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "swirl.py"
 TINY = "vit_tiny(patch=8,dim=24,heads=3,depth=1)"
@@ -59,54 +60,103 @@ def test_a_run_remembers_its_plugin(trained: Path) -> None:
     assert (trained / "run" / "plugins" / "my.py").read_text() == EXAMPLE.read_text()
 
 
-def test_it_opens_again_where_the_file_still_is(trained: Path) -> None:
-    ran = vitrail(trained, "predict|run|red.png", "train|--resume|run")
-    assert [status for status, _ in ran] == [0, 0], ran[0][1]
-
-
-def test_what_came_with_a_run_is_not_executed_unasked(trained: Path) -> None:
+def test_a_trusted_digest_opens_again_wherever_the_file_went(trained: Path) -> None:
     (trained / "my.py").rename(trained / "mine.py")
-    copy = Path("run") / "plugins" / "my.py"
     try:
-        ran = vitrail(trained, "predict|run|red.png", f"predict|run|red.png|--plugin|{copy}")
-        assert [status for status, _ in ran] == [2, 0], ran[0][1]
-        assert f"look at {copy} and, if you trust it, say --plugin {copy}" in ran[0][1]
-        facts = trained / "run" / "run.json"
-        told = json.loads(facts.read_text())
-        assert told["plugins"][0]["path"].endswith("my.py")
+        ran = vitrail(trained, "predict|run|red.png", "train|--resume|run")
+        assert [status for status, _ in ran] == [0, 0], ran[0][1]
     finally:
         (trained / "mine.py").rename(trained / "my.py")
 
 
-def record(path: Path, name: str) -> dict[str, object]:
-    return {"file": path.name, "path": str(path), "sha256": digest_of(path), "names": [name]}
+def test_without_trust_nothing_runs_until_it_is_named(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file lies where the record says, as it was; even so only the person makes it run."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    copy = Path("run") / "plugins" / "my.py"
+    words = "train|fashion|--out|new|--epochs|1|--fraction|0.01|--set|workers=0"
+    refused = (
+        "predict|run|red.png",
+        "explain|run|red.png",
+        "export|run",
+        "create|run|--reducer|pool|--out|reduced",
+        "train|--resume|run",
+        f"{words}|--from|run",
+        f"{words}|--model|{TINY}|--image|32|--teacher|run",
+    )
+    ran = vitrail(trained, *refused, f"predict|run|red.png|--plugin|{copy}", "predict|run|red.png")
+    assert [status for status, _ in ran] == [2] * len(refused) + [0, 0], ran[0][1]
+    said = ran[0][1]
+    assert said.count("is not trusted on this machine") == len(refused)
+    assert f"look at {copy} and, if you trust it, say --plugin {copy}" in said
+    digest = hashlib.sha256((trained / "my.py").read_bytes()).hexdigest()
+    assert digest in said and said.count("is trusted on this machine from now on") == 1
+    (kept,) = (tmp_path / "vitrail" / "trusted-plugins" / digest).iterdir()
+    assert kept.name == "my.py" and kept.stat().st_mode & 0o777 == 0o600
+    kept.write_text("raise SystemExit('executed')\n")  # no longer the bytes that were trusted
+    ran = vitrail(trained, "predict|run|red.png")
+    assert ran[0][0] == 2 and "executed" not in ran[0][1]
 
 
-def test_a_changed_file_is_another_plugin(tmp_path: Path) -> None:
-    file = tmp_path / "its.py"
-    file.write_text("x = 1\n")
-    before = record(file, "mixer stirred")
-    file.write_text("x = 2\n")
-    with pytest.raises(UserError, match="needs mixer stirred of the plugin its.py, which is no "):
-        recall([before], tmp_path / "run")
+SPRUNG = "import pathlib; pathlib.Path('sprung').touch()\n"
 
 
-def test_a_file_inside_the_run_is_not_taken_even_if_the_record_says_so(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    (run / "plugins").mkdir(parents=True)
-    file = run / "plugins" / "its.py"
-    file.write_text("raise SystemExit('executed')\n")
-    with pytest.raises(UserError, match="look at .*its.py and, if you trust it"):
-        recall([record(file, "mixer stirred")], run)
-    with pytest.raises(UserError, match="if you trust it"):
-        recall([record(file, "mixer stirred") | {"path": "run/plugins/its.py"}], run)
+def record(code: str = SPRUNG, **changes: object) -> dict[str, object]:
+    digest = hashlib.sha256(code.encode()).hexdigest()
+    plain: dict[str, object] = {"file": "its.py", "sha256": digest, "names": ["mixer stirred"]}
+    return plain | {"path": "its.py"} | changes
+
+
+@pytest.mark.parametrize("place", ["its.py", "run/plugins/its.py", "run/../its.py", "link.py"])
+@pytest.mark.parametrize("how", ["absolute", "relative", "/proc/self/cwd"])
+def test_no_path_of_a_record_is_followed(
+    place: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "plugins").mkdir(parents=True)
+    for name in ("its.py", "run/plugins/its.py"):
+        (tmp_path / name).write_text(SPRUNG)
+    (tmp_path / "link.py").symlink_to(tmp_path / "its.py")
+    base = {"absolute": str(tmp_path), "relative": ".", "/proc/self/cwd": how}[how]
+    with pytest.raises(UserError, match="needs mixer stirred of the plugin its.py .SHA-256 .*not "):
+        recall([record(path=f"{base}/{place}")], tmp_path / "run")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"a": 1},
+        "its.py",
+        [3],
+        [record(file="../its.py")],
+        [record(file="/tmp/its.py")],
+        [record(file="plugins\\its.py")],
+        [record(file=["its.py"])],
+        [record(sha256="../../etc/passwd")],
+        [record(sha256=None)],
+        [record(names="mixer stirred")],
+        [record(names=["mixer [bold]x"])],
+        [record(names=["mixer"])],
+        [record(names=["model x"])],
+        [{"file": "its.py"}],
+    ],
+)
+def test_records_of_another_shape(found: object, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="plugin"):
+        recall(found, tmp_path / "run")
+
+
+def test_nothing_that_a_record_names_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("mine")
+    plugins.keep([record(path=str(tmp_path / "secret"), file="../out.py")], tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["secret"]
 
 
 def test_names_that_another_file_gives_are_taken_with_a_word(tmp_path: Path) -> None:
-    file = tmp_path / "its.py"
-    file.write_text("x = 1\n")
     with pytest.warns(UserWarning, match="mixer softmax: not the its.py that the run was made"):
-        recall([record(file, "mixer softmax")], tmp_path / "run")
+        recall([record(names=["mixer softmax"])], tmp_path / "run")
 
 
 def test_models_without_plugins_need_none() -> None:

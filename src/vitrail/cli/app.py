@@ -150,12 +150,22 @@ def answer_to(words: list[str]) -> int:
     if not folder_is_there():
         raise UserError(FOLDER_GONE)
     for file in command.plugin:
-        plugins.use(file)
+        use_plugin(file)
     with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
         answer = command.run()
     if speaks():
         show(answer, command.json)
     return answer.status
+
+
+def use_plugin(file: str) -> None:
+    """Run a plugin that was named, and trust this very file on this machine from now on."""
+    place = plugins.remember(plugins.use(file))
+    if place is not None:
+        say(
+            f"vitrail: {printable(file)} is trusted on this machine from now on: runs that need "
+            f"exactly this file open without --plugin (to take that back, delete {place})"
+        )
 
 
 def read(words: list[str]) -> Command | int:

@@ -22,6 +22,8 @@ from vitrail.errors import UserError
 from vitrail.export.metadata import metadata_of, read_metadata
 from vitrail.export.runtime import ENDINGS, answer_of, open_file, session_of
 from vitrail.files import taken, unwritable, write_text
+from vitrail.schema import convert, read_json
+from vitrail.tensors import check_file, file_digest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,6 +38,7 @@ ALONE = "model.onnx"
 """What says all by itself, where its card is gone."""
 FORMAT = "vitrail-export"
 VERSION = 1
+PRECISIONS = ("float32", "bf16", "int8")
 PACKAGES = ("vitrail", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
 
 
@@ -128,6 +131,7 @@ def card_of(made: "Exported", card: "Card") -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "file": made.path.name,
+        "sha256": file_digest(made.path),
         "kind": made.format,
         "precision": made.precision,
         "sizes": made.sizes,
@@ -158,19 +162,60 @@ def holds_export(path: str | Path) -> bool:
     return is_exported(path) or path.suffix in ENDINGS.values() or (path / ALONE).is_file()
 
 
+@dataclass(frozen=True, kw_only=True)
+class FolderCard:
+    """What must stand in a card for the folder to be used; the rest is for people."""
+
+    version: int
+    file: str
+    kind: str
+    precision: str
+    classes: tuple[str, ...]
+    preprocess: dict[str, Any]
+    sha256: str | None = None
+
+
 def open_folder(folder: str | Path) -> Served:
     """An exported folder, ready to predict.
 
     Raises:
-        UserError: no card, one of a later version, or a file that cannot be opened.
+        UserError: no card, one of a later version, a file outside the folder, or one that cannot
+            be opened.
     """
     from vitrail.data import Preprocess
 
     folder = Path(folder)
     card = read_card(folder / CARD)
-    answer = open_file(folder / card["file"], kind=card["kind"], precision=card["precision"])
-    classes = tuple(card["classes"])
-    return Served(answer, card, classes, Preprocess.from_dict(card["preprocess"]))
+    said: FolderCard = convert(FolderCard, card, repr(str(folder / CARD)), extra_keys=True)
+    path = inside(folder, said)
+    if said.sha256 is not None:
+        check_file(path, said.sha256)
+    answer = open_file(path, kind=said.kind, precision=said.precision)
+    return Served(answer, card, said.classes, Preprocess.from_dict(said.preprocess))
+
+
+def inside(folder: Path, said: FolderCard) -> Path:
+    """The model's file, which lies in the folder itself and is of the kind that the card says.
+
+    Raises:
+        UserError: it lies elsewhere, also by a link, or is of another kind.
+    """
+    where = f"{str(folder / CARD)!r}"
+    path = folder / said.file
+    if Path(said.file).name != said.file or path.resolve().parent != folder.resolve():
+        raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
+    if ENDINGS.get(said.kind) != path.suffix:
+        raise UserError(
+            f"{where} says kind {said.kind!r} of {said.file!r}; there are "
+            + ", ".join(f"{kind} (*{ending})" for kind, ending in ENDINGS.items())
+        )
+    if said.precision not in PRECISIONS:
+        raise UserError(
+            f"{where} says precision {said.precision!r}; there are {', '.join(PRECISIONS)}"
+        )
+    if not said.classes:
+        raise UserError(f"{where} names no classes")
+    return path
 
 
 def open_exported(path: str | Path) -> Served:
@@ -230,12 +275,10 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{str(path.parent)!r} holds no {CARD}; 'vitrail export' writes one")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"cannot read {str(path)!r}: {error}") from error
+    card = read_json(path)
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"{str(path)!r} is no card of an exported model")
-    if card["version"] > VERSION:
+    version = convert(int, card.get("version"), f"{str(path)!r}: version")
+    if version > VERSION:
         raise UserError(f"{str(path)!r} was written by a later Vitrail; update this one")
     return card

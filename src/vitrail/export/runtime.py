@@ -3,6 +3,8 @@
 .onnx -> ONNX Runtime, or OpenVINO      .pt2 -> torch
 """
 
+import mmap
+import re
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import UserError
+from vitrail.export.pt2 import safe_archive
 from vitrail.export.verify import Answer, ExportError
 
 REFUSED = (
@@ -89,6 +92,7 @@ def session_of(path: Path, threads: int | None = None) -> Any:
         UserError: the file is damaged.
     """
     runtime = need("onnxruntime")
+    refuse_outside_data(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
@@ -123,6 +127,7 @@ def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
     """The file in OpenVINO on the CPU, compiled anew for every shape of pictures it meets: for
     shapes it knows it is faster."""
     core = need("openvino", "openvino").Core()
+    refuse_outside_data(path)
     wishes = {
         "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -149,23 +154,45 @@ def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
     return answer
 
 
+OUTSIDE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+"""How an ONNX file says that a tensor lies in another file, in all spellings of its format."""
+
+
+def refuse_outside_data(path: Path) -> None:
+    """An ONNX file brings its weights inside; one that names other files could read any.
+
+    Raises:
+        UserError: it names one, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            named = OUTSIDE.search(data) is not None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {str(path)!r} as ONNX: {error}") from error
+    if named:
+        raise UserError(
+            f"{str(path)!r} is not opened: it takes weights from other files; ask for one that "
+            "holds them (vitrail export writes such)"
+        )
+
+
 def open_torch(path: Path) -> Answer:
-    """A program of torch.export's."""
+    """A program of torch.export's; what could run from inside the file is refused."""
     if not is_zipfile(path):
         raise UserError(f"cannot read {str(path)!r} as a torch.export program: it is no archive")
+    archive = safe_archive(path)
     try:
-        program = torch.export.load(path)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        module = torch.export.load(archive).module(check_guards=False)
+    except Exception as error:  # torch's own reader fails in many ways on a damaged program
         raise UserError(
             f"cannot read {str(path)!r} as a torch.export program: {first_line(error)}"
         ) from error
-    module = program.module(check_guards=False)
 
     def answer(pictures: Tensor) -> Tensor:
         try:
             with torch.no_grad():
                 result: Tensor = module(pictures)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, IndexError, ValueError) as error:
             raise unfit(path, pictures, error) from error
         return result
 

@@ -5,16 +5,18 @@ built for one size and must be told another at creation (``img_size``); CrossViT
 fixed but takes any size, EfficientFormer can be told nothing. Measured on timm 1.0.31.
 """
 
+import inspect
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vitrail.errors import UserError, unknown
 from vitrail.hub.pairing import require_torchvision
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 TAKES_ANY_SIZE = ("crossvit",)
 
@@ -30,9 +32,9 @@ def create_baseline(
 ) -> "nn.Module":
     """timm's ``name`` with ``classes`` logits for ``(B, in_chans, image, image)``; no download.
 
-    ``weights`` is a ``.pth`` (read without running pickled code) or ``.safetensors`` file under
-    timm's names; a head of another class count, other input channels and other position tables
-    are adapted by timm's own rules.
+    ``weights`` is any file that :func:`vitrail.models.weights.read_weights` reads, under timm's
+    names; a head of another class count is left out, other input channels and other position
+    tables are adapted by timm's own rules.
 
     Raises:
         UserError: no such model, a size it cannot serve, or weights that do not fit.
@@ -81,32 +83,88 @@ def load(
 ) -> None:
     """Load a file by timm's rules, but miss nothing except the head (timm only logs the rest).
 
+    The head's own shape decides whether it is kept, never what timm says of a released model.
+
     Raises:
         UserError: the file cannot be read, or leaves part of the model as it was.
     """
+    from vitrail.models.weights import read_weights
+
+    state, own = read_weights(weights), model.state_dict()
+    if same_shapes(state, own):
+        model.load_state_dict(state)
+        return
+    misfit = f"the weights in {str(weights)!r} do not fit timm:{name}"
+    try:
+        state = renamed(model, state)
+        missing = load_released(model, state, classes, in_chans)
+    except UserError:
+        raise
+    except Exception as error:  # timm's rules of a hundred families fail in as many ways
+        raise UserError(f"{misfit}: {' '.join(str(error).split())[:200]}") from error
+    heads = heads_of(model)
+    lost = [key for key in missing if not key.startswith(heads) and "num_batches" not in key]
+    if lost:
+        raise UserError(f"{misfit}: {len(lost)} tensors are missing, such as {lost[0]}")
+
+
+def same_shapes(state: "Mapping[str, Tensor]", own: "Mapping[str, Tensor]") -> bool:
+    """Whether a file holds this very model."""
+    return state.keys() == own.keys() and all(state[n].shape == own[n].shape for n in own)
+
+
+def renamed(model: "nn.Module", state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """A released file's names and tables as timm's model has them, by timm's own filter."""
+    rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if rename is None:
+        return state
+    takes_model = len(inspect.signature(rename).parameters) > 1
+    found = rename(state, model) if takes_model else rename(state)
+    return dict(found)
+
+
+def heads_of(model: "nn.Module") -> tuple[str, ...]:
+    """Names of a timm model's classifiers."""
+    released: Any = model.pretrained_cfg
+    head = released.get("classifier") or ()
+    return (head,) if isinstance(head, str) else tuple(head)
+
+
+def load_released(
+    model: "nn.Module", state: "dict[str, Tensor]", classes: int, in_chans: int
+) -> list[str]:
+    """Load by timm's rules for stem and label offsets; names that stayed as they were."""
     from timm.models import load_pretrained
 
-    from vitrail.tasks.card import load_weights
+    from vitrail.models.weights import drop_head
 
-    released: Any = model.pretrained_cfg
-    config = {**released, "state_dict": load_weights(weights), "source": ""}
-    rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    released, own = dict(cast(Any, model.pretrained_cfg)), model.state_dict()
+    offset = released.get("label_offset") or 0
+    heads = [f"{head}.{part}" for head in heads_of(model) for part in ("weight", "bias")]
+    there = [name for name in heads if name in state]
+    if all(state[n].shape[0] != classes + offset for n in there):
+        released["label_offset"] = 0
+        drop_head(state, own, there)
+    stems = [f"{n}.weight" for n in as_names(released.get("first_conv"))]
+    stem_fits = all(n in state and state[n].shape == own[n].shape for n in stems if n in own)
     missing: list[str] = []
     hook = model.register_load_state_dict_post_hook(
         lambda _, keys: missing.extend(keys.missing_keys)
     )
-    misfit = f"the weights in {str(weights)!r} do not fit timm:{name}"
+    config = {**released, "state_dict": state, "source": "", "num_classes": classes}
     try:
-        load_pretrained(model, config, classes, in_chans, filter_fn=rename)
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"{misfit}: {' '.join(str(error).split())[:200]}") from error
+        kept = all(name in state for name in heads if name in own)
+        load_pretrained(
+            model, config, classes, 3 if stem_fits else in_chans, strict=kept, filter_fn=None
+        )
     finally:
         hook.remove()
-    head = config["classifier"] or ()
-    heads = (head,) if isinstance(head, str) else tuple(head)
-    lost = [key for key in missing if not key.startswith(heads) and "num_batches" not in key]
-    if lost:
-        raise UserError(f"{misfit}: {len(lost)} tensors are missing, such as {lost[0]}")
+    return missing
+
+
+def as_names(value: Any) -> tuple[str, ...]:
+    """One name, several, or none."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def try_size(model: "nn.Module", name: str, image: int, in_chans: int) -> None:

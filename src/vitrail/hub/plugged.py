@@ -1,22 +1,49 @@
 """Runs that need a user's own file: what it was, and how it is found again.
 
 A record ``{"file", "path", "sha256", "names"}`` travels in the card of the weights and in
-``run.json``; the run folder keeps a copy under ``plugins/``. Opening a run never executes what
-came with it: the file is taken where it was when the run was made, if it is still the same, or
-from where the user says.
+``run.json``; the run folder keeps a copy under ``plugins/`` for people to read. Neither is ever
+executed and no path in a record is ever followed: a plugin runs if the person names it now, or
+has trusted a file with this SHA-256 on this machine before (see :mod:`vitrail.trust`).
 """
 
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 from vitrail.hub.build import TIMM
-from vitrail.plugins import FOLDER, digest_of, file_behind, use
+from vitrail.plugins import FOLDER, Source, source_behind, use_trusted
+from vitrail.schema import convert
 from vitrail.specs import Spec
+from vitrail.trust import DIGEST
 
-Record = Mapping[str, Any]
+_NAME = re.compile(r"(mixer|reducer) [A-Za-z_]\w{0,99}")
+_FILE = re.compile(r"[^/\\\x00]{1,200}\.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a run says of a plugin: its file's name and digest, and the names that it gives.
+
+    ``path`` is where the file was; it is for people and is not read.
+    """
+
+    file: str
+    sha256: str
+    names: tuple[str, ...]
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if not _FILE.fullmatch(self.file):
+            raise UserError(f"the file of a plugin is a name such as my.py, not {self.file!r}")
+        if not DIGEST.fullmatch(self.sha256):
+            raise UserError(f"the sha256 of a plugin is 64 hexadecimal digits, not {self.sha256!r}")
+        for name in self.names:
+            if not _NAME.fullmatch(name):
+                raise UserError(f"a plugin gives names such as 'mixer swirl', not {name!r}")
 
 
 def extra(arm: str) -> dict[str, Any]:
@@ -37,19 +64,30 @@ def records(arm: str) -> list[dict[str, Any]]:
     named: list[tuple[Any, str]]
     named = [(MixerSpec, text) for text in config.mixer if text != "native"]
     named += [(ReducerSpec, text) for text in config.reducer]
-    files: dict[Path, set[str]] = {}
+    files: dict[Source, set[str]] = {}
     for kind, text in named:
         spec = kind.parse(text)
-        path = file_behind(type(spec))
-        if path is not None:
-            files.setdefault(path, set()).add(f"{spec.kind} {spec.name}")
+        source = source_behind(type(spec))
+        if source is not None:
+            files.setdefault(source, set()).add(f"{spec.kind} {spec.name}")
     return [
-        {"file": p.name, "path": str(p), "sha256": digest_of(p), "names": sorted(names)}
-        for p, names in files.items()
+        {"file": s.path.name, "path": str(s.path), "sha256": s.digest, "names": sorted(names)}
+        for s, names in files.items()
     ]
 
 
-def recall(found: Iterable[Record], at: Path) -> None:
+def read_records(found: Any, at: Path) -> tuple[Record, ...]:
+    """Records as they stand in a file, held against their types.
+
+    Raises:
+        UserError: something else stands there.
+    """
+    where = f"{str(at)!r}: plugins"
+    result: tuple[Record, ...] = convert(tuple[Record, ...], found, where, extra_keys=True)
+    return result
+
+
+def recall(found: Any, at: Path) -> None:
     """See that what a run's records name is known, before its model is built.
 
     Args:
@@ -57,43 +95,35 @@ def recall(found: Iterable[Record], at: Path) -> None:
         at: the run folder or weights file that they came with.
 
     Raises:
-        UserError: a file that is not where it was, or no longer what it was, and whose names
-            nobody else gave.
+        UserError: a plugin that is neither named now nor trusted on this machine.
     """
-    for record in found:
-        folder = at if at.is_dir() else at.parent
-        path = Path(record["path"])
-        if known(record["names"]):
-            if not same(record, folder, loaded=True):
-                warnings.warn(
-                    f"{', '.join(record['names'])}: not the {record['file']} that the run was "
-                    "made with",
-                    stacklevel=2,
-                )
-            continue
-        if not same(record, folder):
-            copy = folder / FOLDER / record["file"]
-            where = f"look at {copy} and" if copy.is_file() else "find that file, look at it and"
-            raise UserError(
-                f"{str(at)!r} needs {', '.join(record['names'])} of the plugin {record['file']}, "
-                f"which is no longer at {path} as it was; {where}, if you trust it, "
-                f"say --plugin {copy if copy.is_file() else record['file']}"
+    for record in read_records(found, at):
+        if not known(record.names) and not (use_trusted(record.sha256) and known(record.names)):
+            raise untrusted(record, at)
+        if not same(record):
+            warnings.warn(
+                f"{', '.join(record.names)}: not the {printable(record.file)} that the run was "
+                "made with",
+                stacklevel=2,
             )
-        use(path)
 
 
-def same(record: Record, folder: Path, loaded: bool = False) -> bool:
-    """Whether the file is where it was and as it was; never one that came with the run.
+def untrusted(record: Record, at: Path) -> UserError:
+    """The one line for a plugin that does not run by itself; it says where it can be looked at."""
+    copy = (at if at.is_dir() else at.parent) / FOLDER / record.file
+    there = copy.is_file()
+    where = f"look at {copy} and" if there else "find that file, look at it and"
+    return UserError(
+        f"{str(at)!r} needs {', '.join(record.names)} of the plugin {record.file} (SHA-256 "
+        f"{record.sha256}), which is not trusted on this machine; {where}, if you trust it, "
+        f"say --plugin {copy if there else record.file}"
+    )
 
-    With ``loaded``: whether the names are given by a file with these contents.
-    """
-    if loaded:
-        behind = [file_behind(type_of(name)) for name in record["names"]]
-        return all(p is not None and digest_of(p) == record["sha256"] for p in behind)
-    path = Path(record["path"])
-    inside = path.resolve().is_relative_to(folder.resolve())
-    there = path.is_absolute() and path.is_file() and not inside
-    return there and digest_of(path) == record["sha256"]
+
+def same(record: Record) -> bool:
+    """Whether the names are given by a file with the record's digest."""
+    behind = [source_behind(type_of(name)) for name in record.names]
+    return all(source is not None and source.digest == record.sha256 for source in behind)
 
 
 def known(names: Iterable[str]) -> bool:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import copyfile, copytree, rmtree
+from shutil import copyfile, rmtree
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
@@ -21,7 +21,7 @@ from vitrail.files import taken, unwritable, write_text
 from vitrail.hub.build import TIMM, build
 from vitrail.hub.plugged import extra, recall
 from vitrail.hub.runs import WEIGHTS, run_of, weights_of
-from vitrail.plugins import FOLDER, keep
+from vitrail.plugins import keep
 from vitrail.specs import parse_call, print_call
 
 if TYPE_CHECKING:
@@ -201,10 +201,8 @@ def carry(source: Path, draft: Path, changed: dict[str, Any]) -> None:
     if source.is_file():
         return
     for name in KEPT:
-        if (source / name).is_file():
+        if (source / name).is_file() and not (source / name).is_symlink():
             copyfile(source / name, draft / name)
-    if (source / FOLDER).is_dir():
-        copytree(source / FOLDER, draft / FOLDER)
     if (source / "run.json").is_file():
         facts = json.loads((source / "run.json").read_text(encoding="utf-8")) | changed
         write_text(draft / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")

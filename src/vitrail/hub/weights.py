@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from vitrail.errors import UserError, unknown
 from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import FILES, REPOSITORY, fetch, from_hub, inside
+from vitrail.models.weights import choice
 
 if TYPE_CHECKING:
     from vitrail.models import Backbone
@@ -48,9 +49,12 @@ def find(weights: str | Path) -> Path:
     Raises:
         UserError: there is none, or it cannot be had.
     """
+    path, prefer = choice(weights)
+    if path != Path(weights):
+        return Path(f"{inside(path)}#{prefer}")
     text = str(weights)
-    if Path(weights).exists():
-        return inside(Path(weights))
+    if path.exists():
+        return inside(path)
     repository = REPOSITORY.match(text)
     if repository and not text.endswith((".safetensors", ".pth", ".pt", ".bin", ".npz")):
         name, revision = repository.groups()

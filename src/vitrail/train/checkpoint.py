@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vitrail.errors import UserError
-from vitrail.tasks.card import load_tensors, save_tensors
+from vitrail.tensors import load_tensors, save_tensors
 
 NAME = "checkpoint.safetensors"
 FORMAT = "vitrail-checkpoint-1"

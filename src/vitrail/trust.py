@@ -1,0 +1,92 @@
+"""Files of code that a person has trusted on this machine, known by their SHA-256.
+
+``~/.config/vitrail/trusted-plugins/SHA256/NAME.py`` (``XDG_CONFIG_HOME`` is heeded) is a private
+copy of each file that was named with ``--plugin``. A run that needs a file with that digest gets
+the copy; no path that came with a run is ever followed. Deleting the folder takes the trust back.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+
+from vitrail.errors import UserError
+from vitrail.files import whole
+
+MOST_BYTES = 2**22
+"""No file of code is larger; a larger one is not read."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def trust_folder() -> Path | None:
+    """Where the copies lie; None where this person has no home."""
+    named = os.environ.get("XDG_CONFIG_HOME", "")
+    try:
+        base = Path(named) if Path(named).is_absolute() else Path.home() / ".config"
+    except RuntimeError:
+        return None
+    return base / "vitrail" / "trusted-plugins"
+
+
+def read_code(path: Path) -> bytes:
+    """The bytes of a file of code, read once.
+
+    Raises:
+        UserError: no such file, a folder, a special file, or a very large one.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode) or about.st_size > MOST_BYTES:
+                raise UserError(
+                    f"no plugin {str(path)!r}: not a regular file below {MOST_BYTES >> 20} MiB"
+                )
+            return file.read(MOST_BYTES)
+    except OSError as error:
+        raise UserError(f"no plugin {str(path)!r}: {error.strerror or error}") from error
+    except ValueError as error:  # a name with a zero byte
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"no plugin {str(path)!r}: {error}") from error
+
+
+def find_trusted(digest: str) -> tuple[Path, bytes] | None:
+    """The trusted file with this SHA-256 and its bytes, checked; None if there is none."""
+    folder = trust_folder()
+    if folder is None or not DIGEST.fullmatch(digest):
+        return None
+    try:
+        files = [p for p in sorted((folder / digest).glob("*.py")) if _only_mine(p)]
+    except OSError:
+        return None
+    for path in files:
+        code = read_code(path)
+        if hashlib.sha256(code).hexdigest() == digest:
+            return path, code
+    return None
+
+
+def trust(name: str, code: bytes) -> Path | None:
+    """Keep a private copy; its folder if it is new, None if it was there or cannot be written."""
+    digest = hashlib.sha256(code).hexdigest()
+    folder = trust_folder()
+    if folder is None or find_trusted(digest) is not None:
+        return None
+    place = folder / digest
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with whole(place / name, private=True) as draft:
+            draft.write_bytes(code)
+    except (OSError, UserError):
+        return None  # without a home that can be written, a person names the file each time
+    return place
+
+
+def _only_mine(path: Path) -> bool:
+    """Whether nobody else could have written the file: the system's check, where it has owners."""
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode):
+        return False
+    return os.name == "nt" or (about.st_uid == os.getuid() and not about.st_mode & 0o022)
