@@ -52,9 +52,8 @@ def read_weights(path: str | Path, prefer: Prefer = "averaged") -> State:
         content = read_npz(path) if path.suffix == ".npz" else read_pickle(path)
     except Exception as error:  # every reader has errors of its own; all mean the same here
         raise UserError(
-            f"{str(path)!r} cannot be read as plain weights ({reason(error)}); Vitrail runs no "
-            "code from files: save its state dict alone, or convert it to .safetensors where it "
-            "was made"
+            f"cannot read {str(path)!r} as plain weights ({reason(error)}); Vitrail runs no code "
+            "from files: save its state dict alone, or convert it to .safetensors where it was made"
         ) from error
     return unwrap(content, path, prefer)
 
@@ -84,8 +83,10 @@ def read_pickle(path: Path) -> Any:
     """
     stand_ins: dict[str, Any] = {}
     while True:
+        allowed: list[Any] = [(stand_in, name) for name, stand_in in stand_ins.items()]
         try:
-            with torch.serialization.safe_globals([(v, k) for k, v in stand_ins.items()]):
+            with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of older formats, in torch's own words
                 return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             asked = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
