@@ -10,7 +10,14 @@ from tests.parity.measured import randomised
 import vitrail
 from vitrail.data import Preprocess
 from vitrail.errors import UserError
-from vitrail.export import ExportError, folder, is_exported, open_folder, write_folder
+from vitrail.export import (
+    ExportError,
+    folder,
+    is_exported,
+    open_file,
+    open_folder,
+    write_folder,
+)
 from vitrail.tasks.card import Card
 
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
@@ -28,6 +35,7 @@ def test_predicts_as_the_model_did(model, tmp_path) -> None:
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["card.json", "model.pt2"]
     assert is_exported(tmp_path / "out") and not is_exported(tmp_path)
     served = open_folder(tmp_path / "out")
+    assert len(served.card["sha256"]) == 64
     assert served.classes == ("cat", "dog") and served.preprocess == SEEN
     pictures = [Image.new("RGB", (90, 70), color) for color in ("red", "green", "blue")]
     with torch.no_grad():
@@ -74,3 +82,59 @@ def test_folders_that_are_none(text, message, tmp_path) -> None:
         (tmp_path / "card.json").write_text(text)
     with pytest.raises(UserError, match=message):
         open_folder(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder with a card, and a file that is no model: the card is judged first."""
+    out = tmp_path_factory.mktemp("exported")
+    (out / "model.onnx").write_bytes(b"not looked at")
+    (out.parent / "elsewhere.onnx").write_bytes(b"not looked at")
+    (out / "link.onnx").symlink_to(out.parent / "elsewhere.onnx")
+    return out
+
+
+CARD_JSON = {
+    "format": folder.FORMAT,
+    "version": 1,
+    "file": "model.onnx",
+    "kind": "onnx",
+    "precision": "float32",
+    "classes": ["cat", "dog"],
+    "preprocess": SEEN.to_dict(),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file": "../elsewhere.onnx"}, "outside its folder"),
+        ({"file": "/etc/passwd"}, "outside its folder"),
+        ({"file": "link.onnx"}, "outside its folder"),
+        ({"file": "."}, "outside its folder"),
+        ({"file": ""}, "outside its folder"),
+        ({"file": None}, "file must be str"),
+        ({"kind": "torch"}, "kind 'torch' of 'model.onnx'"),
+        ({"kind": "coreml"}, "kind 'coreml'"),
+        ({"precision": "float7"}, "precision 'float7'; there are"),
+        ({"classes": []}, "names no classes"),
+        ({"classes": "cat"}, "classes must be a list"),
+        ({"classes": [["cat"]]}, "classes must be str"),
+        ({"preprocess": {"image": "big"}}, "image must be int"),
+        ({"preprocess": []}, "preprocess must be"),
+        ({"version": None}, "version must be int"),
+        ({"version": 10**30}, "by a later Vitrail"),
+        ({"sha256": "0" * 64}, "is damaged"),
+    ],
+)
+def test_a_card_cannot_point_elsewhere(exported, changes, message) -> None:
+    (exported / "card.json").write_text(json.dumps(CARD_JSON | changes))
+    with pytest.raises(UserError, match=message):
+        open_folder(exported)
+
+
+@pytest.mark.parametrize("spelling", [b"\x0a\x08location", b"\x8a\x80\x00\x88\x00location"])
+def test_an_onnx_file_brings_its_weights_inside(spelling, tmp_path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x07" + spelling + b"\x12\x0b/etc/passwd")
+    with pytest.raises(UserError, match="takes weights from other files"):
+        open_file(tmp_path / "model.onnx")

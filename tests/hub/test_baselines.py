@@ -8,6 +8,8 @@ import torch
 
 from vitrail.errors import UserError
 from vitrail.hub.baselines import create_baseline
+from vitrail.hub.build import build
+from vitrail.tensors import save_tensors
 
 SIZES = {
     "resnet18": 40,
@@ -80,7 +82,7 @@ def test_weights_from_a_file_with_another_head(tmp_path: Path, suffix: str) -> N
 
 
 def test_missing_weights() -> None:
-    with pytest.raises(UserError, match="no weights file 'nowhere.pth'"):
+    with pytest.raises(UserError, match="no weight file at 'nowhere.pth'"):
         create_baseline("resnet18", classes=3, image=64, weights="nowhere.pth")
 
 
@@ -89,3 +91,18 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     torch.save({"strange.weight": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="do not fit timm:resnet18"):
         create_baseline("resnet18", classes=3, image=64, weights=path)
+
+
+@pytest.mark.parametrize("classes", [3, 1000])
+def test_the_heads_own_shape_decides(classes: int, tmp_path: Path) -> None:
+    """Never how many classes timm's released weights have."""
+    trained = build("timm:resnet10t", classes=classes, image=64, in_chans=4)
+    save_tensors(tmp_path / "w.safetensors", trained.state_dict(), {})
+    options = {"image": 64, "in_chans": 4, "weights": tmp_path / "w.safetensors"}
+    again = build("timm:resnet10t", classes=classes, **options)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    with pytest.warns(UserWarning, match=f"the weights knows {classes} classes, the model 7"):
+        other = build("timm:resnet10t", classes=7, **options)
+    stem = "conv1.0.weight"
+    assert torch.equal(other.state_dict()[stem], trained.state_dict()[stem])

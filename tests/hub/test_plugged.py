@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from vitrail import plugins
+from vitrail.cli import main
 from vitrail.errors import UserError
 from vitrail.hub.plugged import extra, recall
+from vitrail.mixers import MixerSpec
 from vitrail.models import list_models
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "swirl.py"
@@ -69,34 +71,51 @@ def test_a_trusted_digest_opens_again_wherever_the_file_went(trained: Path) -> N
         (trained / "mine.py").rename(trained / "my.py")
 
 
-def test_without_trust_nothing_runs_until_it_is_named(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def stranger(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person who has trusted nothing yet, beside the run; nobody else's names are known."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv(plugins.VARIABLE, raising=False)
+    monkeypatch.delitem(MixerSpec.known, "swirl", raising=False)
+    monkeypatch.chdir(trained)
+    return tmp_path / "vitrail" / "trusted-plugins"
+
+
+WORDS = "train fashion --out new --epochs 1 --fraction 0.01 --set workers=0"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict run red.png",
+        "explain run red.png",
+        "export run",
+        "create run --reducer pool --out reduced",
+        "train --resume run",
+        f"{WORDS} --from run",
+        f"{WORDS} --model {TINY} --image 32 --teacher run",
+    ],
+)
+def test_without_trust_nothing_runs(
+    words: str, stranger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The file lies where the record says, as it was; even so only the person makes it run."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
     copy = Path("run") / "plugins" / "my.py"
-    words = "train|fashion|--out|new|--epochs|1|--fraction|0.01|--set|workers=0"
-    refused = (
-        "predict|run|red.png",
-        "explain|run|red.png",
-        "export|run",
-        "create|run|--reducer|pool|--out|reduced",
-        "train|--resume|run",
-        f"{words}|--from|run",
-        f"{words}|--model|{TINY}|--image|32|--teacher|run",
-    )
-    ran = vitrail(trained, *refused, f"predict|run|red.png|--plugin|{copy}", "predict|run|red.png")
-    assert [status for status, _ in ran] == [2] * len(refused) + [0, 0], ran[0][1]
-    said = ran[0][1]
-    assert said.count("is not trusted on this machine") == len(refused)
-    assert f"look at {copy} and, if you trust it, say --plugin {copy}" in said
-    digest = hashlib.sha256((trained / "my.py").read_bytes()).hexdigest()
-    assert digest in said and said.count("is trusted on this machine from now on") == 1
-    (kept,) = (tmp_path / "vitrail" / "trusted-plugins" / digest).iterdir()
-    assert kept.name == "my.py" and kept.stat().st_mode & 0o777 == 0o600
-    kept.write_text("raise SystemExit('executed')\n")  # no longer the bytes that were trusted
-    ran = vitrail(trained, "predict|run|red.png")
-    assert ran[0][0] == 2 and "executed" not in ran[0][1]
+    digest = hashlib.sha256(Path("my.py").read_bytes()).hexdigest()
+    assert f"{digest}), which is not trusted on this machine; look at " in said
+    assert f"{copy} and, if you trust it, say --plugin " in said
+    assert "swirl" not in MixerSpec.known
+
+
+def test_naming_a_file_trusts_these_bytes_from_then_on(trained: Path, stranger: Path) -> None:
+    words = f"predict|run|red.png|--plugin|{Path('run') / 'plugins' / 'my.py'}"
+    ran = vitrail(trained, words, words)
+    assert [status for status, _ in ran] == [0, 0], ran[0][1]
+    assert ran[0][1].count("is trusted on this machine from now on") == 1
+    (kept,) = stranger.glob("*/*")
+    assert kept.read_bytes() == (trained / "my.py").read_bytes()
 
 
 SPRUNG = "import pathlib; pathlib.Path('sprung').touch()\n"

@@ -24,6 +24,8 @@ from vitrail.schema import build
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MOST_PIXELS = 2**15
+"""No model is given a larger edge."""
 
 
 #: Before a centre crop, pictures are cut to this long side over short side.
@@ -79,6 +81,10 @@ class Preprocess:
             raise UserError(f"the image size must be 1 or more, not {self.image}")
         if not 0 < self.crop <= 1:
             raise UserError(f"crop must be above 0 and at most 1, not {self.crop}")
+        if self.image / self.crop > MOST_PIXELS:
+            raise UserError(
+                f"pictures of {self.image} px (crop {self.crop:g}) are larger than {MOST_PIXELS} px"
+            )
         if self.in_chans not in (1, 3):
             raise UserError(f"pictures have 1 or 3 channels (in_chans), not {self.in_chans}")
         if self.interpolation not in ("bicubic", "bilinear", "nearest", "lanczos"):
@@ -88,8 +94,10 @@ class Preprocess:
             )
         object.__setattr__(self, "mean", self._channels("mean", self.mean))
         object.__setattr__(self, "std", self._channels("std", self.std))
-        if min(self.std) <= 0:
+        if not all(0 < value < math.inf for value in self.std):
             raise UserError(f"std must be above 0, not {self.std}")
+        if not all(math.isfinite(value) for value in self.mean):
+            raise UserError(f"mean must be numbers, not {self.mean}")
 
     def _channels(self, name: str, values: tuple[float, ...]) -> tuple[float, ...]:
         values = tuple(float(value) for value in values)

@@ -187,11 +187,11 @@ def open_folder(folder: str | Path) -> Served:
     folder = Path(folder)
     card = read_card(folder / CARD)
     said: FolderCard = convert(FolderCard, card, repr(str(folder / CARD)), extra_keys=True)
-    path = inside(folder, said)
+    path, seen = inside(folder, said), Preprocess.from_dict(said.preprocess)
     if said.sha256 is not None:
         check_file(path, said.sha256)
     answer = open_file(path, kind=said.kind, precision=said.precision)
-    return Served(answer, card, said.classes, Preprocess.from_dict(said.preprocess))
+    return Served(answer, card, said.classes, seen)
 
 
 def inside(folder: Path, said: FolderCard) -> Path:

@@ -32,7 +32,7 @@ def create_baseline(
 ) -> "nn.Module":
     """timm's ``name`` with ``classes`` logits for ``(B, in_chans, image, image)``; no download.
 
-    ``weights`` is any file that :func:`vitrail.models.weights.read_weights` reads, under timm's
+    ``weights`` is any file that :func:`vitrail.models.reader.read_weights` reads, under timm's
     names; a head of another class count is left out, other input channels and other position
     tables are adapted by timm's own rules.
 
@@ -88,7 +88,7 @@ def load(
     Raises:
         UserError: the file cannot be read, or leaves part of the model as it was.
     """
-    from vitrail.models.weights import read_weights
+    from vitrail.models.reader import read_weights
 
     state, own = read_weights(weights), model.state_dict()
     if same_shapes(state, own):

@@ -32,7 +32,8 @@ from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import fetch
 from vitrail.layers.grid import to_tokens
 from vitrail.models.backbone import Backbone, sides
-from vitrail.models.weights import fit_tables, read_weights
+from vitrail.models.reader import read_weights
+from vitrail.models.weights import fit_tables
 from vitrail.models.zoo import configure, entry, list_models, our_names
 
 PREFIX = "vitrail_"

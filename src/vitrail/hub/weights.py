@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from vitrail.errors import UserError, unknown
 from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import FILES, REPOSITORY, fetch, from_hub, inside
-from vitrail.models.weights import choice
+from vitrail.models.reader import choice
 
 if TYPE_CHECKING:
     from vitrail.models import Backbone

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from vitrail.models.weights import State
+from vitrail.models.reader import State
 
 RENAMES = (  # timm's name -> ours
     (r"^stem\.conv1\.", "stem.0."),

@@ -27,7 +27,8 @@ from vitrail.models import (
     vit_rel,
 )
 from vitrail.models.backbone import Backbone, Config, Size
-from vitrail.models.weights import State, load, read_weights, translate
+from vitrail.models.reader import State, read_weights
+from vitrail.models.weights import load, translate
 from vitrail.plugins import load_group
 from vitrail.specs import parse_call, print_call
 

@@ -1,7 +1,7 @@
 """Weights that say what they are: safetensors with the card inside.
 
 Class names in order, image size and preprocessing travel in the file's metadata, so that a model
-is used as it was trained. Nothing here unpickles: see :mod:`vitrail.models.weights` for the
+is used as it was trained. Nothing here unpickles: see :mod:`vitrail.models.reader` for the
 files of others.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from vitrail.errors import UserError
-from vitrail.models.weights import read_weights
+from vitrail.models.reader import read_weights
 from vitrail.schema import parse_json
 from vitrail.tensors import Header, read_header, save_tensors
 
