@@ -228,7 +228,7 @@ def open_exported(path: str | Path) -> Served:
     if path.is_dir():
         bare = not is_exported(path) and (path / ALONE).is_file()
         return open_onnx_alone(path / ALONE) if bare else open_folder(path)
-    if is_exported(path.parent) and read_card(path.parent / CARD)["file"] == path.name:
+    if is_exported(path.parent) and read_card(path.parent / CARD).get("file") == path.name:
         return open_folder(path.parent)
     if path.suffix == ENDINGS["onnx"]:
         return open_onnx_alone(path)
