@@ -74,7 +74,9 @@ def test_the_same_model_gives_the_same_bytes_and_no_paths(exported: Path, tmp_pa
     write_folder(model(), CARD, tmp_path / "again")
     data = (exported / "model.onnx").read_bytes()
     assert data == (tmp_path / "again" / "model.onnx").read_bytes()
-    assert str(ROOT).encode() not in data and b"site-packages" not in data
+    assert (
+        b"pkg.torch" not in data and str(ROOT).encode() not in data and b"site-packages" not in data
+    )
 
 
 def test_axes_of_any_size_and_of_outputs_that_are_no_logits(tmp_path: Path) -> None:
@@ -85,6 +87,7 @@ def test_axes_of_any_size_and_of_outputs_that_are_no_logits(tmp_path: Path) -> N
     session = runtime.InferenceSession(made.path)
     assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
     assert session.get_outputs()[0].shape[:2] == ["batch", 4]
+    assert b"pkg.torch" not in made.path.read_bytes()
     with pytest.raises(UserError, match="does not say its classes and preprocessing"):
         open_exported(made.path)
 

@@ -107,6 +107,24 @@ def test_the_loss_is_deits(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(got, 0.8 * label + 0.2 * 9 * divergence)
 
 
+def test_class_weights_weigh_the_label_and_not_the_teacher() -> None:
+    from contextlib import nullcontext
+
+    from vitrail.tasks.distill import heed
+    from vitrail.train.balance import weighted_shares
+    from vitrail.train.objective import Objective
+
+    how, weights = Distillation(kind="soft", alpha=0.3, tau=2.0), torch.rand(10)
+    made, friend, model = recipe(distill=how, smoothing=0.1), teacher(), small.build().eval()
+    images, targets = torch.randn(4, 3, 16, 16), torch.tensor([0, 3, 3, 9])
+    logits = model(images)
+    got = Objective(
+        recipe=made, student=model, teacher=friend, autocast=nullcontext, weights=weights
+    )(logits, images, targets)
+    label = F.cross_entropy(logits, weighted_shares(targets, weights, 0.1))
+    torch.testing.assert_close(got, 0.7 * label + 0.3 * heed(logits, friend(images), how))
+
+
 def test_maps_are_compared_where_asked(tmp_path: Path) -> None:
     text = "vit_tiny(depth=4, dim=32, heads=2, patch=4)"
     pictures, parts = small.clothes()

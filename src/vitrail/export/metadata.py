@@ -89,7 +89,7 @@ def describe(path: Path, metadata: Mapping[str, str]) -> None:
     model = onnx.load(path)
     graph = model.graph
     graph.ClearField("value_info")
-    for part in (*graph.node, *ends_of(graph), *graph.initializer):
+    for part in (graph, *graph.node, *ends_of(graph), *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     rename_values(graph)
