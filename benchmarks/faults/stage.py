@@ -86,8 +86,16 @@ class Stage:
                 for first in AFTER.get(name, ()):
                     self.set([first])
                 began = time.monotonic()
-                fact = MAKERS[name](self)
-                self.write_note(name, {"seconds": time.monotonic() - began, "fact": fact})
+                MAKERS[name](self)
+                seconds = time.monotonic() - began
+                self.write_note(name, {"seconds": seconds, "answers": self.answers(name)})
+
+    def answers(self, name: str) -> Any:
+        """What is predicted on the good pictures with the folder ``name``."""
+        if name == "study":
+            return None
+        words: list[Any] = ["predict", self.of(name), *self.good(), "--json"]
+        return must(children.finish(words, self.root)).json()
 
     def train_words(self, out: str | Path, *more: str, epochs: int = 2, seed: int = 0) -> list[Any]:
         """A short training on the photos."""
@@ -150,13 +158,11 @@ def must(said: Said) -> Said:
     return said
 
 
-def _run(stage: Stage) -> Any:
+def _run(stage: Stage) -> None:
     must(children.finish(stage.train_words(stage.of("run")), stage.root))
-    words: list[Any] = ["predict", stage.of("run"), *stage.good(), "--json"]
-    return must(children.finish(words, stage.root)).json()
 
 
-def _stopped(stage: Stage) -> Any:
+def _stopped(stage: Stage) -> None:
     """A training that somebody stopped: its checkpoint is there."""
     out = stage.of("stopped")
     child = children.spawn(stage.train_words(out, epochs=400), stage.root)
@@ -169,7 +175,7 @@ def _stopped(stage: Stage) -> Any:
         raise SystemExit(f"the stage cannot be set:\n{child.said(status).tail()}")
 
 
-def _reduced(stage: Stage) -> Any:
+def _reduced(stage: Stage) -> None:
     words: list[Any] = [
         "create",
         stage.of("run"),
@@ -181,8 +187,8 @@ def _reduced(stage: Stage) -> Any:
     must(children.finish(words, stage.root))
 
 
-def _exported(format: str) -> Callable[[Stage], Any]:
-    def make(stage: Stage) -> Any:
+def _exported(format: str) -> Callable[[Stage], None]:
+    def make(stage: Stage) -> None:
         words: list[Any] = [
             "export",
             stage.of("run"),
@@ -196,7 +202,7 @@ def _exported(format: str) -> Callable[[Stage], Any]:
     return make
 
 
-def _timm(stage: Stage) -> Any:
+def _timm(stage: Stage) -> None:
     """The run as timm's and transformers' folder, made in a process of its own."""
     pid = os.fork()
     if pid == 0:
@@ -222,11 +228,11 @@ def study_words(stage: Stage, out: str | Path) -> list[Any]:
     return [STUDY[0], stage.photos, *STUDY[1:], "--out", out]
 
 
-def _study(stage: Stage) -> Any:
+def _study(stage: Stage) -> None:
     must(children.finish(study_words(stage, stage.of("study")), stage.root, 400))
 
 
-MAKERS: dict[str, Callable[[Stage], Any]] = {
+MAKERS: dict[str, Callable[[Stage], None]] = {
     "run": _run,
     "stopped": _stopped,
     "reduced": _reduced,

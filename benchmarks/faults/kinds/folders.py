@@ -184,7 +184,7 @@ def predict(trial: Trial, folder: Path, strict: bool) -> None:
     good = trial.stage.good()
     said = trial.command("predict", folder, *good, "--json", allowed=(0, 1, 2))
     if said.status == 0 and strict:
-        wanted = [row["top"] for row in trial.stage.note("run")["fact"]]
+        wanted = [row["top"] for row in trial.stage.note(folder.name)["answers"]]
         found = [row.get("top") for row in said.json()]
         if not alike(found, wanted):
             raise Fault("another answer after flipped bits, without a word", said.tail())

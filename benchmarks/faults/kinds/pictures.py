@@ -160,7 +160,7 @@ def predict(trial: Trial) -> None:
     rows = {Path(row["picture"]).name: row for row in said.json()}
     if len(rows) < AT_ONCE:
         raise Fault("pictures left out without a word", said.tail())
-    for number, wanted in enumerate(trial.stage.note("run")["fact"]):
+    for number, wanted in enumerate(trial.stage.note("run")["answers"]):
         if rows.get(f"good-{number}.png", {}).get("top") != wanted["top"]:
             raise Fault("a good picture has another answer beside damaged ones", said.tail())
 
