@@ -163,9 +163,9 @@ def _run(stage: Stage) -> None:
 
 
 def _stopped(stage: Stage) -> None:
-    """A training that somebody stopped: its checkpoint is there."""
+    """A training that somebody stopped soon: its checkpoint is there."""
     out = stage.of("stopped")
-    child = children.spawn(stage.train_words(out, epochs=400), stage.root)
+    child = children.spawn(stage.train_words(out, epochs=40), stage.root)
     until = time.monotonic() + 60
     while not (out / "checkpoint.safetensors").exists() and time.monotonic() < until:
         time.sleep(0.01)
