@@ -180,3 +180,12 @@ def test_threads_together_hold_no_more_than_the_gate():
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, [3, 4, 5, 25, 1, 10, 2] * 3))
     assert most[0] == 25 and gate.held == 0
+
+
+def test_a_jpeg_of_endless_scans_is_refused_unread():
+    data = saved(Image.new("L", (2048, 2048), 128), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert probe(data) == probe(data[:-2] + 5 * last + data[-2:]) == (2048, 2048)
+    with pytest.raises(PictureError, match=r"1,\d\d\d scans of 2048 x 2048 pixels") as caught:
+        probe(data[:-2] + 1024 * last + data[-2:])
+    assert caught.value.kind == "too-large"

@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
@@ -29,6 +30,7 @@ from vitrail.data.limits import (
     FREE_PIXELS,
     MAX_ASPECT,
     MAX_PIXELS,
+    MAX_SCANNED,
     PIXELS_PER_BYTE,
     PIXELS_PER_BYTE_OF,
     MemoryGate,
@@ -51,6 +53,7 @@ UNSUPPORTED = frozenset((
     ".heic", ".heif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw", ".svg", ".psd",
 ))  # fmt: skip
 
+_SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c][\x01-\x04]")
 _PIXELS_AT_ONCE = 1 << 22  # converted in one go
 
 
@@ -175,6 +178,7 @@ def _open(data: bytes) -> Image.Image:
     except Exception as error:  # whatever a reader raises on a damaged header
         raise _reason(error) from error
     _check_size(image, len(data))
+    _check_scans(image, data)
     return image
 
 
@@ -199,6 +203,21 @@ def _check_size(image: Image.Image, held: int) -> None:
             f"the file ends too early (truncated): {held:,} bytes cannot hold {said} pixels",
             "truncated",
         )
+
+
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    """Refuse a JPEG whose scans go over its pixels again and again.
+
+    Raises:
+        PictureError: more scans than such a picture can need.
+    """
+    pixels = image.width * image.height
+    if image.format not in ("JPEG", "MPO") or data.count(b"\xff\xda") * pixels <= MAX_SCANNED:
+        return
+    scans = len(_SCAN.findall(data))
+    if scans * pixels > MAX_SCANNED:
+        line = f"{scans:,} scans of {image.width} x {image.height} pixels, refused as a bomb"
+        raise PictureError(line, "too-large")
 
 
 @cache

@@ -18,7 +18,17 @@ MAX_ASPECT = 2_000
 #: a few bytes that only claim a size do not. Others than these: ``PIXELS_PER_BYTE``.
 FREE_PIXELS = 1 << 24
 PIXELS_PER_BYTE = 100_000
-PIXELS_PER_BYTE_OF = {"JPEG": 5_000, "MPO": 5_000, "PNG": 10_000, "GIF": 4_000, "BMP": 1_000}
+PIXELS_PER_BYTE_OF = {
+    "JPEG": 5_000,
+    "MPO": 5_000,
+    "PNG": 10_000,
+    "GIF": 4_000,
+    "BMP": 1_000,
+    "WEBP": 30_000,
+}
+
+#: A JPEG's scans times its pixels: some ten scans are usual, thousands only cost time.
+MAX_SCANNED = 1 << 32
 
 #: A file, or a zip's member once unpacked, that is larger than this is refused unread.
 MAX_BYTES = 1 << 30

@@ -153,10 +153,11 @@ def worst(
     """The most confident wrong answers, with small pictures, so that a report needs no data."""
     wrong = [i for i, (y, p) in enumerate(zip(labels, predictions, strict=True)) if y != p]
     wrong = sorted(wrong, key=lambda i: -confidences[i])[:WORST]
-    pictures = [bench.pictures.read(bench.tested[i]) for i in wrong]
-    maps = overlays(model, pictures, [predictions[i] for i in wrong], bench.preprocess)
-    return tuple(
-        Mistake(
+
+    def mistake(i: int) -> Mistake:
+        picture = bench.pictures.read(bench.tested[i])  # one at a time: they may be large
+        ((jpeg, method),) = overlays(model, [picture], [predictions[i]], bench.preprocess)
+        return Mistake(
             key=bench.tested[i].key,
             true=bench.pictures.classes[labels[i]],
             predicted=bench.pictures.classes[predictions[i]],
@@ -165,8 +166,8 @@ def worst(
             map=jpeg,
             method=method,
         )
-        for i, picture, (jpeg, method) in zip(wrong, pictures, maps, strict=True)
-    )
+
+    return tuple(map(mistake, wrong))
 
 
 def thumbnail(picture: "Image.Image") -> str:
