@@ -107,6 +107,8 @@ def convert(kind: Any, value: Any, where: str, *, extra_keys: bool = False) -> A
     if origin in (Union, types.UnionType):
         return _convert_union(inner, value, where, extra_keys)
     if is_dataclass(kind):
+        if isinstance(value, cast(Any, kind)):
+            return value
         return build(cast(Any, kind), value, where, extra_keys=extra_keys)
     if origin is tuple and isinstance(value, list | tuple):
         return _convert_tuple(inner, value, where, extra_keys)

@@ -11,11 +11,12 @@ backbone the thing will stand, so that a spec can build what fits, or say why it
 import ast
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, Field, dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
 from vitrail.plugins import load_group, load_named
+from vitrail.schema import convert
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class Place:
     def tokens(self) -> int:
         """``N``: class tokens and grid tokens together."""
         return self.extra + self.grid[0] * self.grid[1]
+
+
+MOST = 2**16
+"""No width, count or size of a model is larger."""
+LONGEST = 10_000
+"""Characters of a text that names a model."""
 
 
 class SpecError(UserError):
@@ -117,7 +124,28 @@ class Spec:
             if option not in allowed:
                 has = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
                 raise SpecError(f"{cls.kind} {name!r} has no option {option!r}; {has}")
-        return chosen(**options)  # type: ignore[return-value]
+        return chosen(**chosen.check_options(options))  # type: ignore[return-value]
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``options`` as the types of the fields, no number beyond all sense.
+
+        Raises:
+            SpecError: another type, or such a number.
+        """
+        hints = get_type_hints(cls)
+        try:
+            ready = {
+                name: convert(hints[name], value, f"{cls.kind} {cls.name!r}: {name}")
+                for name, value in options.items()
+            }
+        except UserError as error:
+            raise SpecError(str(error)) from error
+        for name, value in ready.items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float) and not -MOST <= number <= MOST:
+                    raise SpecError(f"{cls.kind} {cls.name!r}: {name} is at most {MOST:,}")
+        return ready
 
 
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
@@ -127,9 +155,11 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         SpecError: the text is not a name or a call with keyword literals.
     """
     wanted = f"{text!r} is not of the form name or name(option=value)"
+    if len(text) > LONGEST:
+        raise SpecError(f"a text of {len(text)} characters names no model, mixer or reducer")
     try:
         call = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise SpecError(wanted) from error
     if isinstance(call, ast.Name):
         return call.id, {}
@@ -137,9 +167,13 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         raise SpecError(wanted)
     if call.args or any(k.arg is None for k in call.keywords):
         raise SpecError(wanted)
+    names = [str(k.arg) for k in call.keywords]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SpecError(f"{text!r} gives {twice!r} twice")
     try:
         return call.func.id, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except ValueError as error:
+    except (ValueError, TypeError, MemoryError, RecursionError) as error:
         raise SpecError(f"{wanted}; values must be numbers, texts or tuples") from error
 
 

@@ -75,7 +75,6 @@ def test_all_are_under_law():
 @pytest.mark.parametrize(
     "text",
     [
-        "cluster(ratio=2.5)",
         "cluster(by='mean')",
         "pool(size=0)",
         "cluster(by='e2lsh', width=0)",

@@ -93,7 +93,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_behind(run: Path, tmp_path: 
         reduce_run(run, run, "pool")
     with pytest.raises(UserError, match="no reducer 'pol'"):
         reduce_run(run, tmp_path / "new", "pol")
-    with pytest.raises(UserError, match="cannot serve vit's blocks"):
+    with pytest.raises(UserError, match="ratio must be int"):
         reduce_run(run, tmp_path / "new", "cluster(ratio=2.5)")
     assert [p.name for p in tmp_path.iterdir()] == ["plain"]
 

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vitrail.hub.pairing import installed, torchvision_problem
+from vitrail.limits import usable_memory
 
 EXTRAS = {"pyarrow": "parquet", "tensorboard": "track"}
 NEEDED = (
@@ -131,11 +132,7 @@ def processor() -> Finding:
 
 def memory() -> Finding:
     """Memory of the machine, or of the container where that is less."""
-    total = (
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    )
-    limit = read("/sys/fs/cgroup/memory.max").strip()
-    usable = min(total, int(limit)) if limit.isdigit() else total
+    usable = usable_memory()
     return Finding(about="memory", found=f"{usable / GIB:.1f} GiB" if usable else "unknown")
 
 

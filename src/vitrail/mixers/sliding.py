@@ -21,6 +21,9 @@ from vitrail.mixers.base import MixerSpec
 from vitrail.mixers.softmax import SoftmaxAttention, check_grid, check_heads
 from vitrail.specs import Place
 
+FARTHEST = 32
+"""A radius up to this one serves every grid, however small."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sliding(MixerSpec, name="sliding"):
@@ -45,6 +48,8 @@ class Sliding(MixerSpec, name="sliding"):
         check_grid(self, place)
         if self.radius < 0 or self.globals < 0:
             raise self.refuse(place, "an option is negative", "try radius=3, globals=1")
+        if self.radius > max(FARTHEST, *place.grid):
+            raise self.refuse(place, "the radius is larger than the grid", "try radius=3")
         return SlidingAttention(self, place, given, wanted)
 
     def macs(self, place: Place, working: int | None = None) -> int:

@@ -282,10 +282,31 @@ def choose(places: Sequence[Place], mixers: Sequence[str], reducers: Sequence[st
             raise UserError(
                 f"{len(specs)} {kind}s for {len(places)} stages; give one for all, or one each"
             )
-    return [
+    choices = [
         Choice(place, MixerSpec.parse(mixer), ReducerSpec.parse(reducer))
         for place, mixer, reducer in zip(places, mixers, reducers, strict=True)
     ]
+    refuse_empty_choices(choices)
+    return choices
+
+
+def refuse_empty_choices(choices: Sequence[Choice]) -> None:
+    """Refuse an option that joins more tokens than any stage has; the default serves all grids.
+
+    Raises:
+        SpecError: there is one.
+    """
+    for reducer in {choice.reducer for choice in choices}:
+        largest = max(
+            (c.place for c in choices if c.reducer == reducer), key=lambda place: place.tokens
+        )
+        tokens = largest.grid[0] * largest.grid[1]
+        if reducer.joined > tokens and str(reducer) != reducer.name:
+            raise reducer.refuse(
+                largest,
+                f"it joins {reducer.joined:g} tokens, the grid has {tokens}",
+                f"join at most {tokens}, or use larger images",
+            )
 
 
 def sides(image: Size) -> Grid:

@@ -27,6 +27,7 @@ from vitrail.models import (
     vit_rel,
 )
 from vitrail.models.backbone import Backbone, Config, Size
+from vitrail.models.limits import check_options, check_size
 from vitrail.models.reader import State, read_weights
 from vitrail.models.weights import load, translate
 from vitrail.plugins import load_group
@@ -135,7 +136,7 @@ def configure(model: str, **options: Any) -> Any:
     for kind in ("mixer", "reducer"):
         if kind in options:
             options[kind] = per_stage(options[kind], getattr(config, kind))
-    return replace(config, **options)
+    return replace(config, **check_options(name, config, options))
 
 
 def per_stage(specs: Any, native: tuple[str, ...]) -> tuple[str, ...]:
@@ -186,10 +187,25 @@ def create(
         **options,
     )
     found = entry(parse_call(model)[0])
-    built = found.model(config)
+    built = build_within_limits(model, found, config)
     if weights is not None:
         load_into(built, read_weights(weights), found)
     return built
+
+
+def build_within_limits(text: str, found: Entry, config: Any) -> Backbone:
+    """The model of a config, if this machine can hold it.
+
+    Raises:
+        UserError: it is too large, or its options do not fit each other.
+    """
+    check_size(repr(text), config, lambda: found.model(config))
+    try:
+        return found.model(config)
+    except (ArithmeticError, LookupError, TypeError, RuntimeError, AssertionError) as error:
+        if not changes(found.config, config):
+            raise  # the variant as the paper has it: a fault of ours
+        raise UserError(f"the options of {text!r} do not fit each other: {error}") from error
 
 
 def load_into(model: Backbone, state: dict[str, Any], found: Entry | None = None) -> None:

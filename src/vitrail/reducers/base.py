@@ -57,6 +57,11 @@ class ReducerSpec(Spec):
     def macs(self, place: Place) -> int:
         """Multiply-adds spent on choosing, for one image."""
 
+    @property
+    def joined(self) -> float:
+        """Tokens that one working token stands for, where an option says so; else 1."""
+        return 1.0
+
     def coarse(self, place: Place) -> Grid | None:
         """The grid the working tokens form, or None where they are scattered."""
         return None

@@ -50,6 +50,11 @@ class Cluster(ReducerSpec, name="cluster"):
         return self.by != "e2lsh"
 
     @property
+    def joined(self) -> float:
+        """One cluster for ``ratio`` tokens."""
+        return self.ratio
+
+    @property
     def cell(self) -> Grid:
         """Height and width of a cell, which has one cluster."""
         return cell_of(self.ratio)

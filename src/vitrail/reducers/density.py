@@ -25,6 +25,11 @@ class DensityPeaks(ReducerSpec, name="dpc_knn"):
     ratio: float = 4
     neighbours: int = 5
 
+    @property
+    def joined(self) -> float:
+        """One cluster for ``ratio`` tokens."""
+        return self.ratio
+
     def build(self, place: Place) -> TokenClusters:
         """Serves every place."""
         if self.ratio < 1 or self.neighbours < 1:

@@ -19,6 +19,11 @@ class Pool(ReducerSpec, name="pool"):
 
     size: int = 2
 
+    @property
+    def joined(self) -> float:
+        """A square cell."""
+        return self.size**2
+
     def build(self, place: Place) -> "CellPool":
         """Serves every place."""
         if self.size < 1:
