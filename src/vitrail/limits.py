@@ -9,6 +9,8 @@ from pathlib import Path
 
 from vitrail.errors import UserError
 
+MOST = 2**16
+"""No width, count or size of a model is larger."""
 SEEDS = 2**63
 """Seeds are whole numbers from 0 up to this one, which is none."""
 PIXEL_COPIES = 4

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 from vitrail.errors import UserError
 from vitrail.layers.grid import Grid
+from vitrail.limits import MOST
 from vitrail.plugins import load_group, load_named
 from vitrail.schema import convert
 
@@ -46,8 +47,6 @@ class Place:
         return self.extra + self.grid[0] * self.grid[1]
 
 
-MOST = 2**16
-"""No width, count or size of a model is larger."""
 LONGEST = 10_000
 """Characters of a text that names a model."""
 

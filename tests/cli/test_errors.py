@@ -32,7 +32,7 @@ WRONG = {
     "study": "say what to compare on",
     "study fashion --budget money": "invalid choice 'money' for argument '--budget'",
     "study fashion --budget seconds": "seconds go with the budget 'seconds'",
-    "study fashion --fractions 10": "fraction 10.0 is not above 0",
+    "study fashion --fractions 10": "a fraction must be above 0",
     "study fashion --models vit_tiny vit_tiny": "arms name vit_tiny twice",
     "check nowhere": "nowhere",
     "predict": "Missing from vitrail predict: RUN",

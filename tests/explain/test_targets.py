@@ -1,10 +1,14 @@
 """Targets: classes, callables, and what is refused in words."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
-from vitrail.explain import ExplainError, box_score, class_in_region, contrast
-from vitrail.explain.targets import resolve
+from vitrail.errors import UserError
+from vitrail.explain import ExplainError, box_score, class_in_region, contrast, explain
+from vitrail.explain.targets import numbered, resolve
 
 LOGITS = torch.tensor([[0.0, 2.0, 1.0], [3.0, 1.0, 0.5]])
 
@@ -20,6 +24,32 @@ def test_one_class_serves_all_and_a_list_one_each() -> None:
     goal = resolve([1, 2], LOGITS, 2)
     assert goal(LOGITS).tolist() == [2.0, 0.5]
     assert goal.of(1)(LOGITS).tolist() == [1.0, 0.5]
+
+
+def test_a_class_by_name() -> None:
+    names = ("dog", "cat", "3")
+    assert numbered("cat", names) == 1
+    assert numbered(["3", "0", 1], names) == [2, 0, 1]
+    assert numbered(np.int64(2), names) == 2 and numbered(None, names) is None
+    with pytest.raises(UserError, match="no class 'cot'; close: cat"):
+        numbered("cot", names)
+    with pytest.raises(UserError, match="no class '²'"):
+        numbered("²", names)
+    with pytest.raises(ExplainError, match="target 'cat' is no number, and this model does not"):
+        resolve(numbered("cat", ()), LOGITS, 2)
+    with pytest.raises(ExplainError, match="target 1.5 is no number"):
+        resolve([1.5, 1], LOGITS, 2)
+    assert resolve(torch.tensor(2), LOGITS, 2) == resolve(np.int64(2), LOGITS, 2)
+
+
+def test_a_run_and_a_module_that_know_their_classes() -> None:
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    run = SimpleNamespace(model=model, classes=("red", "green", "blue"))
+    images = torch.rand(1, 3, 16, 16)
+    found = explain(run, images, "occlusion", "blue", window=8)
+    assert found.target == (2,)
+    model.class_names = run.classes
+    assert torch.equal(explain(model, images, "occlusion", ["blue"], window=8).map, found.map)
 
 
 def test_contrast_is_a_difference_of_logits() -> None:

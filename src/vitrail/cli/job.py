@@ -14,10 +14,11 @@ from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
 from vitrail.files import dated, taken
 from vitrail.hub import build
-from vitrail.hub.build import TIMM
+from vitrail.hub.build import TIMM, check_fit
 from vitrail.hub.plugged import extra, recall
 from vitrail.hub.runs import run_of, weights_of
 from vitrail.hub.teachers import open_teacher
+from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card, read_card
 from vitrail.tasks.distill import HARD, SOFT
@@ -77,6 +78,7 @@ def prepare(wanted: "Train") -> Job:
     wanted, start = started(wanted)
     if not wanted.data:
         raise UserError("say what to train on: vitrail train photos/ (or fashion, to try it)")
+    check_typed(wanted)
     arm = arm_text(wanted.model, wanted.mixer, wanted.reducer)
     out = free_folder(wanted.out, wanted.data)
     how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
@@ -173,6 +175,19 @@ def history_behind(wanted: "Train") -> "History | None":
     return history
 
 
+def check_typed(wanted: "Train") -> None:
+    """What can be seen to be wrong before any picture is opened.
+
+    Raises:
+        UserError: a size, share or seed that cannot be.
+    """
+    check_share(wanted.fraction, "a data share")
+    check_seed(wanted.seed)
+    if wanted.image is not None:
+        check_count(wanted.image, "the image size", most=MOST)
+        refuse_large_batch(1, wanted.image)
+
+
 def opened(source: str, **options: Any) -> "Pictures":
     """Open a set, and say its first problems."""
     with gauge("looking at the pictures") as seen:
@@ -185,18 +200,20 @@ def opened(source: str, **options: Any) -> "Pictures":
 
 
 def model_of(card: Card, recipe: Recipe) -> "nn.Module":
-    """The model of a card; what is random in its first weights follows from the recipe's seed."""
+    """The model of a card; what is random in its first weights follows from the recipe's seed.
+
+    Raises:
+        UserError: no such model, one too large for this machine, or for other pictures.
+    """
     import torch
 
+    refuse_large_batch(recipe.batch // recipe.accumulate, card.image, card.in_chans)
+
     torch.manual_seed(recipe.seed)
-    return build(
-        card.model,
-        classes=len(card.classes),
-        image=card.image,
-        in_chans=card.in_chans,
-        drop_path=recipe.drop_path,
-        weights=recipe.weights,
-    )
+    size = {"classes": len(card.classes), "image": card.image, "in_chans": card.in_chans}
+    model = build(card.model, **size, drop_path=recipe.drop_path, weights=recipe.weights)
+    check_fit(model, card.model, **size)
+    return model
 
 
 def arm_text(model: str, mixer: Sequence[str], reducer: Sequence[str]) -> str:

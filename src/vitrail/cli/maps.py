@@ -14,6 +14,7 @@ from vitrail.cli.settings import changes_of
 from vitrail.errors import UserError, unknown
 from vitrail.explain.base import DEFAULT, Explanation, explain, find_method, methods
 from vitrail.explain.guard import ExplainError
+from vitrail.explain.targets import find_class
 from vitrail.files import dated, taken, whole, write_text
 
 if TYPE_CHECKING:
@@ -160,13 +161,7 @@ def target_of(text: str | None, run: "Classifier") -> int | None:
     Raises:
         UserError: the run has no such class.
     """
-    if text is None:
-        return None
-    if text in run.classes:
-        return run.classes.index(text)
-    if text.isdigit() and int(text) < len(run.classes):
-        return int(text)
-    raise unknown("class", text, run.classes)
+    return None if text is None else find_class(text, run.classes)
 
 
 def free(wanted: Path | None, name: str) -> Path:

@@ -30,7 +30,7 @@ from torch import Tensor
 from vitrail.errors import unknown
 from vitrail.explain.guard import ExplainError, Model, device_of, dtype_of, untouched, why_opaque
 from vitrail.explain.scale import Scale, normalise, resize
-from vitrail.explain.targets import Goal, Target, has_classes, resolve
+from vitrail.explain.targets import Goal, Target, class_names, has_classes, numbered, resolve
 from vitrail.layers.grid import Grid
 
 # Modules of this package that register methods, imported when a method is first looked up.
@@ -285,12 +285,13 @@ def explain(
 
     Args:
         model: any of Vitrail's; any torch module where the method needs no record of ours; any
-            callable for methods that only need outputs.
+            callable for methods that only need outputs; or a run that ``open_run`` opened.
         images: ``(3, H, W)`` or ``(B, 3, H, W)`` float, normalised as the model wants it.
         method: a name of :func:`methods`; the default is what did best in the scored table
             (``docs/results/explain-scores.md``) among methods that serve any model.
         target: None for the predicted class, a class, one a sample, or a callable from the
-            model's output to ``(B,)`` scores.
+            model's output to ``(B,)`` scores. A class is a number, or a name of a run's classes
+            (of ``model.class_names`` for a module).
         seed: of methods that draw.
         options: of the method; all are kept in ``params``.
 
@@ -301,6 +302,9 @@ def explain(
     started = perf_counter()
     chosen = find_method(method)
     params = chosen.options(options)
+    target = numbered(target, class_names(model))
+    if not callable(model):
+        model = getattr(model, "model", model)  # of a run that was opened
     chosen.check(model)
     with untouched(model):
         case = _case(model, images, target, seed, chosen.class_specific)

@@ -1,8 +1,10 @@
 """What is explained: one score for every sample, read off the model's output.
 
-A class is a number; other heads give a callable from the output to ``(B,)``::
+A class is a number, or a name where the model or its run knows its classes; other heads give a
+callable from the output to ``(B,)``::
 
     explain(model, images, target=3)                         # the logit of class 3
+    explain(open_run("runs/pets"), images, target="cat")     # the logit of the class "cat"
     explain(model, images, target=contrast(3, 5))            # what speaks for 3 rather than 5
     explain(segmenter, images, target=class_in_region(2, mask))
     explain(detector, images, target=box_score(0))
@@ -10,14 +12,17 @@ A class is a number; other heads give a callable from the output to ``(B,)``::
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from vitrail.errors import unknown
 from vitrail.explain.guard import ExplainError
 
-Target = None | int | Sequence[int] | Callable[[Any], Tensor]
+Class = int | str
+"""A class by its number, or by its name."""
+Target = None | Class | Sequence[Class] | Callable[[Any], Tensor]
 """None: the predicted class; a class for all; one each; or a callable output -> ``(B,)``."""
 
 
@@ -86,7 +91,8 @@ def resolve(target: Target, output: Any, count: int) -> Goal:
     logits = logits_of(output)
     if target is None:
         return Goal(tuple(logits.argmax(1).tolist()))
-    classes = tuple([target] * count if isinstance(target, int) else [int(t) for t in target])
+    each = [target] * count if is_one(target) else list(cast(Sequence[Class], target))
+    classes = tuple(class_number(one) for one in each)
     if len(classes) != count:
         raise ExplainError(f"{len(classes)} targets for {count} images; give one for all, or each")
     for wanted in classes:
@@ -95,6 +101,65 @@ def resolve(target: Target, output: Any, count: int) -> Goal:
                 f"target {wanted}: the model knows classes 0 to {logits.shape[1] - 1}"
             )
     return Goal(classes)
+
+
+def is_one(target: Any) -> bool:
+    """Whether a target is one class: a number of any library, or a name."""
+    return isinstance(target, str) or (hasattr(target, "__index__") and _is_single(target))
+
+
+def _is_single(target: Any) -> bool:
+    return not isinstance(target, Tensor) or target.dim() == 0
+
+
+def class_number(wanted: Any) -> int:
+    """A class as a number.
+
+    Raises:
+        ExplainError: it is something else.
+    """
+    if isinstance(wanted, str) or not hasattr(wanted, "__index__"):
+        raise ExplainError(
+            f"target {wanted!r} is no number, and this model does not know its classes by name; "
+            "give a number, the run that vitrail.hub.open_run opened, or set model.class_names"
+        )
+    return int(wanted.__index__())
+
+
+def class_names(model: Any) -> tuple[str, ...]:
+    """The classes that a run (``classes``) or a module (``class_names``) knows by name."""
+    for holder in ("classes", "class_names"):
+        names = getattr(model, holder, None)
+        if isinstance(names, tuple | list) and names and all(isinstance(n, str) for n in names):
+            return tuple(names)
+    return ()
+
+
+def numbered(target: Target, names: Sequence[str]) -> Target:
+    """``target`` with names of classes as numbers; as it is where no names are known.
+
+    Raises:
+        UserError: no such class.
+    """
+    if not names or target is None or callable(target):
+        return target
+    if is_one(target):
+        return find_class(target, names) if isinstance(target, str) else target
+    each = cast(Sequence[Class], target)
+    return [find_class(one, names) if isinstance(one, str) else one for one in each]
+
+
+def find_class(text: str, names: Sequence[str]) -> int:
+    """The number of a class: by its name, else by the number itself.
+
+    Raises:
+        UserError: no such class; with the close ones.
+    """
+    if text in names:
+        return list(names).index(text)
+    if text.isdecimal() and len(text) < 10 and int(text) < len(names):
+        return int(text)
+    raise unknown("class", text, names)
 
 
 def has_classes(output: Any) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitrail.errors import UserError
 from vitrail.hub.baselines import create_baseline
 
 if TYPE_CHECKING:
@@ -48,6 +49,31 @@ def build(
         drop_path=drop_path,
         weights=weights,
     )
+
+
+def check_fit(
+    model: "nn.Module", text: str, *, classes: int, image: int, in_chans: int = 3
+) -> None:
+    """Let a model look at one blank picture, before anything is trained.
+
+    Raises:
+        UserError: it cannot take such pictures, or does not answer with a logit a class.
+    """
+    import torch
+
+    was_training, blank = model.training, torch.zeros(1, in_chans, image, image)
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            logits = model.eval()(blank)
+    except (RuntimeError, LookupError, ArithmeticError, TypeError, AssertionError) as error:
+        raise UserError(f"{text} cannot take pictures of {image} px: {error}") from error
+    finally:
+        model.train(was_training)
+    if logits.shape != (1, classes):
+        raise UserError(
+            f"{text} answers {tuple(logits.shape)}, not one logit for each of {classes} classes; "
+            "leave 'classes' out of its text"
+        )
 
 
 def catalogue() -> list[dict[str, str]]:

@@ -72,6 +72,7 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     except RuntimeError as error:
         raise UserError(f"the weights in {str(path)!r} do not fit {card.model}") from error
     model = model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    setattr(model, "class_names", card.classes)  # noqa: B010 - explain() takes classes by name
     return Classifier(model, card, card.classes, Preprocess.from_dict(card.preprocess))
 
 

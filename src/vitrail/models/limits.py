@@ -13,9 +13,8 @@ from typing import Any, get_type_hints
 import torch
 
 from vitrail.errors import UserError
-from vitrail.limits import fits, in_words, refuse_large_batch, usable_memory
+from vitrail.limits import MOST, fits, in_words, refuse_large_batch, usable_memory
 from vitrail.schema import convert
-from vitrail.specs import MOST
 
 MOST_BLOCKS = 1000
 """Blocks of one model, all stages together."""

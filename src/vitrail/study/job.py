@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vitrail.errors import UserError
 from vitrail.study.bench import Bench
 from vitrail.study.maps import overlays
 from vitrail.study.plan import Job
@@ -32,15 +31,15 @@ def check(arm: str, bench: Bench) -> None:
     Raises:
         UserError: no such model, or one that cannot take the study's pictures.
     """
-    model = build(arm, bench).eval()
-    size = bench.plan.image
-    try:
-        with torch.inference_mode():
-            logits = model(torch.zeros(1, bench.preprocess.in_chans, size, size))
-    except RuntimeError as error:
-        raise UserError(f"{arm} cannot take pictures of {size} px: {error}") from error
-    if logits.shape != (1, len(bench.pictures.classes)):
-        raise UserError(f"{arm} answers {tuple(logits.shape)}, not one logit for each class")
+    from vitrail.hub.build import check_fit
+
+    check_fit(
+        build(arm, bench),
+        arm,
+        classes=len(bench.pictures.classes),
+        image=bench.plan.image,
+        in_chans=bench.preprocess.in_chans,
+    )
 
 
 def build(arm: str, bench: Bench) -> "nn.Module":

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vitrail.errors import UserError
+from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
 
 Budget = Literal["epochs", "images", "seconds"]
+MOST_SECONDS = 10**7
 
 ARMS = ("vit_tiny(patch=8)", "coat_lite_tiny", "clustering_coat_lite_tiny")
 
@@ -93,16 +95,23 @@ class Plan:
         for name in ("arms", "fractions", "seeds"):
             object.__setattr__(self, name, _distinct(name, getattr(self, name)))
         for share in self.fractions:
-            if not 0 < share <= 1:
-                raise UserError(f"fraction {share} is not above 0 and at most 1 (10 % is 0.1)")
+            check_share(share, "a fraction")
+        for seed in (*self.seeds, self.split_seed):
+            check_seed(seed, "a seed")
+        if not 0 <= self.val < 1:
+            raise UserError(f"the validation share must be above 0 and below 1, not {self.val}")
+        _distinct("fractions", [f"{100 * share:g} %" for share in self.fractions])
         if self.budget not in get_args(Budget):
             raise UserError(f"no budget {self.budget!r}; there are {', '.join(get_args(Budget))}")
         if (self.budget == "seconds") != (self.seconds is not None):
             raise UserError("seconds go with the budget 'seconds', and it needs them")
-        if self.seconds is not None and self.seconds <= 0:
-            raise UserError(f"a budget of {self.seconds} seconds trains nothing; give more than 0")
-        if self.image < 1:
-            raise UserError(f"pictures of {self.image} px cannot be; give an edge in pixels")
+        if self.seconds is not None and not 0 < self.seconds < MOST_SECONDS:
+            raise UserError(
+                f"a budget of {self.seconds} seconds cannot be; give more than 0 and less than "
+                f"{MOST_SECONDS}"
+            )
+        check_count(self.image, "the image size", most=MOST)
+        refuse_large_batch(1, self.image)
 
     @classmethod
     def of(cls, data: str, **given: Any) -> "Plan":
