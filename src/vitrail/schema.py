@@ -24,8 +24,8 @@ MOST_BYTES = 2**28
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a regular UTF-8 file.
+def read_text(path: str | Path, most: int = MOST_BYTES) -> str:
+    """The text of a regular UTF-8 file of at most so many bytes.
 
     Raises:
         UserError: no such file, a folder, a special file, too large, or not UTF-8.
@@ -34,8 +34,8 @@ def read_text(path: str | Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"cannot read {str(path)!r}: not a regular file")
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"cannot read {str(path)!r}: larger than {MOST_BYTES >> 20} MiB")
+        if path.stat().st_size > most:
+            raise UserError(f"cannot read {str(path)!r}: larger than {most >> 20} MiB")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}") from error

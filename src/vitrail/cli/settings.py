@@ -1,10 +1,13 @@
-"""Recipe settings as they are typed: ``--set lr=0.001 augment.flip=0.5`` and YAML files."""
+"""Recipe settings as they are typed: ``--set lr=0.001 augment.flip=0.5``"""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from vitrail.errors import UserError
+from vitrail.yaml_text import parse_yaml
+
+DEEPEST = 8
+"""Points in the longest key there is, and some."""
 
 
 def changes_of(texts: Sequence[str]) -> dict[str, Any]:
@@ -13,17 +16,14 @@ def changes_of(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: a text that is not KEY=VALUE, or a value that is not YAML.
     """
-    import yaml
-
     changes: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserError(f"--set takes KEY=VALUE, such as lr=0.001, not {text!r}")
-        try:
-            read = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {key}: cannot read {value!r}") from error
+        if key.count(".") > DEEPEST:
+            raise UserError(f"--set {key[:40]}…: no setting lies so deep")
+        read = parse_yaml(value, f"--set {key}")
         for name in reversed(key.split(".")):
             read = {name: read}
         changes = merged(changes, read)
@@ -37,23 +37,3 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
         out[key] = merged(out[key], value) if both else value
     return out
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file.
-
-    Raises:
-        UserError: no such file, not YAML, or no settings in it.
-    """
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read recipe {str(path)!r}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"recipe {str(path)!r} is not YAML: {why}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"recipe {str(path)!r} must be lines of 'key: value'")
-    return found

@@ -145,16 +145,11 @@ class Recipe:
         Raises:
             UserError: no such file, not YAML, an unknown key, a wrong type, a value out of range.
         """
-        import yaml
+        from vitrail.yaml_text import parse_yaml, read_yaml
 
-        is_text = isinstance(source, str) and ("\n" in source or ":" in source)
-        try:
-            text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
-            values = yaml.safe_load(text)
-        except OSError as error:
-            raise UserError(f"cannot read recipe {str(source)!r}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"recipe is not YAML: {' '.join(str(error).split())}") from error
+        if not (isinstance(source, str) and ("\n" in source or ":" in source)):
+            return cls.from_dict(read_yaml(source, "recipe"))
+        values = parse_yaml(source, "recipe")
         if not isinstance(values, dict | None):
             raise UserError(f"a recipe is lines of 'key: value', not {type(values).__name__}")
         return cls.from_dict(values or {})

@@ -1,0 +1,66 @@
+"""YAML that people write: values from a text or a file, or one sentence on what is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+from vitrail.errors import UserError
+from vitrail.schema import read_text
+
+MOST_BYTES = 2**20
+"""No recipe and no plan is longer."""
+MOST_VALUES = 100_000
+"""Nor does one hold more values, aliases counted as often as they are used."""
+
+
+def read_yaml(path: str | Path, what: str = "file") -> dict[str, Any]:
+    """The keys and values of a YAML file; ``what`` it is stands in errors.
+
+    Raises:
+        UserError: no such file, a folder, a picture, not YAML, or no keys in it.
+    """
+    where = f"{what} {str(path)!r}"
+    try:
+        text = read_text(path, MOST_BYTES)
+    except UserError as error:
+        raise UserError(f"cannot read {where}: {str(error).partition(': ')[2]}") from error
+    found = parse_yaml(text, where)
+    if not isinstance(found, dict | None):
+        raise UserError(f"{where} must be lines of 'key: value'")
+    return found or {}
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; no code in it is run.
+
+    Raises:
+        UserError: it is none, or holds too much.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except RecursionError as error:
+        raise UserError(f"{where} is not YAML: nested too deep") from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{where} is not YAML: {why or type(error).__name__}") from error
+    refuse_endless(found, where)
+    return found
+
+
+def refuse_endless(value: Any, where: str) -> None:
+    """Refuse values that hold themselves, or a few aliases that stand for millions.
+
+    Raises:
+        UserError: there are such.
+    """
+    waiting, seen = [value], 0
+    while waiting:
+        one = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES:
+            raise UserError(f"{where} holds more than {MOST_VALUES:,} values")
+        if isinstance(one, dict):
+            waiting.extend(one.values())
+        elif isinstance(one, list | tuple | set):
+            waiting.extend(one)
