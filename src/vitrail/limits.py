@@ -4,7 +4,6 @@ Nothing here is exact: it refuses what no run could finish, before anything is b
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from vitrail.errors import UserError
@@ -96,9 +95,3 @@ def check_count(value: int, name: str, least: int = 1, most: int = 10**9) -> int
     if value > most:
         raise UserError(f"{name} must be at most {most}, not {value}")
     return value
-
-
-def check_counts(values: Sequence[int], name: str, most: int = 10**9) -> None:
-    """:func:`check_count` of each."""
-    for value in values:
-        check_count(value, name, most=most)

@@ -16,9 +16,9 @@ OPTIONS = {
     "models": "count image like",
     "mixers": "",
     "reducers": "",
-    "check": "data seed strict val",
-    "train": "alpha data distill epochs fraction from_ image mixer model out recipe reducer resume"
-    " seed set strict teacher temperature val weights",
+    "check": "copies data seed strict val",
+    "train": "alpha copies data distill epochs fraction from_ image mixer model out recipe reducer"
+    " resume seed set strict teacher temperature val weights",
     "create": "folder out reducer",
     "study": "budget data epochs fractions image models out recipe resume seconds seeds set val",
     "cost": "against batch by_layer checkpointing classes compiled depth device growth image"

@@ -1,6 +1,5 @@
 """``--set`` and YAML files."""
 
-
 import pytest
 
 from vitrail.cli.settings import changes_of, merged
