@@ -97,3 +97,9 @@ def test_two_processes_share_one_run_and_one_voice(tmp_path: Path) -> None:
     (run,) = (tmp_path / "runs").iterdir()
     assert json.loads(done.stdout)["folder"] == str(Path("runs") / run.name)
     assert done.stderr.count("run folder:") == 1
+
+
+def test_weights_for_other_classes_are_one_line_and_leave_nothing(give, tmp_path: Path) -> None:
+    words = ("--image", "32", "--out", "run", "--set", "class_weights=[1, 2]")
+    assert "class_weights has 2 numbers" in give("train", "fashion", *words).line
+    assert not list(tmp_path.iterdir())

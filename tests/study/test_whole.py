@@ -102,6 +102,8 @@ def test_a_bad_arm_is_refused_by_name(tmp_path: Path, arm: str) -> None:
 def test_an_unknown_recipe_key_is_refused() -> None:
     with pytest.raises(UserError, match="epoch"):
         lay(plan(recipe={"epoch": 3}))
+    with pytest.raises(UserError, match="class_weights has 2 numbers, the pictures have 10"):
+        lay(plan(recipe={"class_weights": [1, 2]}))
 
 
 def test_the_default_arms_of_the_sample_can_be_built() -> None:

@@ -23,6 +23,7 @@ from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card, read_card
 from vitrail.tasks.distill import HARD, SOFT
 from vitrail.train import Recipe, Result, fit, read_run, resume
+from vitrail.train.balance import refuse_other_count
 from vitrail.train.fit import absolute
 from vitrail.train.folder import is_run, read_json
 from vitrail.train.lineage import history_of, seen_by_teacher
@@ -88,6 +89,7 @@ def prepare(wanted: "Train") -> Job:
     parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
     recipe = recipe_of(wanted, len(parts["train"]))
+    refuse_other_count(recipe.class_weights, len(pictures.classes))
     image = wanted.image
     if image is None:
         image = suited_image(pictures, parts["train"])

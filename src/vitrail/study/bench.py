@@ -141,6 +141,7 @@ def lay(plan: Plan) -> Bench:
     """
     from vitrail.data import Preprocess, open_pictures
     from vitrail.train import Recipe
+    from vitrail.train.balance import refuse_other_count
     from vitrail.train.lineage import seen_by_teacher
 
     if plan.recipe.get("weights"):
@@ -150,6 +151,7 @@ def lay(plan: Plan) -> Bench:
         raise UserError(f"{plan.data} has no pictures to test on: every class has too few")
     whole = Recipe.suited(len(pictures.split("train"))).to_dict()
     recipe = Recipe.from_dict({**whole, **plan.recipe})
+    refuse_other_count(recipe.class_weights, len(pictures.classes))
     seen = seen_by_teacher(recipe.teacher, pictures) if recipe.teacher else None
     problems = (*([seen] if seen else []), *pictures.problems)
     return Bench(

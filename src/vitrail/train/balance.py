@@ -43,12 +43,8 @@ def class_weights(
     Raises:
         UserError: another count of numbers than of classes.
     """
+    refuse_other_count(choice, classes)
     if not isinstance(choice, str):
-        if len(choice) != classes:
-            raise UserError(
-                f"class_weights has {len(choice)} numbers, the pictures have {classes} classes; "
-                "give one for each class, in the order that 'vitrail check' shows"
-            )
         return torch.tensor(list(choice))
     if choice == "none":
         return None
@@ -56,6 +52,19 @@ def class_weights(
     weights = [_weight(choice, n) if n else 0.0 for n in often]
     mean = sum(w * n for w, n in zip(weights, often, strict=True)) / sum(often)
     return torch.tensor([w / mean if w else 1.0 for w in weights])
+
+
+def refuse_other_count(choice: str | Sequence[float], classes: int) -> None:
+    """Weights for each class are as many as there are classes.
+
+    Raises:
+        UserError: they are not.
+    """
+    if not isinstance(choice, str) and len(choice) != classes:
+        raise UserError(
+            f"class_weights has {len(choice)} numbers, the pictures have {classes} classes; "
+            "give one for each class, in the order that 'vitrail check' shows"
+        )
 
 
 def _weight(choice: str, n: float) -> float:
