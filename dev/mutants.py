@@ -5,7 +5,7 @@
 ``python dev/mutants.py --check``             only looks that every text is found exactly once
 ``python dev/mutants.py --tests-of 0972ca9``  the tests as they were then, on the present code
 
-a temporary worktree -> one text replaced -> pytest -x on the files that stand by its room
+a temporary worktree -> one text replaced -> pytest -x on the tests near it, then of its room
                      -> killed by a test that passes without it, survived, or undecided
 
 A mutant is found by its text wherever that stands in ``src/vitrail``, so files may move; where a
@@ -33,10 +33,14 @@ LIMIT_S = 900
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` becomes ``new`` in the one place where it stands."""
+    """``old`` becomes ``new`` in the one place where it stands.
+
+    ``near`` names test files, ``"soft"`` for any ``test_soft.py``: they are run first.
+    """
 
     name: str
     room: str
+    near: str
     old: str
     new: str
 
@@ -56,73 +60,73 @@ TESTS = {
 # fmt: off
 MUTANTS = (
     # tokens: plans, assignment, selection, hashing
-    Mutant("mean of a cluster", "tokens", "summed / sizes.clamp(min=1)", "summed / sizes.clamp(min=2)"),
-    Mutant("soft mean", "tokens", "(self.weights.to(x.dtype).mT @ x) / held", "(self.weights.to(x.dtype).mT @ x) * held"),
-    Mutant("worst instead of best", "tokens", "score.sort(dim=1, descending=True, stable=True)", "score.sort(dim=1, descending=False, stable=True)"),
-    Mutant("how many are kept", "tokens", "math.ceil(keep * places - 1e-6)", "math.floor(keep * places - 1e-6)"),
-    Mutant("lattice row", "tokens", "(2 * row + 1) * height // (2 * rows)", "(2 * row) * height // (2 * rows)"),
-    Mutant("gate dropped", "tokens", "chosen * self.gate.to(chosen.dtype).unsqueeze(2)", "chosen * 1"),
-    Mutant("padding may win", "tokens", "likeness.masked_fill(outside, -torch.inf)", "likeness.masked_fill(outside, torch.inf)"),
-    Mutant("k-means distance", "tokens", "- 2 * (x @ centres.mT)", "+ 2 * (x @ centres.mT)"),
-    Mutant("runs of the sort", "tokens", "* clusters // tokens\n    return torch.empty_like", "% clusters\n    return torch.empty_like"),
-    Mutant("angular buckets", "tokens", "torch.cat((along, -along), -1)", "torch.cat((along, along), -1)"),
-    Mutant("pairs compared", "tokens", "(n - n // 2) * (n // 2)", "n * (n // 2)"),
+    Mutant("mean of a cluster", "tokens", "cluster match", "summed / sizes.clamp(min=1)", "summed / sizes.clamp(min=2)"),
+    Mutant("soft mean", "tokens", "soft", "(self.weights.to(x.dtype).mT @ x) / held", "(self.weights.to(x.dtype).mT @ x) * held"),
+    Mutant("worst instead of best", "tokens", "select", "score.sort(dim=1, descending=True, stable=True)", "score.sort(dim=1, descending=False, stable=True)"),
+    Mutant("how many are kept", "tokens", "select", "math.ceil(keep * places - 1e-6)", "math.floor(keep * places - 1e-6)"),
+    Mutant("lattice row", "tokens", "select", "(2 * row + 1) * height // (2 * rows)", "(2 * row) * height // (2 * rows)"),
+    Mutant("gate dropped", "tokens", "select", "chosen * self.gate.to(chosen.dtype).unsqueeze(2)", "chosen * 1"),
+    Mutant("padding may win", "tokens", "cluster", "likeness.masked_fill(outside, -torch.inf)", "likeness.masked_fill(outside, torch.inf)"),
+    Mutant("k-means distance", "tokens", "cluster", "- 2 * (x @ centres.mT)", "+ 2 * (x @ centres.mT)"),
+    Mutant("runs of the sort", "tokens", "cluster", "* clusters // tokens\n    return torch.empty_like", "% clusters\n    return torch.empty_like"),
+    Mutant("angular buckets", "tokens", "hashing lsh", "torch.cat((along, -along), -1)", "torch.cat((along, along), -1)"),
+    Mutant("pairs compared", "tokens", "match", "(n - n // 2) * (n // 2)", "n * (n // 2)"),
     # layers: grid, windows, position, attention
-    Mutant("cells at the rim", "layers", "-(-grid[0] // down), -(-grid[1] // right)", "grid[0] // down, -(-grid[1] // right)"),
-    Mutant("shift the other way", "layers", "x.roll((-self.shift[0], -self.shift[1]), (1, 2))", "x.roll((self.shift[0], self.shift[1]), (1, 2))"),
-    Mutant("half of a window's mask", "layers", "tile.unsqueeze(2) != tile.unsqueeze(1)", "tile.unsqueeze(2) > tile.unsqueeze(1)"),
-    Mutant("resized positions", "layers", "image = F.interpolate(image, size=new, **RESIZE[how])", "image = F.interpolate(image, size=new)"),
-    Mutant("sine and cosine", "layers", "torch.stack((angle.sin(), angle.cos()), -1)", "torch.stack((angle.cos(), angle.sin()), -1)"),
-    Mutant("scale of narrow heads", "layers", "(mass.mT * v.shape[-1] ** 0.5)", "(mass.mT * v.shape[-1])"),
-    Mutant("position without input", "layers", "return x + self.proj(x)", "return self.proj(x)"),
+    Mutant("cells at the rim", "layers", "grid", "-(-grid[0] // down), -(-grid[1] // right)", "grid[0] // down, -(-grid[1] // right)"),
+    Mutant("shift the other way", "layers", "windows window", "x.roll((-self.shift[0], -self.shift[1]), (1, 2))", "x.roll((self.shift[0], self.shift[1]), (1, 2))"),
+    Mutant("half of a window's mask", "layers", "windows window", "tile.unsqueeze(2) != tile.unsqueeze(1)", "tile.unsqueeze(2) > tile.unsqueeze(1)"),
+    Mutant("resized positions", "layers", "position", "image = F.interpolate(image, size=new, **RESIZE[how])", "image = F.interpolate(image, size=new)"),
+    Mutant("sine and cosine", "layers", "position cct", "torch.stack((angle.sin(), angle.cos()), -1)", "torch.stack((angle.cos(), angle.sin()), -1)"),
+    Mutant("scale of narrow heads", "layers", "conv originals", "(mass.mT * v.shape[-1] ** 0.5)", "(mass.mT * v.shape[-1])"),
+    Mutant("position without input", "layers", "position originals", "return x + self.proj(x)", "return self.proj(x)"),
     # mixers
-    Mutant("linear kernel", "mixers", "torch.where(x > 0, x + 1, x.clamp(max=0).exp())", "torch.where(x > 0, x, x.clamp(max=0).exp())"),
-    Mutant("linear sizes", "mixers", "(plan.sizes / plan.sizes.sum(1, keepdim=True)).to(k.dtype)", "(plan.sizes.clamp(0, 1) / plan.sizes.shape[1]).to(k.dtype)"),
-    Mutant("which blocks shift", "mixers", "shift if index % 2 else 0", "0 if index % 2 else shift"),
-    Mutant("lsh looks ahead", "mixers", "torch.cat((runs.roll(1, 3), runs), 4)", "torch.cat((runs.roll(-1, 3), runs), 4)"),
-    Mutant("gate of positions", "mixers", "self.gate.sigmoid().to(like.dtype)", "(-self.gate).sigmoid().to(like.dtype)"),
-    Mutant("signs of offsets", "mixers", "places.sign() * places.abs().log1p()", "places.abs().log1p()"),
-    Mutant("bias of extra tokens", "mixers", "return F.pad(bias, (extra, 0, extra, 0)) if extra else bias", "return F.pad(bias, (0, extra, extra, 0)) if extra else bias"),
-    Mutant("sizes of keys", "mixers", "attend(asked, k, v, key_bias(plan, q))", "attend(asked, k, v)"),
-    Mutant("heads of a window", "mixers", "round(heads * sum(spec.shares[: i + 1]) / total)", "round(heads * spec.shares[i] / total)"),
-    Mutant("reach of offsets", "mixers", "self.reach * self.point(self.act(seen)).tanh()", "self.reach * self.point(self.act(seen))"),
-    Mutant("points outside", "mixers", "(centres(coarse, offsets) + offsets * cell).clamp(-1, 1)", "centres(coarse, offsets) + offsets * cell"),
+    Mutant("linear kernel", "mixers", "linear", "torch.where(x > 0, x + 1, x.clamp(max=0).exp())", "torch.where(x > 0, x, x.clamp(max=0).exp())"),
+    Mutant("linear sizes", "mixers", "linear", "(plan.sizes / plan.sizes.sum(1, keepdim=True)).to(k.dtype)", "(plan.sizes.clamp(0, 1) / plan.sizes.shape[1]).to(k.dtype)"),
+    Mutant("which blocks shift", "mixers", "window", "shift if index % 2 else 0", "0 if index % 2 else shift"),
+    Mutant("lsh looks ahead", "mixers", "lsh", "torch.cat((runs.roll(1, 3), runs), 4)", "torch.cat((runs.roll(-1, 3), runs), 4)"),
+    Mutant("gate of positions", "mixers", "convit", "self.gate.sigmoid().to(like.dtype)", "(-self.gate).sigmoid().to(like.dtype)"),
+    Mutant("signs of offsets", "mixers", "coatnet", "places.sign() * places.abs().log1p()", "places.abs().log1p()"),
+    Mutant("bias of extra tokens", "mixers", "cmt", "return F.pad(bias, (extra, 0, extra, 0)) if extra else bias", "return F.pad(bias, (0, extra, extra, 0)) if extra else bias"),
+    Mutant("sizes of keys", "mixers", "clustered", "attend(asked, k, v, key_bias(plan, q))", "attend(asked, k, v)"),
+    Mutant("heads of a window", "mixers", "conv originals", "round(heads * sum(spec.shares[: i + 1]) / total)", "round(heads * spec.shares[i] / total)"),
+    Mutant("reach of offsets", "mixers", "deformable", "self.reach * self.point(self.act(seen)).tanh()", "self.reach * self.point(self.act(seen))"),
+    Mutant("points outside", "mixers", "deformable", "(centres(coarse, offsets) + offsets * cell).clamp(-1, 1)", "centres(coarse, offsets) + offsets * cell"),
     # reducers
-    Mutant("budget from the wrong side", "reducers", "coarsest(torch.stack(lost, 1) <= self.lost)", "coarsest(torch.stack(lost, 1) >= self.lost)"),
-    Mutant("soft over tokens", "reducers", "told[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)", "told[..., : min(self.clusters, grid[0] * grid[1])].softmax(1)"),
-    Mutant("gate in evaluation", "reducers", "hard_gate(score.gather(1, index).sigmoid()) if self.training else None", "hard_gate(score.gather(1, index).sigmoid())"),
-    Mutant("size of a pool's cells", "reducers", "plan = Cells(grid=grid, extra=extra, side=self.size, like=x)", "plan = Cells(grid=grid, extra=extra, side=self.size + 1, like=x)"),
+    Mutant("budget from the wrong side", "reducers", "budget", "coarsest(torch.stack(lost, 1) <= self.lost)", "coarsest(torch.stack(lost, 1) >= self.lost)"),
+    Mutant("soft over tokens", "reducers", "soft", "told[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)", "told[..., : min(self.clusters, grid[0] * grid[1])].softmax(1)"),
+    Mutant("gate in evaluation", "reducers", "select", "hard_gate(score.gather(1, index).sigmoid()) if self.training else None", "hard_gate(score.gather(1, index).sigmoid())"),
+    Mutant("size of a pool's cells", "reducers", "pooling", "plan = Cells(grid=grid, extra=extra, side=self.size, like=x)", "plan = Cells(grid=grid, extra=extra, side=self.size + 1, like=x)"),
     # models
-    Mutant("vit's token", "models", "self.norm(x.mean(1)) if self.cls is None else x[:, 0]", "self.norm(x.mean(1)) if self.cls is None else x[:, 1]"),
-    Mutant("cvt's gelu", "models", "return x * torch.sigmoid(1.702 * x)", "return x * torch.sigmoid(1.7 * x)"),
-    Mutant("deit's two heads", "models", "(label + teacher) / 2", "(label + 2 * teacher) / 3"),
-    Mutant("mobilevit's order", "models", "torch.cat((x, self.narrow(seen)), 1)", "torch.cat((self.narrow(seen), x), 1)"),
-    Mutant("cct's pooling", "models", "self.weigh(x).softmax(1)", "self.weigh(x).softmax(2)"),
+    Mutant("vit's token", "models", "originals vit_layouts", "self.norm(x.mean(1)) if self.cls is None else x[:, 0]", "self.norm(x.mean(1)) if self.cls is None else x[:, 1]"),
+    Mutant("cvt's gelu", "models", "cvt", "return x * torch.sigmoid(1.702 * x)", "return x * torch.sigmoid(1.7 * x)"),
+    Mutant("deit's two heads", "models", "deit", "(label + teacher) / 2", "(label + 2 * teacher) / 3"),
+    Mutant("mobilevit's order", "models", "mobilevit", "torch.cat((x, self.narrow(seen)), 1)", "torch.cat((self.narrow(seen), x), 1)"),
+    Mutant("cct's pooling", "models", "cct", "self.weigh(x).softmax(1)", "self.weigh(x).softmax(2)"),
     # train and tasks
-    Mutant("ema at the start", "train", "(min(decay, (1 + n) / (10 + n)))(", "(decay)("),
-    Mutant("share of mixing", "train", "float(torch.rand(())) >= share", "float(torch.rand(())) < share"),
-    Mutant("warm-up", "train", "warmup_lr_init=min(recipe.lr * _FIRST, recipe.min_lr)", "warmup_lr_init=recipe.lr"),
-    Mutant("how far the schedule is", "train", "round(done * self.total)", "round(done * done * self.total)"),
-    Mutant("one seed for all steps", "train", 'f"{seed}/{step}/{slot}"', 'f"{seed}/{slot}"'),
-    Mutant("slots of two processes", "train", "part * self.world + self.rank", "part + self.rank"),
-    Mutant("loss of a part", "train", "loss = self._loss(images, labels) / len(lots)", "loss = self._loss(images, labels)"),
-    Mutant("ema not updated", "train", "self.ema.update_parameters(self.bare)", "self.ema.eval()"),
-    Mutant("patience", "train", "recipe.patience <= progress.stale", "recipe.patience < progress.stale"),
-    Mutant("temperature", "train", "distance * how.tau**2", "distance * how.tau"),
-    Mutant("alpha", "train", "(1 - how.alpha) * loss(label, targets)", "how.alpha * loss(label, targets)"),
-    Mutant("class weights", "train", "shares = shares * weights", "shares = shares * 1"),
-    Mutant("recall", "train", "confusion.diagonal()[seen].double() / confusion.sum(1)[seen]", "confusion.diagonal()[seen].double() / confusion.sum(0)[seen].clamp(min=1)"),
+    Mutant("ema at the start", "train", "average fit", "(min(decay, (1 + n) / (10 + n)))(", "(decay)("),
+    Mutant("share of mixing", "train", "mix fit", "float(torch.rand(())) >= share", "float(torch.rand(())) < share"),
+    Mutant("warm-up", "train", "optim", "warmup_lr_init=min(recipe.lr * _FIRST, recipe.min_lr)", "warmup_lr_init=recipe.lr"),
+    Mutant("how far the schedule is", "train", "optim", "round(done * self.total)", "round(done * done * self.total)"),
+    Mutant("one seed for all steps", "train", "chance fit", 'f"{seed}/{step}/{slot}"', 'f"{seed}/{slot}"'),
+    Mutant("slots of two processes", "train", "chance fit processes", "part * self.world + self.rank", "part + self.rank"),
+    Mutant("loss of a part", "train", "fit", "loss = self._loss(images, labels) / len(lots)", "loss = self._loss(images, labels)"),
+    Mutant("ema not updated", "train", "fit", "self.ema.update_parameters(self.bare)", "self.ema.eval()"),
+    Mutant("patience", "train", "fit", "recipe.patience <= progress.stale", "recipe.patience < progress.stale"),
+    Mutant("temperature", "train", "distill", "distance * how.tau**2", "distance * how.tau"),
+    Mutant("alpha", "train", "distill", "(1 - how.alpha) * loss(label, targets)", "how.alpha * loss(label, targets)"),
+    Mutant("class weights", "train", "balance objective", "shares = shares * weights", "shares = shares * 1"),
+    Mutant("recall", "train", "classify", "confusion.diagonal()[seen].double() / confusion.sum(1)[seen]", "confusion.diagonal()[seen].double() / confusion.sum(0)[seen].clamp(min=1)"),
     # study
-    Mutant("wilson", "study", "(z / 2 / count) ** 2", "(z / count) ** 2"),
-    Mutant("mcnemar", "study", "binomtest(only_a, unlike, 0.5)", "binomtest(only_b, unlike, 0.4)"),
-    Mutant("holm", "study", "(len(ps) - rank) * ps[i]", "len(ps) * ps[i]"),
-    Mutant("pareto", "study", "points[i][1] > points[front[-1]][1]", "points[i][1] >= points[front[-1]][1]"),
-    Mutant("crossed residual", "study", "by_seed[:, None] - by_picture[None, :] + value", "by_seed[:, None] - by_picture[None, :]"),
-    Mutant("ranking", "study", "key=lambda c: -c.accuracy.value", "key=lambda c: c.accuracy.value"),
-    Mutant("equal pictures", "study", "round(recipe.epochs / job.share)", "round(recipe.epochs * job.share)"),
-    Mutant("seed of a share", "study", 'fraction(self.pictures.split("train"), job.share, job.seed)', 'fraction(self.pictures.split("train"), job.share, 0)'),
-    Mutant("seed of a job", "study", "replace(self.recipe, seed=job.seed)", "replace(self.recipe, seed=0)"),
-    Mutant("verdict", "study", 'return "better" if value > 0 else "worse"', 'return "worse" if value > 0 else "better"'),
+    Mutant("wilson", "study", "stats", "(z / 2 / count) ** 2", "(z / count) ** 2"),
+    Mutant("mcnemar", "study", "stats", "binomtest(only_a, unlike, 0.5)", "binomtest(only_b, unlike, 0.4)"),
+    Mutant("holm", "study", "stats", "(len(ps) - rank) * ps[i]", "len(ps) * ps[i]"),
+    Mutant("pareto", "study", "stats", "points[i][1] > points[front[-1]][1]", "points[i][1] >= points[front[-1]][1]"),
+    Mutant("crossed residual", "study", "stats", "by_seed[:, None] - by_picture[None, :] + value", "by_seed[:, None] - by_picture[None, :]"),
+    Mutant("ranking", "study", "analyse", "key=lambda c: -c.accuracy.value", "key=lambda c: c.accuracy.value"),
+    Mutant("equal pictures", "study", "run", "round(recipe.epochs / job.share)", "round(recipe.epochs * job.share)"),
+    Mutant("seed of a share", "study", "run whole", 'fraction(self.pictures.split("train"), job.share, job.seed)', 'fraction(self.pictures.split("train"), job.share, 0)'),
+    Mutant("seed of a job", "study", "run whole", "replace(self.recipe, seed=job.seed)", "replace(self.recipe, seed=0)"),
+    Mutant("verdict", "study", "analyse", 'return "better" if value > 0 else "worse"', 'return "worse" if value > 0 else "better"'),
 )
 # fmt: on
 
@@ -188,14 +192,17 @@ def trouble(mutant: Mutant, root: Path) -> str:
     if len(found) != 1:
         where = ", ".join(str(file.relative_to(root)) for file in found) or "nowhere"
         return f"{mutant.name}: {mutant.old!r} stands {where}; it must stand once"
-    if not tests_of(mutant, root):
-        return f"{mutant.name}: none of {', '.join(TESTS[mutant.room])} is there"
+    if not all(tests_of(mutant, root)):
+        return f"{mutant.name}: no test file near it ({mutant.near}), or none of its room"
     return ""
 
 
-def tests_of(mutant: Mutant, root: Path) -> list[str]:
-    """The test files of its room that are there."""
-    return [name for name in TESTS[mutant.room] if (root / name).exists()]
+def tests_of(mutant: Mutant, root: Path) -> tuple[list[str], list[str]]:
+    """The test files near it, and those of its room; what is not there is left out."""
+    near = (root / "tests").rglob("test_*.py")
+    stems = [f"test_{word}" for word in mutant.near.split()]
+    first = [str(file.relative_to(root)) for file in sorted(near) if file.stem in stems]
+    return first, [name for name in TESTS[mutant.room] if (root / name).exists()]
 
 
 def change(mutant: Mutant) -> str:
@@ -234,7 +241,10 @@ def attempt(mutant: Mutant, place: Path, tests: str, limit: float) -> Outcome:
     whole, began = file.read_text("utf-8"), time.monotonic()
     file.write_text(whole.replace(mutant.old, mutant.new), "utf-8")
     try:
-        word, by = run_tests(place, tests_of(mutant, place), limit)
+        for tests_now in tests_of(mutant, place):
+            word, by = run_tests(place, tests_now, limit)
+            if word != "survived":
+                break
     finally:
         file.write_text(whole, "utf-8")
     if word == "killed" and run_tests(place, [by], limit)[0] != "survived":
@@ -259,7 +269,7 @@ def run_tests(place: Path, tests: Sequence[str], limit: float) -> tuple[str, str
         )
     except subprocess.TimeoutExpired:
         return "undecided", f"nothing failed within {limit:g} s"
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     if done.returncode == 0:
         return "survived", ""
     return "killed", failed[1] if failed else f"pytest ended with {done.returncode}"
