@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import command, contract
 from vitrail.cli.progress import ticker
 from vitrail.cost import Growth, Settings, draw, growth, ratio
-from vitrail.cost.resolution import Row
+from vitrail.cost.resolution import GrowthRow
 
 BUILD = "vitrail.hub:build"
 FAMILIES = {
@@ -101,7 +101,7 @@ def rows(family: str, grown: Growth) -> list[dict[str, Any]]:
     return [row_of(family, row, first.get(row.image, row)) for row in grown.rows]
 
 
-def row_of(family: str, row: Row, first: Row) -> dict[str, Any]:
+def row_of(family: str, row: GrowthRow, first: GrowthRow) -> dict[str, Any]:
     """One row of the result file; where the yardstick was left out there is no ratio."""
     ratios = {} if row is first else {first.model: ratio(row.timing, first.timing)}
     return contract.row(

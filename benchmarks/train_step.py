@@ -14,7 +14,7 @@ from typing import Any, Literal
 from benchmarks import command, contract
 from benchmarks.peer_models import COUNTERPARTS, HYBRIDS, PEERS, Peer
 from vitrail.cost import Settings
-from vitrail.cost.versus_training import Side, Training, training
+from vitrail.cost.versus_training import Side, VersusTraining, training
 from vitrail.errors import unknown
 
 Graph = Literal["eager", "compiled"]
@@ -104,7 +104,7 @@ def conditions(options: Options, image: int, batch: int, graph: Graph) -> Settin
     )
 
 
-def rows_of(peer: Peer, found: Training) -> list[dict[str, Any]]:
+def rows_of(peer: Peer, found: VersusTraining) -> list[dict[str, Any]]:
     """Our row, with the ratio, and the peer's."""
     return [
         row_of("vitrail", peer, found, found.ours),
@@ -112,7 +112,7 @@ def rows_of(peer: Peer, found: Training) -> list[dict[str, Any]]:
     ]
 
 
-def row_of(arm: str, peer: Peer, found: Training, side: Side) -> dict[str, Any]:
+def row_of(arm: str, peer: Peer, found: VersusTraining, side: Side) -> dict[str, Any]:
     """One side's step."""
     s = found.settings
     return contract.row(

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -145,6 +146,7 @@ class Outcome:
 
 def main() -> int:
     """Run what is asked for; the exit status is 1 where a mutant survived or a text is gone."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the worktree is taken away, too
     words = arguments()
     chosen = [m for m in MUTANTS if not words.only or any(word in m.name for word in words.only)]
     problems = [problem for mutant in chosen if (problem := trouble(mutant, ROOT))]

@@ -65,7 +65,7 @@ def test_names_down_to_the_part(name: str, row: str) -> None:
 def test_depth_is_the_users() -> None:
     assert bylayer.row_name("stages.0.blocks.1.mixer.q", 1) == "stages.0"
     assert bylayer.row_name("stages.0.blocks.1.mixer.q", 9) == "stages.0.blocks.1.mixer.q"
-    groups = bylayer.grouped(["", "a", "a.0.b", "a.0.b.c", "d"], 2)
+    groups = bylayer.group_names(["", "a", "a.0.b", "a.0.b.c", "d"], 2)
     assert groups == {
         "(itself)": [""],
         "a (itself)": ["a"],
@@ -76,7 +76,7 @@ def test_depth_is_the_users() -> None:
 
 def test_table_folds_what_does_not_matter(profile: cost.Profile) -> None:
     few = [layer for layer in profile.layers if layer.share >= bylayer.LEAST]
-    folded = bylayer.folded(profile.layers)
+    folded = bylayer.join_equal_layers(profile.layers)
     assert sum(layer.macs for layer in folded) == profile.macs
     assert len(folded) <= len(few) + 1
     out = io.StringIO()

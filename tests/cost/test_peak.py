@@ -4,7 +4,7 @@ import pytest
 from tests.cost import builders
 
 from vitrail import cost
-from vitrail.cost.peak import Job
+from vitrail.cost.peak import MemoryJob
 from vitrail.errors import UserError
 
 MEGA = 2**20
@@ -12,8 +12,8 @@ MEGA = 2**20
 
 def test_job_survives_the_command_line() -> None:
     settings = cost.Settings(image=48, precision="bfloat16", threads=1)
-    job = Job(model="x(a='b c')", build="a:b", train=True, settings=settings)
-    assert Job.from_json(job.to_json()) == job
+    job = MemoryJob(model="x(a='b c')", build="a:b", train=True, settings=settings)
+    assert MemoryJob.from_json(job.to_json()) == job
 
 
 @pytest.mark.skipif("not __import__('pathlib').Path('/proc/self/status').exists()")

@@ -6,7 +6,7 @@ from torch import nn
 
 from vitrail import cost
 from vitrail.cost import probe
-from vitrail.cost.peak import Job
+from vitrail.cost.peak import MemoryJob
 
 SETTINGS = cost.Settings(image=8, batch=2, classes=3)
 
@@ -28,7 +28,9 @@ def test_peak_sees_what_is_already_freed() -> None:
 
 
 def test_main_prints_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    job = Job(model="narrow", build="tests.cost.builders:build", train=False, settings=SETTINGS)
+    job = MemoryJob(
+        model="narrow", build="tests.cost.builders:build", train=False, settings=SETTINGS
+    )
     probe.main(job.to_json())
     assert json.loads(capsys.readouterr().out)["peak"] > 0
 

@@ -8,7 +8,7 @@ import torch
 from tests.cost.fakes import FakeClock
 
 from vitrail import cost
-from vitrail.cost.timing import WarmUp, quartiles, undisturbed, warm_up
+from vitrail.cost.timing import WarmUp, quartiles, quiet_windows, warm_up
 from vitrail.errors import UserError
 
 
@@ -96,11 +96,11 @@ def test_never_quiet_says_so() -> None:
 def test_who_is_disturbed() -> None:
     quiet, foreign = windows(1.0, foreign=0.15), windows(1.0, foreign=0.3)
     starved, full = windows(1.0, own=1.5), windows(1.0, own=2.0)
-    assert undisturbed((*quiet, *foreign)) == quiet
-    assert undisturbed((*starved, *full)) == full
-    assert undisturbed(windows(1.0, foreign=None)) == windows(1.0, foreign=None)
+    assert quiet_windows((*quiet, *foreign)) == quiet
+    assert quiet_windows((*starved, *full)) == full
+    assert quiet_windows(windows(1.0, foreign=None)) == windows(1.0, foreign=None)
     waiting = windows(1.0, own=0.01) + windows(1.0, own=0.2)
-    assert undisturbed(waiting) == waiting
+    assert quiet_windows(waiting) == waiting
 
 
 def test_quartiles() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.cost.watch import Diary, Ledger, Stopwatch, held, moves, watching
+from vitrail.cost.watch import Diary, Ledger, Stopwatch, moves, tensor_bytes, watching
 
 aten = torch.ops.aten
 
@@ -70,5 +70,5 @@ def test_views_move_nothing() -> None:
 
 def test_an_expanded_tensor_is_read_as_what_it_expands() -> None:
     row = torch.zeros(1, 8)
-    assert held(row.expand(100, 8)) == held(row) == 32
-    assert held([row, {"more": row}, 3]) == 64
+    assert tensor_bytes(row.expand(100, 8)) == tensor_bytes(row) == 32
+    assert tensor_bytes([row, {"more": row}, 3]) == 64

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vitrail.cli.measure import Cost
     from vitrail.cost import Profile
     from vitrail.cost.roofline import Ceilings
-    from vitrail.cost.versus_training import Side, Training
+    from vitrail.cost.versus_training import Side, VersusTraining
 
 
 def by_layer(wanted: "Cost") -> Answer:
@@ -145,7 +145,7 @@ def train_steps(wanted: "Cost") -> Answer:
     return Answer(data, [*parts, machine_line(where)])
 
 
-def side_cells(found: "Training", side: "Side") -> tuple[object, ...]:
+def side_cells(found: "VersusTraining", side: "Side") -> tuple[object, ...]:
     """One side's line; the speed stands in ours."""
     held, speed = side.memory, found.speed
     return (

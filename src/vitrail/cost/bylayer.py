@@ -127,19 +127,19 @@ def by_layer(
     calls: list[dict[str, float]] = []
     diary = Diary(CudaStopwatch() if settings.device.startswith("cuda") else Stopwatch())
 
-    def watched() -> None:
+    def call_watched() -> None:
         with watching(built, diary.enter, diary.leave):
             call()
         calls.append(diary.close())
 
     timings = interleaved(
-        {f"{model}, plain": call, f"{model}, watched": watched},
+        {f"{model}, plain": call, f"{model}, watched": call_watched},
         settings,
         on_step,
     )
     plain, seen = timings.values()
     timed = calls[-sum(w.calls for w in seen.windows) :]  # those before warmed up
-    layers = summed(built, medians(timed), ledger(built, settings), depth)
+    layers = sum_layers(built, medians(timed), ledger(built, settings), depth)
     return Profile(model=model, settings=settings, layers=layers, plain=plain)
 
 
@@ -166,7 +166,7 @@ def ledger(model: nn.Module, settings: Settings) -> Ledger:
     return book
 
 
-def summed(
+def sum_layers(
     model: nn.Module, seconds: Mapping[str, float], book: Ledger, depth: int | None
 ) -> tuple[Layer, ...]:
     """Rows in the order of the calls, each the sum of the modules that its name covers."""
@@ -180,11 +180,11 @@ def summed(
             macs=sum(book.macs[name] for name in names),
             traffic=sum(book.traffic[name] for name in names),
         )
-        for row, names in grouped(seconds, depth).items()
+        for row, names in group_names(seconds, depth).items()
     )
 
 
-def grouped(names: Iterable[str], depth: int | None) -> dict[str, list[str]]:
+def group_names(names: Iterable[str], depth: int | None) -> dict[str, list[str]]:
     """Row -> the modules it sums; what a module does beside its rows is a row of its own."""
     rows = {name: row_name(name, depth) for name in names}
     inner = {row.rpartition(".")[0] for row in rows.values()}
@@ -220,7 +220,7 @@ def table(profile: Profile, ceilings: Ceilings | None = None) -> Any:
         f"{s.device}: {1e3 * profile.seconds:.1f} ms"
     )
     rows: list[tuple[str, ...]] = []
-    for layer in folded(profile.layers):
+    for layer in join_equal_layers(profile.layers):
         near = () if ceilings is None else (f"{100 * ceilings.near(layer):.0f} %",)
         rows.append((*cells(layer), *near))
     headings = HEADINGS if ceilings is None else (*HEADINGS, "of roof")
@@ -231,7 +231,7 @@ HEADINGS = ("layer", "kind", "ms", "share", "GMAC", "MB moved", "GMAC/s")
 LEAST = 0.002
 
 
-def folded(layers: Sequence[Layer]) -> list[Layer]:
+def join_equal_layers(layers: Sequence[Layer]) -> list[Layer]:
     """The layers that matter, and one row for the others."""
     large = [layer for layer in layers if layer.share >= LEAST]
     rest = [layer for layer in layers if layer.share < LEAST]

@@ -19,7 +19,7 @@ from vitrail.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class MemoryJob:
     """What the fresh process is told, as JSON."""
 
     model: str
@@ -33,7 +33,7 @@ class Job:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Job":
+    def from_json(cls, text: str) -> "MemoryJob":
         """The inverse."""
         fields = json.loads(text)
         return cls(**{**fields, "settings": Settings(**fields["settings"])})
@@ -61,7 +61,7 @@ def memory(
         UserError: the model cannot be built or run so, or there is not enough memory.
     """
     conditions = {**asdict(settings or Settings()), "image": image, "batch": batch}
-    job = Job(
+    job = MemoryJob(
         model=model_text,
         build=name_build(build),
         train=train,

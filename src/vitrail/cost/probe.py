@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attention
 
 from vitrail.cost.candidates import Settings, build_on_device, forward
-from vitrail.cost.peak import Job
+from vitrail.cost.peak import MemoryJob
 from vitrail.cost.step import Step
 from vitrail.cost.timing import pinned
 
@@ -26,7 +26,7 @@ STEPS = 2
 
 def main(text: str) -> None:
     """Measure what the JSON text asks for and print one line of JSON."""
-    job = Job.from_json(text)
+    job = MemoryJob.from_json(text)
     if job.limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (job.limit, job.limit))
     model = build_on_device(job.model, job.settings, job.build)

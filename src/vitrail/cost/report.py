@@ -26,7 +26,7 @@ from vitrail.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class CostRow:
     """One model's costs.
 
     ``latency`` is of one picture, ``throughput`` of a batch; ``speed`` is the throughput over the
@@ -72,7 +72,7 @@ class Report:
 
     settings: Settings
     machine: Mapping[str, object]
-    rows: tuple[Row, ...]
+    rows: tuple[CostRow, ...]
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -135,7 +135,7 @@ def cost(
         tell(f"memory of {text}")
         peaks, notes = _peaks(text, settings, build) if with_memory else ((None, None), ())
         rows.append(
-            Row(
+            CostRow(
                 model=text,
                 count=counts[text],
                 latency=timings[text, 1],
@@ -187,7 +187,7 @@ def _peaks(
     return (peaks[0], peaks[1]), tuple(notes)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: CostRow) -> tuple[str, ...]:
     low, median, high = (1e3 * value for value in row.latency.spread)
     mark = "" if row.latency.quiet and row.throughput.quiet else " (noisy)"
     return (

@@ -1,6 +1,6 @@
 """How cost grows with the picture: several models at several sizes, all in one interleaved run.
 
-models x sizes -> Row each -> cost ~ pixels ** exponent, one fit a model and quantity
+models x sizes -> GrowthRow each -> cost ~ pixels ** exponent, one fit a model and quantity
 
 An exponent of 1 is linear in the number of tokens, 2 is quadratic. Fixed overheads flatten the
 small end, so the slope between the two largest sizes stands beside the fit.
@@ -30,7 +30,7 @@ from vitrail.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GrowthRow:
     """One model at one size; seconds are those of a whole batch, memory is the forward's peak."""
 
     model: str
@@ -73,7 +73,7 @@ class Growth:
     """All rows and all fits of one run."""
 
     settings: Settings
-    rows: tuple[Row, ...]
+    rows: tuple[GrowthRow, ...]
     exponents: tuple[Exponent, ...]
 
     def to_dict(self) -> dict[str, object]:
@@ -84,12 +84,12 @@ class Growth:
             "exponents": [asdict(fit) for fit in self.exponents],
         }
 
-    def of(self, model: str) -> tuple[Row, ...]:
+    def of(self, model: str) -> tuple[GrowthRow, ...]:
         """One model's rows, from small pictures to large."""
         return tuple(sorted((r for r in self.rows if r.model == model), key=lambda r: r.image))
 
 
-QUANTITIES: dict[str, Callable[[Row], float | None]] = {
+QUANTITIES: dict[str, Callable[[GrowthRow], float | None]] = {
     "macs": lambda row: row.macs,
     "seconds": lambda row: row.seconds,
     "memory": lambda row: row.memory,
@@ -126,9 +126,9 @@ def growth(
     if most_macs < math.inf:
         macs = {key: _hollow(key[0], where, build) for key, where in at.items()}
         at = {key: where for key, where in at.items() if macs[key] <= most_macs}
-    timings, macs = _timed(at, macs, settings, build, tell)
+    timings, macs = _time_all(at, macs, settings, build, tell)
     rows = [
-        Row(
+        GrowthRow(
             model=key[0],
             image=key[1],
             macs=macs[key],
@@ -140,7 +140,7 @@ def growth(
     return Growth(settings=settings, rows=tuple(rows), exponents=tuple(fit(rows)))
 
 
-def _timed(
+def _time_all(
     at: dict[tuple[str, int], Settings],
     macs: dict[tuple[str, int], int],
     settings: Settings,
@@ -184,7 +184,7 @@ def _name(model: str, image: int) -> str:
     return f"{model} at {image} px"
 
 
-def fit(rows: Iterable[Row]) -> list[Exponent]:
+def fit(rows: Iterable[GrowthRow]) -> list[Exponent]:
     """An exponent for each model and each quantity that was measured at all its sizes."""
     rows = sorted(rows, key=lambda row: row.image)
     fits = []
@@ -243,7 +243,7 @@ def draw(measured: Growth, path: Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def _line(panel: Any, rows: Sequence[Row], quantity: str, exponent: float | None) -> None:
+def _line(panel: Any, rows: Sequence[GrowthRow], quantity: str, exponent: float | None) -> None:
     values = [(row.image, QUANTITIES[quantity](row)) for row in rows]
     known = [(image, value / SCALES[quantity]) for image, value in values if value]
     label = rows[0].model if exponent is None else f"{rows[0].model}: pixels^{exponent:.2f}"

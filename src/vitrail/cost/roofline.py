@@ -93,7 +93,7 @@ class Ceilings:
         return max(stream.best for stream in self.streams if stream.size == largest)
 
     @property
-    def cached(self) -> float:
+    def cache_bandwidth(self) -> float:
         """Bytes a second of the fastest cache that was tried."""
         return max(stream.best for stream in self.streams)
 
@@ -110,7 +110,7 @@ class Ceilings:
         return asdict(self) | {
             "arithmetic_macs_per_s": self.arithmetic,
             "bandwidth_bytes_per_s": self.bandwidth,
-            "cached_bytes_per_s": self.cached,
+            "cached_bytes_per_s": self.cache_bandwidth,
         }
 
 
@@ -222,7 +222,7 @@ def tables(found: Ceilings) -> list[Any]:
         products,
         streams,
         f"ceilings: {found.arithmetic / 1e9:.1f} GMAC/s, {found.bandwidth / 1e9:.1f} GB/s from "
-        f"main memory, {found.cached / 1e9:.1f} GB/s at best from a cache{noisy}",
+        f"main memory, {found.cache_bandwidth / 1e9:.1f} GB/s at best from a cache{noisy}",
     ]
 
 
@@ -277,10 +277,10 @@ def roof(panel: Any, found: Ceilings, used: Sequence[float]) -> None:
     """The ceilings as lines, wide enough for the points and for the ridge."""
     ridge = found.arithmetic / found.bandwidth
     low, high = min([*used, ridge]) / 2, max([*used, ridge]) * 2
-    xs = sorted({low, ridge, found.arithmetic / found.cached, high})
+    xs = sorted({low, ridge, found.arithmetic / found.cache_bandwidth, high})
     for speed, style, name in (
         (found.bandwidth, "-", "main memory"),
-        (found.cached, ":", "cache"),
+        (found.cache_bandwidth, ":", "cache"),
     ):
         ys = [min(found.arithmetic, x * speed) / 1e9 for x in xs]
         panel.plot(xs, ys, style, color="0.35", label=f"{name}, {speed / 1e9:.0f} GB/s")

@@ -69,7 +69,7 @@ class Timing:
     @property
     def clean(self) -> tuple[Window, ...]:
         """The windows that no other process disturbed."""
-        return undisturbed(self.windows)
+        return quiet_windows(self.windows)
 
     @property
     def quiet(self) -> bool:
@@ -199,7 +199,7 @@ def ratio(a: Timing, b: Timing) -> Ratio:
     )
 
 
-def undisturbed(windows: Sequence[Window]) -> tuple[Window, ...]:
+def quiet_windows(windows: Sequence[Window]) -> tuple[Window, ...]:
     """The windows in which others used little CPU and we got as much of it as ever."""
     most = max(w.own for w in windows)
     enough = STARVED * most if most >= COMPUTES else 0.0
@@ -277,7 +277,7 @@ def _rounds(
                 call()
             windows[name].append(window(call, repeats, number, clock))
             tell(name)
-        if number + 1 >= wanted and all(len(undisturbed(w)) >= wanted for w in windows.values()):
+        if number + 1 >= wanted and all(len(quiet_windows(w)) >= wanted for w in windows.values()):
             break
     return windows
 

@@ -55,7 +55,7 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class VersusTraining:
     """One model's training step beside another's."""
 
     model: str
@@ -86,7 +86,7 @@ def training(
     with_memory: bool = True,
     tell: Tell = print,
     on_step: Tell | None = None,
-) -> Training:
+) -> VersusTraining:
     """Measure a model's training step and another's, by turns.
 
     Args:
@@ -111,7 +111,7 @@ def training(
     timings = time_steps(steps, settings, tell, on_step)
     build = known.build if with_memory else None
     sides = {side: report(steps[side], timings[side], build) for side in both}
-    return Training(
+    return VersusTraining(
         model=model,
         settings=settings,
         agreement=found.agreement,

@@ -31,7 +31,7 @@ Turn = Callable[[str], None]
 def watching(model: nn.Module, enter: Turn, leave: Turn) -> Iterator[None]:
     """Tell when each module's forward begins and ends, by its dotted name."""
 
-    def told(turn: Turn, name: str) -> Callable[..., None]:
+    def notify(turn: Turn, name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
             turn(name)
 
@@ -40,8 +40,8 @@ def watching(model: nn.Module, enter: Turn, leave: Turn) -> Iterator[None]:
 
     hooks = []
     for name, module in model.named_modules():
-        hooks.append(module.register_forward_pre_hook(told(enter, name), prepend=True))
-        hooks.append(module.register_forward_hook(told(leave, name), always_call=True))
+        hooks.append(module.register_forward_pre_hook(notify(enter, name), prepend=True))
+        hooks.append(module.register_forward_hook(notify(leave, name), always_call=True))
     try:
         yield
     finally:
@@ -145,7 +145,7 @@ class Ledger(TorchDispatchMode):
         if formula is not None:
             self.macs[owner] += formula(*args, **kwargs, out_val=out) // FLOPS_PER_MAC
         if moves(func):
-            self.traffic[owner] += held((args, kwargs)) + held(out)
+            self.traffic[owner] += tensor_bytes((args, kwargs)) + tensor_bytes(out)
         return out
 
 
@@ -159,7 +159,7 @@ def moves(func: Any) -> bool:
     return not view and not name.startswith(("empty", "new_empty", "_unsafe_view"))
 
 
-def held(tensors: Any) -> int:
+def tensor_bytes(tensors: Any) -> int:
     """Bytes behind the tensors in a structure; an expanded tensor counts as what it expands."""
     return sum(
         min(t.numel() * t.element_size(), t.untyped_storage().nbytes())
