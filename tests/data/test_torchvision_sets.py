@@ -56,6 +56,10 @@ def test_a_set_without_splits_or_files():
         ("torchvision:Cifar10", "torchvision:Cifar10 is not known as a set with one label"),
         ("torchvision:VOCDetection", "is not known as a set with one label"),
         ("torchvision:CIFAR10(size=3)", "has no option size"),
+        ("torchvision:FakeData(size=-3)", "torchvision:FakeData has no length"),
+        ("torchvision:FakeData(size=0)", "has 0 pictures"),
+        ("torchvision:FakeData(size=99999999999)", "has 99,999,999,999 pictures"),
+        ("torchvision:FakeData(image_size=3)", "torchvision:FakeData, picture 0: "),
         ("torchvision:EMNIST", "needs an option: torchvision:EMNIST\\(split=...\\)"),
     ],
 )

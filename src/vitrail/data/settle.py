@@ -39,11 +39,7 @@ def settle(
     kept, problems = without_doubles(seen, copies)
     classes = sorted({one.row.name for one in kept if one.row.split in ("", "train")})
     if len(classes) < 2:
-        only = f"one class ({classes[0]!r})" if classes else "no usable training picture"
-        raise UserError(
-            f"{source} has {only}{_because([*lost, *problems])}; "
-            "a classifier needs two classes or more"
-        )
+        raise UserError(f"{source}{_too_few(classes, [*lost, *problems])}")
     problems += _strangers(kept, set(classes)) + _empty(layout, set(classes))
     labels = {name: label for label, name in enumerate(classes)}
     items = [
@@ -55,11 +51,15 @@ def settle(
     return Settled(tuple(classes), tuple(items), tuple(problems))
 
 
-def _because(lost: Sequence[Problem]) -> str:
-    """The first reason why pictures are missing, and how many more there are."""
+def _too_few(classes: Sequence[str], lost: Sequence[Problem]) -> str:
+    """What is wrong with a set of one class or none: first of all, why others are missing."""
+    end = "a classifier needs two classes or more"
     if not lost:
-        return ""
-    return f" left ({lost[0].line}" + (f"; and {len(lost) - 1:,} more lines)" if lost[1:] else ")")
+        only = f"one class ({classes[0]!r})" if classes else "no usable training picture"
+        return f" has {only}; {end}"
+    only = f"only class {classes[0]!r} is left" if classes else "no training picture is left"
+    more = f" (and {len(lost) - 1:,} more lines like it)" if lost[1:] else ""
+    return f": {lost[0].line}{more}; {only}, and {end}"
 
 
 def cut(

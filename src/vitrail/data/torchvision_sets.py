@@ -18,6 +18,7 @@ from vitrail.errors import UserError
 from vitrail.files import expand
 from vitrail.specs import parse_call
 
+_MOST = 100_000_000
 #: Where data sets lie when no root is given.
 DEFAULT_ROOT = "data"
 
@@ -164,12 +165,13 @@ def _construct(name: str, root: str, arguments: dict[str, Any]) -> Any:
 
 def _labels(dataset: Any, name: str) -> Iterator[int]:
     """Labels without decoding where torchvision keeps them, else by going through the pictures."""
+    count = _length(dataset, name)
     for attribute in ("targets", "labels", "_labels"):
         kept = getattr(dataset, attribute, None)
-        if kept is not None and len(kept) == len(dataset):
+        if kept is not None and len(kept) == count:
             break
     else:
-        kept = (_label(dataset, i, name) for i in range(len(dataset)))
+        kept = (_label(dataset, i, name) for i in range(count))
     for label in kept:
         try:
             yield int(label)
@@ -177,6 +179,21 @@ def _labels(dataset: Any, name: str) -> Iterator[int]:
             raise UserError(
                 f"torchvision:{name} does not give one class to each picture"
             ) from error
+
+
+def _length(dataset: Any, name: str) -> int:
+    """How many pictures a split has.
+
+    Raises:
+        UserError: none, or more than anybody has.
+    """
+    try:
+        count = len(dataset)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"torchvision:{name} has no length ({_one_line(error)})") from error
+    if not 1 <= count <= _MOST:
+        raise UserError(f"torchvision:{name} has {count:,} pictures; wanted: 1 to {_MOST:,}")
+    return count
 
 
 def _label(dataset: Any, index: int, name: str) -> Any:
