@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.cost import Ratio, Timing, machine
+from vitrail.files import sweep_dead, write_text
 
 FORMAT = 1
 RESULTS = Path(__file__).parent / "results"
@@ -154,9 +155,8 @@ class Record:
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result file whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(result, indent=1, default=str) + "\n")
-    draft.replace(path)
+    sweep_dead(path.parent)
+    write_text(path, json.dumps(result, indent=1, default=str) + "\n")
 
 
 def verdict(found: Mapping[str, Any]) -> str:

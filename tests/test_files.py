@@ -1,8 +1,13 @@
 """A file is whole or absent, whatever dies when."""
 
+import errno
 import os
+import re
 import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +62,68 @@ def test_an_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot write .*No such file.*make room, or choose"):
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "No space left on device; make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EROFS, "Read-only file system; choose a folder you can write to"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EIO, "choose a folder you can write to"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_a_remedy(
+    tmp_path: Path, number: int, remedy: str
+) -> None:
+    for place in (files.whole, files.atomic_folder):
+        with (
+            pytest.raises(files.DiskError, match=f"cannot write '.*/out': .*{remedy}"),
+            place(tmp_path / "out"),
+        ):
+            raise OSError(number, os.strerror(number))
+    assert not list(tmp_path.iterdir())
+    other = files.unwritable(tmp_path, ValueError(f"I/O error: full (os error {number})"))
+    assert re.search(remedy, str(other)), "errors of Rust writers have the number in their text"
+
+
+def test_names_folders_and_other_files_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file.*the folder is gone or was never there"):
         files.write_text(tmp_path / "nowhere" / "a.txt", "text")
+    files.write_text(tmp_path / ("é" * 120), "a draft's name is not too long where the name is not")
+    with pytest.raises(UserError, match="File name too long; choose a shorter name"):
+        files.write_text(tmp_path / ("é" * 130), "text")
+    with (
+        pytest.raises(UserError, match="cannot read '.*source': No such file"),
+        files.atomic_folder(tmp_path / "out"),
+    ):
+        (tmp_path / "source").read_text()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="Not a directory; choose a name that is not below a file"),
+        files.atomic_folder(tmp_path / "file" / "out"),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_a_full_disk(small_disk: Path) -> None:
+    files.write_text(small_disk / "a", "old")
+    with pytest.raises(files.DiskError, match="No space left on device; make room"):
+        files.write_bytes(small_disk / "a", bytes(10**6))
+    with (
+        pytest.raises(files.DiskError, match="No space left"),
+        files.atomic_folder(small_disk / "out") as draft,
+    ):
+        (draft / "big").write_bytes(bytes(10**6))
+    with (
+        pytest.raises(files.DiskError, match="cannot write '[^']*/small-disk/out': No space"),
+        files.atomic_folder(small_disk / "out") as draft,
+    ):
+        files.write_bytes(draft / "big", bytes(10**6))
+    assert [p.name for p in small_disk.iterdir()] == ["a"]
+    assert (small_disk / "a").read_text() == "old"
+    with pytest.raises(UserError, match="is a disk of its own; name a new folder inside"):
+        (small_disk / "a").unlink()
+        files.refuse_taken(small_disk)
 
 
 def test_a_folder_is_whole_or_absent_and_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -81,20 +145,69 @@ def test_of_two_that_want_one_name_one_is_told(tmp_path: Path) -> None:
         (first.path / "first").touch()
         (second.path / "second").touch()
         assert first.claim(out) and not second.claim(out)
-        assert second.claim(next(n for n in files.dated_names(tmp_path, "out")))
+        assert files.publish(second, files.Dated(tmp_path, "out")).name.startswith("out-2")
     assert [p.name for p in out.iterdir()] == ["first"]
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_sweep_takes_what_killed_processes_left_and_nothing_else(tmp_path: Path) -> None:
-    lookalike = tmp_path / ".mine.12-0123abcd.vitrail-tmp"
-    lookalike.mkdir()
+def test_two_at_once_get_a_dated_folder_each(tmp_path: Path) -> None:
+    dated = files.Dated(tmp_path, "out")
+    with files.new_folder(dated) as first, files.new_folder(dated) as second:
+        for draft in (first, second):
+            (draft.path / "a").touch()
+        names = {files.publish(draft, dated).name for draft in (first, second)}
+    assert names == {p.name for p in tmp_path.iterdir()} and len(names) == 2
+
+
+def test_a_link_to_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with files.atomic_folder(tmp_path / "link") as draft:
+        (draft / "a").touch()
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["a"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def _killed(work: Callable[[], AbstractContextManager[Any]]) -> int:
     pid = os.fork()
     if pid == 0:
-        with files.draft_folder(tmp_path / "killed"):
+        with work():
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
+    return pid
+
+
+def test_sweep_takes_what_killed_processes_left_and_nothing_else(tmp_path: Path) -> None:
+    dead = _killed(lambda: files.draft_folder(tmp_path / "killed"))
+    _killed(lambda: files.whole(tmp_path / "killed.txt"))
     assert len(list(tmp_path.iterdir())) == 2
-    with files.draft_folder(tmp_path / "running") as running:
-        files.sweep_folders(tmp_path)
-        assert set(tmp_path.iterdir()) == {lookalike, running.path}
+    theirs = [
+        tmp_path / f".mine.{dead}-{files._host()}cdef.vitrail-tmp",  # a folder without our mark
+        tmp_path / f".elsewhere.{dead}-0000cdef.vitrail-tmp",  # a file from another machine
+        tmp_path / f".old.{dead}.vitrail-tmp",
+        tmp_path / ".photos.starting",
+        tmp_path / ".x.vitrail-tmp",
+    ]
+    for path in theirs[::2]:
+        path.mkdir()
+        (path / "a").touch()
+    for path in theirs[1::2]:
+        path.touch()
+    with files.whole(tmp_path / "running.txt") as file, files.draft_folder(tmp_path / "b") as now:
+        files.sweep_dead(tmp_path)
+        assert set(tmp_path.iterdir()) == {*theirs, file, now.path}
+
+
+def test_a_held_folder_is_swept_and_refused_to_others(tmp_path: Path) -> None:
+    _killed(lambda: files.whole(tmp_path / "a.txt"))
+    (tmp_path / files.MARK).touch()
+    with files.hold(tmp_path, "busy"):
+        assert [p.name for p in tmp_path.iterdir()] == [files.LOCK]
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with files.hold(tmp_path, "busy"):
+                    os._exit(0)
+            except UserError as error:
+                os._exit(3 if str(error) == "busy" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3

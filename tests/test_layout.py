@@ -53,11 +53,13 @@ SUITES = {
     "tests/study/test_run.py": "study/costs.py study/progress.py study/table.py",
     "tests/study/test_whole.py": "study/bench.py study/job.py",
     "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
-    "train/display.py train/feed.py train/folder.py train/mix.py train/track.py train/trainer.py",
+    "train/display.py train/feed.py train/job.py train/mix.py train/track.py "
+    "train/trainer.py",
     "tests/explain/test_cam.py": "explain/cam_layers.py",
     "tests/explain/test_masks.py": "explain/centres.py",
     "tests/hub/test_save.py": "hub/modelcard.py",
     "tests/hub/test_timm_door.py": "timm.py hub/counterparts.py",
+    "tests/test_files.py": "disk.py",
     "tests/train/test_kill.py": "train/stop.py",
 }
 SUITE_OF = {name: suite for suite, names in SUITES.items() for name in names.split()}

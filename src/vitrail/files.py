@@ -2,28 +2,46 @@
 
 A draft is written beside its goal under a hidden name that holds process and chance, and renamed
 at the end; renaming is also the claim, so of two that want one name, one is told. What a killed
-process left is removed by :func:`sweep`: only what carries our mark and nobody holds any more.
+process left is removed by :func:`sweep` (in a folder that only we write) and :func:`sweep_dead`
+(anywhere): only what carries our mark and nobody holds any more.
 """
 
 import contextlib
 import os
+import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 
+from vitrail.disk import DiskError as DiskError
+from vitrail.disk import is_refusal as is_refusal
+from vitrail.disk import unreadable as unreadable
+from vitrail.disk import unwritable as unwritable
 from vitrail.errors import UserError
 
-_DRAFT = re.compile(r"\..+\.\d+(-[0-9a-f]{8})?\.vitrail-tmp")
+_DRAFT = re.compile(r"\..*\.(?P<process>\d+)(-(?P<host>[0-9a-f]{4})[0-9a-f]{4})?\.vitrail-tmp")
+_NAME = 40
+"""Characters of the goal's name in a draft's: names have limits (255 bytes on most disks)."""
 MARK = ".vitrail-draft"
 """The file inside a draft folder that says it is ours; its owner holds a lock on it."""
+LOCK = ".lock"
+"""The file inside a run or a study that whoever writes there holds."""
 
 
 def draft_name(path: Path) -> Path:
     """A hidden name beside ``path`` that no other process and no other call has."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.vitrail-tmp")
+    chance = _host() + secrets.token_hex(2)
+    return path.with_name(f".{path.name[:_NAME]}.{os.getpid()}-{chance}.vitrail-tmp")
+
+
+def _host() -> str:
+    """Four digits of this machine's name: on a shared disk, numbers of processes say nothing."""
+    return blake2b(platform.node().encode(), digest_size=2).hexdigest()
 
 
 @contextlib.contextmanager
@@ -36,7 +54,7 @@ def whole(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     folder), so neither a kill nor a power cut leaves half a file under ``path``.
 
     Raises:
-        UserError: full disk, no permission, no such folder.
+        DiskError: full disk, no permission, no such folder.
     """
     path = Path(path)
     draft = draft_name(path)
@@ -49,7 +67,7 @@ def whole(path: str | Path, *, private: bool = False) -> Iterator[Path]:
         draft.replace(path)
         _flush(path.parent, os.O_RDONLY)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise _disk_error(path, draft, error) from error
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -68,8 +86,13 @@ def write_text(path: str | Path, text: str) -> None:
 
     Bytes of names that are no text become escapes such as ``\\udcff``, which JSON reads back.
     """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a whole file, or leave the old one."""
     with whole(path) as draft:
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        draft.write_bytes(content)
 
 
 def taken(folder: str | Path) -> bool:
@@ -115,20 +138,21 @@ class DraftFolder:
 
     def claim(self, out: Path) -> bool:
         """Rename to ``out``; False where something is there (two processes never share a name)."""
+        goal = out.resolve() if out.is_symlink() and out.is_dir() else out
         try:
             _flush(self.path, os.O_RDONLY)
-            if out.is_symlink() or out.is_file():
+            if goal.is_symlink() or goal.is_file():
                 return False
-            if os.name == "nt" and out.is_dir() and not taken(out):
-                out.rmdir()
-            self.path.rename(out)
+            if os.name == "nt" and goal.is_dir() and not taken(goal):
+                goal.rmdir()
+            self.path.rename(goal)
         except OSError as error:
-            if out.is_dir() and taken(out):
+            if goal.is_dir() and taken(goal):
                 return False
             raise unwritable(out, error) from error
         self.path = out
         (out / MARK).unlink(missing_ok=True)
-        _flush(out.parent, os.O_RDONLY)
+        _flush(goal.parent, os.O_RDONLY)
         return True
 
 
@@ -136,35 +160,66 @@ class DraftFolder:
 def draft_folder(beside: Path) -> Iterator[DraftFolder]:
     """A new hidden folder in ``beside``'s parent (made if need be); gone at the end unless claimed.
 
+    So are parents that were made and are empty again. Drafts that killed processes left there are
+    removed first.
+
     Raises:
-        UserError: the place cannot be written.
+        DiskError: the place cannot be written, or a file that is needed cannot be read.
     """
-    path = draft_name(beside)
-    try:
-        path.mkdir(parents=True)
-        handle = os.open(path / MARK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise unwritable(beside, error) from error
+    if beside.is_symlink() and beside.is_dir():
+        beside = beside.resolve()
+    path, handle = draft_name(beside), None
+    new_parents = [parent for parent in path.parents if not parent.exists()]
+    sweep_dead(beside.parent)
     draft = DraftFolder(path)
     try:
-        try_lock(handle)
+        _make(path)
+        handle = _marked(path)
         yield draft
     except OSError as error:
-        raise unwritable(beside, error) from error
+        raise _disk_error(beside, path, error) from error
+    except DiskError as error:
+        if error.path.absolute().is_relative_to(path.absolute()):
+            raise unwritable(beside, error.cause) from error  # nobody knows the draft's name
+        raise
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
         if draft.path == path:
             shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for parent in new_parents:
+                    parent.rmdir()
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and its parents, which another process may just be removing again."""
+    with contextlib.suppress(FileNotFoundError):
+        folder.mkdir(parents=True)
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+
+
+def _marked(folder: Path) -> int:
+    """Put our mark into a draft; it has its name only once it is locked, so nobody sweeps it."""
+    unlocked = folder / f"{MARK}-new"
+    handle = os.open(unlocked, os.O_RDWR | os.O_CREAT, 0o644)
+    _try_lock(handle)
+    unlocked.rename(folder / MARK)
+    return handle
 
 
 def refuse_taken(out: str | Path) -> None:
     """Nothing of the user's is overwritten.
 
     Raises:
-        UserError: ``out`` is a file, or a folder that holds something.
+        UserError: ``out`` is a file, a folder that holds something, or a disk of its own (a
+            folder that is complete at once gets its name at the end, which a disk cannot).
     """
     if taken(out):
         raise already_there(Path(out))
+    if os.path.ismount(out):
+        raise UserError(f"{str(out)!r} is a disk of its own; name a new folder inside it")
 
 
 def already_there(out: Path) -> UserError:
@@ -174,41 +229,95 @@ def already_there(out: Path) -> UserError:
     )
 
 
-def dated_names(parent: Path, name: str) -> Iterator[Path]:
-    """``parent/NAME-DATE``, then the same numbered from 2."""
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M}"
-    yield parent / stem
-    for number in range(2, 10**6):
-        yield parent / f"{stem}-{number}"
+@dataclass(frozen=True)
+class Dated:
+    """A new folder ``parent/NAME-DATE`` that nobody named; of two in one minute each gets one."""
+
+    parent: Path
+    name: str
+
+    def names(self) -> Iterator[Path]:
+        """``parent/NAME-DATE``, then the same numbered from 2."""
+        stem = f"{self.name}-{datetime.now():%Y%m%d-%H%M}"
+        yield self.parent / stem
+        for number in range(2, 10**6):
+            yield self.parent / f"{stem}-{number}"
 
 
-def dated(parent: Path, name: str) -> Path:
-    """The first of :func:`dated_names` where nothing is; to have it for sure, claim it."""
-    return next(path for path in dated_names(parent, name) if not os.path.lexists(path))
+Goal = Path | Dated
+"""Where a folder is to be made: under this name, or under the first that is free."""
+
+
+@contextlib.contextmanager
+def new_folder(out: Goal) -> Iterator[DraftFolder]:
+    """A draft for ``out``, to be given its name with :func:`publish`."""
+    if isinstance(out, Path):
+        refuse_taken(out)
+    with draft_folder(out if isinstance(out, Path) else next(out.names())) as draft:
+        yield draft
+
+
+def publish(
+    draft: DraftFolder, out: Goal, complete: Callable[[Path], None] = lambda name: None
+) -> Path:
+    """Give a draft its name, and tell it; ``complete`` writes what the name must be known for.
+
+    Raises:
+        UserError: the name is taken by now, or the place cannot be written.
+    """
+    for name in (out,) if isinstance(out, Path) else out.names():
+        complete(name)
+        if draft.claim(name):
+            return name
+    raise already_there(name)
 
 
 def sweep(folder: str | Path) -> None:
-    """Remove drafts that killed processes left in ``folder``.
-
-    Files go by their name; so call it where only one process writes. Folders go only if they hold
-    our mark and nobody has the lock on it, so those of running processes stay.
-    """
-    for draft in Path(folder).glob(".*.vitrail-tmp"):
-        if not _DRAFT.fullmatch(draft.name) or draft.is_symlink():
-            continue
+    """Remove all drafts in a folder that only we write, and that we hold."""
+    for draft in _drafts(folder):
         with contextlib.suppress(OSError):
             if draft.is_file():
                 draft.unlink()
             elif _abandoned(draft):
                 shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):  # a kill right after the claim
+        (Path(folder) / MARK).unlink(missing_ok=True)
 
 
-def sweep_folders(parent: str | Path) -> None:
-    """Remove draft folders that killed processes left in ``parent``; files there stay."""
-    for draft in Path(parent).glob(".*.vitrail-tmp"):
+def sweep_dead(folder: str | Path) -> None:
+    """Remove drafts that killed processes left in a folder where others may write too.
+
+    A folder goes if it holds our mark and nobody has the lock on it, a file if the process in its
+    name was on this machine and is gone. Whatever else looks like a draft stays.
+    """
+    for draft in _drafts(folder):
         with contextlib.suppress(OSError):
-            if _DRAFT.fullmatch(draft.name) and not draft.is_symlink() and _abandoned(draft):
+            if draft.is_file() and _of_dead(draft):
+                draft.unlink()
+            elif draft.is_dir() and _abandoned(draft):
                 shutil.rmtree(draft, ignore_errors=True)
+
+
+def _drafts(folder: str | Path) -> list[Path]:
+    try:
+        names = [entry.name for entry in os.scandir(folder) if not entry.is_symlink()]
+    except OSError:
+        return []
+    return [Path(folder) / name for name in names if _DRAFT.fullmatch(name)]
+
+
+def _of_dead(draft: Path) -> bool:
+    """Whether a draft file was written on this machine by a process that is gone."""
+    found = _DRAFT.fullmatch(draft.name)
+    if os.name == "nt" or found is None or found["host"] != _host():
+        return False
+    try:
+        os.kill(int(found["process"]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _abandoned(draft: Path) -> bool:
@@ -218,40 +327,76 @@ def _abandoned(draft: Path) -> bool:
         return False
     handle = os.open(mark, os.O_RDWR)
     try:
-        return try_lock(handle)
+        free = _try_lock(handle)
+    finally:
+        os.close(handle)
+    return _of_dead(draft) if free is None else free
+
+
+def _try_lock(handle: int) -> bool | None:
+    """Lock an open file for this process, if no other has; a kill lets go of it.
+
+    None where the system has no locks (Windows, some network file systems).
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+@contextlib.contextmanager
+def hold(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder while the block runs, and sweep it; a kill lets go of it.
+
+    Raises:
+        UserError: another process holds it (``refusal`` says so).
+        DiskError: the folder cannot be written.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        if not _try_own_lock(handle):
+            raise UserError(refusal)
+        sweep(folder)
+        yield
     finally:
         os.close(handle)
 
 
-def try_lock(handle: int) -> bool:
-    """Lock an open file for this process, if no other has; a kill lets go of it.
+def _try_own_lock(handle: int) -> bool:
+    """Lock as above, but workers that this process forks do not share the lock.
 
-    True also where the system has no locks (Windows, some network file systems).
+    They outlive a kill by seconds, in which nobody could go on.
     """
     try:
         import fcntl
     except ImportError:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         return False
     except OSError:
         return True
     return True
 
 
-def unwritable(path: Path, error: OSError) -> UserError:
-    """The one line for a file that cannot be written."""
-    why = error.strerror or str(error)
-    return UserError(
-        f"cannot write {str(path)!r}: {why}; make room, or choose a folder you can write to"
-    )
-
-
-def unreadable(path: Path, error: OSError) -> UserError:
-    """The one line for a file or folder that cannot be read."""
-    return UserError(f"cannot read {str(path)!r}: {error.strerror or error}")
+def _disk_error(goal: Path, draft: Path, error: OSError) -> DiskError:
+    """What to say of an error while ``draft`` was filled: it may have been about another file."""
+    if not isinstance(error.filename, str):
+        return unwritable(goal, error)
+    about, here = Path(error.filename).absolute(), draft.absolute()
+    ours = about.is_relative_to(here) or here.is_relative_to(about)
+    return unwritable(goal, error) if ours else unreadable(Path(error.filename), error)
 
 
 def _flush(path: Path, flags: int) -> None:

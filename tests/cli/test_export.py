@@ -47,7 +47,7 @@ def test_onnx_for_people_and_programs(give, tiny_run: Path) -> None:
     assert sorted(p.name for p in Path("here").iterdir()) == ["card.json", "model.onnx"]
     again = give("export", tiny_run, "--out", "here")
     assert again.status == 2
-    assert "holds something" in again.line
+    assert "is there already" in again.line
 
 
 def test_json(give, tiny_run: Path) -> None:

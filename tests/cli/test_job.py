@@ -17,6 +17,7 @@ from vitrail.cli.job import (
 from vitrail.cli.train import Train
 from vitrail.data import open_pictures, read_manifest
 from vitrail.errors import UserError
+from vitrail.files import Dated
 from vitrail.tasks.distill import SOFT, Distillation
 from vitrail.train.lineage import seen_by_teacher
 
@@ -100,11 +101,8 @@ def test_a_gpu_allows_larger_pictures(monkeypatch) -> None:
 
 def test_folders_never_meet(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first = free_folder(None, "../my photos/")
-    assert first.parent == Path("runs")
-    assert first.name.startswith("my-photos-")
-    first.mkdir(parents=True)
-    assert free_folder(None, "../my photos/") != first
+    assert free_folder(None, "../my photos/") == Dated(Path("runs"), "my-photos")
+    (tmp_path / "runs" / "a").mkdir(parents=True)
     assert free_folder(Path("empty"), "x") == Path("empty")
     with pytest.raises(UserError, match="nothing is overwritten"):
         free_folder(Path("runs"), "x")

@@ -68,6 +68,16 @@ def test_warm_up_gives_up_on_an_unsteady_call() -> None:
     assert 10 <= warmed.seconds <= 11
 
 
+def test_a_limit_of_time_is_kept_on_a_machine_that_is_busy() -> None:
+    """Slow, unsteady calls among others' work: two rounds are left of ten, warm-ups are short."""
+    clock = FakeClock()
+    jobs = {name: lambda: clock.work(1 + clock.wall % 3, foreign=1.0) for name in "ab"}
+    found = cost.time_side_by_side(jobs, rounds=5, clock=clock, limit_s=20.0)
+    assert clock.wall <= 20 + 10, "the round that has begun is ended"
+    assert all(2 <= len(each.windows) < 10 and not each.quiet for each in found.values())
+    assert len({len(each.windows) for each in found.values()}) == 1
+
+
 def test_disturbed_rounds_are_run_again() -> None:
     """The second round of ``a`` is shared with another process, which takes half a core."""
     clock, calls = FakeClock(), iter(range(1000))

@@ -55,7 +55,7 @@ def test_the_card_says_how_it_was_checked(model, tmp_path) -> None:
 
 def test_a_folder_that_holds_something_is_left_alone(model, tmp_path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds something"):
+    with pytest.raises(UserError, match="is there already"):
         write_folder(model, CARD, tmp_path, format="torch")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -66,6 +66,15 @@ def test_a_failed_export_leaves_nothing(model, tmp_path) -> None:
     with pytest.raises(UserError, match="no format 'coreml'"):
         write_folder(model, CARD, tmp_path / "out", format="coreml")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(format, small_disk) -> None:
+    wide = TINY.replace("24", "192")
+    with pytest.raises(UserError, match="cannot write '[^']*/small-disk/out': No space left"):
+        write_folder(vitrail.create(wide, classes=2, image=64), CARD, small_disk / "out",
+                     format=format)  # fmt: skip
+    assert list(small_disk.iterdir()) == []
 
 
 @pytest.mark.parametrize(

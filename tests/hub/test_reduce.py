@@ -89,7 +89,7 @@ def test_one_file_of_weights_serves(run: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_behind(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing is overwritten; give another -o"):
+    with pytest.raises(UserError, match="nothing is overwritten; choose another folder"):
         reduce_run(run, run, "pool")
     with pytest.raises(UserError, match="no reducer 'pol'"):
         reduce_run(run, tmp_path / "new", "pol")

@@ -120,7 +120,7 @@ def test_the_model_card_tells_the_run(run, tmp_path):
 def test_nothing_is_overwritten_without_being_asked(tmp_path):
     model = small("vit_tiny")
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UserError, match="holds something"):
+    with pytest.raises(UserError, match="is there already"):
         hub.save_timm(model, tmp_path)
     hub.save_timm(model, tmp_path, overwrite=True)
     assert (tmp_path / "mine.txt").read_text() == "keep"

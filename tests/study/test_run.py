@@ -3,6 +3,11 @@
 import csv
 import io
 import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +15,11 @@ import pytest
 from tests.study.made import Lab
 
 from vitrail.errors import UserError
-from vitrail.study import Plan, resume, run
+from vitrail.files import hold
+from vitrail.study import Job, Plan, costs, resume, run
+from vitrail.study.bench import Bench
+from vitrail.study.record import Record
+from vitrail.study.run import OUTPUTS
 
 PLAN = Plan(data="fashion", arms=("one", "two"), fractions=(1.0, 0.1), seeds=(0,), image=32)
 
@@ -138,25 +147,98 @@ def test_the_terminal_table_fits_eighty_columns_and_takes_any_arm() -> None:
     assert "latency" in said and "10.0\u00a0M" in said
 
 
-def test_two_runs_of_one_study_at_once_are_refused(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    run(PLAN, tmp_path, use=Lab().tools, progress=False)
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX);"
-            "print('held', flush=True); sys.stdin.read()",
-            str(tmp_path / ".lock"),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+def child(work: Callable[[], object]) -> int:
+    """A forked process's number; it ends with 0, or with 3 where it was told that it cannot."""
+    pid = os.fork()
+    if pid:
+        return pid
     try:
-        assert holder.stdout is not None and holder.stdout.readline()
-        with pytest.raises(UserError, match=str(tmp_path)):
-            run(PLAN, tmp_path, use=Lab().tools, progress=False)
+        work()
+        os._exit(0)
+    except UserError as error:
+        os.write(2, f"{error}\n".encode())
+        os._exit(3)
     finally:
-        holder.communicate(b"")
+        os._exit(1)
+
+
+def exit_code(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Slow(Lab):
+    """Every job takes a moment."""
+
+    def train(self, job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
+        time.sleep(0.3)
+        return super().train(job, bench, at, tell)
+
+
+def test_of_two_studies_at_once_one_runs_and_the_other_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "s"
+    both = [child(lambda: run(PLAN, out, use=Slow().tools, progress=False)) for _ in range(2)]
+    assert sorted(map(exit_code, both)) == [0, 3]
+    assert "another process is working on the study in" in capfd.readouterr().err
+    assert len(run(PLAN, out, use=Lab().tools, progress=False).rows) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_study_that_is_held_is_not_touched(tmp_path: Path) -> None:
+    """Not even by one that would grow it."""
+    run(PLAN, tmp_path, use=Lab().tools, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    wider = replace(PLAN, arms=("one", "two", "three"))
+    with hold(tmp_path, ""):
+        assert exit_code(child(lambda: run(wider, tmp_path, use=Lab().tools, progress=False))) == 3
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_killed_anywhere_the_same_study_goes_on_and_nothing_is_left(tmp_path: Path) -> None:
+    chance, hits = random.Random(0), 0
+    for number in range(2):
+        out = tmp_path / f"s{number}"
+        for _ in range(3):
+            pid = child(lambda out=out: run(PLAN, out, use=Lab().tools, progress=False))  # type: ignore[misc]
+            time.sleep(chance.uniform(0, 0.3))
+            os.kill(pid, signal.SIGKILL)
+            hits += exit_code(pid) == -signal.SIGKILL
+        (tmp_path / f".s{number}.starting").mkdir()  # the user's own
+        assert len(run(PLAN, out, use=Lab().tools, progress=False).rows) == 4
+        assert not list(out.rglob("*.part")) and not list(tmp_path.rglob("*.vitrail-tmp"))
+        assert {p.name for p in out.iterdir()} <= {*OUTPUTS, "runs", ".lock"}
+    assert hits >= 2
+
+
+def test_drafts_of_older_versions_are_swept(tmp_path: Path) -> None:
+    run(PLAN, tmp_path, use=Lab().tools, progress=False)
+    parts = [tmp_path / "report.html.part", tmp_path / PLAN.jobs[0].folder / "error.json.part"]
+    mine = tmp_path / "notes.part"
+    for path in (*parts, mine):
+        path.touch()
+    run(PLAN, tmp_path, use=Lab().tools, progress=False)
+    assert mine.exists() and not any(path.exists() for path in parts)
+
+
+def test_a_full_disk_ends_the_study_with_path_and_remedy(small_disk: Path) -> None:
+    (small_disk / "full").write_bytes(bytes(180_000))
+    with pytest.raises(
+        UserError, match="cannot write '.*small-disk/s/.*No space left .*; make room.*runs done"
+    ):
+        for n in range(9):  # evaluation by evaluation the room is used up
+            arms = tuple(f"arm{i}" for i in range(5 * n + 2))
+            run(replace(PLAN, arms=arms), small_disk / "s", use=Lab().tools, progress=False)
+
+
+def test_how_far_measuring_is_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [100.0], list[str]()
+    monkeypatch.setattr(costs.time, "monotonic", lambda: now[0])
+    pace = costs.Pace(said.append, steps=20, deadline=140.0)
+    for _ in range(10):
+        now[0] += 3
+        pace.step("one, batch 1")
+    assert said == [
+        "measuring one, batch 1: 20% of the timing, 28 s left at most",
+        "measuring one, batch 1: 40% of the timing, 16 s left at most",
+    ]

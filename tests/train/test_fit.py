@@ -113,7 +113,7 @@ def test_seeds_change_something(tmp_path: Path) -> None:
     assert bits(tmp_path / "a" / "last.safetensors") != bits(tmp_path / "b" / "last.safetensors")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(("kind", "when"), [("step", 3), ("epoch", 1)])
 def test_a_signal_leaves_a_run_that_goes_on(
     tmp_path: Path, number: int, kind: str, when: int
@@ -419,7 +419,8 @@ def test_a_line_an_epoch_where_there_is_no_terminal(
     small.fit(tmp_path / "run", small.recipe(), progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert [line[:9] for line in lines if line.startswith("epoch ")] == ["epoch   1", "epoch   2"]
-    assert "80 train, 20 val pictures" in lines[0] and "adamw lr 0.001" in lines[1]
+    assert lines[0] == f"run folder: {tmp_path / 'run'}"
+    assert "80 train, 20 val pictures" in lines[1] and "adamw lr 0.001" in lines[2]
     assert lines[-1].startswith("done: best accuracy")
 
 

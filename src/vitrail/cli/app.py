@@ -32,6 +32,7 @@ from vitrail.cli.study import Study
 from vitrail.cli.train import Train
 from vitrail.console import NARROWEST, careful_streams, drop_stdout, is_unicode, render
 from vitrail.errors import UserError, printable, unknown
+from vitrail.signals import terminations_raise
 
 COMMANDS: dict[str, type[Command]] = {
     "models": Models,
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    with careful_streams(), one_line_warnings():
+    with careful_streams(), one_line_warnings(), terminations_raise():
         try:
             status = answer_to(words)
             if sys.stdout is not None:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import Answer, say, table
-from vitrail.cli.conditions import known, machine_line, megabytes, settings
+from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
 from vitrail.cli.progress import ticker
-from vitrail.errors import UserError
 
 if TYPE_CHECKING:
     from vitrail.cli.measure import Cost
@@ -21,8 +20,8 @@ def by_layer(wanted: "Cost") -> Answer:
     from vitrail.cost.bylayer import table as layers_table
 
     conditions = settings(wanted)
-    if wanted.roofline is not None and wanted.roofline.exists():
-        raise UserError(f"{wanted.roofline} exists; choose another name for the picture")
+    if wanted.roofline is not None:
+        refuse_picture(wanted.roofline)
     build = known(wanted).build
     with ticker("measuring") as step:
         roof = ceilings(conditions[0], on_step=step) if wanted.roofline else None

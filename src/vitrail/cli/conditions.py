@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
@@ -80,3 +81,21 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 def megabytes(value: int | None) -> str:
     """Peak memory for people."""
     return "" if value is None else f"{value / 2**20:.0f}"
+
+
+PICTURES = (".svg", ".png", ".pdf")
+"""What figures can be written as."""
+
+
+def refuse_picture(path: Path) -> None:
+    """Said before anything is measured for a picture that could then not be written.
+
+    Raises:
+        UserError: a file is there, its folder is not, or it is not an SVG, PNG or PDF.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise UserError(f"name the picture *.svg, *.png or *.pdf, not {path.name!r}")
+    if path.exists():
+        raise UserError(f"{str(path)!r} exists; choose another name for the picture")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {str(path.parent)!r} for the picture; make it first")

@@ -12,7 +12,7 @@ from vitrail.cli.progress import gauge
 from vitrail.cli.settings import changes_of, merged
 from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
-from vitrail.files import dated, taken
+from vitrail.files import Dated, Goal, refuse_taken, taken
 from vitrail.hub import build
 from vitrail.hub.build import TIMM, check_fit
 from vitrail.hub.plugged import extra, recall
@@ -27,7 +27,6 @@ from vitrail.train.balance import refuse_other_count
 from vitrail.train.fit import absolute
 from vitrail.train.folder import is_run, read_json
 from vitrail.train.lineage import history_of, seen_by_teacher
-from vitrail.train.processes import agreed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,8 +50,7 @@ class Job:
     parts: "Mapping[str, Sequence[Item]]"
     recipe: Recipe
     card: Card
-    out: Path
-
+    out: Goal
     facts: Mapping[str, Any]
     teacher: "Teacher | None" = None
 
@@ -286,7 +284,7 @@ def suited_image(pictures: "Pictures", items: "Sequence[Item]") -> int:
     return int(min(most, max(SMALLEST, usual // 32 * 32)))
 
 
-def free_folder(wanted: Path | None, data: str) -> Path:
+def free_folder(wanted: Path | None, data: str) -> Goal:
     """The folder for a new run: the one asked for if it is free, else runs/NAME-DATE.
 
     Raises:
@@ -298,17 +296,24 @@ def free_folder(wanted: Path | None, data: str) -> Path:
                 f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out, "
                 f"or go on with: vitrail train --resume {wanted}"
             )
+        refuse_taken(wanted)
         return wanted
     name = re.sub(r"[^\w.-]+", "-", Path(data).stem or data).strip("-.") or "run"
-    return Path(agreed(str(dated(RUNS, name))))
+    return Dated(RUNS, name)
 
 
-def go_on(run: Path) -> Result:
-    """A stopped training, from its folder alone.
+def go_on(run: Path, typed: Sequence[str] = ()) -> Result:
+    """A stopped training, from its folder; ``typed`` are values that change no result.
 
     Raises:
-        UserError: the folder is no run, or its pictures or plugins are gone.
+        UserError: the folder is no run, its pictures or plugins are gone, or a value that was
+            typed would change the result.
     """
     there = read_run(run)
     recall(there.card.extra.get("plugins", ()), there.folder)
-    return resume(run, lambda card: model_of(card, there.recipe), teach=open_teacher)
+    return resume(
+        run,
+        lambda card: model_of(card, there.recipe),
+        teach=open_teacher,
+        changes=changes_of(typed),
+    )

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from vitrail.errors import UserError, unknown
 from vitrail.explain.base import DEFAULT, Explanation, explain, find_method, methods
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.targets import find_class
-from vitrail.files import dated, taken, whole, write_text
+from vitrail.files import Dated, Goal, new_folder, publish, refuse_taken, whole, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,28 +65,58 @@ def drawn(wanted: "Explain") -> Answer:
     runs = opened_runs([wanted.folder, *wanted.beside])
     targets = {one.name: target_of(wanted.target, one.run) for one in runs}
     out = free(wanted.out, runs[0].name)
+
+    def told_of(image: "Image") -> list[Told]:
+        return [
+            explained(one, image, name, targets[one.name], wanted.seed, options.get(name, {}))
+            for one in runs
+            for name in chosen
+        ]
+
     names = file_names(paths)
+    with new_folder(out) as draft:
+        rows = written(draft.path, names, told_of)
+        if not any("files" in row for row in rows):
+            return answer(rows, None)
+        folder = publish(draft, out, lambda folder: write_rows(draft.path, names, rows, folder))
+    return answer(rows, folder)
+
+
+def written(
+    out: Path, names: Mapping[Path, str], told_of: Callable[["Image"], list[Told]]
+) -> list[dict[str, Any]]:
+    """Explain picture by picture and write each; a row each explanation, files by their names."""
     rows: list[dict[str, Any]] = []
     begun = False
     with gauge("explaining") as step:
-        for i, path in enumerate(paths):
-            step(i, len(paths))
+        for i, path in enumerate(names):
+            step(i, len(names))
             image, problem = picture_or_problem(path)
             if image is None:
                 say(problem)
                 rows.append({"picture": str(path), "problem": problem})
                 continue
-            told = [
-                explained(one, image, name, targets[one.name], wanted.seed, options.get(name, {}))
-                for one in runs
-                for name in chosen
-            ]
+            told = told_of(image)
             if not begun:
                 refuse_if_none(told)
-                out.mkdir(parents=True, exist_ok=True)
                 begun = True
             rows += kept(out, names[path], path, image, told)
-    return answer(rows, out)
+    return rows
+
+
+def write_rows(
+    draft: Path, names: Mapping[Path, str], rows: Sequence[dict[str, Any]], folder: Path
+) -> None:
+    """One JSON for each picture; files stand there as in ``folder``, the draft's name to be."""
+    by_picture: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "files" in row:
+            row["files"] = [str(folder / Path(name).name) for name in row["files"]]
+        if "method" in row:
+            by_picture.setdefault(row["picture"], []).append(row)
+    for path, name in names.items():
+        if str(path) in by_picture:
+            write_text(draft / f"{name}.json", as_json(by_picture[str(path)]))
 
 
 def explained(
@@ -164,19 +194,16 @@ def target_of(text: str | None, run: "Classifier") -> int | None:
     return None if text is None else find_class(text, run.classes)
 
 
-def free(wanted: Path | None, name: str) -> Path:
+def free(wanted: Path | None, name: str) -> Goal:
     """The folder asked for if it is free, else a new one in ``explanations/``.
 
     Raises:
         UserError: the folder asked for holds something.
     """
-    if wanted is not None:
-        if taken(wanted):
-            raise UserError(
-                f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out"
-            )
-        return wanted
-    return dated(FOLDER, name)
+    if wanted is None:
+        return Dated(FOLDER, name)
+    refuse_taken(wanted)
+    return wanted
 
 
 def plain(text: str) -> str:
@@ -205,7 +232,7 @@ def file_names(paths: Sequence[Path]) -> dict[Path, str]:
 def kept(
     out: Path, name: str, path: Path, image: "Image", told: Sequence[Told]
 ) -> list[dict[str, Any]]:
-    """Write everything of one picture: pages, sheets, raw maps, JSON; a row each method and run."""
+    """Write what is drawn of one picture: pages, sheets, raw maps; a row each method and run."""
     from vitrail.explain.draw import save, sheet
 
     several = len({one.of.name for one in told}) > 1
@@ -215,13 +242,12 @@ def kept(
             say(f"{path}: {one.problem}")
             continue
         stem = f"{name}.{one.of.name}.{one.method}" if several else f"{name}.{one.method}"
-        line["files"] = [str(file) for file in pages(out, stem, one, image)]
+        line["files"] = [file.name for file in pages(out, stem, one, image)]
     arrays = {k: v for one in told if one.found for k, v in raw(one, several).items()}
     write_arrays(out / f"{name}.npz", arrays)
     if len(told) > 1:
         by_run, columns = in_rows(told)
         save(sheet(seen(image, told[0].of.run), by_run, columns), out / f"{name}.sheet.png")
-    write_text(out / f"{name}.json", as_json(rows))
     return rows
 
 
@@ -322,7 +348,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def answer(rows: Sequence[dict[str, Any]], out: Path) -> Answer:
+def answer(rows: Sequence[dict[str, Any]], out: Path | None) -> Answer:
     """What was written, and what could not be."""
     good = [line for line in rows if "problem" not in line]
     shown = [
@@ -334,4 +360,4 @@ def answer(rows: Sequence[dict[str, Any]], out: Path) -> Answer:
     where = [f"written to {out}"] if good else []
     head = ("picture", "run", "method", "explained", "s")
     parts = [*([table(head, shown, left=4)] if shown else []), *tail, *where]
-    return Answer({"out": str(out), "rows": list(rows)}, parts, status=1 if failed else 0)
+    return Answer({"out": out and str(out), "rows": list(rows)}, parts, status=1 if failed else 0)

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from vitrail.cli import compare
 from vitrail.cli.command import FLAG, Answer, Command, option, shown_as, table
-from vitrail.cli.conditions import known, machine_line, megabytes, settings
+from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
 from vitrail.cli.progress import ticker
 from vitrail.errors import UserError
 
@@ -96,6 +96,7 @@ def grow(wanted: Cost) -> Answer:
     from vitrail.cost import draw, growth, machine
 
     assert wanted.growth is not None
+    refuse_picture(wanted.growth)
     conditions = settings(wanted)[0]
     with ticker("measuring") as step:
         grown = growth(

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import Answer, as_json, say, table
@@ -14,7 +15,7 @@ from vitrail.explain.samples import MaskOf, Samples, gather, open_truth
 from vitrail.explain.scores.makers import Maker, baselines
 from vitrail.explain.scores.table import Row, Settings, chance, refused, score
 from vitrail.explain.scores.told import LEGEND, cells, head, lines
-from vitrail.files import write_text
+from vitrail.files import new_folder, publish, write_text
 
 if TYPE_CHECKING:
     from vitrail.cli.explain import Explain
@@ -47,14 +48,19 @@ def scored(wanted: "Explain") -> Answer:
         results.append((one, samples, rows_of(one, list(makers.values()), samples, settings)))
     if history is not None and (trained := history.overlap(items, pictures.name)):
         say(f"{trained:,} of the {len(items):,} pictures were trained on by {history.name}")
-    out.mkdir(parents=True, exist_ok=True)
     told = [line for one, _, rows in results for line in lines(rows, run=one.name)]
-    write_text(out / "scores.csv", as_csv(told))
-    data: dict[str, Any] = {"out": str(out), "data": wanted.score, "settings": asdict(settings)}
+    data: dict[str, Any] = {"out": "", "data": wanted.score, "settings": asdict(settings)}
     data |= {"runs": [as_data(*result) for result in results]}
-    write_text(out / "scores.json", as_json(data))
+    with new_folder(out) as draft:
+        write_text(draft.path / "scores.csv", as_csv(told))
+
+        def complete(folder: Path) -> None:
+            data["out"] = str(folder)
+            write_text(draft.path / "scores.json", as_json(data))
+
+        folder = publish(draft, out, complete)
     parts = [part for result in results for part in shown(*result)]
-    return Answer(data, [*parts, LEGEND, f"written to {out}"])
+    return Answer(data, [*parts, LEGEND, f"written to {folder}"])
 
 
 def seen_by(runs: Sequence[Named]) -> "History | None":

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from vitrail.cli.command import FLAG, Answer, Command, say, shown_as
+from vitrail.cli.command import FLAG, Answer, Command, shown_as
 
 
 @dataclass(kw_only=True)
@@ -57,7 +57,7 @@ class Train(Command):
     strict: Annotated[bool, FLAG] = False
     """Stop at broken pictures instead of leaving them out."""
     resume: Annotated[Path | None, shown_as("RUN")] = None
-    """Go on with a run that was stopped; takes no other option."""
+    """Go on with a run that was stopped; takes only --set of what changes no result (workers)."""
 
     def run(self) -> Answer:
         """Train, or go on with a stopped run."""
@@ -65,11 +65,9 @@ class Train(Command):
         from vitrail.train.display import scored
 
         if self.resume is not None:
-            result = go_on(self.resume)
+            result = go_on(self.resume, self.set)
         else:
-            job = prepare(self)
-            say(f"run folder: {job.out}")
-            result = job.fit()
+            result = prepare(self).fit()
         facts = asdict(result)
         best = result.best
         known = best.get("accuracy") is not None

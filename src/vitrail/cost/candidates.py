@@ -38,8 +38,9 @@ class Settings:
     """The conditions of a measurement; every one of them is written beside its figures.
 
     ``precision`` other than float32 runs under autocast, as users do. ``graph="compiled"`` means
-    ``torch.compile`` with static shapes. ``threads=None`` leaves torch's own choice. With
-    ``checkpointing`` a training step computes activations again instead of keeping them.
+    ``torch.compile`` with static shapes. ``threads=None`` leaves torch's own choice. ``limit_s``
+    seconds are the most that timing takes. With ``checkpointing`` a training step computes
+    activations again instead of keeping them.
     """
 
     image: int = 224
@@ -53,6 +54,7 @@ class Settings:
     rounds: int = 6
     window_s: float = 0.3
     warmup_s: float = 2.0
+    limit_s: float | None = None
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -150,6 +152,7 @@ def interleaved(
         rounds=settings.rounds,
         window_s=settings.window_s,
         warmup_s=settings.warmup_s,
+        limit_s=settings.limit_s,
         threads=settings.threads,
         on_window=on_window,
     )

@@ -48,6 +48,7 @@ def memory(
     build: Build | str = CREATE,
     settings: Settings | None = None,
     limit: int | None = None,
+    seconds: float | None = None,
 ) -> int:
     """Peak bytes of one forward, or with ``train`` of a training step (AdamW), weights included.
 
@@ -55,10 +56,10 @@ def memory(
     size of the weights. On a GPU: torch's ``max_memory_allocated``. ``settings`` gives the other
     conditions (classes, threads, precision, device); its image and batch are not used. ``limit``
     bytes are the most the fresh process may take (Linux): without it a model that is too large can
-    bring down others on the machine.
+    bring down others on the machine. ``seconds`` are the most it may take in time.
 
     Raises:
-        UserError: the model cannot be built or run so, or there is not enough memory.
+        UserError: the model cannot be built or run so, there is not enough memory, or time is up.
     """
     conditions = {**asdict(settings or Settings()), "image": image, "batch": batch}
     job = MemoryJob(
@@ -68,17 +69,28 @@ def memory(
         settings=Settings(**conditions),
         limit=limit,
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "vitrail.cost.probe", job.to_json()],
-        capture_output=True,
-        text=True,
-        check=False,
-        # What can be imported here can be imported there, installed or not.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
-    )
+    try:
+        done = _run_probe(job, seconds)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"{model_text}: memory could not be measured within {seconds:.0f} s; this machine is "
+            "busy, or the model large"
+        ) from error
     if done.returncode == -signal.SIGKILL:
         raise UserError(f"{model_text}: memory ran out at {image} px, batch {batch}; use a smaller")
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"{model_text}: memory could not be measured: {last}")
     return int(json.loads(done.stdout.splitlines()[-1])["peak"])
+
+
+def _run_probe(job: Job, seconds: float | None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vitrail.cost.probe", job.to_json()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+        # What can be imported here can be imported there, installed or not.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+    )

@@ -27,6 +27,7 @@ from vitrail.cost.counting import count
 from vitrail.cost.peak import memory
 from vitrail.cost.timing import Timing
 from vitrail.errors import UserError
+from vitrail.files import sweep_dead, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +240,9 @@ def draw(measured: Growth, path: Path, *, overwrite: bool = False) -> Path:
         panel.set(xscale="log", yscale="log", xlabel="edge in pixels", ylabel=LABELS[quantity])
         _plain_numbers(panel, sorted({row.image for row in measured.rows}))
         panel.legend(fontsize=8, frameon=False)
-    figure.savefig(path)
+    sweep_dead(path.parent)
+    with whole(path) as draft:
+        figure.savefig(draft, format=path.suffix[1:].lower() or "png")
     return path
 
 

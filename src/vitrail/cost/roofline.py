@@ -20,6 +20,7 @@ from torch.nn.functional import linear
 from vitrail.cost.candidates import PRECISIONS, Settings, interleaved
 from vitrail.cost.timing import Timing
 from vitrail.errors import UserError
+from vitrail.files import sweep_dead, whole
 
 Shape = tuple[int, int, int]
 
@@ -262,7 +263,9 @@ def draw(
     panel.set_title(f"Roofline: {where}", fontsize=10)
     panel.legend(fontsize=8, frameon=False)
     panel.grid(alpha=0.3)
-    figure.savefig(path)
+    sweep_dead(path.parent)
+    with whole(path) as draft:
+        figure.savefig(draft, format=path.suffix[1:].lower() or "png")
     return path
 
 

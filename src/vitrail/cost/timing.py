@@ -145,6 +145,7 @@ def time_side_by_side(
     rounds: int = 6,
     window_s: float = 0.3,
     warmup_s: float = 2.0,
+    limit_s: float | None = None,
     threads: int | None = None,
     clock: Clock | None = None,
     on_window: Callable[[str], None] | None = None,
@@ -156,6 +157,8 @@ def time_side_by_side(
         rounds: undisturbed windows wanted of each; at most twice as many rounds are run.
         window_s: least length of a window in seconds (the CPU check is coarse below 0.3).
         warmup_s: least time each candidate runs before it is timed, after its first call.
+        limit_s: about the most seconds in all, for busy machines: warm-ups get two fifths of it,
+            and after two rounds no other begins; None is no limit.
         threads: torch threads meanwhile (as they are, if None); set back afterwards.
         clock: another source of readings, for tests.
         on_window: told the candidate's name after each warm-up and each window.
@@ -167,12 +170,16 @@ def time_side_by_side(
         raise UserError("timing needs at least one candidate and one round")
     clock, tell = clock or SystemClock(), on_window or (lambda name: None)
     warmed: dict[str, WarmUp] = {}
+    until = None if limit_s is None else clock.stop().wall + limit_s
+    longest = None if limit_s is None else 0.4 * limit_s / len(candidates)
     with pinned(threads) as used, _no_collection():
         for name, call in candidates.items():
-            warmed[name] = warm_up(call, window_s=window_s, warmup_s=warmup_s, clock=clock)
+            warmed[name] = warm_up(
+                call, window_s=window_s, warmup_s=warmup_s, longest_s=longest, clock=clock
+            )
             tell(name)
         calls = {name: (call, warmed[name].calls) for name, call in candidates.items()}
-        windows = _rounds(calls, rounds, clock, tell)
+        windows = _rounds(calls, rounds, clock, tell, until)
     return {
         name: Timing(name=name, threads=used, windows=tuple(seen), warmup=warmed[name])
         for name, seen in windows.items()
@@ -231,8 +238,12 @@ def pinned(threads: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def warm_up(call: Call, *, window_s: float, warmup_s: float, clock: Clock) -> WarmUp:
+def warm_up(
+    call: Call, *, window_s: float, warmup_s: float, longest_s: float | None = None, clock: Clock
+) -> WarmUp:
     """Run until two windows in a row agree and ``warmup_s`` have passed, or five times that.
+
+    ``longest_s`` ends it earlier, be the windows as they may.
 
     The first call compiles and allocates, and stands outside the count. ``calls`` of the result
     is how many calls fill a window.
@@ -245,7 +256,8 @@ def warm_up(call: Call, *, window_s: float, warmup_s: float, clock: Clock) -> Wa
         spent = clock.stop().wall - began
         full = seen.seconds * calls >= FULL * window_s
         agree = abs(seen.seconds - earlier) <= AGREE * seen.seconds
-        if spent >= warmup_s and full and (agree or spent >= 5 * warmup_s):
+        over = longest_s is not None and spent >= longest_s
+        if over or (spent >= warmup_s and full and (agree or spent >= 5 * warmup_s)):
             return WarmUp(calls=calls, seconds=spent, settled=agree)
         if not full:
             calls = max(calls + 1, math.ceil(window_s / max(seen.seconds, 1e-9)))
@@ -265,11 +277,20 @@ def window(call: Call, calls: int, number: int, clock: Clock) -> Window:
 
 
 def _rounds(
-    calls: dict[str, tuple[Call, int]], wanted: int, clock: Clock, tell: Callable[[str], None]
+    calls: dict[str, tuple[Call, int]],
+    wanted: int,
+    clock: Clock,
+    tell: Callable[[str], None],
+    until: float | None,
 ) -> dict[str, list[Window]]:
-    """Rounds until every candidate has enough clean windows, at most twice ``wanted``."""
+    """Rounds until every candidate has enough clean windows, at most twice ``wanted``.
+
+    At ``until`` of the clock no other begins, once there are two.
+    """
     windows: dict[str, list[Window]] = {name: [] for name in calls}
     for number in range(2 * wanted):
+        if number >= 2 and until is not None and clock.stop().wall >= until:
+            break
         order = list(calls) if number % 2 == 0 else list(reversed(calls))
         for name in order:
             call, repeats = calls[name]

@@ -20,6 +20,7 @@ from vitrail.data.scenes import Scene, Scenes
 from vitrail.data.sources import check, open_pictures
 from vitrail.data.summary import Summary, imbalance
 from vitrail.data.transforms import Augment, Preprocess
+from vitrail.data.workers import WorkerError
 
 __all__ = [
     "Augment",
@@ -34,6 +35,7 @@ __all__ = [
     "Scene",
     "Scenes",
     "Summary",
+    "WorkerError",
     "batches",
     "check",
     "epoch_order",

@@ -5,6 +5,7 @@ and go on anywhere, and one process or eight give the same tensors.
 """
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +21,15 @@ from vitrail.data.items import Item, seed_of
 from vitrail.data.limits import BYTES_PER_PIXEL, MemoryGate
 from vitrail.data.pictures import Pictures
 from vitrail.data.transforms import Transform
+from vitrail.data.workers import (
+    SHARED_MEMORY,
+    WorkerError,
+    affordable,
+    free_shared_memory,
+    leave_signals,
+    own_child_signals,
+    problem,
+)
 from vitrail.errors import UserError
 
 #: One batch: images ``(B, C, H, W)``, labels ``(B,)``, places in the set ``(B,)``.
@@ -125,30 +135,65 @@ class Loader:
     """
 
     def __init__(self, pictures: PictureSet, *, workers: int = 0, pin: bool = False):
+        self._pictures, self._workers, self._pin = pictures, workers, pin
         self._plan = _Plan()
-        self._loader: DataLoader[Any] = DataLoader(
-            pictures,
+        self._loader: DataLoader[Any] | None = None
+
+    def epoch(self, order: Sequence[Sequence[int]], *, epoch: int = 0) -> Iterator[Batch]:
+        """The batches of ``order``, which may begin anywhere in an epoch (slice it).
+
+        Raises:
+            PictureError: a picture cannot be read.
+            WorkerError: a worker died, or could not hand over a batch.
+        """
+        if not order:
+            return iter(())
+        if self._loader is None:
+            self._loader = self._start(order)
+        self._plan.batches = [[(epoch, i) for i in lot] for lot in order]
+        if not self._loader.num_workers:
+            return _one_thread(iter(self._loader))
+        return _one_line_errors(self._loader)
+
+    def _start(self, order: Sequence[Sequence[int]]) -> "DataLoader[Any]":
+        """The loader, with as many workers as shared memory has room for."""
+        workers, ahead = self._workers, 0
+        if workers:
+            one = self._pictures[order[0][0]][0].nbytes
+            size = one * max(len(lot) for lot in order)
+            workers, ahead = affordable(workers, size, free_shared_memory())
+        if workers < self._workers:
+            warnings.warn(
+                f"{SHARED_MEMORY} has too little room for {self._workers} processes that read "
+                f"pictures: {workers or 'none'} instead (slower; changes no result)",
+                stacklevel=3,
+            )
+        return DataLoader(
+            self._pictures,
             batch_sampler=self._plan,
             num_workers=workers,
             collate_fn=_collate,
             persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
-            pin_memory=pin,
+            prefetch_factor=ahead if workers else None,
+            pin_memory=self._pin,
+            worker_init_fn=leave_signals,
         )
 
-    def epoch(self, order: Sequence[Sequence[int]], *, epoch: int = 0) -> Iterator[Batch]:
-        """The batches of ``order``, which may begin anywhere in an epoch (slice it)."""
-        self._plan.batches = [[(epoch, i) for i in lot] for lot in order]
-        found = iter(self._loader)
-        return self._one_line_errors(found if self._loader.num_workers else _one_thread(found))
 
-    @staticmethod
-    def _one_line_errors(found: Iterator[Batch]) -> Iterator[Batch]:
-        """A worker's error comes with its whole traceback as text; people need its last line."""
-        try:
-            yield from found
-        except PictureError as error:
-            raise PictureError(str(error).rsplit("PictureError: ", 1)[-1].strip()) from error
+def _one_line_errors(loader: "DataLoader[Any]") -> Iterator[Batch]:
+    """A worker's error comes with its whole traceback as text; people need its last line."""
+    found: Any = None
+    try:
+        with own_child_signals():
+            found = iter(loader)
+        yield from found
+    except PictureError as error:
+        raise PictureError(str(error).rsplit("PictureError: ", 1)[-1].strip()) from error
+    except (RuntimeError, OSError, EOFError) as error:
+        line = problem(error, getattr(found, "_workers", ()))
+        if line is None:
+            raise
+        raise WorkerError(line) from error
 
 
 def batches(

@@ -4,11 +4,11 @@ model -> capture -> fold -> torch.export program -> .pt2, or ONNX -> run it -> c
 """
 
 import copy
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,7 @@ from vitrail.export.metadata import INPUT, OUTPUT, describe
 from vitrail.export.optimized import FOLDING, TOLERANCES, TYPES, captured
 from vitrail.export.runtime import ENDINGS, first_line, need, open_file
 from vitrail.export.verify import Difference, ExportError, batches_like, compare, require, worst
-from vitrail.files import unwritable
+from vitrail.files import draft_folder, unwritable, write_bytes
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -158,8 +158,8 @@ def written(model: nn.Module, order: Order) -> Exported:
     original = copy.deepcopy(model).eval().cpu()
     program = folded_program(original, order)
     try:
-        with TemporaryDirectory(prefix=".vitrail-", dir=order.path.parent) as aside:
-            draft = Path(aside) / order.path.name
+        with draft_folder(order.path) as aside:
+            draft = aside.path / order.path.name
             order.format.saves[order.precision](program, draft)
             if draft.suffix == ENDINGS["onnx"]:
                 describe(draft, order.metadata)
@@ -266,8 +266,10 @@ def save_int8(program: "ExportedProgram", draft: Path) -> None:
 
 
 def save_torch(program: "ExportedProgram", draft: Path) -> None:
-    """As ``torch.export`` keeps it."""
-    torch.export.save(program, draft)
+    """As ``torch.export`` keeps it; in memory first, as its own writer aborts on a full disk."""
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    write_bytes(draft, content.getvalue())
 
 
 ONNX = (("onnx", "export"), ("onnxscript", "export"))

@@ -9,19 +9,17 @@
 """
 
 import json
-import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
 from vitrail.export.metadata import metadata_of, read_metadata
 from vitrail.export.runtime import ENDINGS, answer_of, open_file, session_of
-from vitrail.files import taken, unwritable, write_text
+from vitrail.files import atomic_folder, write_text
 from vitrail.schema import convert, read_json
 from vitrail.tensors import check_file, file_digest
 
@@ -80,10 +78,7 @@ def write_folder(
     if format not in ENDINGS:
         raise UserError(f"no format {format!r}; there are {', '.join(ENDINGS)}")
     out = Path(out)
-    refuse_filled(out)
-    draft = out.with_name(f".{out.name}.{os.getpid()}.vitrail-tmp")
-    try:
-        draft.mkdir(parents=True)
+    with atomic_folder(out) as draft:
         write = {"onnx": to_onnx, "torch": to_torch, "openvino": to_openvino}[format]
         made = write(
             model,
@@ -95,24 +90,7 @@ def write_folder(
             metadata=metadata_of(card, precision=precision, any_size=any_size),
         )
         write_text(draft / CARD, json.dumps(card_of(made, card), indent=2, ensure_ascii=False))
-        if out.is_dir():
-            out.rmdir()
-        draft.rename(out)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        rmtree(draft, ignore_errors=True)
-    return made
-
-
-def refuse_filled(out: Path) -> None:
-    """Nothing is overwritten.
-
-    Raises:
-        UserError: ``out`` is a file, or a folder that holds something.
-    """
-    if taken(out):
-        raise UserError(f"{str(out)!r} holds something; choose another folder")
+    return replace(made, path=out / made.path.name)
 
 
 def example_of(card: "Card") -> "Tensor":

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import copyfile, rmtree
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
-from vitrail.files import taken, unwritable, write_text
+from vitrail.files import atomic_folder, refuse_taken, write_text
 from vitrail.hub.build import TIMM, build
 from vitrail.hub.plugged import extra, recall
 from vitrail.hub.runs import WEIGHTS, run_of, weights_of
@@ -115,8 +115,7 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
     from vitrail.tasks.card import load_weights, read_card, save_weights
 
     source, out = Path(source), Path(out)
-    if taken(out):
-        raise UserError(f"{str(out)!r} is not empty and nothing is overwritten; give another -o")
+    refuse_taken(out)
     weights, source = weights_of(source), run_of(source)
     source = source if weights.name in WEIGHTS and source.is_dir() else weights
     card = read_card(weights)
@@ -124,17 +123,16 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
     text = with_reducer(card.model, reducer)
     old, new = built(card), built(replace(card, model=text))
     origin = {"run": str(source.resolve()), "model": card.model, "command": sys.argv}
-    draft = started(out)
-    for path in [source] if source.is_file() else [source / n for n in WEIGHTS]:
-        if not path.is_file():
-            continue
-        fresh, dropped = load_plain(new, load_weights(path))
-        name = WEIGHTS[0] if source.is_file() else path.name
-        said = replace(card, model=text, extra=extra(text) | {"from": origin})
-        save_weights(draft / name, new.state_dict(), said)
-    carry(source, draft, {"model": text, "from": origin, **extra(text)})
-    keep(extra(text).get("plugins", ()), draft)
-    finished(draft, out)
+    with atomic_folder(out) as draft:
+        for path in [source] if source.is_file() else [source / n for n in WEIGHTS]:
+            if not path.is_file():
+                continue
+            fresh, dropped = load_plain(new, load_weights(path))
+            name = WEIGHTS[0] if source.is_file() else path.name
+            said = replace(card, model=text, extra=extra(text) | {"from": origin})
+            save_weights(draft / name, new.state_dict(), said)
+        carry(source, draft, {"model": text, "from": origin, **extra(text)})
+        keep(extra(text).get("plugins", ()), draft)
     return Reduced(
         folder=out,
         model=text,
@@ -175,25 +173,6 @@ def built(card: "Card") -> "nn.Module":
         return build(
             card.model, classes=len(card.classes), image=card.image, in_chans=card.in_chans
         ).eval()
-
-
-def started(out: Path) -> Path:
-    """A hidden folder beside ``out``, to be filled."""
-    draft = out.with_name(f".{out.name}.starting")
-    try:
-        rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    return draft
-
-
-def finished(draft: Path, out: Path) -> None:
-    """The folder appears at once and complete."""
-    try:
-        draft.rename(out)
-    except OSError as error:
-        raise unwritable(out, error) from error
 
 
 def carry(source: Path, draft: Path, changed: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
-from vitrail.files import taken, write_text
+from vitrail.files import draft_folder, refuse_taken, unwritable, write_text
 from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
 from vitrail.hub.modelcard import card_text
 from vitrail.hub.runs import Classifier, open_run, run_of
@@ -66,15 +66,28 @@ def save_timm(
     from vitrail.tasks.card import save_weights
 
     folder = Path(folder)
-    if not overwrite and taken(folder):
-        raise UserError(f"{str(folder)!r} holds something; choose another, or overwrite=True")
+    if not overwrite:
+        refuse_taken(folder)
     ready = prepare(source, labels, preprocess)
     model = as_timm(ready.model)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(folder / FILES[0], model.state_dict(), ready.card)
-    write_text(folder / "config.json", json.dumps(config_of(model, ready), indent=2))
-    write_text(folder / "README.md", card_text(ready.card, model, ready.facts, licence))
+    with draft_folder(folder) as draft:
+        save_weights(draft.path / FILES[0], model.state_dict(), ready.card)
+        write_text(draft.path / "config.json", json.dumps(config_of(model, ready), indent=2))
+        write_text(draft.path / "README.md", card_text(ready.card, model, ready.facts, licence))
+        if not overwrite:
+            draft.publish(folder)
+        elif not draft.claim(folder):
+            move_files(draft.path, folder)
     return folder
+
+
+def move_files(draft: Path, folder: Path) -> None:
+    """Move what ``save_timm`` writes into a folder that is there, over its old files."""
+    for name in (FILES[0], "config.json", "README.md"):
+        try:
+            (draft / name).replace(folder / name)
+        except OSError as error:
+            raise unwritable(folder / name, error) from error
 
 
 def push_to_hub(

@@ -154,12 +154,15 @@ def lay(plan: Plan) -> Bench:
     refuse_other_count(recipe.class_weights, len(pictures.classes))
     seen = seen_by_teacher(recipe.teacher, pictures) if recipe.teacher else None
     problems = (*([seen] if seen else []), *pictures.problems)
-    return Bench(
+    bench = Bench(
         plan=plan,
         pictures=replace(pictures, problems=problems, store=Remembered(pictures.store)),
         recipe=recipe,
         preprocess=Preprocess(image=plan.image),
     )
+    for job in plan.jobs:  # a job that cannot be is refused before anything is measured or made
+        bench.recipe_of(job)
+    return bench
 
 
 @dataclass(frozen=True)

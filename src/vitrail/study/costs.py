@@ -1,6 +1,7 @@
 """What each arm of a study costs, measured once, side by side, at the study's image size."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from vitrail.cost import Settings
 
 Tell = Callable[[str], None]
+
+LIMIT_S = 40.0
+"""Seconds that measuring takes at most for each arm, half of them for time, half for memory."""
+ROUNDS = 5
+_PACE_S = 10.0
+"""Seconds between two lines that say how far measuring is."""
 
 
 class Measure(Protocol):
@@ -32,7 +39,8 @@ def settle(path: Path, bench: Bench, measure: Measure, tell: Tell) -> None:
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if set(bench.plan.arms) <= set(told):
         return
-    tell(f"measuring what {len(bench.plan.arms)} arms cost ...")
+    count = len(bench.plan.arms)
+    tell(f"measuring what {count} arms cost, {LIMIT_S * count:.0f} s at most ...")
     costs = measure(bench, tell)
     write_json(path, {arm: asdict(cost) for arm, cost in costs.items()})
 
@@ -42,16 +50,25 @@ def measure(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
     from vitrail.cost import Settings, cost
     from vitrail.hub import build
 
+    count = len(bench.plan.arms)
+    deadline = time.monotonic() + LIMIT_S * count
     settings = Settings(
         image=bench.plan.image,
         batch=bench.recipe.batch,
         classes=len(bench.pictures.classes),
         in_chans=bench.preprocess.in_chans,
-        rounds=5,
+        rounds=ROUNDS,
         window_s=0.2,
         warmup_s=1.0,
+        limit_s=LIMIT_S * count / 2,
     )
-    measured = cost(bench.plan.arms, settings, build=build, with_memory=False)
+    shown = Pace(tell, steps=2 * count * (1 + ROUNDS), deadline=deadline)
+    measured = cost(bench.plan.arms, settings, build=build, with_memory=False, on_step=shown.step)
+    memory: dict[str, int | None] = {}
+    for done, row in enumerate(measured.rows):
+        left = max(1.0, deadline - time.monotonic())
+        tell(f"measuring memory of {row.model} ({done + 1} of {count}), {left:.0f} s left at most")
+        memory[row.model] = training_memory(row.model, settings, tell, left / (count - done))
     return {
         row.model: ArmCost(
             params=row.count.params,
@@ -61,20 +78,45 @@ def measure(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
             throughput=row.images_per_s,
             throughput_spread=row.images_per_s * row.throughput.iqr / row.throughput.median,
             batch=row.batch,
-            memory=training_memory(row.model, settings, tell),
+            memory=memory[row.model],
             quiet=row.latency.quiet and row.throughput.quiet,
         )
         for row in measured.rows
     }
 
 
-def training_memory(arm: str, settings: "Settings", tell: Tell) -> int | None:
+class Pace:
+    """A line now and then that says how far timing is, and how long it will take at most."""
+
+    def __init__(self, tell: Tell, *, steps: int, deadline: float) -> None:
+        self.tell, self.steps, self.deadline = tell, steps, deadline
+        self.done, self.told_at = 0, time.monotonic()
+
+    def step(self, what: str) -> None:
+        """One more window is timed, or one more candidate warmed up."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.told_at >= _PACE_S:
+            self.told_at = now
+            part, left = min(1.0, self.done / self.steps), max(0.0, self.deadline - now)
+            self.tell(f"measuring {what}: {part:.0%} of the timing, {left:.0f} s left at most")
+
+
+def training_memory(
+    arm: str, settings: "Settings", tell: Tell, seconds: float | None = None
+) -> int | None:
     """Peak bytes of a training step in a fresh process, or None and a line that says why."""
     from vitrail.cost import memory
 
     try:
         return memory(
-            arm, settings.image, settings.batch, True, build="vitrail.hub:build", settings=settings
+            arm,
+            settings.image,
+            settings.batch,
+            True,
+            build="vitrail.hub:build",
+            settings=settings,
+            seconds=seconds,
         )
     except UserError as error:
         tell(f"memory of {arm} is not known: {error}")

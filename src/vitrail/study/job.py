@@ -32,14 +32,13 @@ def check(arm: str, bench: Bench) -> None:
         UserError: no such model, or one that cannot take the study's pictures.
     """
     from vitrail.hub.build import check_fit
+    from vitrail.train.small_batches import check_batch_norm
 
-    check_fit(
-        build(arm, bench),
-        arm,
-        classes=len(bench.pictures.classes),
-        image=bench.plan.image,
-        in_chans=bench.preprocess.in_chans,
-    )
+    model, size, in_chans = build(arm, bench), bench.plan.image, bench.preprocess.in_chans
+    check_fit(model, arm, classes=len(bench.pictures.classes), image=size, in_chans=in_chans)
+    for job in {job.share: job for job in bench.plan.jobs}.values():
+        count = len(bench.parts(job)["train"])
+        check_batch_norm(model, arm, (in_chans, size, size), recipe=bench.recipe, count=count)
 
 
 def build(arm: str, bench: Bench) -> "nn.Module":

@@ -1,7 +1,6 @@
 """What a study leaves on disk for its analysis: one ``evaluation.json`` a job, costs an arm."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vitrail.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +94,5 @@ class ArmCost:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write beside and rename, so that a reader never sees half a file."""
-    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A text file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.replace(path)
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1))

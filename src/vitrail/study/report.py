@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from vitrail.errors import UserError
+from vitrail.files import write_text
 from vitrail.study import figures, stats, words
 from vitrail.study.analyse import Analysis, Metric, analyse, costs_of
 from vitrail.study.glass import window
-from vitrail.study.record import ArmCost, Mistake, Record, write_whole
+from vitrail.study.record import ArmCost, Mistake, Record
 
 MOST_CLASSES = 20
 
@@ -86,7 +87,7 @@ class Dossier:
 def report(out: str | Path) -> Path:
     """Write ``report.html`` into a study folder from what is there, and return its path."""
     at = Path(out) / "report.html"
-    write_whole(at, render(Dossier.load(out)))
+    write_text(at, render(Dossier.load(out)))
     return at
 
 

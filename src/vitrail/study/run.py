@@ -13,21 +13,36 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from vitrail.errors import UserError
-from vitrail.files import taken
+from vitrail.files import (
+    DiskError,
+    draft_folder,
+    hold,
+    refuse_taken,
+    sweep,
+    taken,
+    unwritable,
+    write_text,
+)
 from vitrail.study import costs as costing
 from vitrail.study.bench import Bench, lay
 from vitrail.study.plan import Job, Plan
 from vitrail.study.progress import Progress, plain
-from vitrail.study.record import Record, write_json, write_whole
+from vitrail.study.record import Record, write_json
 from vitrail.study.report import Dossier, Failure, report
 from vitrail.study.table import Row, rows_of, write_tables
+
+OUTPUTS = (
+    "plan.yaml", "study.json", "costs.json", "results.csv", "results.json", "results.parquet",
+    "report.html", "evaluation.json", "error.json",
+)  # fmt: skip
+"""Files that a study writes, in its folder or a job's."""
 
 
 class Trainer(Protocol):
@@ -84,29 +99,32 @@ def run(
 
     Raises:
         UserError: a bad arm, recipe or data set, or a folder that holds something else.
-        Interrupted: stopped by Ctrl-C (a KeyboardInterrupt whose message says how to go on).
+        Interrupted: stopped by Ctrl-C, SIGTERM or SIGHUP (a KeyboardInterrupt whose message says
+            how to go on).
+        DiskError: the folder cannot be written; what is done is kept.
     """
-    from vitrail.train.folder import held
-
     use, out = use or tools(), Path(out)
     bench = use.lay(plan)
-    _claim(out, bench)
+    _refuse_others(out, bench)
     for arm in plan.arms:
         use.check(arm, bench)
-    _open(out, bench, command)
-    with (
-        held(out),
-        Progress(plan.jobs, bench, shown=progress) as shown,
-        _told_how_to_go_on(out, plan.jobs),
-    ):
-        if bench.warning:
-            shown.note(bench.warning)
-        costing.settle(out / "costs.json", bench, use.measure, shown.note)
-        for job in plan.jobs:
-            _do(job, bench, out / job.folder, use.train, shown)
-            if _round_ends(job, plan.jobs):
-                finish(out)
-    return finish(out)
+    _create(out, bench, command)
+    with hold(out, f"another process is working on the study in {str(out)!r}; wait for it"):
+        _refuse_others(out, bench)  # again, as now nobody else can change it
+        _sweep(out, plan.jobs)
+        _write_plan(out, bench, command)
+        with (
+            Progress(plan.jobs, bench, shown=progress) as shown,
+            _told_how_to_go_on(out, plan.jobs),
+        ):
+            if bench.warning:
+                shown.note(bench.warning)
+            costing.settle(out / "costs.json", bench, use.measure, shown.note)
+            for job in plan.jobs:
+                _do(job, bench, out / job.folder, use.train, shown)
+                if _round_ends(job, plan.jobs):
+                    finish(out)
+        return finish(out)
 
 
 def resume(out: str | Path, *, progress: bool = True, use: Tools | None = None) -> Finished:
@@ -116,7 +134,7 @@ def resume(out: str | Path, *, progress: bool = True, use: Tools | None = None) 
         UserError: the folder holds no study, or its data have changed since.
     """
     if not (Path(out) / "plan.yaml").is_file():
-        raise UserError(f"{out} holds no study to go on with (no plan.yaml)")
+        raise UserError(f"{str(out)!r} holds no study to go on with (no plan.yaml)")
     return run(Plan.from_yaml(Path(out) / "plan.yaml"), out, progress=progress, use=use)
 
 
@@ -138,33 +156,35 @@ def _told_how_to_go_on(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
 
     try:
         yield
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, DiskError) as stop:
         done = sum((out / job.folder / "evaluation.json").is_file() for job in jobs)
-        raise Interrupted(
-            f"stopped with {done} of {len(jobs)} runs done; nothing is lost: give the same "
-            f"command again to go on in {out}"
-        ) from stop
+        here = f"{done} of {len(jobs)} runs done; nothing is lost: give the same command again"
+        if isinstance(stop, DiskError):
+            line = f"{stop}; stopped with {here}"
+            raise DiskError(line, stop.path, stop.cause) from stop
+        raise Interrupted(f"stopped with {here} to go on in {out}") from stop
 
 
-def _claim(out: Path, bench: Bench) -> None:
+def _refuse_others(out: Path, bench: Bench) -> None:
     """Refuse a folder with anything in it but this study or a smaller one on the same ground."""
     told = out / "study.json"
     if not told.is_file():
         if taken(out):
-            raise UserError(f"{out} is there already and is no study; choose another folder")
+            raise UserError(f"{str(out)!r} is there already and is no study; choose another folder")
+        refuse_taken(out)
         return
     before = json.loads(told.read_text(encoding="utf-8"))
     if before["ground"] != bench.ground:
         raise UserError(
-            f"{out} holds another study ({_differences(before, bench)}); choose another folder, "
-            "or give the same data and settings to go on with it"
+            f"{str(out)!r} holds another study ({_differences(before, bench)}); choose another "
+            "folder, or give the same data and settings to go on with it"
         )
     planned = {job.folder for job in bench.plan.jobs}
     gone = [job["folder"] for job in before["jobs"] if job["folder"] not in planned]
     if gone:
         raise UserError(
-            f"{out} holds a study with more in it ({', '.join(gone[:3])}); a study may grow but "
-            "not shrink: name its arms, fractions and seeds too, or choose another folder"
+            f"{str(out)!r} holds a study with more in it ({', '.join(gone[:3])}); a study may grow "
+            "but not shrink: name its arms, fractions and seeds too, or choose another folder"
         )
 
 
@@ -184,11 +204,31 @@ def _differences(before: dict[str, Any], bench: Bench) -> str:
     return "; ".join(found) or "its pictures or their preparation have changed"
 
 
-def _open(out: Path, bench: Bench, command: str | None) -> None:
-    """Write plan and facts; the date of the first start stays."""
+def _create(out: Path, bench: Bench, command: str | None) -> None:
+    """Make a new study's folder, with plan and facts in it from the first moment."""
+    if (out / "study.json").is_file():
+        return
+    with draft_folder(out) as draft:
+        _write_plan(draft.path, bench, command)
+        draft.claim(out)  # if another process was faster, the folder is its study
+
+
+def _sweep(out: Path, jobs: Sequence[Job]) -> None:
+    """Remove what kills left, also of versions that called it ``*.part``."""
+    for folder in (out, *(out / job.folder for job in jobs)):
+        sweep(folder)
+        for name in OUTPUTS:
+            with suppress(OSError):
+                (folder / f"{name}.part").unlink(missing_ok=True)
+
+
+def _write_plan(out: Path, bench: Bench, command: str | None) -> None:
+    """Write plan and facts; the date of the first start stays.
+
+    The plan goes first: after a kill in between, it may say more than ``study.json``, not less.
+    """
     from vitrail.cost import machine
 
-    out.mkdir(parents=True, exist_ok=True)
     told, started = out / "study.json", datetime.now().astimezone().isoformat(timespec="seconds")
     if told.is_file():
         started = json.loads(told.read_text(encoding="utf-8"))["facts"]["started"]
@@ -200,6 +240,7 @@ def _open(out: Path, bench: Bench, command: str | None) -> None:
         "jobs": len(plan.jobs),
         "budget": plan.describe(),
     }
+    write_text(out / "plan.yaml", plan.to_yaml())
     write_json(
         told,
         {
@@ -210,7 +251,6 @@ def _open(out: Path, bench: Bench, command: str | None) -> None:
             "jobs": [{"folder": job.folder, "digest": bench.digest_of(job)} for job in plan.jobs],
         },
     )
-    write_whole(out / "plan.yaml", plan.to_yaml())
 
 
 def _do(job: Job, bench: Bench, at: Path, train: Trainer, shown: Progress) -> None:
@@ -218,11 +258,17 @@ def _do(job: Job, bench: Bench, at: Path, train: Trainer, shown: Progress) -> No
     if is_done(at, bench.digest_of(job)):
         shown.skip(job)
         return
-    (at / "error.json").unlink(missing_ok=True)
+    try:
+        at.mkdir(parents=True, exist_ok=True)
+        (at / "error.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(at, error) from error
     shown.begin(job)
     start = time.perf_counter()
     try:
         record = train(job, bench, at, shown.step)
+    except DiskError:  # the other jobs could not be written either
+        raise
     except Exception as error:  # an arm's failure must not cost the others; it is told at the end
         _note_failure(job, at, error)
         shown.fail(job, plain(error))

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vitrail.files import whole, write_text
 from vitrail.study import words
 from vitrail.study.analyse import Analysis, Cell
-from vitrail.study.record import write_json, write_whole
+from vitrail.study.record import write_json
 from vitrail.study.report import Dossier
 
 Row = dict[str, Any]
@@ -117,7 +118,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(held, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, held.getvalue())
+    write_text(path, held.getvalue())
 
 
 def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
@@ -126,6 +127,6 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    beside = path.with_name(path.name + ".part")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), beside)
-    beside.replace(path)
+    table = pyarrow.Table.from_pylist(list(rows))
+    with whole(path) as draft:
+        pyarrow.parquet.write_table(table, draft)

@@ -1,10 +1,11 @@
 """What a person sees while a model trains: a bar on a terminal, a line an epoch elsewhere."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Events are plain dictionaries with a "kind": start, step, epoch, note, end.
+#: Events are plain dictionaries with a "kind": folder, start, step, epoch, note, end.
 OnEvent = Callable[[dict[str, Any]], None]
 
 
@@ -32,14 +33,19 @@ class Display:
         self.task: Any = None
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event."""
-        getattr(self, f"_{event['kind']}")(event)
+        """Show one event; where the terminal is gone, training goes on without."""
+        with contextlib.suppress(OSError):
+            getattr(self, f"_{event['kind']}")(event)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        bar, self.bar = self.bar, None
+        if bar is not None:
+            with contextlib.suppress(OSError):
+                bar.stop()
+
+    def _folder(self, event: dict[str, Any]) -> None:
+        self._line(f"run folder: {event['out']}")
 
     def _start(self, event: dict[str, Any]) -> None:
         self._line(event["line"])

@@ -6,7 +6,7 @@ new folder (recipe, manifest, checkpoint of step 0) or old one -> Trainer -> res
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,20 @@ from torch import nn
 from vitrail import data, plugins
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
+from vitrail.files import Dated, Goal, is_refusal, unwritable
 from vitrail.tasks.card import Card
 from vitrail.tasks.classify import Scores
 from vitrail.tasks.teacher import Teacher
 from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import Display, OnEvent, scored
+from vitrail.train.folder import BEST, LAST
+from vitrail.train.job import Job
 from vitrail.train.recipe import Recipe
-from vitrail.train.stop import Interrupted, StopRequest, how_to_resume
+from vitrail.train.small_batches import check_batch_norm
+from vitrail.train.stop import StopRequest, lost_worker
 from vitrail.train.track import TensorBoard, Tracker, log_row
-from vitrail.train.trainer import BEST, LAST, Job, Trainer
+from vitrail.train.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ def fit(
     model: nn.Module,
     pictures: Pictures,
     recipe: Recipe,
-    out: str | Path,
+    out: str | Path | Dated,
     *,
     card: Card,
     parts: Mapping[str, Sequence[Item]],
@@ -67,6 +71,7 @@ def fit(
 ) -> Result:
     """Train ``model`` on ``parts["train"]``, validate on ``parts["val"]``, keep all in ``out``.
 
+    ``out`` is a folder, or a :class:`~vitrail.files.Dated` one: the first free name is taken.
     With ``resume`` a run that is there goes on where it stopped (a finished one is returned as it
     is), and one that is not there begins. ``facts`` go into ``run.json``. ``teacher`` is the one
     that ``recipe.teacher`` names.
@@ -75,9 +80,9 @@ def fit(
         UserError: ``out`` exists (without ``resume``), or holds another run; no training pictures;
             a teacher without a recipe for it, or the other way round; a loss that is not finite;
             a folder that cannot be written.
-        Interrupted: Ctrl-C or SIGTERM; the run can go on.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the run can go on.
     """
-    out = Path(out)
+    goal = out if isinstance(out, Dated) else Path(out)
     if not parts.get("train"):
         raise UserError("there are no training pictures")
     if (teacher is None) != (recipe.teacher is None):
@@ -92,18 +97,23 @@ def fit(
         parts=parts,
         recipe=recipe,
         card=card,
-        out=out,
+        out=goal if isinstance(goal, Path) else Path(),
         teacher=teacher,
     )
-    job.class_weights()
-    processes.first(accelerator, lambda: _prepare(job, resume, facts or {}))
-    done = folder.read_run(out).result
+    _check(job, accelerator.num_processes)
+    chosen = processes.first(accelerator, lambda: _prepare(job, goal, resume, facts or {}))
+    job = replace(job, out=chosen)
+    done = folder.read_run(chosen).result
     if done is not None:
-        return Result(**done | {"folder": str(out)})
+        return _finished_before(chosen, done)
     display = Display() if progress and accelerator.is_main_process else None
     listeners = [listener for listener in (display, on_event) if listener is not None]
     try:
         return _train(job, accelerator, listeners)
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        raise unwritable(job.out, error) from error
     finally:
         if display is not None:
             display.close()
@@ -115,11 +125,13 @@ def resume(
     *,
     teach: Callable[[str, Card], Teacher] | None = None,
     pictures: Pictures | None = None,
+    changes: Mapping[str, Any] | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
 ) -> Result:
     """Go on with the run in ``out``: its own recipe, pictures and parts.
 
+    ``changes`` are to values of the recipe that change no result, such as ``workers``.
     ``build`` makes the model that a card names, with the recipe's drop path (weights do not
     matter, they are in the checkpoint). ``pictures`` are opened from ``run.json``'s ``data``, with
     the options under ``open``, unless given. ``teach`` opens the teacher that the recipe names.
@@ -129,7 +141,7 @@ def resume(
     """
     run = folder.read_run(out)
     if run.result is not None:
-        return Result(**run.result | {"folder": str(out)})
+        return _finished_before(Path(out), run.result)
     if pictures is None:
         pictures = data.open_pictures(run.facts["data"], **run.facts.get("open", {}))
     here = {item.key: item for item in pictures.items}
@@ -144,7 +156,7 @@ def resume(
     return fit(
         build(run.card),
         pictures,
-        run.recipe,
+        Recipe.from_dict({**run.recipe.to_dict(), **(changes or {})}),
         out,
         card=run.card,
         parts=parts,
@@ -155,14 +167,34 @@ def resume(
     )
 
 
-def _prepare(job: Job, resume: bool, facts: Mapping[str, Any]) -> None:
-    if not (resume and folder.is_run(job.out)):
-        folder.begin(job.out, lambda draft: _fill(draft, job, facts))
-        return
+def _check(job: Job, processes: int) -> None:
+    """Refuse what cannot be trained, before a folder is made."""
+    card = job.card
+    job.class_weights()
+    check_batch_norm(
+        job.model,
+        card.model,
+        (card.in_chans, card.image, card.image),
+        recipe=job.recipe,
+        count=len(job.parts["train"]),
+        world=processes,
+    )
+
+
+def _finished_before(out: Path, result: Mapping[str, Any]) -> Result:
+    folder.tidy(out)
+    return Result(**{**result, "folder": str(out)})
+
+
+def _prepare(job: Job, goal: Goal, resume: bool, facts: Mapping[str, Any]) -> Path:
+    """Make the run folder, or check that the one that is there is this run; gives its name."""
+    if isinstance(goal, Dated) or not (resume and folder.is_run(goal)):
+        return folder.begin(goal, lambda draft: _fill(draft, job, facts))
     digest = data.manifest_digest(job.card.classes, job.parts)
     run = folder.read_run(job.out)
     folder.check_same(run, recipe=job.recipe, classes=job.card.classes, digest=digest)
     folder.check_teacher(run, _teacher_facts(job))
+    return goal
 
 
 def _fill(draft: Path, job: Job, facts: Mapping[str, Any]) -> None:
@@ -234,6 +266,10 @@ def _train(job: Job, accelerator: Any, listeners: list[OnEvent]) -> Result:
             listener(event)
 
     with StopRequest() as stop, folder.held(job.out, main):
+        done = processes.first(accelerator, lambda: folder.read_run(job.out).result)
+        if done is not None:
+            return _finished_before(job.out, done)
+        emit({"kind": "folder", "out": str(job.out)})
         snapshot = checkpoint.load(folder.check_checkpoint(job.out))
         trainer = Trainer(job, accelerator, emit, stop)
         trainer.restore(snapshot)
@@ -243,23 +279,16 @@ def _train(job: Job, accelerator: Any, listeners: list[OnEvent]) -> Result:
         try:
             emit(_start_event(job, trainer))
             _note_imbalance(job, emit)
-            _run(trainer, stop)
+            _run(trainer)
             return _finish(job, trainer, emit)
         finally:
             if tracker is not None:
                 tracker.close()
 
 
-def _run(trainer: Trainer, stop: StopRequest) -> None:
+def _run(trainer: Trainer) -> None:
     try:
         trainer.run()
-    except RuntimeError as error:
-        if not stop.asked:
-            raise
-        # The signal went to the loader's workers too, and they died before the update ended.
-        raise Interrupted(
-            f"stopped; the last checkpoint is kept, go on with: {how_to_resume(trainer.job.out)}"
-        ) from error
     finally:
         if not trainer.sharded:
             # accelerate has put autocast around forward: a model comes back as it was given, and
@@ -294,8 +323,13 @@ def _note_imbalance(job: Job, emit: OnEvent) -> None:
 
 
 def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:
+    """Score the best weights and write the result; then nothing is left to go on with."""
     progress, main = trainer.progress, trainer.accelerator.is_main_process
-    scores = trainer.score_best()
+    try:
+        scores = trainer.score_best()
+        rate = round(_loader_rate(trainer), 1) if main else 0.0
+    except data.WorkerError as error:
+        raise lost_worker(error, job.out, progress.step) from error
     result = Result(
         folder=str(job.out),
         epochs=progress.epoch,
@@ -307,7 +341,7 @@ def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:
         scores={part: _all(found) for part, found in scores.items()},
         images_per_s=_rate(progress.images, progress.seconds),
         model_images_per_s=_rate(progress.images, progress.seconds - progress.waited),
-        loader_images_per_s=round(_loader_rate(trainer), 1) if main else 0.0,
+        loader_images_per_s=rate,
     )
     if main:
         folder.write_json(job.out / "result.json", asdict(result))

@@ -14,22 +14,22 @@ never a run that cannot go on.
 import contextlib
 import json
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitrail.data import Manifest, read_manifest
 from vitrail.errors import UserError
-from vitrail.files import sweep, taken, unwritable, write_text
+from vitrail.files import Goal, hold, new_folder, publish, taken, write_text
 from vitrail.tasks.card import Card
 from vitrail.train import checkpoint
 from vitrail.train.recipe import Recipe
+from vitrail.train.stop import how_to_resume
 
 FORMAT = "vitrail-run-1"
-_DRAFT = ".starting"
+BEST, LAST = "best.safetensors", "last.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,21 +91,17 @@ def card_of(facts: dict[str, Any]) -> Card:
     )
 
 
-def begin(out: Path, fill: Callable[[Path], None]) -> None:
-    """Create the run folder: ``fill`` writes into a hidden one, which is then renamed.
+def begin(out: Goal, fill: Callable[[Path], None]) -> Path:
+    """Create the run folder and tell its name: ``fill`` writes into a hidden one, then renamed.
 
     Raises:
         UserError: something is there already, or the place cannot be written.
     """
-    refuse_existing(out)
-    draft = out.with_name(f".{out.name}{_DRAFT}")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        fill(draft)
-        draft.rename(out)
-    except OSError as error:
-        raise unwritable(out, error) from error
+    if isinstance(out, Path):
+        refuse_existing(out)
+    with new_folder(out) as draft:
+        fill(draft.path)
+        return publish(draft, out)
 
 
 def refuse_existing(out: Path) -> None:
@@ -119,8 +115,7 @@ def refuse_existing(out: Path) -> None:
         raise UserError(f"{str(out)!r} exists and is not empty; choose another --out")
 
 
-@contextlib.contextmanager
-def held(out: Path, main: bool = True) -> Iterator[None]:
+def held(out: Path, main: bool = True) -> contextlib.AbstractContextManager[None]:
     """Hold the run, so that two trainings do not write one folder; a kill lets go of it.
 
     Only the ``main`` process of a training holds it.
@@ -129,31 +124,33 @@ def held(out: Path, main: bool = True) -> Iterator[None]:
         UserError: another training holds it, or the folder cannot be written.
     """
     if not main:
-        yield
-        return
-    try:
-        handle = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    try:
-        _lock(handle, out)
-        sweep(out)
-        yield
-    finally:
-        os.close(handle)
+        return contextlib.nullcontext()
+    return hold(out, f"another process is training in {str(out)!r}; wait for it")
 
 
-def _lock(handle: int, out: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock
-        return
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"another process is training in {str(out)!r}; wait for it") from error
-    except OSError:  # a file system without locks
-        return
+def tidy(out: Path) -> None:
+    """Remove what a kill at the very end of a run left: its checkpoint, drafts.
+
+    A folder that cannot be written, or that another process holds, is left as it is.
+    """
+    leftovers = (out / checkpoint.NAME).is_file() or any(out.glob(".*.vitrail-tmp"))
+    if leftovers:
+        with contextlib.suppress(UserError, OSError), held(out):
+            (out / checkpoint.NAME).unlink(missing_ok=True)
+
+
+def require_best(out: Path) -> None:
+    """Refuse to go on where the weights of the best epoch are gone.
+
+    Raises:
+        UserError: they are; says what can be done.
+    """
+    best, last = (shlex.quote(str(out / name)) for name in (BEST, LAST))
+    if not (out / BEST).is_file():
+        raise UserError(
+            f"{best} is gone; put it back, or take the last weights in its place "
+            f"(cp {last} {best}), and go on with: {how_to_resume(out)}"
+        )
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -6,11 +6,12 @@ fresh one, so that runs of different precision can follow each other.
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail.errors import UserError
 
@@ -38,19 +39,6 @@ def start(precision: str, accumulate: int = 1) -> Any:
 def _on_cpus() -> bool:
     """Several processes and no GPU: accelerate must be told, or each would train alone."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
-
-
-def agreed(choice: str) -> str:
-    """The first process's choice, in all of them (their clocks may differ)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return choice
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    PartialState(cpu=_on_cpus())
-    choices = [choice]
-    broadcast_object_list(choices)
-    return choices[0]
 
 
 def first(accelerator: Any, work: Callable[[], T]) -> T:
@@ -100,6 +88,23 @@ def agree(accelerator: Any, loss: Tensor, *, stop: bool, save: bool, seconds: fl
         save=bool(everyone[0, 2]),
         seconds=float(everyone[0, 3]),
     )
+
+
+def gradients_shared(
+    accelerator: Any, model: nn.Module, *, last: bool
+) -> AbstractContextManager[Any]:
+    """Gradients of the processes are averaged in the last micro-batch of an update."""
+    return nullcontext() if last else accelerator.no_sync(model)
+
+
+def share_buffers(accelerator: Any, module: nn.Module) -> None:
+    """Running statistics of the first process count, as they do in training."""
+    if accelerator.num_processes == 1:
+        return
+    from accelerate.utils import broadcast
+
+    for buffer in module.buffers():
+        broadcast(buffer)
 
 
 def gather_dealt(accelerator: Any, mine: Tensor, count: int) -> Tensor:

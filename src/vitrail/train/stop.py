@@ -1,13 +1,12 @@
-"""Ctrl-C and SIGTERM: finish the update, keep the run, say how to go on."""
+"""Ctrl-C, SIGTERM and SIGHUP: finish the update, keep the run, say how to go on."""
 
 import shlex
-import signal
-import threading
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from vitrail.errors import UserError
+from vitrail.signals import leave_lost_terminal, listen, restore
 
 
 class Interrupted(KeyboardInterrupt):
@@ -22,6 +21,14 @@ def how_to_resume(out: Path) -> str:
     return f"vitrail train --resume {shlex.quote(str(out))}"
 
 
+def lost_worker(error: Exception, out: Path, step: int) -> UserError:
+    """The one line for a training that a dead worker ended."""
+    return UserError(
+        f"{error}; the run is kept (step {step}), go on with: {how_to_resume(out)} "
+        "--set workers=0 (slower; changes no result)"
+    )
+
+
 class StopRequest:
     """Remembers that a signal came. The second one acts at once, as without us.
 
@@ -33,8 +40,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._before = listen(self._note)
         return self
 
     def __exit__(
@@ -47,9 +53,9 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        leave_lost_terminal()
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        restore(self._before)
         self._before = {}

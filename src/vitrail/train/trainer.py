@@ -3,61 +3,30 @@
 pictures -> loader -> mix -> model -> loss -> gradient -> clip -> optimiser -> averaged weights
 """
 
-import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail import data
-from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.tasks.card import Card, load_weights, save_weights
 from vitrail.tasks.classify import Scores, collect, score
-from vitrail.tasks.teacher import Teacher
-from vitrail.train import balance, chance, checkpoint, folder, mix, optim, processes
+from vitrail.train import chance, checkpoint, folder, mix, optim, processes
 from vitrail.train.average import averaged
 from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import OnEvent
 from vitrail.train.feed import Feed
+from vitrail.train.folder import BEST, LAST
+from vitrail.train.job import Job
 from vitrail.train.objective import Objective, prepare
-from vitrail.train.recipe import Recipe
-from vitrail.train.stop import Interrupted, StopRequest, how_to_resume
+from vitrail.train.stop import Interrupted, StopRequest, how_to_resume, lost_worker
 
-BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 _TOO_MANY_SKIPS = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What is trained on what, and where it is kept."""
-
-    model: nn.Module
-    pictures: Pictures
-    parts: Mapping[str, Sequence[Item]]
-    recipe: Recipe
-    card: Card
-    out: Path
-    teacher: Teacher | None = None
-
-    @property
-    def labels(self) -> list[int]:
-        """Of the training pictures, in their order."""
-        return [item.label for item in self.parts["train"]]
-
-    def class_weights(self) -> Tensor | None:
-        """What the recipe makes of these labels.
-
-        Raises:
-            UserError: another count of numbers than of classes.
-        """
-        recipe, classes = self.recipe, len(self.card.classes)
-        return balance.class_weights(recipe.class_weights, self.labels, classes, recipe.sampling)
 
 
 def merit(row: Mapping[str, Any], score: str) -> tuple[float, float]:
@@ -139,12 +108,24 @@ class Trainer:
 
         Raises:
             Interrupted: asked to stop; everything is kept.
-            UserError: the loss is not finite, or the folder cannot be written.
+            UserError: the loss is not finite, the folder cannot be written, or a process that
+                reads pictures died; what could be kept is, and the message says how to go on.
         """
-        while not self.progress.finished:
-            self._epoch()
-            self._close_epoch()
+        try:
+            while not self.progress.finished:
+                self._epoch()
+                self._close_epoch()
+        except data.WorkerError as error:
+            self._keep_after_lost_worker(error)
         self.save()
+
+    def _keep_after_lost_worker(self, error: data.WorkerError) -> NoReturn:
+        """Pictures are waited for between updates only, so that this is a moment to go on from."""
+        if self.accelerator.num_processes == 1:
+            if self.stop.asked:  # the signal went to the workers too
+                self._interrupt()
+            self.save()
+        raise lost_worker(error, self.job.out, self.progress.step) from error
 
     def _epoch(self) -> None:
         progress = self.progress
@@ -203,7 +184,9 @@ class Trainer:
         total = torch.zeros((), device=self.accelerator.device)
         for part, (images, labels, _) in enumerate(lots):
             chance.reseed(self.recipe.seed, self.progress.step, self.course.slot(part))
-            with self._synchronised(part == len(lots) - 1):
+            with processes.gradients_shared(
+                self.accelerator, self.model, last=part == len(lots) - 1
+            ):
                 loss = self._loss(images, labels) / len(lots)
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -222,12 +205,6 @@ class Trainer:
         images, targets = mix.mix(images, labels, self.choices, share)
         images = images.to(self.accelerator.device, non_blocking=True)
         return self.objective(self.model(images), images, targets.to(self.accelerator.device))
-
-    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients of the processes are averaged in the last micro-batch of an update."""
-        if last:
-            return contextlib.nullcontext()
-        return self.accelerator.no_sync(self.model)
 
     def _refuse_non_finite(self, check: Tensor) -> None:
         if self.accelerator.scaler is not None:
@@ -325,22 +302,14 @@ class Trainer:
         world, rank = accelerator.num_processes, accelerator.process_index
         order = chance.shares(count, max(self.course.micro, 32), world, rank)
         module = self.bare if self.ema is None else self.ema.module
-        self._share_buffers(module)
+        if not self.sharded:
+            processes.share_buffers(accelerator, module)
         loader = self.feed.loader(part).epoch(order)
         pairs = list(collect(module, loader, accelerator.device))
         logits, labels = (torch.cat(each) for each in zip(*pairs, strict=True))
         logits = processes.gather_dealt(accelerator, logits, count)
         labels = processes.gather_dealt(accelerator, labels, count)
         return score(logits, labels, len(self.job.card.classes))
-
-    def _share_buffers(self, module: nn.Module) -> None:
-        """Running statistics of the first process count, as they do in training."""
-        if self.accelerator.num_processes == 1 or self.sharded:
-            return
-        from accelerate.utils import broadcast
-
-        for buffer in module.buffers():
-            broadcast(buffer)
 
     # ---- keeping ---------------------------------------------------------------------------------
 
@@ -422,9 +391,12 @@ class Trainer:
             self._write_best()
             self._keep_rows()
         self.pending = {}
+        if self.progress.best is not None:
+            folder.require_best(self.job.out)
 
     def score_best(self) -> dict[str, Scores]:
         """The best weights on every part but the training one, in their own precision."""
+        folder.require_best(self.job.out)
         state = load_weights(self.job.out / BEST)
         if self.ema is not None:
             self.ema.module.load_state_dict(state)
@@ -432,7 +404,7 @@ class Trainer:
             checkpoint.set_model_state(self.model, state)
         return {p: self.scores_of(p) for p in ("val", "test") if self.job.parts.get(p)}
 
-    def _interrupt(self) -> None:
+    def _interrupt(self) -> NoReturn:
         self.save()
         progress = self.progress
         raise Interrupted(

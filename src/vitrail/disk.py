@@ -1,0 +1,60 @@
+"""What the system refuses when a file is written or read, in one line with a remedy."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from vitrail.errors import UserError
+
+
+class DiskError(UserError):
+    """A file or folder ``path`` that the system, for a ``cause``, lets us not write or read."""
+
+    def __init__(self, line: str, path: Path, cause: Exception) -> None:
+        super().__init__(line)
+        self.path, self.cause = path, cause
+
+
+_ROOM = "make room, or choose a folder on another disk"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "files may not grow as large here (see 'ulimit -f'); choose another folder",
+    errno.EROFS: "choose a folder you can write to",
+    errno.EACCES: "choose a folder you can write to",
+    errno.EPERM: "choose a folder you can write to",
+    errno.EMFILE: "raise the limit of open files (ulimit -n 4096)",
+    errno.ENFILE: "close other programs: this machine has too many open files",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "the folder is gone or was never there; make it, or choose another",
+    errno.ENOTDIR: "choose a name that is not below a file",
+    errno.EBUSY: "choose a new folder",
+}
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether it is about files, and not, say, a connection."""
+    return error.errno == errno.EIO or error.errno in _REMEDIES
+
+
+def unwritable(path: Path, error: Exception) -> DiskError:
+    """The one line for a file that cannot be written; also for errors of writers in other words."""
+    number = _number(error)
+    why = os.strerror(number) if number else str(error)
+    remedy = _REMEDIES.get(number, "choose a folder you can write to")
+    return DiskError(f"cannot write {str(path)!r}: {why}; {remedy}", path, error)
+
+
+def unreadable(path: Path, error: OSError) -> DiskError:
+    """The one line for a file or folder that cannot be read."""
+    remedy = f"; {_REMEDIES[errno.EMFILE]}" if error.errno == errno.EMFILE else ""
+    return DiskError(f"cannot read {str(path)!r}: {error.strerror or error}{remedy}", path, error)
+
+
+def _number(error: Exception) -> int:
+    """The system's number of an error; safetensors has it in its text only."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error))
+    return int(found[1] or found[2]) if found else 0

@@ -1,0 +1,70 @@
+"""Signals that end a process: Ctrl-C, SIGTERM, and SIGHUP where a terminal is closed.
+
+A command that is asked to end cleans up and says so in one line, whichever signal it was. A
+signal that is ignored stays ignored (``nohup``).
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], None]
+TERMINATIONS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n))
+"""What would end a process without a word."""
+ALL = (signal.SIGINT, *TERMINATIONS)
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal asked this process to end; handled as Ctrl-C is."""
+
+
+def listen(handler: Handler, numbers: Sequence[int] = ALL) -> dict[int, Any]:
+    """Let ``handler`` take signals; gives what took them before, for :func:`restore`.
+
+    Only the main thread of a process can listen; elsewhere nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    taken = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in taken}
+
+
+def restore(before: Mapping[int, Any]) -> None:
+    """Undo :func:`listen`."""
+    for number, handler in before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextlib.contextmanager
+def terminations_raise() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise :class:`Terminated`, so that drafts are removed and children end.
+
+    The second one ends the process at once.
+    """
+    before: dict[int, Any] = {}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        restore(before)
+        leave_lost_terminal()
+        raise Terminated(f"stopped by {signal.Signals(number).name}")
+
+    before |= listen(end, TERMINATIONS)
+    try:
+        yield
+    finally:
+        restore(before)
+
+
+def leave_lost_terminal() -> None:
+    """Where the terminal is gone, output goes nowhere: an error of a print must not end us."""
+    for output in (1, 2):
+        try:
+            os.write(output, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)

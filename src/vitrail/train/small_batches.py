@@ -1,0 +1,54 @@
+"""Batch norm needs two values a channel: one picture at a time with maps of 1 x 1 is too few."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vitrail.errors import UserError
+from vitrail.train.chance import Course
+from vitrail.train.recipe import Recipe
+
+
+def check_batch_norm(
+    model: nn.Module, name: str, shape: tuple[int, int, int], *, recipe: Recipe, count: int,
+    world: int = 1,
+) -> None:  # fmt: skip
+    """Refuse a training that its first update would end.
+
+    Args:
+        model: about to be trained; not touched.
+        name: what people call it.
+        shape: of one picture, ``(C, H, W)``.
+        recipe: its batch is cut into ``accumulate`` parts in each of ``world`` processes.
+        count: training pictures.
+
+    Raises:
+        UserError: a part of a batch is one picture, and a batch norm would see one value a channel;
+            or the pictures are too few for the parts.
+    """
+    course = Course.lay(
+        count=count, batch=recipe.batch, accumulate=recipe.accumulate, world=world, rank=0, seed=0
+    )
+    if course.micro > 1 or not any(isinstance(part, _BatchNorm) for part in model.modules()):
+        return
+    try:
+        _forward_one(model, shape)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        slots = course.batch
+        raise UserError(
+            f"{name} cannot be trained on one picture at a time: its batch norm needs two values "
+            f"or more, and its smallest map is 1 x 1. {count} training pictures in batches of "
+            f"{recipe.batch}, each in {slots} parts, make parts of one picture; give at least "
+            f"{2 * slots} pictures and a batch of {2 * slots} or more, or a larger image"
+        ) from error
+
+
+def _forward_one(model: nn.Module, shape: tuple[int, int, int]) -> None:
+    """One blank picture through a copy in training mode; chance and running figures stay."""
+    like = next(model.parameters())
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        copy.deepcopy(model).train()(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))

@@ -1,0 +1,51 @@
+"""Signals that end a process end it in order."""
+
+import os
+import pty
+import signal
+import sys
+
+import pytest
+
+from vitrail import signals
+
+
+@pytest.mark.parametrize("number", signals.TERMINATIONS)
+def test_a_signal_becomes_an_interrupt_and_what_was_before_comes_back(number: int) -> None:
+    before = signal.getsignal(number)
+    name = signal.Signals(number).name
+    with pytest.raises(KeyboardInterrupt, match=f"stopped by {name}"), signals.terminations_raise():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As ``nohup`` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.terminations_raise():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_output_to_a_terminal_that_is_gone_harms_nobody() -> None:
+    """A child on a terminal of its own, which is closed: it prints on and ends as it wants."""
+    ours, theirs = os.pipe()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with signals.terminations_raise():
+                os.write(theirs, b"x")
+                signal.pause()
+        except KeyboardInterrupt:
+            os.write(1, b"last words")
+            print("last words", file=sys.__stderr__, flush=True)
+            status = 7
+        finally:
+            os._exit(status)
+    os.read(ours, 1)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
