@@ -96,7 +96,8 @@ def grow(wanted: Cost) -> Answer:
     from vitrail.cost import draw, growth, machine
 
     assert wanted.growth is not None
-    refuse_picture(wanted.growth)
+    if len(set(wanted.image)) > 1:  # else it is refused for that
+        refuse_picture(wanted.growth)
     conditions = settings(wanted)[0]
     with ticker("measuring") as step:
         grown = growth(

@@ -83,13 +83,6 @@ def fit(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the run can go on.
     """
     goal = out if isinstance(out, Dated) else Path(out)
-    if not parts.get("train"):
-        raise UserError("there are no training pictures")
-    if (teacher is None) != (recipe.teacher is None):
-        raise UserError(
-            f"the recipe's teacher is {recipe.teacher!r}, the one given is "
-            f"{teacher.name if teacher else None!r}; give both, or neither"
-        )
     accelerator = processes.start(recipe.precision)
     job = Job(
         model=model,
@@ -169,13 +162,20 @@ def resume(
 
 def _check(job: Job, processes: int) -> None:
     """Refuse what cannot be trained, before a folder is made."""
-    card = job.card
+    card, recipe, teacher = job.card, job.recipe, job.teacher
+    if not job.parts.get("train"):
+        raise UserError("there are no training pictures")
+    if (teacher is None) != (recipe.teacher is None):
+        raise UserError(
+            f"the recipe's teacher is {recipe.teacher!r}, the one given is "
+            f"{teacher.name if teacher else None!r}; give both, or neither"
+        )
     job.class_weights()
     check_batch_norm(
         job.model,
         card.model,
         (card.in_chans, card.image, card.image),
-        recipe=job.recipe,
+        recipe=recipe,
         count=len(job.parts["train"]),
         world=processes,
     )
