@@ -84,7 +84,7 @@ def memory(
     return int(json.loads(done.stdout.splitlines()[-1])["peak"])
 
 
-def _run_probe(job: Job, seconds: float | None) -> subprocess.CompletedProcess[str]:
+def _run_probe(job: MemoryJob, seconds: float | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "vitrail.cost.probe", job.to_json()],
         capture_output=True,
