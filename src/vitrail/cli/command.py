@@ -13,7 +13,11 @@ from tyro.conf import UseAppendAction, arg
 
 from vitrail.errors import printable
 
-SURROGATE = re.compile("[\ud800-\udfff]")
+UNSEEN = re.compile(
+    "[\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+    "\ufff9-\ufffb]"
+)
+"""Control codes, what hides or turns the direction of text, and halves of surrogate pairs."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ def option(field_name: str) -> str:
 def as_json(data: Any, *, ascii_only: bool = False) -> str:
     """``data`` as JSON that every reader accepts: NaN and infinities become null.
 
-    Halves of surrogate pairs, which stand for bytes in names that are no text, are escaped.
+    Halves of surrogate pairs, which stand for bytes in names that are no text, are escaped, and so
+    is what a terminal would obey or hide: readers of JSON get it back as it was.
     """
     text = jsonlib.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=ascii_only)
-    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain(value: Any) -> Any:
