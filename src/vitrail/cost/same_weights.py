@@ -15,8 +15,6 @@ from torch import nn
 from vitrail.cost.candidates import CREATE, Build, Settings, build_on_device
 from vitrail.cost.counting import evaluating, example
 from vitrail.errors import UserError
-from vitrail.models.backbone import Backbone
-from vitrail.models.zoo import load_into
 from vitrail.specs import parse_call
 
 TOLERANCE = 1e-5
@@ -99,6 +97,9 @@ def pair(model: str, against: str, settings: Settings, known: Counterparts | Non
     Raises:
         UserError: one cannot be built, or counterparts give different logits.
     """
+    from vitrail.models.backbone import Backbone  # late: an exported model needs none of these
+    from vitrail.models.zoo import load_into
+
     known = known or Counterparts()
     keep_freed_memory()
     torch.manual_seed(0)
