@@ -91,8 +91,8 @@ class Stage:
                 self.write_note(name, {"seconds": seconds, "answers": self.answers(name)})
 
     def answers(self, name: str) -> Any:
-        """What is predicted on the good pictures with the folder ``name``."""
-        if name == "study":
+        """What is predicted on the good pictures with the folder ``name``, if it can predict."""
+        if name in ("stopped", "study"):
             return None
         words: list[Any] = ["predict", self.of(name), *self.good(), "--json"]
         return must(children.finish(words, self.root)).json()

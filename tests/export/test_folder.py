@@ -1,6 +1,7 @@
 """A folder that carries all that is needed to use a model, and nothing half done."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -100,6 +101,8 @@ def exported(tmp_path_factory):
     (out / "model.onnx").write_bytes(b"not looked at")
     (out.parent / "elsewhere.onnx").write_bytes(b"not looked at")
     (out / "link.onnx").symlink_to(out.parent / "elsewhere.onnx")
+    (out / "loop.onnx").symlink_to("loop.onnx")
+    os.mkfifo(out / "pipe.onnx")
     return out
 
 
@@ -121,6 +124,9 @@ CARD_JSON = {
         ({"file": "/etc/passwd"}, "outside its folder"),
         ({"file": "link.onnx"}, "outside its folder"),
         ({"file": "."}, "outside its folder"),
+        ({"file": "loop.onnx"}, "no regular file"),
+        ({"file": "pipe.onnx", "sha256": "0" * 64}, "no regular file"),
+        ({"file": "missing.onnx"}, "no regular file"),
         ({"file": ""}, "outside its folder"),
         ({"file": None}, "file must be str"),
         ({"kind": "torch"}, "kind 'torch' of 'model.onnx'"),

@@ -180,7 +180,11 @@ def inside(folder: Path, said: FolderCard) -> Path:
     """
     where = f"{str(folder / CARD)!r}"
     path = folder / said.file
-    if Path(said.file).name != said.file or path.resolve().parent != folder.resolve():
+    if not said.file or Path(said.file).name != said.file:
+        raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
+    if not path.is_file():  # a pipe would be waited for, and a link to itself cannot be resolved
+        raise UserError(f"{where} names {said.file!r}, which is no regular file; export it again")
+    if path.resolve().parent != folder.resolve():
         raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
     if ENDINGS.get(said.kind) != path.suffix:
         raise UserError(
