@@ -123,7 +123,7 @@ MUTANTS = (
     Mutant("holm", "study", "stats", "(len(ps) - rank) * ps[i]", "len(ps) * ps[i]"),
     Mutant("pareto", "study", "stats", "points[i][1] > points[front[-1]][1]", "points[i][1] >= points[front[-1]][1]"),
     Mutant("crossed residual", "study", "stats", "by_seed[:, None] - by_picture[None, :] + value", "by_seed[:, None] - by_picture[None, :]"),
-    Mutant("ranking", "study", "analyse", "key=lambda c: -c.accuracy.value", "key=lambda c: c.accuracy.value"),
+    Mutant("ranking", "study", "analyse", "key=lambda c: -c.score.value", "key=lambda c: c.score.value"),
     Mutant("equal pictures", "study", "run", "round(recipe.epochs / job.share)", "round(recipe.epochs * job.share)"),
     Mutant("seed of a share", "study", "run whole", 'fraction(self.pictures.split("train"), job.share, job.seed)', 'fraction(self.pictures.split("train"), job.share, 0)'),
     Mutant("seed of a job", "study", "run whole", "replace(self.recipe, seed=job.seed)", "replace(self.recipe, seed=0)"),
