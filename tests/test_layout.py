@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "vitrail"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -82,17 +80,14 @@ def test_imports_flow_down() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_file_has_a_test(path: Path) -> None:
-    name = name_of(path)
-    if path.name == "__init__.py":
-        return
-    here = Path(name)
-    own = ROOT / "tests" / here.parent / f"test_{here.stem}.py"
-    suite = SUITE_OF.get(name)
-    assert own.is_file() or (suite and (ROOT / suite).exists()), (
-        f"{name}: write {own.relative_to(ROOT)}, or name its suite in SUITES"
-    )
+def test_every_file_has_tests() -> None:
+    """A file of its own name in ``tests``, or the suite that SUITES names."""
+    without = []
+    for name in (name_of(path) for path in FILES if path.name != "__init__.py"):
+        own = (ROOT / "tests" / name).with_name(f"test_{Path(name).name}")
+        if not own.is_file() and not (name in SUITE_OF and (ROOT / SUITE_OF[name]).exists()):
+            without.append(name)
+    assert not without, "write tests of this name, or name their suite in SUITES"
 
 
 def test_suites_name_only_files_that_exist_and_have_no_test_of_their_own() -> None:
@@ -101,8 +96,12 @@ def test_suites_name_only_files_that_exist_and_have_no_test_of_their_own() -> No
     assert own == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_file_and_functions_are_short(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= LONGEST_FILE
-    long = [f.name for f in functions(path) if f.end_lineno - f.lineno >= LONGEST_FUNCTION]
-    assert not long, f"over {LONGEST_FUNCTION} lines: {long}"
+def test_files_and_functions_are_short() -> None:
+    long = [name_of(f) for f in FILES if len(f.read_text().splitlines()) > LONGEST_FILE]
+    long += [
+        f"{name_of(path)}: {function.name}"
+        for path in FILES
+        for function in functions(path)
+        if (function.end_lineno or 0) - function.lineno >= LONGEST_FUNCTION
+    ]
+    assert not long, f"files over {LONGEST_FILE} or functions over {LONGEST_FUNCTION} lines"
