@@ -1,6 +1,8 @@
 """Unknown names answer with the close ones."""
 
-from vitrail.errors import UserError, unknown
+import pytest
+
+from vitrail.errors import UserError, cell_text, figure_text, printable, unknown
 
 
 def test_close_names_first() -> None:
@@ -13,3 +15,23 @@ def test_without_close_names_a_few_are_named() -> None:
     line = str(unknown("thing", "zzz", [f"name{i:02}" for i in range(20)]))
     assert line.endswith("name14, name15, … (20 in all)")
     assert str(unknown("thing", "zzz", [])) == "no thing 'zzz'"
+
+
+@pytest.mark.parametrize("name", ["$x^{$", "$\\frac$ [b]", "a$b\x1b\udcff", "_$1$"])
+def test_a_name_in_figures_is_no_formula(name: str) -> None:
+    import io
+
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    shown = figure.text(0.1, 0.5, figure_text(name))
+    figure.savefig(io.BytesIO(), format="svg")
+    assert shown._preprocess_math(shown.get_text()) == (printable(name), False)
+
+
+def test_a_cell_is_no_formula_and_numbers_stay() -> None:
+    texts = ["=cmd|' /C calc'!A0", "+1", "-x", "@a", "\t=a", "cat", -1.5, None]
+    assert [cell_text(text) for text in texts] == [
+        *("'=cmd|' /C calc'!A0", "'+1", "'-x", "'@a", "\\x09=a", "cat"),
+        *(-1.5, None),
+    ]

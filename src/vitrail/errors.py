@@ -14,6 +14,7 @@ SHOWN = 16
 
 _JOINERS = "\u200c\u200d"
 """Invisible, but scripts and emoji need them between letters."""
+_FORMULAS = ("=", "+", "-", "@")
 _HIDDEN = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
 """Letters and marks that draw nothing."""
 
@@ -28,6 +29,22 @@ def printable(text: object) -> str:
     if line.isascii() and line.isprintable():
         return line
     return "".join(c if _is_harmless(c) else _escape(c) for c in line)
+
+
+def figure_text(text: object) -> str:
+    """:func:`printable` for matplotlib, to which two ``$`` make a formula."""
+    return printable(text).replace("$", r"\$")
+
+
+def cell_text(value: object) -> object:
+    """``value`` for a CSV cell: spreadsheets would run a text such as ``=cmd()`` as a formula.
+
+    A text that begins so gets an apostrophe in front, which spreadsheets do not show; numbers stay.
+    """
+    if isinstance(value, str):
+        line = printable(value)
+        return f"'{line}" if line[:1] in _FORMULAS else line
+    return value
 
 
 def _is_harmless(character: str) -> bool:

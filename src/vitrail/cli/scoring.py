@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vitrail.cli.command import Answer, as_json, say, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
 from vitrail.cli.progress import gauge
-from vitrail.errors import UserError
+from vitrail.errors import UserError, cell_text
 from vitrail.explain.samples import MaskOf, Samples, gather, open_truth
 from vitrail.explain.scores.makers import Maker, baselines
 from vitrail.explain.scores.table import Row, Settings, chance, refused, score
@@ -159,5 +159,5 @@ def as_csv(told: Sequence[Mapping[str, Any]]) -> str:
     held = io.StringIO()
     writer = csv.DictWriter(held, list(told[0]) if told else ["run"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(told)
+    writer.writerows({k: cell_text(v) for k, v in line.items()} for line in told)
     return held.getvalue()

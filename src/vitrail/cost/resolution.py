@@ -26,7 +26,7 @@ from vitrail.cost.candidates import (
 from vitrail.cost.counting import count
 from vitrail.cost.peak import memory
 from vitrail.cost.timing import Timing
-from vitrail.errors import UserError
+from vitrail.errors import UserError, figure_text
 from vitrail.files import sweep_dead, whole
 
 
@@ -250,7 +250,7 @@ def _line(panel: Any, rows: Sequence[GrowthRow], quantity: str, exponent: float 
     values = [(row.image, QUANTITIES[quantity](row)) for row in rows]
     known = [(image, value / SCALES[quantity]) for image, value in values if value]
     label = rows[0].model if exponent is None else f"{rows[0].model}: pixels^{exponent:.2f}"
-    panel.plot(*zip(*known, strict=True), marker="o", markersize=4, label=label)
+    panel.plot(*zip(*known, strict=True), marker="o", markersize=4, label=figure_text(label))
 
 
 def _plain_numbers(panel: Any, sizes: Sequence[int]) -> None:

@@ -19,8 +19,8 @@ from torch.nn.functional import linear
 
 from vitrail.cost.candidates import PRECISIONS, Settings, interleaved
 from vitrail.cost.timing import Timing
-from vitrail.errors import UserError
-from vitrail.files import sweep_dead, whole
+from vitrail.errors import UserError, figure_text
+from vitrail.files import sweep_dead
 
 Shape = tuple[int, int, int]
 
@@ -255,7 +255,8 @@ def draw(
     roof(panel, found, [x for x, _ in points])
     for name, (first, *layers) in works.items():
         small = [p for p in map(point, layers) if p]
-        (line,) = panel.plot(*zip(*filter(None, [point(first)]), strict=True), "o", label=name)
+        spot = zip(*filter(None, [point(first)]), strict=True)
+        (line,) = panel.plot(*spot, "o", label=figure_text(name))
         if small:
             panel.plot(*zip(*small, strict=True), ".", color=line.get_color(), alpha=0.45)
     where = f"{found.precision}, {found.threads} thread(s), {found.device}"

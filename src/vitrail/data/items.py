@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitrail.errors import printable
+from vitrail.errors import cell_text, printable
 
 SPLITS = ("train", "val", "test")
 
@@ -92,7 +92,8 @@ def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("kind", "where", "left_out", "line"))
-        rows.writerows((p.kind, p.where, "yes" if p.left_out else "no", p.line) for p in problems)
+        for p in problems:
+            rows.writerow(map(cell_text, (p.kind, p.where, "yes" if p.left_out else "no", p.line)))
 
 
 def composed(text: str) -> str:

@@ -5,6 +5,7 @@ Colours are perceptually uniform: viridis for maps from low to high, a diverging
 drawn. matplotlib is imported when something is drawn.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail.errors import figure_text
 from vitrail.explain.scale import ROUNDING
 from vitrail.files import whole
 
@@ -90,8 +92,10 @@ def page(picture: Pixels, drawing: Drawing) -> "Figure":
         image(axes, pixels)
         axes.set_xlabel(name, color=FAINT, fontsize=8)
     scale(figure, figure.add_subplot(grid[0, 3]), drawing)
-    figure.text(0.01, 0.93, drawing.title, color=INK, fontsize=11, weight="bold", va="center")
-    figure.text(0.01, 0.03, drawing.note, color=FAINT, fontsize=7.5, va="center")
+    figure.text(
+        0.01, 0.93, figure_text(drawing.title), color=INK, fontsize=11, weight="bold", va="center"
+    )
+    figure.text(0.01, 0.03, figure_text(drawing.note), color=FAINT, fontsize=7.5, va="center")
     return figure
 
 
@@ -110,11 +114,11 @@ def sheet(
     for i, (name, drawings) in enumerate(rows.items()):
         first = figure.add_subplot(grid[i, 0])
         image(first, picture)
-        first.set_ylabel(short(name), color=INK, fontsize=7.5)
+        first.set_ylabel(figure_text(short(name)), color=INK, fontsize=7.5)
         for j, drawing in enumerate(drawings, start=1):
             axes = figure.add_subplot(grid[i, j])
             if i == 0:
-                axes.set_title(columns[j - 1], color=INK, fontsize=8.5)
+                axes.set_title(figure_text(columns[j - 1]), color=INK, fontsize=8.5)
             cell(axes, picture, drawing)
     words = "each map on its own scale: dark is its lowest value, yellow its highest; signed: "
     words += "blue speaks against the class, red for it"
@@ -130,7 +134,7 @@ def cell(axes: "Axes", picture: Pixels, drawing: Drawing | None) -> None:
                   va="center", color=FAINT, fontsize=7)  # fmt: skip
         return
     image(axes, overlay(picture, drawing.map, drawing.signed))
-    axes.set_xlabel(drawing.title, color=FAINT, fontsize=6.5, labelpad=2)
+    axes.set_xlabel(figure_text(drawing.title), color=FAINT, fontsize=6.5, labelpad=2)
 
 
 def scale(figure: "Figure", axes: "Axes", drawing: Drawing) -> None:
@@ -163,7 +167,8 @@ def blank(width: float, height: float) -> "Figure":
 
 def save(figure: "Figure", path: Path) -> None:
     """A PNG, whole or not at all."""
-    with whole(path) as draft:
+    with whole(path) as draft, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
         figure.savefig(draft, format="png", metadata={"Software": "vitrail"})
 
 

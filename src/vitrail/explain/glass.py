@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail.errors import figure_text
 from vitrail.explain.base import Layer
 from vitrail.explain.draw import FAINT, INK, Pixels, as_array, blank, coloured, image, short
 
@@ -63,7 +64,8 @@ def window(picture: Pixels, layers: Mapping[str, Layer], sample: int, title: str
     rows = -(-(len(names) + 1) // columns)
     high = 2.65 * rows + 0.35
     figure = blank(2.3 * columns, high)
-    figure.text(0.02, 1 - 0.2 / high, title + left_out, color=INK, fontsize=10,
+    said = figure_text(title + left_out)
+    figure.text(0.02, 1 - 0.2 / high, said, color=INK, fontsize=10,
                 weight="bold", va="center")  # fmt: skip
     grid = figure.add_gridspec(
         rows, columns, left=0.02, right=0.98, bottom=0.02,
@@ -78,7 +80,8 @@ def window(picture: Pixels, layers: Mapping[str, Layer], sample: int, title: str
         image(axes, pixels)
         if labels is not None:
             axes.add_collection(leads(labels, picture.shape[:2]))
-        axes.set_title(f"{short(name, 34)}\n{told(found[name], sample)}", color=FAINT, fontsize=7)
+        said = f"{figure_text(short(name, 34))}\n{told(found[name], sample)}"
+        axes.set_title(said, color=FAINT, fontsize=7)
     return figure
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from vitrail.errors import printable
 from vitrail.study.analyse import Analysis
 from vitrail.study.record import Record
 from vitrail.study.words import amount, share_text
@@ -33,6 +34,7 @@ def look(arms: Sequence[str], arm: str) -> dict[str, Any]:
 
 def short(arm: str, most: int = 30) -> str:
     """An arm's name as a label: its middle left out where it is long."""
+    arm = printable(arm)
     return arm if len(arm) <= most else f"{arm[: most - 13]}…{arm[-12:]}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 from vitrail.files import write_text
 from vitrail.study import figures, stats, words
 from vitrail.study.analyse import Analysis, Metric, analyse, costs_of
@@ -99,6 +99,7 @@ def render(dossier: Dossier) -> str:
         loader=PackageLoader("vitrail.study"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=harmless,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -120,6 +121,11 @@ def render(dossier: Dossier) -> str:
         styles={arm: i % len(figures.SERIES) for i, arm in enumerate(analysis.arms)},
         fronts=_fronts(dossier, analysis),
     )
+
+
+def harmless(value: Any) -> Any:
+    """A text from outside without characters that hide or turn it; drawings of ours as they are."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _fits(evaluation: Path, digest: str) -> bool:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vitrail.errors import cell_text
 from vitrail.files import whole, write_text
 from vitrail.study import words
 from vitrail.study.analyse import Analysis, Cell
@@ -117,7 +118,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     held = io.StringIO()
     writer = csv.DictWriter(held, fieldnames=list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({k: cell_text(v) for k, v in row.items()} for row in rows)
     write_text(path, held.getvalue())
 
 
