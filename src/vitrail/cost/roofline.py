@@ -20,7 +20,7 @@ from torch.nn.functional import linear
 from vitrail.cost.candidates import PRECISIONS, Settings, interleaved
 from vitrail.cost.timing import Timing
 from vitrail.errors import UserError, figure_text
-from vitrail.files import sweep_dead
+from vitrail.files import sweep_dead, whole
 
 Shape = tuple[int, int, int]
 
