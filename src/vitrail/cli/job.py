@@ -16,16 +16,18 @@ from vitrail.files import Dated, Goal, refuse_taken, taken
 from vitrail.hub import build
 from vitrail.hub.build import TIMM, check_fit
 from vitrail.hub.plugged import extra, recall
-from vitrail.hub.runs import run_of, weights_of
+from vitrail.hub.runs import read_fitting_card, run_of, weights_of
+from vitrail.hub.sizes import check_fits
 from vitrail.hub.teachers import open_teacher
 from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
 from vitrail.specs import parse_call, print_call
 from vitrail.tasks.card import Card, read_card
 from vitrail.tasks.distill import HARD, SOFT
+from vitrail.tensors import read_header
 from vitrail.train import Recipe, Result, fit, read_run, resume
 from vitrail.train.balance import refuse_other_count
 from vitrail.train.fit import absolute
-from vitrail.train.folder import is_run, read_json
+from vitrail.train.folder import check_checkpoint, is_run, read_json
 from vitrail.train.lineage import history_of, seen_by_teacher
 
 if TYPE_CHECKING:
@@ -139,8 +141,7 @@ def started(wanted: "Train") -> "tuple[Train, Start]":
             "--from takes the run's own model and weights; leave out --model, --weights"
         )
     path = weights_of(wanted.from_)
-    card = read_card(path)
-    recall(card.extra.get("plugins", ()), run_of(wanted.from_))
+    card = read_fitting_card(path, run_of(wanted.from_))
     facts = read_json(path.parent / "run.json") if is_run(path.parent) else {}
     same = not wanted.data or absolute(wanted.data) == facts.get("data")
     completed = replace(
@@ -311,6 +312,10 @@ def go_on(run: Path, typed: Sequence[str] = ()) -> Result:
     """
     there = read_run(run)
     recall(there.card.extra.get("plugins", ()), there.folder)
+    if there.result is None:
+        path = check_checkpoint(there.folder)
+        shapes = {n: s for n, s in read_header(path).shapes.items() if n.startswith("model/")}
+        check_fits(there.card, shapes, repr(str(path)), exact=False)
     return resume(
         run,
         lambda card: model_of(card, there.recipe),

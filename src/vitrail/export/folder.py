@@ -53,8 +53,16 @@ class Served:
         """Probabilities ``(B, classes)`` of pictures of any size."""
         import torch
 
+        from vitrail.tasks.classify import to_probabilities
+
         transform = self.preprocess.transform()
-        return self.answer(torch.stack([transform(image) for image in images])).softmax(-1)
+        logits = self.answer(torch.stack([transform(image) for image in images]))
+        if logits.shape != (len(images), len(self.classes)):
+            raise UserError(
+                f"the exported model answers {tuple(logits.shape)} for {len(images)} pictures and "
+                f"{len(self.classes)} classes; export it again"
+            )
+        return to_probabilities(logits)
 
 
 def write_folder(

@@ -29,12 +29,13 @@ def create_baseline(
     in_chans: int = 3,
     drop_path: float = 0.0,
     weights: str | Path | None = None,
+    trial: bool = True,
 ) -> "nn.Module":
     """timm's ``name`` with ``classes`` logits for ``(B, in_chans, image, image)``; no download.
 
     ``weights`` is any file that :func:`vitrail.models.reader.read_weights` reads, under timm's
     names; a head of another class count is left out, other input channels and other position
-    tables are adapted by timm's own rules.
+    tables are adapted by timm's own rules. A ``trial`` runs the model once at another size.
 
     Raises:
         UserError: no such model, a size it cannot serve, or weights that do not fit.
@@ -53,7 +54,7 @@ def create_baseline(
     model = create(architecture, options, drop_path)
     if weights is not None:
         load(model, architecture, weights, classes=classes, in_chans=in_chans)
-    if image != config.input_size[-1]:
+    if trial and image != config.input_size[-1]:
         try_size(model, architecture, image, in_chans)
     return model
 

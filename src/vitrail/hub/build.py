@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
 from vitrail.hub.baselines import create_baseline
@@ -28,27 +28,22 @@ def build(
     downloaded: weights are random unless ``weights`` is a file.
 
     Raises:
-        UserError: no such model or option, or a model that cannot serve this image size.
+        UserError: no such model or option, or a model that cannot serve this image size,
+            or weights that are not finite.
     """
+    options: dict[str, Any] = {"classes": classes, "image": image, "in_chans": in_chans}
+    options |= {"drop_path": drop_path, "weights": weights}
     if arm.startswith(TIMM):
-        return create_baseline(
-            arm.removeprefix(TIMM),
-            classes=classes,
-            image=image,
-            in_chans=in_chans,
-            drop_path=drop_path,
-            weights=weights,
-        )
-    import vitrail
+        model: nn.Module = create_baseline(arm.removeprefix(TIMM), **options)
+    else:
+        import vitrail
 
-    return vitrail.create(
-        arm,
-        classes=classes,
-        image=image,
-        in_chans=in_chans,
-        drop_path=drop_path,
-        weights=weights,
-    )
+        model = vitrail.create(arm, **options)
+    if weights is not None:
+        from vitrail.models.weights import check_finite
+
+        check_finite(model, repr(str(weights)))
+    return model
 
 
 def check_fit(

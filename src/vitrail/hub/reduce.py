@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from vitrail.errors import UserError
 from vitrail.files import atomic_folder, refuse_taken, write_text
 from vitrail.hub.build import TIMM, build
-from vitrail.hub.plugged import extra, recall
-from vitrail.hub.runs import WEIGHTS, run_of, weights_of
+from vitrail.hub.plugged import extra
+from vitrail.hub.runs import WEIGHTS, read_fitting_card, run_of, weights_of
 from vitrail.plugins import keep
 from vitrail.specs import parse_call, print_call
 
@@ -112,14 +112,13 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
         SpecError: a reducer that cannot serve the model.
     """
     from vitrail.cost import count
-    from vitrail.tasks.card import load_weights, read_card, save_weights
+    from vitrail.tasks.card import load_weights, save_weights
 
     source, out = Path(source), Path(out)
     refuse_taken(out)
     weights, source = weights_of(source), run_of(source)
     source = source if weights.name in WEIGHTS and source.is_dir() else weights
-    card = read_card(weights)
-    recall(card.extra.get("plugins", ()), source)
+    card = read_fitting_card(weights, source)
     text = with_reducer(card.model, reducer)
     old, new = built(card), built(replace(card, model=text))
     origin = {"run": str(source.resolve()), "model": card.model, "command": sys.argv}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vitrail.errors import UserError, printable
 from vitrail.hub.build import build
 from vitrail.hub.plugged import recall
+from vitrail.hub.sizes import check_fits
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,19 +62,37 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     import torch
 
     from vitrail.data import Preprocess
-    from vitrail.tasks.card import load_weights, read_card
+    from vitrail.models.weights import check_finite
+    from vitrail.tasks.card import load_weights
 
     path = weights_of(Path(folder))
-    card = read_card(path)
-    recall(card.extra.get("plugins", ()), run_of(Path(folder)))
+    card = read_fitting_card(path, run_of(Path(folder)))
+    preprocess = Preprocess.from_dict(card.preprocess or {"image": card.image})
     model = build(card.model, classes=len(card.classes), image=card.image, in_chans=card.in_chans)
     try:
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:
         raise UserError(f"the weights in {str(path)!r} do not fit {card.model}") from error
+    check_finite(model, repr(str(path)))
     model = model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     setattr(model, "class_names", card.classes)  # noqa: B010 - explain() takes classes by name
-    return Classifier(model, card, card.classes, Preprocess.from_dict(card.preprocess))
+    return Classifier(model, card, card.classes, preprocess)
+
+
+def read_fitting_card(path: Path, run: Path) -> "Card":
+    """The card of a weights file whose plugins are known and whose model fits these weights.
+
+    Raises:
+        UserError: no card, a plugin that is not trusted, or a model of another size.
+    """
+    from vitrail.tasks.card import card_in
+    from vitrail.tensors import read_header
+
+    header = read_header(path)
+    card = card_in(header, path)
+    recall(card.extra.get("plugins", ()), run)
+    check_fits(card, header.shapes, repr(str(path)))
+    return card
 
 
 def weights_of(path: Path) -> Path:
@@ -138,10 +157,7 @@ def advice(folder: Path) -> str:
 def model_text(word: str) -> str:
     """The text of the model of a saved folder or file; any other word is a model's text already."""
     from vitrail.models.zoo import everything
-    from vitrail.tasks.card import read_card
 
     if word.partition("(")[0] in everything() or not Path(word).exists():
         return word
-    card = read_card(weights_of(Path(word)))
-    recall(card.extra.get("plugins", ()), run_of(Path(word)))
-    return card.model
+    return read_fitting_card(weights_of(Path(word)), run_of(Path(word))).model

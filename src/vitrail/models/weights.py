@@ -123,6 +123,8 @@ def translate(
     return {n: t for n, t in ours.items() if n in own or not re.search(unused, n)}
 
 
+STATISTICS = ("running_mean", "running_var")
+"""What batch norms gather; all other buffers are fixed at building."""
 REDUCERS = ".reducer."
 """What a reducer's tensors have in their names."""
 
@@ -141,7 +143,7 @@ def load(
     """
     own = model.state_dict()
     ours = fit(translate(state, model, renames, unused), model)
-    fixed = {n for n, _ in model.named_buffers() if not n.endswith(("running_mean", "running_var"))}
+    fixed = {n for n, _ in model.named_buffers() if not n.endswith(STATISTICS)}
     plain = not any(REDUCERS in n for n in ours)
     missing = [
         n
@@ -160,3 +162,19 @@ def load(
                 f"such as {', '.join(names[:3])}; is this the same variant?"
             )
     model.load_state_dict({**own, **ours})
+
+
+def check_finite(model: nn.Module, where: str) -> None:
+    """Refuse a model whose weights hold NaN or infinity: it would answer nonsense.
+
+    Raises:
+        UserError: some do; the first is named.
+    """
+    learned: dict[str, Tensor] = dict(model.named_parameters())
+    learned |= {n: b for n, b in model.named_buffers() if n.endswith(STATISTICS)}
+    broken = [n for n, t in learned.items() if not bool(t.detach().isfinite().all())]
+    if broken:
+        raise UserError(
+            f"the weights in {where} are not finite: {len(broken)} tensors hold NaN or infinity, "
+            f"such as {broken[0]}; take other weights, or train anew"
+        )

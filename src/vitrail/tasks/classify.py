@@ -112,6 +112,20 @@ def probabilities(model: nn.Module, images: Tensor) -> Tensor:
     """Class probabilities ``(B, K)`` of ``images`` ``(B, C, H, W)``, on the CPU."""
     labels = torch.zeros(len(images), dtype=torch.long)
     ((logits, _),) = collect(model, [(images, labels)])
+    return to_probabilities(logits)
+
+
+def to_probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes.
+
+    Raises:
+        UserError: the model answered NaN or infinity.
+    """
+    if not bool(logits.isfinite().all()):
+        raise UserError(
+            "the model answers NaN or infinity, no probabilities; its weights are damaged or "
+            "trained badly: take other weights"
+        )
     return logits.softmax(-1)
 
 
