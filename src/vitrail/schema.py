@@ -9,6 +9,7 @@ the file, the key and what was expected::
 
 import json
 import re
+import reprlib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -170,5 +171,5 @@ def _name(kind: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # values may hold one another over and over
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '…'}"

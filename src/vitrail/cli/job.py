@@ -27,7 +27,7 @@ from vitrail.tensors import read_header
 from vitrail.train import Recipe, Result, fit, read_run, resume
 from vitrail.train.balance import refuse_other_count
 from vitrail.train.fit import absolute
-from vitrail.train.folder import check_checkpoint, is_run, read_json
+from vitrail.train.folder import check_checkpoint, is_run, read_facts
 from vitrail.train.lineage import history_of, seen_by_teacher
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def started(wanted: "Train") -> "tuple[Train, Start]":
         )
     path = weights_of(wanted.from_)
     card = read_fitting_card(path, run_of(wanted.from_))
-    facts = read_json(path.parent / "run.json") if is_run(path.parent) else {}
+    facts = read_facts(path.parent) if is_run(path.parent) else {}
     same = not wanted.data or absolute(wanted.data) == facts.get("data")
     completed = replace(
         wanted,

@@ -14,7 +14,8 @@ from typing import Any
 
 from vitrail.data.items import Item
 from vitrail.data.pictures import Pictures
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
+from vitrail.schema import convert, read_json
 
 FORMAT = "vitrail-manifest-1"
 
@@ -28,6 +29,19 @@ class Manifest:
     parts: dict[str, tuple[Item, ...]]
     facts: dict[str, Any]
     digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """The file as it stands; ``whole`` is a digest of ``source`` too, absent in older files."""
+
+    format: str
+    digest: str
+    source: str
+    classes: list[str]
+    parts: dict[str, list[Any]]
+    facts: dict[str, Any]
+    whole: str | None = None
 
 
 def manifest_digest(
@@ -46,7 +60,8 @@ def write_manifest(
     """
     body = _body(pictures.classes, parts, facts)
     digest = _digest(body)
-    content = {"format": FORMAT, "digest": digest, "source": pictures.name, **body}
+    whole = _digest({"source": pictures.name, **body})
+    content = {"format": FORMAT, "digest": digest, "whole": whole, "source": pictures.name, **body}
     path = Path(path)
     draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     draft.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -60,27 +75,43 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         UserError: not a manifest, or changed since it was written.
     """
+    named = repr(str(path))
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise UserError(f"{path} has format {content['format']!r}; this Vitrail reads {FORMAT}")
-        body = {name: content[name] for name in ("classes", "parts", "facts")}
-        digest, source = content["digest"], content["source"]
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        value = read_json(path, dict[str, Any])
+        if "format" in value and value["format"] != FORMAT:
+            shown = printable(value["format"])[:60]
+            raise UserError(f"it has format {shown}; this Vitrail reads {FORMAT}")
+        content: Content = convert(Content, value, named, extra_keys=True)
+        _check_rows(content, named)
+    except UserError as error:
         raise UserError(f"{path} is not a manifest that can be read ({error})") from error
-    if _digest(body) != digest:
+    body = {"classes": content.classes, "parts": content.parts, "facts": content.facts}
+    whole = content.whole is None or content.whole == _digest({"source": content.source, **body})
+    if _digest(body) != content.digest or not whole:
         raise UserError(f"{path} was changed after it was written: its digest does not fit")
     parts = {
         part: tuple(Item(key, label, split, picture) for key, label, split, picture in rows)
-        for part, rows in body["parts"].items()
+        for part, rows in content.parts.items()
     }
     return Manifest(
-        source=source,
-        classes=tuple(body["classes"]),
+        source=content.source,
+        classes=tuple(content.classes),
         parts=parts,
-        facts=body["facts"],
-        digest=digest,
+        facts=content.facts,
+        digest=content.digest,
     )
+
+
+def _check_rows(content: Content, where: str) -> None:
+    """Every picture has a key, a label that is a class, a part and a digest."""
+    count = len(content.classes)
+    for rows in content.parts.values():
+        for row in rows:
+            good = type(row) is list and len(row) == 4 and type(row[1]) is int
+            if not good or not (isinstance(row[0], str) and 0 <= row[1] < count):
+                raise UserError(f"{where} lists a picture that is none: {str(row)[:80]}")
+            if not all(value is None or isinstance(value, str) for value in row[2:]):
+                raise UserError(f"{where} lists a picture that is none: {str(row)[:80]}")
 
 
 def _body(

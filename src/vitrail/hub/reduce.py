@@ -22,6 +22,7 @@ from vitrail.hub.build import TIMM, build
 from vitrail.hub.plugged import extra
 from vitrail.hub.runs import WEIGHTS, read_fitting_card, run_of, weights_of
 from vitrail.plugins import keep
+from vitrail.schema import read_json
 from vitrail.specs import parse_call, print_call
 
 if TYPE_CHECKING:
@@ -112,14 +113,14 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
         SpecError: a reducer that cannot serve the model.
     """
     from vitrail.cost import count
-    from vitrail.tasks.card import load_weights, save_weights
+    from vitrail.tasks.card import load_weights, read_card, save_weights
 
     source, out = Path(source), Path(out)
     refuse_taken(out)
     weights, source = weights_of(source), run_of(source)
     source = source if weights.name in WEIGHTS and source.is_dir() else weights
+    text = with_reducer(read_card(weights).model, reducer)
     card = read_fitting_card(weights, source)
-    text = with_reducer(card.model, reducer)
     old, new = built(card), built(replace(card, model=text))
     origin = {"run": str(source.resolve()), "model": card.model, "command": sys.argv}
     with atomic_folder(out) as draft:
@@ -182,5 +183,5 @@ def carry(source: Path, draft: Path, changed: dict[str, Any]) -> None:
         if (source / name).is_file() and not (source / name).is_symlink():
             copyfile(source / name, draft / name)
     if (source / "run.json").is_file():
-        facts = json.loads((source / "run.json").read_text(encoding="utf-8")) | changed
+        facts = read_json(source / "run.json", dict[str, Any]) | changed
         write_text(draft / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")

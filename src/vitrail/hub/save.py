@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from vitrail import schema
 from vitrail.errors import UserError
 from vitrail.files import draft_folder, refuse_taken, unwritable, write_text
 from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
@@ -239,5 +240,5 @@ def config_of(model: "nn.Module", ready: Ready) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file, empty where there is none."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: dict[str, Any] = schema.read_json(path, dict[str, Any]) if path.is_file() else {}
     return found

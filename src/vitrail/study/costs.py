@@ -1,6 +1,5 @@
 """What each arm of a study costs, measured once, side by side, at the study's image size."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vitrail.errors import UserError
+from vitrail.schema import read_json
 from vitrail.study.bench import Bench
 from vitrail.study.record import ArmCost, write_json
 
@@ -36,7 +36,7 @@ def settle(path: Path, bench: Bench, measure: Measure, tell: Tell) -> None:
 
     A study that has grown is measured anew as a whole: only what was timed side by side compares.
     """
-    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    told = read_json(path, dict[str, ArmCost]) if path.is_file() else {}
     if set(bench.plan.arms) <= set(told):
         return
     count = len(bench.plan.arms)

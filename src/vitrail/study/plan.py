@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from vitrail.errors import UserError
 from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
+from vitrail.schema import convert, read_text
+from vitrail.yaml_text import parse_yaml
 
 Budget = Literal["epochs", "images", "seconds"]
 MOST_SECONDS = 10**7
@@ -143,14 +145,15 @@ class Plan:
             UserError: unknown keys, no data, or a value that cannot be.
         """
         known = [f.name for f in fields(cls)]
-        unknown = sorted(set(told) - set(known))
+        unknown = sorted(map(str, set(told) - set(known)))
         if unknown:
             raise UserError(
                 f"a plan has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
             )
         if "data" not in told:
             raise UserError("a plan needs data: a folder, a table, a zip or a sample's name")
-        return cls(**told)
+        kinds = get_type_hints(cls) | {"budget": str}  # its words are checked at building
+        return cls(**{k: convert(kinds[k], _listed(k, v), f"plan: {k}") for k, v in told.items()})
 
     def to_yaml(self) -> str:
         """The plan as people write it."""
@@ -165,12 +168,7 @@ class Plan:
         Raises:
             UserError: no such file, or not a plan.
         """
-        import yaml
-
-        try:
-            told = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read a plan from {path}: {error}") from error
+        told = parse_yaml(read_text(path), f"the plan {str(path)!r}")
         if not isinstance(told, dict):
             raise UserError(f"{path} holds no plan: expected lines such as 'data: photos/'")
         return cls.from_dict(told)
@@ -196,6 +194,12 @@ def slug(arm: str) -> str:
     if plain == arm:
         return arm
     return f"{plain}-{hashlib.sha256(arm.encode()).hexdigest()[:6]}"
+
+
+def _listed(name: str, value: Any) -> Any:
+    """One arm, share or seed may be written without brackets."""
+    many = name in ("arms", "fractions", "seeds")
+    return [value] if many and isinstance(value, str | int | float) else value
 
 
 def _distinct(name: str, values: Any) -> tuple[Any, ...]:

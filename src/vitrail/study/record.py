@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail.errors import UserError
 from vitrail.files import write_text
+from vitrail.schema import convert, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Record:
     seconds: float
     epochs: int
     images_seen: int
-    curve: tuple[dict[str, float], ...] = ()
+    curve: tuple[dict[str, Any], ...] = ()
     mistakes: tuple[Mistake, ...] = ()
 
     @property
@@ -66,11 +68,48 @@ class Record:
     @classmethod
     def load(cls, path: Path) -> "Record":
         """Read what :meth:`save` wrote."""
-        told = json.loads(path.read_text(encoding="utf-8"))
-        told["mistakes"] = tuple(Mistake(**m) for m in told["mistakes"])
-        for name in ("labels", "predictions", "confidences", "curve"):
-            told[name] = tuple(told[name])
-        return cls(**told)
+        found: Record = read_json(path, cls)
+        if not len(found.labels) == len(found.predictions) == len(found.confidences):
+            raise UserError(f"{str(path)!r}: labels, predictions and confidences differ in number")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEntry:
+    """A job in ``study.json``: its folder inside the study, and the digest of what it is."""
+
+    folder: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.folder).parts
+        if not parts or parts[0] == "/" or ".." in parts or "\\" in self.folder:
+            raise UserError(f"a job's folder lies inside its study, not at {self.folder!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """``study.json``."""
+
+    digest: str
+    plan: dict[str, Any]
+    facts: dict[str, Any]
+    jobs: tuple[JobEntry, ...]
+    ground: Any = None
+
+    @classmethod
+    def load(cls, path: Path) -> "StudyFile":
+        """Read the facts of a study.
+
+        Raises:
+            UserError: they cannot be read, or are of another shape.
+        """
+        found: StudyFile = read_json(path, cls)
+        where = repr(str(path))
+        convert(list[str], found.plan.get("arms"), f"{where}: plan: arms")
+        data = convert(dict[str, Any], found.facts.get("data"), f"{where}: facts: data")
+        convert(list[str], data.get("classes"), f"{where}: facts: data: classes")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

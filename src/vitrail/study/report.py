@@ -3,7 +3,6 @@
 study folder -> :class:`Dossier` -> tables, figures, words -> ``report.html``
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 
 from vitrail.errors import UserError, printable
 from vitrail.files import write_text
+from vitrail.schema import read_json
 from vitrail.study import figures, stats, words
 from vitrail.study.analyse import Analysis, Metric, analyse, costs_of
 from vitrail.study.glass import window
-from vitrail.study.record import ArmCost, Mistake, Record
+from vitrail.study.record import ArmCost, Mistake, Record, StudyFile
 
 MOST_CLASSES = 20
 
@@ -66,19 +66,19 @@ class Dossier:
         told = out / "study.json"
         if not told.is_file():
             raise UserError(f"{out} holds no study (no study.json); run vitrail study first")
-        study = json.loads(told.read_text(encoding="utf-8"))
-        jobs = [(job, out / job["folder"]) for job in study["jobs"]]
+        study = StudyFile.load(told)
+        jobs = [(job, out / job.folder) for job in study.jobs]
         done = [(job, at / "evaluation.json") for job, at in jobs]
-        records = [Record.load(at) for job, at in done if _fits(at, job["digest"])]
+        records = [Record.load(at) for job, at in done if _fits(at, job.digest)]
         failures = [_failure(at) for _, at in jobs if (at / "error.json").is_file()]
         costs_at = out / "costs.json"
-        costs = json.loads(costs_at.read_text(encoding="utf-8")) if costs_at.is_file() else {}
+        costs = read_json(costs_at, dict[str, ArmCost]) if costs_at.is_file() else {}
         return cls(
-            digest=study["digest"],
-            plan=study["plan"],
-            facts=study["facts"],
+            digest=study.digest,
+            plan=study.plan,
+            facts=study.facts,
             records=tuple(records),
-            costs={a: ArmCost(**c) for a, c in costs.items() if a in study["plan"]["arms"]},
+            costs={a: c for a, c in costs.items() if a in study.plan["arms"]},
             failures=tuple(failures),
             missing=len(jobs) - len(records) - len(failures),
         )
@@ -133,8 +133,8 @@ def _fits(evaluation: Path, digest: str) -> bool:
 
 
 def _failure(job: Path) -> Failure:
-    told = json.loads((job / "error.json").read_text(encoding="utf-8"))
-    return Failure(**{k: told[k] for k in ("arm", "share", "seed", "message")})
+    found: Failure = read_json(job / "error.json", Failure)
+    return found
 
 
 def _figures(dossier: Dossier, analysis: Analysis) -> dict[str, str]:

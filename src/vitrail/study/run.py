@@ -7,7 +7,6 @@ stopped goes on from its checkpoint; one that failed leaves ``error.json`` and i
 the next run.
 """
 
-import json
 import shlex
 import sys
 import time
@@ -30,11 +29,12 @@ from vitrail.files import (
     unwritable,
     write_text,
 )
+from vitrail.schema import convert
 from vitrail.study import costs as costing
 from vitrail.study.bench import Bench, lay
 from vitrail.study.plan import Job, Plan
 from vitrail.study.progress import Progress, plain
-from vitrail.study.record import Record, write_json
+from vitrail.study.record import Record, StudyFile, write_json
 from vitrail.study.report import Dossier, Failure, report
 from vitrail.study.table import Row, rows_of, write_tables
 
@@ -173,14 +173,14 @@ def _refuse_others(out: Path, bench: Bench) -> None:
             raise UserError(f"{str(out)!r} is there already and is no study; choose another folder")
         refuse_taken(out)
         return
-    before = json.loads(told.read_text(encoding="utf-8"))
-    if before["ground"] != bench.ground:
+    before = StudyFile.load(told)
+    if before.ground != bench.ground:
         raise UserError(
             f"{str(out)!r} holds another study ({_differences(before, bench)}); choose another "
             "folder, or give the same data and settings to go on with it"
         )
     planned = {job.folder for job in bench.plan.jobs}
-    gone = [job["folder"] for job in before["jobs"] if job["folder"] not in planned]
+    gone = [job.folder for job in before.jobs if job.folder not in planned]
     if gone:
         raise UserError(
             f"{str(out)!r} holds a study with more in it ({', '.join(gone[:3])}); a study may grow "
@@ -188,18 +188,16 @@ def _refuse_others(out: Path, bench: Bench) -> None:
         )
 
 
-def _differences(before: dict[str, Any], bench: Bench) -> str:
+def _differences(before: StudyFile, bench: Bench) -> str:
     """In which words of plan or recipe an earlier study differs, or that its pictures do."""
     facts, plan = bench.facts(), bench.plan.to_dict()
     same = ("data", "budget", "seconds", "image", "val", "split_seed")
     found = [
-        f"{k} was {before['plan'][k]}, is {plan[k]}" for k in same if before["plan"][k] != plan[k]
+        f"{k} was {before.plan.get(k)}, is {plan[k]}" for k in same if before.plan.get(k) != plan[k]
     ]
-    recipes = before["facts"]["recipe"], facts["recipe"]
+    recipe = convert(dict[str, Any], before.facts.get("recipe", {}), "study.json: recipe")
     found += [
-        f"{k} was {recipes[0].get(k)}, is {v}"
-        for k, v in recipes[1].items()
-        if recipes[0].get(k) != v
+        f"{k} was {recipe.get(k)}, is {v}" for k, v in facts["recipe"].items() if recipe.get(k) != v
     ]
     return "; ".join(found) or "its pictures or their preparation have changed"
 
@@ -231,7 +229,7 @@ def _write_plan(out: Path, bench: Bench, command: str | None) -> None:
 
     told, started = out / "study.json", datetime.now().astimezone().isoformat(timespec="seconds")
     if told.is_file():
-        started = json.loads(told.read_text(encoding="utf-8"))["facts"]["started"]
+        started = str(StudyFile.load(told).facts.get("started", started))
     plan = bench.plan
     facts = bench.facts() | {
         "machine": machine(),

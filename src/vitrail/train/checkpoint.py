@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vitrail.errors import UserError
+from vitrail.schema import parse_json
 from vitrail.tensors import load_tensors, save_tensors
 
 NAME = "checkpoint.safetensors"
@@ -99,18 +100,23 @@ def load(path: Path) -> Snapshot:
     tensors, facts = load_tensors(path)
     if facts.get("format") != FORMAT:
         raise UserError(f"{str(path)!r} is not a checkpoint this Vitrail reads ({FORMAT})")
-    optim: dict[str, dict[str, Any]] = json.loads(facts["optim"])
+    where = repr(str(path))
+    lacking = [key for key in ("progress", "optim", "scaler", "world") if key not in facts]
+    if lacking:
+        raise UserError(f"{where} lacks {', '.join(lacking)}; take it from a copy, or train anew")
+    optim: dict[str, dict[str, Any]]
+    optim = parse_json(facts["optim"], dict[str, dict[str, Any]], f"{where}: optim")
     for name in [name for name in tensors if name.startswith(_OPTIM)]:
         parameter, _, key = name.removeprefix(_OPTIM).rpartition("/")
         optim.setdefault(parameter, {})[key] = tensors.pop(name)
     return Snapshot(
-        progress=Progress(**json.loads(facts["progress"])),
+        progress=parse_json(facts["progress"], Progress, f"{where}: progress"),
         model=_part(tensors, _MODEL),
         ema=_part(tensors, _EMA),
         best=_part(tensors, _BEST),
         optim=optim,
-        scaler=json.loads(facts["scaler"]),
-        world=int(facts["world"]),
+        scaler=parse_json(facts["scaler"], dict[str, Any], f"{where}: scaler"),
+        world=parse_json(facts["world"], int, f"{where}: world"),
     )
 
 

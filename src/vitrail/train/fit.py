@@ -6,10 +6,10 @@ new folder (recipe, manifest, checkpoint of step 0) or old one -> Trainer -> res
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -17,6 +17,7 @@ from vitrail import data, plugins
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.files import Dated, Goal, is_refusal, unwritable
+from vitrail.schema import convert
 from vitrail.tasks.card import Card
 from vitrail.tasks.classify import Scores
 from vitrail.tasks.teacher import Teacher
@@ -112,6 +113,19 @@ def fit(
             display.close()
 
 
+def _result(values: Mapping[str, Any], out: str | Path) -> Result:
+    """A finished run's ``result.json``, wherever its folder lies now."""
+    where = repr(str(Path(out) / "result.json"))
+    given = {**values, "folder": str(out)}
+    lacking = [f.name for f in fields(Result) if f.name not in given]
+    if lacking:
+        raise UserError(f"{where} lacks {', '.join(lacking)}; take it from a copy, or train anew")
+    kinds = {
+        n: kind | None if kind is float else kind for n, kind in get_type_hints(Result).items()
+    }
+    return Result(**{n: convert(kind, given[n], f"{where}: {n}") for n, kind in kinds.items()})
+
+
 def resume(
     out: str | Path,
     build: Callable[[Card], nn.Module],
@@ -183,7 +197,7 @@ def _check(job: Job, processes: int) -> None:
 
 def _finished_before(out: Path, result: Mapping[str, Any]) -> Result:
     folder.tidy(out)
-    return Result(**{**result, "folder": str(out)})
+    return _result(result, out)
 
 
 def _prepare(job: Job, goal: Goal, resume: bool, facts: Mapping[str, Any]) -> Path:
@@ -272,7 +286,7 @@ def _train(job: Job, accelerator: Any, listeners: list[OnEvent]) -> Result:
         emit({"kind": "folder", "out": str(job.out)})
         snapshot = checkpoint.load(folder.check_checkpoint(job.out))
         trainer = Trainer(job, accelerator, emit, stop)
-        trainer.restore(snapshot)
+        _restore(trainer, snapshot)
         tracker = _tracker(job, trainer.progress.step) if main else None
         if tracker is not None:
             listeners.append(lambda e: log_row(tracker, e["row"]) if e["kind"] == "epoch" else None)
@@ -284,6 +298,24 @@ def _train(job: Job, accelerator: Any, listeners: list[OnEvent]) -> Result:
         finally:
             if tracker is not None:
                 tracker.close()
+
+
+def _restore(trainer: Trainer, snapshot: Snapshot) -> None:
+    """Take over what the checkpoint holds.
+
+    Raises:
+        UserError: it is of another model, or of another shape.
+    """
+    try:
+        trainer.restore(snapshot)
+    except UserError:
+        raise
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"the checkpoint in {str(trainer.job.out)!r} does not fit the run's model ({why}); "
+            "take it from a copy, or train anew in another folder"
+        ) from error
 
 
 def _run(trainer: Trainer) -> None:

@@ -12,6 +12,7 @@ never a run that cannot go on.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import shlex
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitrail import schema
 from vitrail.data import Manifest, read_manifest
 from vitrail.errors import UserError
 from vitrail.files import Goal, hold, new_folder, publish, taken, write_text
@@ -59,18 +61,18 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not is_run(folder):
         raise UserError(f"{str(folder)!r} is not a run folder (it holds no run.json)")
-    facts = read_json(folder / "run.json")
+    facts = read_facts(folder)
     if facts.get("format") != FORMAT:
         raise UserError(f"{str(folder)!r} has format {facts.get('format')!r}, not {FORMAT}")
     result = folder / "result.json"
     return Run(
         folder=folder,
         facts=facts,
-        card=card_of(facts),
+        card=card_of(facts, f"{str(folder / 'run.json')!r}"),
         recipe=Recipe.from_yaml(folder / "recipe.yaml"),
         manifest=read_manifest(folder / "manifest.json"),
         metrics=read_rows(folder / "metrics.jsonl"),
-        result=read_json(result) if result.is_file() else None,
+        result=schema.read_json(result, dict[str, Any]) if result.is_file() else None,
     )
 
 
@@ -79,16 +81,52 @@ def is_run(folder: Path) -> bool:
     return (folder / "run.json").is_file()
 
 
-def card_of(facts: dict[str, Any]) -> Card:
-    """The card that ``run.json`` describes."""
-    return Card(
-        model=facts["model"],
-        classes=tuple(facts["classes"]),
-        image=facts["image"],
-        in_chans=facts["in_chans"],
-        preprocess=facts["preprocess"],
-        extra={"plugins": facts["plugins"]} if facts.get("plugins") else {},
-    )
+@dataclass(frozen=True, kw_only=True)
+class OpenOptions:
+    """How a run's pictures were opened."""
+
+    strict: bool = False
+    val: float = 0.2
+    seed: int = 0
+    copies: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What ``run.json`` must hold for the run to be used; the rest is for people."""
+
+    format: str | None = None
+    data: str = ""
+    open: OpenOptions = OpenOptions()
+    teacher: dict[str, Any] | None = None
+    manifest: str | None = None
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """``run.json`` as it stands, what is used in it held against its type.
+
+    Raises:
+        UserError: it cannot be read, or is of another shape.
+    """
+    path = folder / "run.json"
+    facts: dict[str, Any] = schema.read_json(path, dict[str, Any])
+    schema.convert(Facts, facts, repr(str(path)), extra_keys=True)
+    if isinstance(facts.get("open"), dict):
+        known = {f.name for f in dataclasses.fields(OpenOptions)}
+        facts["open"] = {key: value for key, value in facts["open"].items() if key in known}
+    return facts
+
+
+def card_of(facts: dict[str, Any], where: str = "run.json") -> Card:
+    """The card that ``run.json`` describes.
+
+    Raises:
+        UserError: it describes none.
+    """
+    extra = {"plugins": facts["plugins"]} if facts.get("plugins") else {}
+    card: Card = schema.convert(Card, {**facts, "extra": extra}, where, extra_keys=True)
+    card.check(where)
+    return card
 
 
 def begin(out: Goal, fill: Callable[[Path], None]) -> Path:
@@ -162,7 +200,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read JSON lines; none where there is no file yet."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    where, lines = repr(str(path)), schema.read_text(path).splitlines()
+    return [schema.parse_json(line, dict[str, Any], where) for line in lines if line]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -172,10 +211,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read one JSON value."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {str(path)!r}: {error}") from error
+    return schema.read_json(path)
 
 
 def clean(value: Any) -> Any:

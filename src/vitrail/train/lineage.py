@@ -6,7 +6,7 @@ from typing import Any
 
 from vitrail.data import History, Manifest, Pictures, Problem, read_manifest
 from vitrail.errors import UserError
-from vitrail.train.folder import is_run, read_json
+from vitrail.train.folder import is_run, read_facts
 
 _LONGEST = 100  # runs that start from each other
 
@@ -23,7 +23,7 @@ def history_of(path: str | Path, extra: Mapping[str, Any] | None = None) -> Hist
     if not is_run(run):
         origin = _origin(extra or {})
         return history_of(origin) if origin is not None and is_run(folder_of(origin)) else None
-    facts = read_json(run / "run.json")
+    facts = read_facts(run)
     manifests = [read_manifest(run / "manifest.json")]
     older, gaps = _earlier(facts, run)
     share = facts.get("fraction") if isinstance(facts, dict) else None
@@ -72,7 +72,7 @@ def _earlier(facts: Any, run: Path) -> tuple[list[Manifest], list[str]]:
         seen.add(folder.resolve())
         try:
             manifests.append(read_manifest(folder / "manifest.json"))
-            facts = read_json(folder / "run.json")
+            facts = read_facts(folder)
         except UserError:
             return manifests, [str(origin)]
     return manifests, []
