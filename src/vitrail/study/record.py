@@ -63,6 +63,7 @@ class Record:
 
     def save(self, path: Path) -> None:
         """Write as JSON, at once or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(self))
 
     @classmethod
