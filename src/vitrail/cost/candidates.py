@@ -15,6 +15,7 @@ from torch import nn
 from vitrail.cost.counting import example
 from vitrail.cost.timing import Timing, time_side_by_side
 from vitrail.errors import UserError
+from vitrail.limits import MOST, check_count, refuse_large_batch
 
 Image = int | tuple[int, int]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -31,6 +32,9 @@ class Build(Protocol):
 
 CREATE = "vitrail:create"
 """Vitrail's own zoo, as ``"module:function"``: a fresh process can be told to use it too."""
+
+
+LONGEST_WINDOW = 10**5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +62,39 @@ class Settings:
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         for name in ("image", "batch", "in_chans", "rounds"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.threads is not None:
+            check_count(self.threads, "threads", most=4096)
+        check_count(self.image, "the image size", most=MOST)
+        check_count(self.classes, "classes", least=0, most=10**7)
+        refuse_large_batch(self.batch, self.image, self.in_chans)
+        for name in ("window_s", "warmup_s"):
+            if not 0 <= getattr(self, name) <= LONGEST_WINDOW:
+                raise UserError(
+                    f"{name.removesuffix('_s')} must be 0 to {LONGEST_WINDOW} seconds, not "
+                    f"{getattr(self, name)}"
+                )
         for name, allowed in (("precision", PRECISIONS), ("graph", ("eager", "compiled"))):
             if getattr(self, name) not in allowed:
                 raise UserError(
                     f"no {name} {getattr(self, name)!r}; there are {', '.join(allowed)}"
                 )
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not have here.
+
+    Raises:
+        UserError: no such device, or no driver for it.
+    """
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"no device {name!r} here ({why}); try cpu, cuda or auto") from error
 
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
