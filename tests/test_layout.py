@@ -13,7 +13,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 420, 60
 
 # Files without a test file of their own name, by the suite that holds them.
 SUITES = {
-    "tests/cli/test_app.py": "__main__.py",
+    "tests/cli/test_app.py": "__main__.py cli/options.py",
     "tests/cli/test_compare.py": "cli/conditions.py",
     "tests/contracts/test_mixers.py": "mixers/base.py mixers/keyed.py mixers/prototype.py "
     "mixers/softmax.py mixers/gated.py mixers/lsa.py mixers/projected.py mixers/spatial.py "

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import Answer, say, table
 from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
+from vitrail.cli.options import CostOptions
 from vitrail.cli.progress import ticker
 
 if TYPE_CHECKING:
-    from vitrail.cli.measure import Cost
     from vitrail.cost import Profile
     from vitrail.cost.roofline import Ceilings
     from vitrail.cost.versus_training import Side, VersusTraining
 
 
-def by_layer(wanted: "Cost") -> Answer:
+def by_layer(wanted: CostOptions) -> Answer:
     """Layers of each model, beneath the machine's ceilings where a roofline is asked for."""
     from vitrail.cost import by_layer, ceilings, machine
     from vitrail.cost.bylayer import table as layers_table
@@ -41,7 +41,7 @@ def by_layer(wanted: "Cost") -> Answer:
     return Answer(data, [*parts, *notes, machine_line(where)])
 
 
-def nearness(wanted: "Cost", roof: "Ceilings", profiles: Sequence["Profile"]) -> list[Any]:
+def nearness(wanted: CostOptions, roof: "Ceilings", profiles: Sequence["Profile"]) -> list[Any]:
     """The ceilings, each model's distance from them, and the picture."""
     from vitrail.cost import roofline
 
@@ -83,7 +83,7 @@ def labelled(profile: "Profile") -> str:
     return f"{profile.model}, {s.image}, {s.batch}"
 
 
-def against(wanted: "Cost") -> Answer:
+def against(wanted: CostOptions) -> Answer:
     """Each model beside its counterpart, or beside one model."""
     if wanted.train_step:
         return train_steps(wanted)
@@ -115,7 +115,7 @@ def against(wanted: "Cost") -> Answer:
     return Answer(data, [table(columns, rows, left=2), machine_line(where)])
 
 
-def train_steps(wanted: "Cost") -> Answer:
+def train_steps(wanted: CostOptions) -> Answer:
     """Training steps beside the counterpart's."""
     from vitrail.cost import machine
     from vitrail.cost.versus_training import training

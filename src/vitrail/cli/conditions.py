@@ -7,17 +7,17 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitrail.cli.options import CostOptions
 from vitrail.errors import UserError
 
 if TYPE_CHECKING:
-    from vitrail.cli.measure import Cost
     from vitrail.cost import Counterparts, Settings
 
 BUILD = "vitrail.hub:build"
 """How models become modules here; memory is measured in fresh processes that need it by name."""
 
 
-def known(wanted: "Cost") -> "Counterparts":
+def known(wanted: CostOptions) -> "Counterparts":
     """The builder of all texts, and the counterparts that ``--against`` may name.
 
     The authors' layout of CMT is not installed: it stands beside the benchmarks of a checkout.
@@ -42,7 +42,7 @@ def known(wanted: "Cost") -> "Counterparts":
     return found
 
 
-def settings(wanted: "Cost") -> "list[Settings]":
+def settings(wanted: CostOptions) -> "list[Settings]":
     """The conditions of every report."""
     lists = (wanted.image or (224,), wanted.batch or (8,), wanted.threads or (None,))
     return [
@@ -51,7 +51,7 @@ def settings(wanted: "Cost") -> "list[Settings]":
     ]
 
 
-def base(wanted: "Cost") -> "Settings":
+def base(wanted: CostOptions) -> "Settings":
     """The conditions that all reports share."""
     import torch
 

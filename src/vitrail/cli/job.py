@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import say
+from vitrail.cli.options import TrainOptions
 from vitrail.cli.progress import gauge
 from vitrail.cli.settings import changes_of, merged
 from vitrail.data import Preprocess, fraction, open_pictures
@@ -33,7 +34,6 @@ from vitrail.train.lineage import history_of, seen_by_teacher
 if TYPE_CHECKING:
     from torch import nn
 
-    from vitrail.cli.train import Train
     from vitrail.data import History, Item, Pictures
     from vitrail.tasks.teacher import Teacher
 
@@ -70,7 +70,7 @@ class Job:
         )
 
 
-def prepare(wanted: "Train") -> Job:
+def prepare(wanted: TrainOptions) -> Job:
     """A new training, from what was typed.
 
     Raises:
@@ -128,7 +128,7 @@ class Start:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def started(wanted: "Train") -> "tuple[Train, Start]":
+def started(wanted: TrainOptions) -> "tuple[TrainOptions, Start]":
     """What was typed, completed from the run of ``--from``.
 
     Raises:
@@ -158,7 +158,7 @@ def started(wanted: "Train") -> "tuple[Train, Start]":
     )
 
 
-def history_behind(wanted: "Train") -> "History | None":
+def history_behind(wanted: TrainOptions) -> "History | None":
     """What the weights that a training starts from have seen, where they lie in a run.
 
     Raises:
@@ -176,7 +176,7 @@ def history_behind(wanted: "Train") -> "History | None":
     return history
 
 
-def check_typed(wanted: "Train") -> None:
+def check_typed(wanted: TrainOptions) -> None:
     """What can be seen to be wrong before any picture is opened.
 
     Raises:
@@ -229,7 +229,7 @@ def arm_text(model: str, mixer: Sequence[str], reducer: Sequence[str]) -> str:
     return print_call(name, options | parts)
 
 
-def recipe_of(wanted: "Train", count: int) -> Recipe:
+def recipe_of(wanted: TrainOptions, count: int) -> Recipe:
     """The recipe file, or what suits ``count`` pictures, with the single changes that were typed.
 
     Raises:
@@ -258,7 +258,7 @@ def recipe_of(wanted: "Train", count: int) -> Recipe:
     return recipe
 
 
-def lessons_of(wanted: "Train") -> dict[str, Any]:
+def lessons_of(wanted: TrainOptions) -> dict[str, Any]:
     """The recipe's part on the teacher, as typed; DeiT's values where only the kind is."""
     chosen = {"hard": HARD, "soft": SOFT}.get(wanted.distill or "")
     how = {} if chosen is None else {"kind": chosen.kind, "alpha": chosen.alpha, "tau": chosen.tau}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import Answer, as_json, say, table
+from vitrail.cli.options import ExplainOptions
 from vitrail.cli.pictures import find, picture_or_problem
 from vitrail.cli.progress import gauge
 from vitrail.cli.settings import changes_of
@@ -20,7 +21,6 @@ from vitrail.files import Dated, Goal, new_folder, publish, refuse_taken, whole,
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vitrail.cli.explain import Explain
     from vitrail.explain.draw import Drawing, Pixels
     from vitrail.hub import Classifier
 
@@ -52,7 +52,7 @@ class Told:
     problem: str = ""
 
 
-def drawn(wanted: "Explain") -> Answer:
+def drawn(wanted: ExplainOptions) -> Answer:
     """Explain and draw every picture.
 
     Raises:

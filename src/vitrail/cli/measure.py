@@ -3,62 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-from tyro.conf import Positional
 
 from vitrail.cli import compare
-from vitrail.cli.command import FLAG, Answer, Command, option, shown_as, table
+from vitrail.cli.command import Answer, Command, option, table
 from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
+from vitrail.cli.options import CostOptions
 from vitrail.cli.progress import ticker
 from vitrail.errors import UserError
 
 
 @dataclass(kw_only=True)
-class Cost(Command):
+class Cost(CostOptions):
     """Measure parameters, multiply-adds, time and memory of models side by side.
 
     Models are timed by turns, so that a noisy machine is noisy for all alike; compare figures of
     one run only. Example: vitrail cost coat_lite_tiny timm:resnet18 --image 224 512 --batch 8;
     against the same network elsewhere: vitrail cost coat_lite_tiny cmt_s --against timm
     """
-
-    models: Positional[Annotated[tuple[str, ...], shown_as("MODEL ...")]] = ()
-    """Names, with options if wanted: "vit_tiny(patch=8)", timm:resnet18, official:cmt_s; a run."""
-    image: Annotated[tuple[int, ...], shown_as("N ...")] = ()
-    """Sizes in pixels (default: 224)."""
-    batch: Annotated[tuple[int, ...], shown_as("N ...")] = ()
-    """Batch sizes for throughput and memory; latency is of one picture (default: 8)."""
-    threads: Annotated[tuple[int, ...], shown_as("N ...")] = ()
-    """Numbers of threads (default: as torch has it)."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format; other than float32 runs under autocast."""
-    compiled: Annotated[bool, FLAG] = False
-    """Time torch.compile's result instead of the plain model."""
-    device: str = "auto"
-    """cpu, cuda, ... (auto: the GPU where there is one)."""
-    classes: int = 1000
-    """Classes of the head."""
-    rounds: int = 6
-    """Timed windows of each model."""
-    window: float = 0.3
-    """Length of a window in seconds."""
-    no_memory: Annotated[bool, FLAG] = False
-    """Leave out peak memory (it takes two fresh processes for each row)."""
-    growth: Annotated[Path | None, shown_as("PICTURE")] = None
-    """Fit how cost grows over the sizes of --image, and draw it: .svg, .png or .pdf."""
-    by_layer: Annotated[bool, FLAG] = False
-    """Where the time goes: time, multiply-adds, memory traffic and share of each layer."""
-    depth: Annotated[int | None, shown_as("N")] = None
-    """With --by-layer: how deep rows go (default: stage, block and part)."""
-    roofline: Annotated[Path | None, shown_as("PICTURE")] = None
-    """Measure this machine's ceilings, and draw how near each model (or layer) comes."""
-    against: Annotated[str | None, shown_as("ARM")] = None
-    """timm or official (each model's counterpart, same weights, logits compared), or any model."""
-    train_step: Annotated[bool, FLAG] = False
-    """With --against: compare training steps: forward, backward, optimiser, memory a picture."""
-    checkpointing: Annotated[bool, FLAG] = False
-    """With --train-step: compute activations again instead of keeping them."""
 
     def run(self) -> Answer:
         """The one kind of measurement that is asked for."""

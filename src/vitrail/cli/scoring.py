@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import Answer, as_json, say, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
+from vitrail.cli.options import ExplainOptions
 from vitrail.cli.progress import gauge
 from vitrail.errors import UserError, cell_text
 from vitrail.explain.samples import MaskOf, Samples, gather, open_truth
@@ -18,13 +19,12 @@ from vitrail.explain.scores.told import LEGEND, cells, head, lines
 from vitrail.files import new_folder, publish, write_text
 
 if TYPE_CHECKING:
-    from vitrail.cli.explain import Explain
     from vitrail.data import History, Item, Pictures
 
 PARTS = ("train", "val", "test", "all")
 
 
-def scored(wanted: "Explain") -> Answer:
+def scored(wanted: ExplainOptions) -> Answer:
     """Score the methods of every run, print the tables, write ``scores.csv`` and ``scores.json``.
 
     Raises:
