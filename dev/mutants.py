@@ -2,6 +2,7 @@
 
 ``python dev/mutants.py``                     all, one after the other; a broken run goes on
 ``python dev/mutants.py --only linear tau``   those whose name holds one of these words
+``python dev/mutants.py --near``              a quick look: only the test files near each line
 ``python dev/mutants.py --check``             only looks that every text is found exactly once
 ``python dev/mutants.py --tests-of 0972ca9``  the tests as they were then, on the present code
 
@@ -154,16 +155,15 @@ def main() -> int:
     if words.check or problems:
         print(f"{len(chosen)} mutants, {len(problems)} to bring up to date")
         return int(bool(problems))
-    known = read(words.out)
+    known, tests = read(words.out), (words.tests_of or "present") + " near" * words.near
     with worktree(words.tests_of) as place:
         for number, mutant in enumerate(chosen, start=1):
-            tests = words.tests_of or "present"
             done = known.get((mutant.name, change(mutant), tests))
-            done = done or attempt(mutant, place, tests, words.limit)
+            done = done or attempt(mutant, place, tests, words)
             append(words.out, done)
             known[done.name, done.change, done.tests] = done
             print(f"{number:3}/{len(chosen)} {line(done)}", flush=True)
-    outcomes = [known[m.name, change(m), words.tests_of or "present"] for m in chosen]
+    outcomes = [known[m.name, change(m), tests] for m in chosen]
     print(summary(outcomes))
     return int(any(outcome.word != "killed" for outcome in outcomes))
 
@@ -172,6 +172,7 @@ def arguments() -> argparse.Namespace:
     """What was typed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], help="words in the names")
+    parser.add_argument("--near", action="store_true", help="only the test files near each")
     parser.add_argument("--check", action="store_true", help="only look for the texts")
     parser.add_argument("--tests-of", help="a commit whose tests are run instead of the present")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for one mutant")
@@ -234,7 +235,7 @@ def git(place: Path, *words: str) -> None:
     subprocess.run(["git", "-C", str(place), *words], check=True)
 
 
-def attempt(mutant: Mutant, place: Path, tests: str, limit: float) -> Outcome:
+def attempt(mutant: Mutant, place: Path, tests: str, words: argparse.Namespace) -> Outcome:
     """Make the mutant, run its tests, take it back."""
     problem = trouble(mutant, place)
     if problem:
@@ -243,13 +244,13 @@ def attempt(mutant: Mutant, place: Path, tests: str, limit: float) -> Outcome:
     whole, began = file.read_text("utf-8"), time.monotonic()
     file.write_text(whole.replace(mutant.old, mutant.new), "utf-8")
     try:
-        for tests_now in tests_of(mutant, place):
-            word, by = run_tests(place, tests_now, limit)
+        for some in tests_of(mutant, place)[: 1 if words.near else 2]:
+            word, by = run_tests(place, some, words.limit)
             if word != "survived":
                 break
     finally:
         file.write_text(whole, "utf-8")
-    if word == "killed" and run_tests(place, [by], limit)[0] != "survived":
+    if word == "killed" and run_tests(place, [by], words.limit)[0] != "survived":
         word, by = "undecided", f"{by} fails without the mutant, too"
     seconds = round(time.monotonic() - began, 1)
     return Outcome(mutant.name, change(mutant), tests, word, by, seconds)

@@ -72,8 +72,10 @@ def test_kmeans_finds_blobs_and_sort_cuts_equal_runs():
     blobs = cell_owners((8, 8), (4, 4), torch.device("cpu"))
     x = torch.nn.functional.one_hot(blobs, 4).float() + 0.01 * torch.randn(1, 64, 4)
     assert torch.equal(kmeans_owners(x, (8, 8), (4, 4), 3), blobs)
-    runs = sorted_owners(torch.randn(2, 21), 5)
+    key = torch.randn(2, 21)
+    runs = sorted_owners(key, 5)
     assert count_members(runs, 5).tolist() == [[5, 4, 4, 4, 4]] * 2
+    assert (runs.gather(1, key.argsort(1)).diff(dim=1) >= 0).all(), "runs follow the key"
 
 
 def test_hash_follows_e2lsh_collision_probability():
