@@ -4,6 +4,8 @@ import os
 import pty
 import signal
 import sys
+import time
+import weakref
 
 import pytest
 
@@ -17,6 +19,21 @@ def test_a_signal_becomes_an_interrupt_and_what_was_before_comes_back(number: in
     with pytest.raises(KeyboardInterrupt, match=f"stopped by {name}"), signals.terminations_raise():
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+class Held:
+    """Something that can be weakly referred to."""
+
+
+def test_a_signal_in_a_callback_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    """Python prints an exception that is raised in a weak reference's callback, and goes on."""
+    held = Held()
+    known = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt), signals.terminations_raise():
+        del held
+        time.sleep(5)
+    assert known() is None
+    assert capfd.readouterr().err == ""
 
 
 def test_what_is_ignored_stays_ignored() -> None:

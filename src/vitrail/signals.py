@@ -4,9 +4,11 @@ A command that is asked to end cleans up and says so in one line, whichever sign
 signal that is ignored stays ignored (``nohup``).
 """
 
+import _thread
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
@@ -15,6 +17,7 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], None]
 TERMINATIONS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n))
 """What would end a process without a word."""
+MOMENT_S = 0.02
 ALL = (signal.SIGINT, *TERMINATIONS)
 
 
@@ -54,9 +57,36 @@ def terminations_raise() -> Iterator[None]:
 
     before |= listen(end, TERMINATIONS)
     try:
-        yield
+        with raised_again():
+            yield
     finally:
         restore(before)
+
+
+@contextlib.contextmanager
+def raised_again() -> Iterator[None]:
+    """An interruption that falls into a callback of Python's own is raised a moment later.
+
+    In the callback of a weak reference or a finaliser it would only be printed, and lost.
+    """
+    before = sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            before(lost)
+            return
+        timers.append(threading.Timer(MOMENT_S, _thread.interrupt_main))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
 
 
 def leave_lost_terminal() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 from vitrail.layers.grid import Grid
 from vitrail.layers.position import Table, resize_table
 from vitrail.models.reader import State
@@ -159,7 +159,7 @@ def load(
         if names:
             raise UserError(
                 f"these weights do not fit {type(model).__name__}: {len(names)} tensors {what}, "
-                f"such as {', '.join(names[:3])}; is this the same variant?"
+                f"such as {', '.join(printable(n)[:80] for n in names[:3])}; is this the same variant?"
             )
     model.load_state_dict({**own, **ours})
 
