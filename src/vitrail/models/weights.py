@@ -157,9 +157,10 @@ def load(
     wrong = [n for n in ours if n in own and own[n].shape != ours[n].shape]
     for what, names in (("missing", missing), ("unknown", left), ("of another shape", wrong)):
         if names:
+            some = ", ".join(printable(name)[:80] for name in names[:3])
             raise UserError(
                 f"these weights do not fit {type(model).__name__}: {len(names)} tensors {what}, "
-                f"such as {', '.join(printable(n)[:80] for n in names[:3])}; is this the same variant?"
+                f"such as {some}; is this the same variant?"
             )
     model.load_state_dict({**own, **ours})
 
