@@ -1,14 +1,14 @@
-"""CoaT-Lite against timm's on the same weights, and Clustering CoaT against plain and pooled.
+"""Clustering CoaT against plain CoaT-Lite and against its pooled control.
 
 ``python -m benchmarks.coat_lite --help``; the rules are in ``README.md`` beside this file.
 
-peers:       vitrail | timm          x eager | compiled        at 224 and 512 px
-clustering:  plain | pooled | TB | QF | QS  x eager | compiled  at 512 and 1024 px
-each setting (model, pixels, batch, threads) is one interleaved run
+plain | pooled | TB | QF | QS  x eager | compiled  at 512 and 1024 px
+each setting (model, pixels, batch, threads) is one interleaved run; against timm's CoaT-Lite:
+``python -m benchmarks.peers --only coat``
 """
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
@@ -22,18 +22,11 @@ import vitrail
 from benchmarks import command, contract
 from vitrail.cost import Count, Settings, Timing, count, ratio
 from vitrail.cost.candidates import compiling, forward, interleaved
-from vitrail.cost.counting import evaluating, example
 from vitrail.cost.same_weights import keep_freed_memory
-from vitrail.models.zoo import load_into
 
-Part = Literal["peers", "clustering"]
 Graph = Literal["eager", "compiled"]
-TOLERANCE = 1e-5
-SIZES: dict[str, tuple[int, ...]] = {"peers": (224, 512), "clustering": (512, 1024)}
-BARS = (
-    contract.Bar(arm="vitrail", against="timm", at_least=1.3),
-    contract.Bar(arm="TB", against="plain", at_least=2.0),
-)
+YARDSTICKS = ("plain", "pooled")
+BARS = (contract.Bar(arm="TB", against="plain", at_least=2.0),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +34,20 @@ class Options:
     """What to run. Every combination of the lists is a setting of its own.
 
     Attributes:
-        only: which comparisons.
         models: CoaT-Lite variants.
-        sizes: edges in pixels; none means 224 and 512 for peers, 512 and 1024 for clustering.
+        sizes: edges in pixels.
         batches: pictures a call.
         threads: torch threads.
         graphs: eager, compiled, or both in one run.
         rounds: undisturbed windows wanted of each candidate.
         window_s: least seconds of a window.
         warmup_s: least seconds of warm-up.
-        quick: one small setting of each comparison, to see that it works.
+        quick: one small setting, to see that it works.
         out: folder for the result file.
     """
 
-    only: tuple[Part, ...] = ("peers", "clustering")
     models: tuple[str, ...] = ("coat_lite_tiny", "coat_lite_small")
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = (512, 1024)
     batches: tuple[int, ...] = (1, 8)
     threads: tuple[int, ...] = (1, 2)
     graphs: tuple[Graph, ...] = ("eager", "compiled")
@@ -80,7 +71,6 @@ class Arm:
 class Setting:
     """One interleaved run."""
 
-    part: Part
     model: str
     image: int
     batch: int
@@ -94,7 +84,7 @@ def main(options: Options) -> Path:
     keep_freed_memory()
     for setting in settings(options):
         print(
-            f"\n{setting.part}: {setting.model}, {setting.image} px, batch {setting.batch}, "
+            f"\n{setting.model}, {setting.image} px, batch {setting.batch}, "
             f"{setting.threads} thread(s)",
             flush=True,
         )
@@ -111,7 +101,7 @@ def quick(options: Options) -> Options:
     return replace(
         options,
         models=options.models[:1],
-        sizes=options.sizes[:1] or (224,),
+        sizes=options.sizes[:1],
         batches=options.batches[:1],
         threads=options.threads[:1],
         graphs=("eager",),
@@ -120,22 +110,19 @@ def quick(options: Options) -> Options:
     )
 
 
-def settings(options: Options) -> Iterator[Setting]:
+def settings(options: Options) -> list[Setting]:
     """All combinations, small pictures first."""
-    for part in options.only:
-        sizes = options.sizes or SIZES[part]
-        for image, model, batch, threads in product(
-            sizes, options.models, options.batches, options.threads
-        ):
-            yield Setting(part=part, model=model, image=image, batch=batch, threads=threads)
+    lists = (options.sizes, options.models, options.batches, options.threads)
+    return [
+        Setting(model=model, image=image, batch=batch, threads=threads)
+        for image, model, batch, threads in product(*lists)
+    ]
 
 
 def measure(setting: Setting, options: Options) -> list[dict[str, Any]]:
     """Build the arms, time all of them in all graphs side by side, and make the rows."""
-    arms = PARTS[setting.part](setting)
+    arms = candidates(setting)
     built = {arm.name: arm.build().eval() for arm in arms}
-    if setting.part == "peers":
-        check_same(built["vitrail"], built["timm"], setting)
     places = [(arm, graph) for arm in arms for graph in options.graphs if graph in arm.graphs]
     conditions = Settings(
         image=setting.image,
@@ -166,16 +153,14 @@ def measure(setting: Setting, options: Options) -> list[dict[str, Any]]:
 def row_of(
     setting: Setting, arm: str, graph: str, counted: Count, timings: Mapping[str, Timing]
 ) -> dict[str, Any]:
-    """One arm in one graph, against the part's yardsticks in the same graph."""
+    """One arm in one graph, against the yardsticks in the same graph."""
     own = timings[f"{arm} {graph}"]
-    others = [
-        name for name in YARDSTICKS[setting.part] if name != arm and f"{name} {graph}" in timings
-    ]
+    others = [name for name in YARDSTICKS if name != arm and f"{name} {graph}" in timings]
     return contract.row(
         arm,
         own,
         {name: ratio(own, timings[f"{name} {graph}"]) for name in others},
-        part=setting.part,
+        part="clustering",
         model=setting.model,
         image=setting.image,
         batch=setting.batch,
@@ -206,55 +191,7 @@ def line(row: Mapping[str, Any]) -> str:
     )
 
 
-# ---- peers ---------------------------------------------------------------------------------------
-
-
-def peers(setting: Setting) -> list[Arm]:
-    """Ours and timm's, with the same weights."""
-    theirs = timm_model(setting)
-    return [
-        Arm(name="vitrail", build=partial(with_weights_of, theirs, setting)),
-        Arm(name="timm", build=lambda: theirs),
-    ]
-
-
-def timm_model(setting: Setting) -> nn.Module:
-    """timm's model for this size, every tensor drawn so that a lost one would show."""
-    import timm
-
-    torch.manual_seed(0)
-    model: nn.Module = timm.create_model(setting.model, img_size=setting.image)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.02 * torch.randn_like(weight))
-    return model
-
-
-def with_weights_of(theirs: nn.Module, setting: Setting) -> nn.Module:
-    """Our model of the same name with timm's tensors."""
-    ours = vitrail.create(setting.model, image=setting.image, classes=1000)
-    load_into(ours, theirs.state_dict())
-    return ours
-
-
-def check_same(ours: nn.Module, theirs: nn.Module, setting: Setting) -> None:
-    """Both must give the same logits before they are timed.
-
-    Raises:
-        SystemExit: they differ by more than 1e-5.
-    """
-    pictures = example(ours, setting.image, batch=1)
-    with torch.inference_mode(), evaluating(ours), evaluating(theirs):
-        apart = float((ours(pictures) - theirs(pictures)).abs().max())
-    if apart > TOLERANCE:
-        raise SystemExit(f"{setting.model}: outputs differ from timm's by {apart:.1e}; not timed")
-    print(f"  same weights, logits agree to {apart:.1e}", flush=True)
-
-
-# ---- clustering ----------------------------------------------------------------------------------
-
-
-def clustering(setting: Setting) -> list[Arm]:
+def candidates(setting: Setting) -> list[Arm]:
     """Plain, the pooling control, and the three readings of Clustering CoaT."""
     names = {
         "plain": setting.model,
@@ -278,10 +215,6 @@ def seeded(model: str, image: int) -> nn.Module:
     """A model whose random weights are always the same."""
     torch.manual_seed(0)
     return vitrail.create(model, image=image, classes=1000)
-
-
-PARTS: dict[str, Callable[[Setting], list[Arm]]] = {"peers": peers, "clustering": clustering}
-YARDSTICKS: dict[str, Sequence[str]] = {"peers": ("timm",), "clustering": ("plain", "pooled")}
 
 
 if __name__ == "__main__":
