@@ -148,7 +148,7 @@ def side_cells(found: "VersusTraining", side: "Side") -> tuple[object, ...]:
     """One side's line; the speed stands in ours."""
     held, speed = side.memory, found.speed
     return (
-        side.arm,
+        side.candidate,
         found.settings.image,
         found.settings.batch,
         f"{1e3 * side.time.median:.1f}",

@@ -25,8 +25,8 @@ Graph = Literal["eager", "compiled"]
 class Build(Protocol):
     """Model text -> module: ``vitrail.create`` and ``vitrail.hub.build`` are such functions."""
 
-    def __call__(self, arm: str, /, *, classes: int, image: int, in_chans: int) -> nn.Module:
-        """Build ``arm`` for ``classes`` classes and pictures of edge ``image``."""
+    def __call__(self, text: str, /, *, classes: int, image: int, in_chans: int) -> nn.Module:
+        """Build ``text`` for ``classes`` classes and pictures of edge ``image``."""
         ...
 
 

@@ -35,7 +35,7 @@ class Side:
     ``notes`` say what could not be done, such as checkpointing or measuring memory.
     """
 
-    arm: str
+    candidate: str
     time: Timing
     parts: dict[str, float]
     loss: float
@@ -45,7 +45,7 @@ class Side:
     def to_dict(self) -> dict[str, object]:
         """For JSON; parts in milliseconds."""
         return {
-            "arm": self.arm,
+            "arm": self.candidate,
             "time": self.time.to_dict(),
             "parts_ms": {part: 1e3 * seconds for part, seconds in self.parts.items()},
             "first_loss": self.loss,
@@ -122,9 +122,9 @@ def training(
 
 @dataclass(frozen=True)
 class FirstStep:
-    """An arm's step, and what could not be done for it."""
+    """A candidate's step, and what could not be done for it."""
 
-    arm: str
+    candidate: str
     step: Step
     notes: tuple[str, ...]
 
@@ -145,9 +145,9 @@ def time_steps(
 def report(started: FirstStep, timing: Timing, build: Build | str | None) -> Side:
     """What is known of one side; its memory, where there is a ``build`` to measure it with."""
     settings = started.step.settings
-    held, more = measure_memory(started.arm, settings, build) if build else (None, ())
+    held, more = measure_memory(started.candidate, settings, build) if build else (None, ())
     return Side(
-        arm=started.arm,
+        candidate=started.candidate,
         time=timing,
         parts=started.step.parts(sum(w.calls for w in timing.windows)),
         loss=started.step.first_loss,
@@ -156,22 +156,24 @@ def report(started: FirstStep, timing: Timing, build: Build | str | None) -> Sid
     )
 
 
-def first_step(arm: str, model: nn.Module, settings: Settings) -> FirstStep:
+def first_step(candidate: str, model: nn.Module, settings: Settings) -> FirstStep:
     """The step, without checkpointing where the model has none."""
     try:
-        return FirstStep(arm, Step(model, settings), ())
+        return FirstStep(candidate, Step(model, settings), ())
     except UserError as error:
-        return FirstStep(arm, Step(model, replace(settings, checkpointing=False)), (str(error),))
+        return FirstStep(
+            candidate, Step(model, replace(settings, checkpointing=False)), (str(error),)
+        )
 
 
 def measure_memory(
-    arm: str, settings: Settings, build: Build | str
+    candidate: str, settings: Settings, build: Build | str
 ) -> tuple[StepMemory | None, tuple[str, ...]]:
     """Memory of a side; what cannot be measured is None and leaves a note."""
     batch = settings.batch
     try:
         one, two = (
-            memory(arm, settings.image, size, True, build=build, settings=settings)
+            memory(candidate, settings.image, size, True, build=build, settings=settings)
             for size in (batch, 2 * batch)
         )
     except UserError as error:
