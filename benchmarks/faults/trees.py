@@ -40,6 +40,8 @@ def changed(value: Any, chance: random.Random) -> Any:
     made = copy.deepcopy(value)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         made = _change(made, chance.choice(list(places(made))), chance)
+    if isinstance(made, dict) and made and chance.random() < 0.03:
+        made[chance.choice(list(made))] = deep(chance.choice((50, 900, 5000)))
     return made
 
 
@@ -68,6 +70,4 @@ def _other(value: Any, chance: random.Random) -> Any:
         return chance.choice((-value, value + 1, value * 1000, value * 0.5, str(value), [value]))
     if isinstance(value, str) and chance.random() < 0.3:
         return chance.choice((value + "x", value[:-1], [value], {value: value}, value * 50))
-    if chance.random() < 0.03:
-        return deep(chance.choice((50, 900, 5000)))
     return copy.deepcopy(chance.choice(ODD))

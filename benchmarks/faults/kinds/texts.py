@@ -11,7 +11,7 @@ import torch
 from benchmarks.faults.trial import Kind, Trial
 from benchmarks.faults.verdict import Fault
 
-ODD = ("0", "-1", "1", "2", "3", "7", "1000000", "10**9", "1e9", "0.5", "-0.5", "2.0", "True",
+ODD = ("0", "-1", "1", "2", "3", "7", "100000", "10**9", "1e9", "0.5", "-0.5", "2.0", "True",
        "None",
        "''", "'x'", "'native'", "[]", "()", "(1,)", "(0, 0)", "{}", "{1: 2}", "nan", "float('nan')",
        "9" * 30, "'\\x1b[31m'", "'[/red]'", "b'x'", "1j", "...", "lambda: 0", "-(-1)")  # fmt: skip
