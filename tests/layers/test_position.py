@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from vitrail.layers.position import RESIZE, ConvPosition, ConvRelative, resize_table
+from vitrail.layers.position import RESIZE, ConvPosition, ConvRelative, resize_table, sinusoid
 
 timm_layers = pytest.importorskip("timm.layers")
 
@@ -31,6 +33,15 @@ def test_equals_timm_and_scipy():
     zoomed = torch.from_numpy(zoom(picture.numpy(), (24 / 14, 24 / 14, 1), order=1))
     ours = resize_table(table, (14, 14), (24, 24), 1, "corner")[0, 1:].view(24, 24, 4)
     torch.testing.assert_close(ours, zoomed, rtol=1e-5, atol=1e-5)
+
+
+def test_sinusoid_is_the_formula_of_vaswani():
+    """Entry 2i of place p is sin(p / 10000^(2i / dim)), entry 2i + 1 the cosine of the same."""
+    code = sinusoid(torch.tensor([0.0, 1.0, 2.5]), 4)
+    for p, row in zip((0.0, 1.0, 2.5), code.tolist(), strict=True):
+        turns = [p / 10000 ** (2 * i / 4) for i in range(2)]
+        wanted = [f(turn) for turn in turns for f in (math.sin, math.cos)]
+        assert row == pytest.approx(wanted, abs=1e-6)
 
 
 def test_conv_position_is_identity_plus_depthwise_convolution():
