@@ -122,4 +122,5 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     [written] = tmp_path.glob("faults-*.json")
     result = json.loads(written.read_text())
     assert contract.faults(result) == []
-    assert {row["arm"] for row in result["rows"]} == set(kinds)
+    tried = {row["arm"] for row in result["rows"]}
+    assert {"pictures", "folders", "command-lines", "kill-train"} <= tried <= set(kinds)
