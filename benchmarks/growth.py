@@ -16,7 +16,6 @@ from vitrail.cli.progress import ticker
 from vitrail.cost import Growth, Settings, draw, growth, ratio
 from vitrail.cost.resolution import GrowthRow
 
-BUILD = "vitrail.hub:build"
 FAMILIES = {
     "coat_lite_small": ("timm:coat_lite_small", "coat_lite_small", "clustering_coat_lite_small"),
     "vit_small": ("timm:vit_small_patch16_224", "vit_small", "vit_small(reducer='cluster')"),
@@ -67,7 +66,6 @@ def main(options: Options) -> Path:
                 FAMILIES[family],
                 options.sizes,
                 settings=settings(options),
-                build=BUILD,
                 with_memory=options.memory,
                 most_macs=1e9 * options.most_gmac,
                 on_step=step,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from vitrail import hub
+import vitrail
 from vitrail.errors import UserError
 from vitrail.models.cmt import CONFIGS, CMTConfig
 
@@ -173,13 +173,13 @@ def as_tokens(x: Tensor) -> Tensor:
 
 
 def build(text: str, /, *, classes: int, image: int, in_chans: int = 3) -> nn.Module:
-    """As ``vitrail.hub.build``; also ``official:cmt_s``, the authors' own layout.
+    """As ``vitrail.create``; also ``official:cmt_s``, the authors' own layout.
 
     Raises:
         UserError: no such model, or one that cannot serve this size.
     """
     if not text.startswith(PREFIX):
-        return hub.build(text, classes=classes, image=image, in_chans=in_chans)
+        return vitrail.create(text, classes=classes, image=image, in_chans=in_chans)
     name = text.removeprefix(PREFIX)
     if name not in CONFIGS:
         raise UserError(f"no official layout of {name!r}; there are {', '.join(CONFIGS)}")

@@ -6,7 +6,7 @@ from benchmarks.contract import Bar
 from benchmarks.modes import OURS, PEER
 from benchmarks.official_cmt import OFFICIAL
 from vitrail.cost import Counterparts
-from vitrail.hub.build import TIMM
+from vitrail.hub.baselines import TIMM
 from vitrail.hub.counterparts import COUNTERPARTS as TIMM_NAMES
 
 COUNTERPARTS = Counterparts(

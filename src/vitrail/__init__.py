@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitrail.errors import UserError
     from vitrail.explain import explain
+    from vitrail.hub.resolve import create
+    from vitrail.hub.runs import load
     from vitrail.mixers import MixerSpec
-    from vitrail.models import Backbone, create, list_models
+    from vitrail.models import Backbone, list_models
     from vitrail.reducers import ReducerSpec
     from vitrail.specs import Place
 
@@ -28,6 +30,7 @@ __all__ = [
     "create",
     "explain",
     "list_models",
+    "load",
 ]
 
 _HOMES = {
@@ -36,8 +39,9 @@ _HOMES = {
     "Place": "vitrail.specs",
     "ReducerSpec": "vitrail.reducers",
     "UserError": "vitrail.errors",
-    "create": "vitrail.hub.weights",
+    "create": "vitrail.hub.resolve",
     "list_models": "vitrail.models",
+    "load": "vitrail.hub.runs",
 }
 
 

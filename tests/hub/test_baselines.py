@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vitrail.errors import UserError
+from vitrail.hub import build
 from vitrail.hub.baselines import create_baseline
-from vitrail.hub.build import build
 from vitrail.tensors import save_tensors
 
 SIZES = {

@@ -12,7 +12,6 @@ import vitrail
 from vitrail import hub
 from vitrail.data import Preprocess
 from vitrail.errors import UserError
-from vitrail.hub import save
 from vitrail.tasks.card import Card, read_card, save_weights
 
 timm = pytest.importorskip("timm")
@@ -153,7 +152,7 @@ def test_to_the_hub_and_back(run, tmp_path, monkeypatch):
     monkeypatch.setattr(LocalHub, "root", tmp_path / "hub", raising=False)
     monkeypatch.setattr("huggingface_hub.HfApi", LocalHub)
     monkeypatch.setattr(
-        save, "from_hub", lambda name, *_: LocalHub.root / name / "model.safetensors"
+        "vitrail.hub.resolve.from_hub", lambda name, *_: LocalHub.root / name / "model.safetensors"
     )
     assert hub.push_to_hub(run, "me/pets") == "https://hub.local/me/pets"
     with pytest.raises(UserError, match="has weights already; overwrite=True"):

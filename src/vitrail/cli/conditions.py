@@ -13,9 +13,6 @@ from vitrail.errors import UserError
 if TYPE_CHECKING:
     from vitrail.cost import Counterparts, Settings
 
-BUILD = "vitrail.hub:build"
-"""How models become modules here; memory is measured in fresh processes that need it by name."""
-
 
 def known(wanted: CostOptions) -> "Counterparts":
     """The builder of all texts, and the counterparts that ``--against`` may name.
@@ -26,12 +23,12 @@ def known(wanted: CostOptions) -> "Counterparts":
         UserError: it is asked for, and there is no checkout here.
     """
     from vitrail.cost import Counterparts
-    from vitrail.hub.build import TIMM
+    from vitrail.hub.baselines import TIMM
     from vitrail.hub.counterparts import COUNTERPARTS
 
     if not any(text.startswith("official") for text in (*wanted.models, wanted.against or "")):
         timm = {ours: TIMM + theirs for ours, theirs in COUNTERPARTS.items()}
-        return Counterparts(build=BUILD, texts={"timm": timm})
+        return Counterparts(texts={"timm": timm})
     try:
         found: Counterparts = import_module("benchmarks.peer_models").COUNTERPARTS
     except (ImportError, AttributeError) as error:

@@ -14,10 +14,10 @@ from vitrail.cli.settings import changes_of, merged
 from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
 from vitrail.files import Dated, Goal, refuse_taken, taken
-from vitrail.hub import build
-from vitrail.hub.build import TIMM, check_fit
+from vitrail.hub.baselines import TIMM
+from vitrail.hub.locate import run_of, weights_of
 from vitrail.hub.plugged import extra, recall
-from vitrail.hub.runs import read_fitting_card, run_of, weights_of
+from vitrail.hub.resolve import create_from_card, read_fitting_card
 from vitrail.hub.sizes import check_fits
 from vitrail.hub.teachers import open_teacher
 from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
@@ -29,6 +29,7 @@ from vitrail.train import Recipe, Result, fit, read_run, resume
 from vitrail.train.balance import refuse_other_count
 from vitrail.train.fit import absolute
 from vitrail.train.folder import check_checkpoint, is_run, read_facts
+from vitrail.train.job import check_fit
 from vitrail.train.lineage import history_of, seen_by_teacher
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def model_of(card: Card, recipe: Recipe) -> "nn.Module":
 
     torch.manual_seed(recipe.seed)
     size = {"classes": len(card.classes), "image": card.image, "in_chans": card.in_chans}
-    model = build(card.model, **size, drop_path=recipe.drop_path, weights=recipe.weights)
+    model = create_from_card(card, drop_path=recipe.drop_path, weights=recipe.weights)
     check_fit(model, card.model, **size)
     return model
 

@@ -42,10 +42,10 @@ class Models(Command):
 
 def counted(model: str, image: int) -> dict[str, int]:
     """Parameters, and multiply-adds of one picture with 1000 classes."""
+    from vitrail import create
     from vitrail.cost import count
-    from vitrail.hub import build
 
-    found = count(build(model, classes=1000, image=image), image)
+    found = count(create(model, classes=1000, image=image), image)
     return {"params": found.params, "macs": found.macs}
 
 

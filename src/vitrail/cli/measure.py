@@ -23,7 +23,7 @@ class Cost(CostOptions):
 
     def run(self) -> Answer:
         """The one kind of measurement that is asked for."""
-        from vitrail.hub.runs import model_text
+        from vitrail.hub.resolve import model_text
 
         asked = [name for name in KINDS if getattr(self, name)]
         if len({KINDS[name] for name in asked}) > 1:

@@ -23,7 +23,7 @@ Graph = Literal["eager", "compiled"]
 
 
 class Build(Protocol):
-    """Model text -> module: ``vitrail.create`` and ``vitrail.hub.build`` are such functions."""
+    """Model text -> module: ``vitrail.create`` is such a function."""
 
     def __call__(self, text: str, /, *, classes: int, image: int, in_chans: int) -> nn.Module:
         """Build ``text`` for ``classes`` classes and pictures of edge ``image``."""
@@ -31,7 +31,7 @@ class Build(Protocol):
 
 
 CREATE = "vitrail:create"
-"""Vitrail's own zoo, as ``"module:function"``: a fresh process can be told to use it too."""
+"""Every text's builder, as ``"module:function"``: a fresh process can be told to use it too."""
 
 
 LONGEST_WINDOW = 10**5

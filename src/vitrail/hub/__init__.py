@@ -1,8 +1,10 @@
 """The doors to the ecosystem: models by text, baselines from timm, trained runs opened again."""
 
-from vitrail.hub.build import build, catalogue
+from vitrail.hub.catalogue import catalogue
 from vitrail.hub.reduce import Reduced, give_reducer, reduce_run
-from vitrail.hub.runs import Classifier, open_run
+from vitrail.hub.resolve import create
+from vitrail.hub.resolve import create as build
+from vitrail.hub.runs import Classifier, load, open_run
 from vitrail.hub.save import from_pretrained, push_to_hub, save_timm
 
 __all__ = [
@@ -10,8 +12,10 @@ __all__ = [
     "Reduced",
     "build",
     "catalogue",
+    "create",
     "from_pretrained",
     "give_reducer",
+    "load",
     "open_run",
     "push_to_hub",
     "reduce_run",

@@ -14,24 +14,29 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vitrail.errors import UserError, unknown
 from vitrail.hub.pairing import require_torchvision
+from vitrail.models.backbone import Size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+TIMM = "timm:"
+"""What stands before the name of a model of timm's."""
 TAKES_ANY_SIZE = ("crossvit",)
 
 
 def create_baseline(
     name: str,
     *,
-    classes: int,
-    image: int,
+    classes: int | None = None,
+    image: Size | None = None,
     in_chans: int = 3,
     drop_path: float = 0.0,
     weights: str | Path | None = None,
     trial: bool = True,
 ) -> "nn.Module":
     """timm's ``name`` with ``classes`` logits for ``(B, in_chans, image, image)``; no download.
+
+    Classes and image are timm's own unless given.
 
     ``weights`` is any file that :func:`vitrail.models.reader.read_weights` reads, under timm's
     names; a head of another class count is left out, other input channels and other position
@@ -48,14 +53,17 @@ def create_baseline(
     if architecture not in known:
         raise unknown("timm model", name, known)
     config = timm.get_pretrained_cfg(architecture)
+    usual = config.input_size[-2:]
+    size = (image, image) if isinstance(image, int) else image or usual
+    classes = config.num_classes if classes is None else classes
     options: dict[str, Any] = {"num_classes": classes, "in_chans": in_chans}
     if config.fixed_input_size and not architecture.startswith(TAKES_ANY_SIZE):
-        options["img_size"] = image
+        options["img_size"] = size
     model = create(architecture, options, drop_path)
     if weights is not None:
         load(model, architecture, weights, classes=classes, in_chans=in_chans)
-    if trial and image != config.input_size[-1]:
-        try_size(model, architecture, image, in_chans)
+    if trial and tuple(size) != tuple(usual):
+        try_size(model, architecture, size, in_chans)
     return model
 
 
@@ -73,7 +81,7 @@ def create(name: str, options: dict[str, Any], drop_path: float) -> "nn.Module":
         if not refused or refused[0] not in options:
             raise
     if refused[0] == "drop_path_rate":
-        warnings.warn(f"timm:{name} has no drop path: built without it", stacklevel=2)
+        warnings.warn(f"{TIMM}{name} has no drop path: built without it", stacklevel=2)
         drop_path = 0.0
     left = {key: value for key, value in options.items() if key not in refused}
     return create(name, left, drop_path)
@@ -95,7 +103,7 @@ def load(
     if same_shapes(state, own):
         model.load_state_dict(state)
         return
-    misfit = f"the weights in {str(weights)!r} do not fit timm:{name}"
+    misfit = f"the weights in {str(weights)!r} do not fit {TIMM}{name}"
     try:
         state = renamed(model, state)
         missing = load_released(model, state, classes, in_chans)
@@ -137,7 +145,7 @@ def load_released(
     """Load by timm's rules for stem and label offsets; names that stayed as they were."""
     from timm.models import load_pretrained
 
-    from vitrail.models.weights import drop_head
+    from vitrail.models.weights import drop_head, fit_channels
 
     released, own = dict(cast(Any, model.pretrained_cfg)), model.state_dict()
     offset = released.get("label_offset") or 0
@@ -147,6 +155,9 @@ def load_released(
         released["label_offset"] = 0
         drop_head(state, own, there)
     stems = [f"{n}.weight" for n in as_names(released.get("first_conv"))]
+    for name in (n for n in stems if n in state and n in own):
+        if state[name].shape[1] not in (3, own[name].shape[1]):  # timm adapts those of three alone
+            state[name] = fit_channels(state[name], own[name].shape[1])
     stem_fits = all(n in state and state[n].shape == own[n].shape for n in stems if n in own)
     missing: list[str] = []
     hook = model.register_load_state_dict_post_hook(
@@ -168,17 +179,17 @@ def as_names(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-def try_size(model: "nn.Module", name: str, image: int, in_chans: int) -> None:
+def try_size(model: "nn.Module", name: str, size: tuple[int, int], in_chans: int) -> None:
     """Run one empty picture, so that a size is refused here and not in the midst of a study."""
     import torch
 
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, in_chans, image, image))
+            model.eval()(torch.zeros(1, in_chans, *size))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise UserError(
-            f"timm:{name} cannot serve {image} px ({' '.join(str(error).split())[:120]}); "
+            f"{TIMM}{name} cannot serve {size[0]} px ({' '.join(str(error).split())[:120]}); "
             "give another image size or another model"
         ) from error
     model.train(training)

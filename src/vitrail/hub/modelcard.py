@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from vitrail.hub.baselines import TIMM
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -48,7 +50,7 @@ def head(card: "Card", run: Mapping[str, Any], licence: str | None) -> str:
 
 def use(card: "Card") -> str:
     """Three ways to load it; ours is the shortest and brings the preprocessing."""
-    ours = "" if card.model.startswith("timm:") else "import vitrail.timm  # registers the model\n"
+    ours = "" if card.model.startswith(TIMM) else "import vitrail.timm  # registers the model\n"
     return f"""```python
 import vitrail.hub
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.errors import UserError, printable
-from vitrail.hub.build import TIMM
+from vitrail.hub.baselines import TIMM
 from vitrail.plugins import FOLDER, Source, source_behind, use_trusted
 from vitrail.schema import convert
 from vitrail.specs import Spec

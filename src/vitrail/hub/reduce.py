@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
 from vitrail.files import atomic_folder, refuse_taken, write_text
-from vitrail.hub.build import TIMM, build
+from vitrail.hub.baselines import TIMM
+from vitrail.hub.locate import WEIGHTS, run_of, weights_of
+from vitrail.hub.names import one_or_each, with_options
 from vitrail.hub.plugged import extra
-from vitrail.hub.runs import WEIGHTS, read_fitting_card, run_of, weights_of
+from vitrail.hub.resolve import create_from_card, read_fitting_card
 from vitrail.plugins import keep
 from vitrail.schema import read_json
-from vitrail.specs import parse_call, print_call
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -153,15 +154,7 @@ def with_reducer(text: str, reducer: str | Sequence[str]) -> str:
     """
     if text.startswith(TIMM):
         raise UserError(f"{text} is timm's own: a reducer works with our models only")
-    name, options = parse_call(text)
-    return print_call(name, options | {"reducer": one_or_each(reducer)})
-
-
-def one_or_each(reducer: str | Sequence[str]) -> str | tuple[str, ...]:
-    """One text for all stages, or a tuple with one each."""
-    if isinstance(reducer, str):
-        return reducer
-    return reducer[0] if len(reducer) == 1 else tuple(reducer)
+    return with_options(text, {"reducer": one_or_each(reducer)})
 
 
 def built(card: "Card") -> "nn.Module":
@@ -170,9 +163,7 @@ def built(card: "Card") -> "nn.Module":
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(
-            card.model, classes=len(card.classes), image=card.image, in_chans=card.in_chans
-        ).eval()
+        return create_from_card(card).eval()
 
 
 def carry(source: Path, draft: Path, changed: dict[str, Any]) -> None:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from vitrail import schema
 from vitrail.errors import UserError
 from vitrail.files import draft_folder, refuse_taken, unwritable, write_text
-from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
+from vitrail.hub.fetch import FILES
+from vitrail.hub.locate import run_of
 from vitrail.hub.modelcard import card_text
-from vitrail.hub.runs import Classifier, open_run, run_of
+from vitrail.hub.runs import Classifier, load, open_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -131,11 +132,7 @@ def from_pretrained(source: str | Path) -> Classifier:
     Raises:
         UserError: nothing there, no Vitrail card in the weights, or the net is away.
     """
-    repository = REPOSITORY.match(str(source))
-    if not Path(source).exists() and repository:
-        name, revision = repository.groups()
-        return open_run(from_hub(name, revision, FILES[:1]))
-    return open_run(source)
+    return load(source)
 
 
 def prepare(

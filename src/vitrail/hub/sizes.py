@@ -82,18 +82,10 @@ def shell_of(card: "Card", shapes: Shapes) -> "nn.Module":
     """
     import torch
 
-    from vitrail.hub.baselines import create_baseline
-    from vitrail.hub.build import TIMM, build
+    from vitrail.hub.names import build
 
-    options: dict[str, Any] = {
-        "classes": len(card.classes),
-        "image": card.image,
-        "in_chans": card.in_chans,
-    }
     with limited(shapes), torch.device("meta"):
-        if card.model.startswith(TIMM):
-            return create_baseline(card.model.removeprefix(TIMM), **options, trial=False)
-        return build(card.model, **options)
+        return build(card.model, card.size, trial=False)
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
-from vitrail.hub.baselines import create_baseline
-from vitrail.hub.build import TIMM
+from vitrail.hub.baselines import TIMM
 from vitrail.hub.fetch import fetch
+from vitrail.hub.names import build
 from vitrail.hub.runs import open_run
 from vitrail.hub.weights import from_timm
 
@@ -67,8 +67,7 @@ def released(word: str, card: "Card") -> "Teacher":
     """timm's weights; nothing is downloaded for a teacher of another number of classes."""
     from vitrail.tasks.teacher import Teacher
 
-    name = word.removeprefix(TIMM)
-    config = from_timm(name, name)
+    config = from_timm(word)
     count = config["num_classes"]
     if count != len(card.classes):
         raise UserError(
@@ -76,6 +75,6 @@ def released(word: str, card: "Card") -> "Teacher":
             f"them (vitrail train DATA --model {word}) and give that run's folder as the teacher"
         )
     image = config["input_size"][-1]
-    model = create_baseline(name, classes=count, image=image, weights=fetch(config))
+    model = build(word, {"classes": count, "image": image}, weights=fetch(config))
     own: dict[str, Any] = {"mean": config["mean"], "std": config["std"], "image": image}
     return Teacher(model, name=word, own=own, shown=card.preprocess)

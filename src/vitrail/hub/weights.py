@@ -1,49 +1,40 @@
-"""Weights by word: ``"timm"``, a file, a saved folder, or a repository on the hub."""
+"""Weights by word: a file, a run, a saved folder, ``"timm"``, or a repository on the hub."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vitrail.errors import UserError, unknown
+from vitrail.hub.baselines import TIMM
 from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import FILES, REPOSITORY, fetch, from_hub, inside
+from vitrail.hub.locate import WEIGHTS, run_of, weights_of
 from vitrail.models.reader import choice
+from vitrail.specs import parse_call
 
-if TYPE_CHECKING:
-    from vitrail.models import Backbone
+NO_WEIGHTS = "none"
+RELEASED = TIMM.rstrip(":")
+"""The word for the weights that timm released."""
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 
-TIMM = "timm"
 
+def find_weights(word: str | Path | None, model: str) -> tuple[Path | None, int | None]:
+    """The file that a word for weights means for a model, downloaded where need be.
 
-def create(model: str, *, weights: str | Path | None = None, **options: Any) -> "Backbone":
-    """Build a backbone by name; ``weights`` may also be had from the net.
-
-    Args:
-        model: a name, or a call such as ``"vit_tiny(patch=8, pool='mean')"``.
-        weights: a file (our names, timm's or the official ones); a saved folder; ``"timm"`` for
-            the weights of timm's counterpart, ``"timm:coat_tiny.in1k"`` for those of that model;
-            ``"owner/name"`` or ``"owner/name@revision"`` for a repository on the Hugging Face hub.
-            Position tables are resized to ``image``, another number of ``classes`` gets a fresh
-            head, other ``in_chans`` a stem of the same response.
-        options: ``classes``, ``image``, ``in_chans``, ``mixer``, ``reducer``, ``drop_path`` and any
-            other field of the model's config, as :func:`vitrail.models.create` says.
+    The second is how many classes the weights know, where the word is one of timm's.
 
     Raises:
-        UserError: something unknown, weights that do not fit, or a net that is away.
+        UserError: there is none, or it cannot be had.
     """
-    from vitrail import models
-
-    if weights is None:
-        return models.create(model, **options)
-    word, _, released = str(weights).partition(":")
-    if word != TIMM or Path(weights).exists():
-        return models.create(model, weights=find(weights), **options)
+    if word is None or (str(word) == NO_WEIGHTS and not Path(word).exists()):
+        return None, None
+    kind, _, released = str(word).partition(":")
+    if kind != RELEASED or is_there(Path(word)):
+        return find_file(word), None
     config = from_timm(model, released)
-    if options.get("classes") is None:
-        options["classes"] = config["num_classes"]  # some of timm's know 11821 or 21843
-    return models.create(model, weights=fetch(config), **options)
+    return fetch(config), config["num_classes"]  # some of timm's know 11821 or 21843
 
 
-def find(weights: str | Path) -> Path:
+def find_file(weights: str | Path) -> Path:
     """The file that a path or the name of a repository stands for, downloaded where need be.
 
     Raises:
@@ -51,15 +42,26 @@ def find(weights: str | Path) -> Path:
     """
     path, prefer = choice(weights)
     if path != Path(weights):
-        return Path(f"{inside(path)}#{prefer}")
-    text = str(weights)
-    if path.exists():
-        return inside(path)
-    repository = REPOSITORY.match(text)
-    if repository and not text.endswith((".safetensors", ".pth", ".pt", ".bin", ".npz")):
+        return Path(f"{find_in_folder(path)}#{prefer}")
+    if not is_there(path) and is_repository(str(weights)):
+        repository = REPOSITORY.match(str(weights))
+        assert repository is not None
         name, revision = repository.groups()
         return from_hub(name, revision, FILES)
-    return inside(Path(weights))
+    return find_in_folder(path)
+
+
+def find_in_folder(path: Path) -> Path:
+    """The weights in a run (its best) or a saved folder; a file is itself."""
+    is_run = any((run_of(path) / name).is_file() for name in WEIGHTS)
+    return weights_of(path) if is_run else inside(path)
+
+
+def counterpart_of(model: str) -> str:
+    """timm's name for a model; empty where it has none."""
+    if model.startswith(TIMM):
+        return model.removeprefix(TIMM)
+    return COUNTERPARTS.get(parse_call(model)[0], "")
 
 
 def from_timm(model: str, released: str = "") -> dict[str, Any]:
@@ -69,9 +71,8 @@ def from_timm(model: str, released: str = "") -> dict[str, Any]:
         UserError: no such model in timm, or it has no weights.
     """
     from vitrail.hub.pairing import require_torchvision
-    from vitrail.specs import parse_call
 
-    name = released or COUNTERPARTS.get(parse_call(model)[0], "")
+    name = released or counterpart_of(model)
     if not name:
         raise UserError(
             f"timm has no weights for {model!r}; those of a model with the same parts can be "
@@ -85,3 +86,18 @@ def from_timm(model: str, released: str = "") -> dict[str, Any]:
         raise unknown("timm model", name, timm.list_models(pretrained=True))
     described: dict[str, Any] = config.to_dict()
     return described
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at ``path``; nothing can be at a name that no system takes."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_repository(text: str) -> bool:
+    """Whether a text reads like ``owner/name``, and no folder ``owner`` is here."""
+    return bool(REPOSITORY.match(text)) and not (
+        text.endswith(ENDINGS) or is_there(Path(text).parent)
+    )

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,9 +25,9 @@ from vitrail.models import (
     vit,
     vit_rel,
 )
-from vitrail.models.backbone import Backbone, Config, Size
+from vitrail.models.backbone import Backbone, Config
 from vitrail.models.limits import check_options, check_size
-from vitrail.models.reader import State, read_weights
+from vitrail.models.reader import State
 from vitrail.models.weights import load, translate
 from vitrail.plugins import load_group
 from vitrail.specs import parse_call, print_call
@@ -99,7 +98,7 @@ def everything() -> dict[str, Entry]:
 
 
 def list_models() -> list[str]:
-    """Names that :func:`create` knows."""
+    """Names that :func:`vitrail.create` knows."""
     return sorted(everything())
 
 
@@ -145,52 +144,6 @@ def per_stage(specs: Any, native: tuple[str, ...]) -> tuple[str, ...]:
     if len(many) != len(native):
         return tuple(str(spec) for spec in many)
     return tuple(n if str(s) == "native" else str(s) for s, n in zip(many, native, strict=True))
-
-
-def create(
-    model: str,
-    *,
-    classes: int | None = None,
-    image: Size | None = None,
-    in_chans: int | None = None,
-    mixer: str | tuple[str, ...] | None = None,
-    reducer: str | tuple[str, ...] | None = None,
-    drop_path: float | None = None,
-    weights: str | Path | None = None,
-    **options: Any,
-) -> Backbone:
-    """Build a backbone by name.
-
-    Args:
-        model: a name, or a call such as ``"vit_tiny(patch=8, pool='mean')"``.
-        classes: logits; 0 for pooled features.
-        image: pixels the model is built for; other sizes work too, by resizing tables.
-        in_chans: channels of the input.
-        mixer: how tokens meet, one spec for all stages or a tuple with one each.
-        reducer: which tokens work, likewise.
-        drop_path: rate of stochastic depth.
-        weights: a file with our names, timm's or the official ones.
-        options: any other field of the model's config.
-
-    Raises:
-        UserError: something unknown, or weights that do not fit.
-        SpecError: a mixer or reducer that cannot serve its place.
-    """
-    config = configure(
-        model,
-        classes=classes,
-        image=image,
-        in_chans=in_chans,
-        mixer=mixer,
-        reducer=reducer,
-        drop_path=drop_path,
-        **options,
-    )
-    found = entry(parse_call(model)[0])
-    built = build_within_limits(model, found, config)
-    if weights is not None:
-        load_into(built, read_weights(weights), found)
-    return built
 
 
 def build_within_limits(text: str, found: Entry, config: Any) -> Backbone:
@@ -256,7 +209,7 @@ def name_of(model: Backbone) -> str:
 
 
 def text_of(model: Backbone) -> str:
-    """What to give :func:`create` for the same wiring, ``"vit_tiny(patch=8)"``."""
+    """What to give :func:`vitrail.create` for the same wiring, ``"vit_tiny(patch=8)"``."""
     name = name_of(model)
     changed = changes(entry(name).config, model.config)
     for kind in ("mixer", "reducer"):

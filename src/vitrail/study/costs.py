@@ -48,7 +48,6 @@ def settle(path: Path, bench: Bench, measure: Measure, tell: Tell) -> None:
 def measure(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
     """Count and time all arms through :mod:`vitrail.cost`; memory in a fresh process each."""
     from vitrail.cost import Settings, cost
-    from vitrail.hub import build
 
     count = len(bench.plan.arms)
     deadline = time.monotonic() + LIMIT_S * count
@@ -63,7 +62,7 @@ def measure(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
         limit_s=LIMIT_S * count / 2,
     )
     shown = Pace(tell, steps=2 * count * (1 + ROUNDS), deadline=deadline)
-    measured = cost(bench.plan.arms, settings, build=build, with_memory=False, on_step=shown.step)
+    measured = cost(bench.plan.arms, settings, with_memory=False, on_step=shown.step)
     memory: dict[str, int | None] = {}
     for done, row in enumerate(measured.rows):
         left = max(1.0, deadline - time.monotonic())
@@ -114,7 +113,6 @@ def training_memory(
             settings.image,
             settings.batch,
             True,
-            build="vitrail.hub:build",
             settings=settings,
             seconds=seconds,
         )

@@ -31,7 +31,7 @@ def check(arm: str, bench: Bench) -> None:
     Raises:
         UserError: no such model, or one that cannot take the study's pictures.
     """
-    from vitrail.hub.build import check_fit
+    from vitrail.train.job import check_fit
     from vitrail.train.small_batches import check_batch_norm
 
     model, size, in_chans = build(arm, bench), bench.plan.image, bench.preprocess.in_chans
@@ -43,15 +43,14 @@ def check(arm: str, bench: Bench) -> None:
 
 def build(arm: str, bench: Bench) -> "nn.Module":
     """The arm for the study's classes and image size, with random weights."""
-    from vitrail.hub import build as build_model
+    from vitrail.hub.names import build as build_model
 
-    return build_model(
-        arm,
-        classes=len(bench.pictures.classes),
-        image=bench.plan.image,
-        in_chans=bench.preprocess.in_chans,
-        drop_path=bench.recipe.drop_path,
-    )
+    size = {
+        "classes": len(bench.pictures.classes),
+        "image": bench.plan.image,
+        "in_chans": bench.preprocess.in_chans,
+    }
+    return build_model(arm, size, drop_path=bench.recipe.drop_path)
 
 
 def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:

@@ -39,6 +39,11 @@ class Card:
     preprocess: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def size(self) -> dict[str, Any]:
+        """Classes, pixels and channels of the model."""
+        return {"classes": len(self.classes), "image": self.image, "in_chans": self.in_chans}
+
     def to_json(self) -> str:
         """One line of JSON, in ASCII: names of files need not be Unicode."""
         return json.dumps(asdict(self), sort_keys=True)

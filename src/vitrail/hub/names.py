@@ -1,0 +1,80 @@
+"""A model of our zoo, or of timm's, from its name and options."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vitrail.errors import UserError
+from vitrail.hub.baselines import TIMM, create_baseline
+from vitrail.hub.weights import find_weights
+from vitrail.models.reader import read_weights
+from vitrail.models.weights import check_finite
+from vitrail.models.zoo import build_within_limits, configure, entry, load_into
+from vitrail.specs import parse_call, print_call
+
+
+def build(
+    text: str,
+    options: Mapping[str, Any],
+    *,
+    drop_path: float | None = None,
+    weights: str | Path | None = None,
+    trial: bool = True,
+) -> nn.Module:
+    """Build the model of a name of our zoo or of ``timm:NAME``, with weights by word.
+
+    A ``trial`` runs a model of timm's once where it is given another size than its own.
+
+    Raises:
+        UserError: something unknown, weights that do not fit, or a net that is away.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    file, released = find_weights(weights, text)
+    given.setdefault("classes", released)
+    if text.startswith(TIMM):
+        refuse_our_options(text, given)
+        rest: dict[str, Any] = {"drop_path": drop_path or 0.0, "weights": file, "trial": trial}
+        model = create_baseline(text.removeprefix(TIMM), **given, **rest)
+    else:
+        found = entry(parse_call(text)[0])
+        model = build_within_limits(text, found, configure(text, **given, drop_path=drop_path))
+        if file is not None:
+            load_into(model, read_weights(file), found)
+    if file is not None:
+        check_finite(model, repr(str(weights)))
+    return model
+
+
+def refuse_our_options(text: str, options: Mapping[str, Any]) -> None:
+    """timm's models are as timm has them.
+
+    Raises:
+        UserError: a mixer, a reducer or a field of our configs is asked for.
+    """
+    ours = [name for name in options if name not in ("classes", "image", "in_chans")]
+    if ours:
+        raise UserError(f"{text} is timm's own: {ours[0]} works with our models only")
+
+
+def with_options(text: str, options: Mapping[str, Any]) -> str:
+    """A model's text with some options, which go before those written in it.
+
+    Raises:
+        UserError: it is timm's own.
+    """
+    if not options:
+        return text
+    if text.startswith(TIMM):
+        refuse_our_options(text, options)
+    name, written = parse_call(text)
+    return print_call(name, written | dict(options))
+
+
+def one_or_each(specs: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """One text for all stages, a tuple with one each, or nothing."""
+    if specs is None or isinstance(specs, str):
+        return specs or None
+    texts = tuple(map(str, specs))
+    return texts[0] if len(texts) == 1 else texts or None
