@@ -22,6 +22,7 @@ SUITES = {
     "reducers/merge.py reducers/pool.py layers/find.py layers/plan.py testing/reducer_laws.py",
     "tests/contracts/test_backbones.py": "models/backbone.py models/pyramid.py models/zoo.py",
     "tests/explain/test_lrp.py": "explain/lrp_call.py explain/lrp_layers.py explain/lrp_rules.py",
+    "tests/layers/test_fused.py": "layers/feed.py testing/layer_laws.py",
     "tests/parity/test_cct.py": "models/cct.py",
     "tests/parity/test_ceit.py": "models/ceit.py",
     "tests/parity/test_cmt.py": "models/cmt.py",

@@ -8,7 +8,7 @@ from tests.contracts.points import POINTS
 from tests.contracts.structures import narrow
 
 import vitrail
-from vitrail.layers.block import Held
+from vitrail.layers.blocks import Held
 from vitrail.reducers import Reducer
 from vitrail.specs import SpecError
 

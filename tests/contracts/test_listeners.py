@@ -10,8 +10,8 @@ from tests.contracts.structures import STRUCTURES, narrow
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from vitrail.layers import feed
-from vitrail.layers.block import DropPath
+from vitrail.layers import fused
+from vitrail.layers.drop import DropPath
 
 every = pytest.mark.parametrize("name", STRUCTURES)
 FACTOR = 1.25
@@ -37,7 +37,7 @@ LOUDER = {nn.Linear: Louder, nn.Conv2d: LouderConv}
 
 @pytest.fixture(autouse=True)
 def narrow_slices(monkeypatch):
-    monkeypatch.setattr(feed, "SLICE_BYTES", 2**10)
+    monkeypatch.setattr(fused, "SLICE_BYTES", 2**10)
 
 
 def listen(model: nn.Module) -> list[tuple[str, Tensor, Tensor]]:

@@ -129,7 +129,7 @@ def test_resting_tokens_have_no_value() -> None:
 @pytest.mark.parametrize(
     ("layers", "said"),
     [
-        (["blocks"], "no module|took no part"),
+        (["blocks"], "not nchw"),
         (["nowhere"], "no module 'nowhere'"),
         (["norm"], "not nchw"),
         ([CamLayer("norm", "tokens")], "not told its grid"),

@@ -45,6 +45,24 @@ def test_a_batch_norm_stays_where_folding_would_not_be_exact(behind) -> None:
     assert len(calls(graph, aten.batch_norm.default)) == 1
 
 
+class Sum(nn.Module):
+    """What is added to a convolution of it."""
+
+    def __init__(self, *args, **options):
+        super().__init__()
+        self.conv = nn.Conv2d(6, 6, *args, **options)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+@pytest.mark.parametrize(("kernel", "groups", "changes"), [(3, 6, 1), (5, 6, 1), (3, 3, 0)])
+def test_what_is_added_to_its_depthwise_convolution_goes_into_it(kernel, groups, changes) -> None:
+    model = Sum(kernel, padding=kernel // 2, groups=groups)
+    changed, graph = folded(model, fold.fold_identities)
+    assert changed == changes and len(calls(graph, aten.add.Tensor)) == 1 - changes
+
+
 def test_a_convolution_that_others_read_keeps_its_weights() -> None:
     class Both(nn.Module):
         def __init__(self):

@@ -7,7 +7,7 @@ from torch import nn
 
 from vitrail.export import kernels
 from vitrail.export.graph import aten, calls
-from vitrail.layers.block import Mlp
+from vitrail.layers.feed import Mlp
 
 mkldnn = torch.ops.mkldnn
 
@@ -81,7 +81,7 @@ class Quick(nn.Module):
 @pytest.mark.parametrize("normed", [True, False])
 @pytest.mark.parametrize("act", [nn.GELU(), nn.SiLU(), Quick()])
 def test_a_feed_forward_passes_in_slices(act, normed, monkeypatch) -> None:
-    monkeypatch.setattr("vitrail.layers.feed.SLICE_BYTES", 64 * 24)
+    monkeypatch.setattr("vitrail.layers.fused.SLICE_BYTES", 64 * 24)
     changed, graph = folded(Feed(act, normed), kernels.slice_feed_forwards)
     assert changed == 1
     assert calls(graph, kernels.fed)

@@ -129,7 +129,7 @@ def test_maps_for_pyramids(name):
     assert [n for n, p in pyramid.named_parameters() if p.grad is None] == []
     fine, _ = on_meta(name, features_only=True, out_indices=(0, 1))
     assert [m.shape for m in fine(x)] == [m.shape for m in maps[:2]]
-    if model.keep.__func__ is not vitrail.Backbone.keep and "parallel" not in shallow(name):
+    if model.prune_to.__func__ is not vitrail.Backbone.prune_to and "parallel" not in shallow(name):
         assert len(list(fine.parameters())) < len(list(pyramid.parameters()))
 
 

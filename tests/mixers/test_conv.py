@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from vitrail.layers.attend import attend_factorised
+from vitrail.layers.fused import NARROW_HEAD
 from vitrail.layers.plan import Clusters, Plan
-from vitrail.mixers.conv import NARROW, answer
 
 
 def some_plan(images: int, tokens: int, full: int) -> Plan:
@@ -13,12 +14,12 @@ def some_plan(images: int, tokens: int, full: int) -> Plan:
     return Clusters(grid=(1, full), extra=1, owner=owner, clusters=tokens - 1, counts=counts)
 
 
-@pytest.mark.parametrize("width", [3, 8, NARROW])
+@pytest.mark.parametrize("width", [3, 8, NARROW_HEAD])
 @pytest.mark.parametrize("planned", [False, True])
 def test_narrow_heads_meet_densely_and_alike(width: int, planned: bool) -> None:
     q, k, v = torch.randn(3, 2, 11, 4 * width, dtype=torch.float64)
-    plan = some_plan(2, 11, 25) if planned else None
-    alone = answer(q, k, v, 4, plan)
+    sizes = some_plan(2, 11, 25).sizes if planned else None
+    alone = attend_factorised(q, k, v, 4, sizes)
     with torch.inference_mode():
-        together = answer(q, k, v, 4, plan)
+        together = attend_factorised(q, k, v, 4, sizes)
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)

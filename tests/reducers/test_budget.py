@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from vitrail.layers.block import Mlp, ReducedBlock
+from vitrail.layers.blocks import Block, Blocks, give_reducer
 from vitrail.layers.cluster import cell_owners
+from vitrail.layers.feed import Mlp
 from vitrail.mixers import MixerSpec
 from vitrail.reducers import ReducerSpec
 from vitrail.reducers.budget import coarsest, variance_lost
@@ -36,6 +37,12 @@ def test_a_flat_picture_takes_fewer_than_a_rich_one():
     assert plan.sizes.sum(1).tolist() == [65.0, 65.0]
 
 
+def blocks(mixer):
+    block = Block(6, mixer, Mlp(6, 12))
+    give_reducer(block, built(), coarse=False)
+    return Blocks([block])
+
+
 SMALL = ("clustered(clusters=3)", "improved_clustered(clusters=3, best=2)", "lsh(run=4)")
 
 
@@ -48,9 +55,9 @@ def test_padding_is_nobody_to_the_mixer(name):
         mixer, shared = spec.build(PLACE), spec.build_shared(PLACE)
     except SpecError:
         return  # it takes no scattered tokens, or none that are padded
-    block = ReducedBlock(built(), 6, mixer, Mlp(6, 12)).eval()
-    together = block(x, GRID, shared=shared)
-    alone = block(x[:1], GRID, shared=shared)
+    stage = blocks(mixer).eval()
+    together = stage(x, GRID, shared=shared)
+    alone = stage(x[:1], GRID, shared=shared)
     assert together.isfinite().all()
     torch.testing.assert_close(together[:1], alone, rtol=1e-5, atol=1e-5)
 
@@ -60,10 +67,10 @@ def test_compiled_and_exported_it_answers_the_same_at_the_finest():
         def __init__(self):
             super().__init__()
             spec = MixerSpec.parse("softmax")
-            self.block = ReducedBlock(built(), 6, spec.build(PLACE), Mlp(6, 12))
+            self.blocks = blocks(spec.build(PLACE))
 
         def forward(self, x):
-            return self.block(x, GRID)
+            return self.blocks(x, GRID)
 
     model, x = Whole().eval(), pictures()
     with torch.no_grad():

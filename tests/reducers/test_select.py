@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from vitrail.layers.block import Mlp, ReducedBlock
+from vitrail.layers.blocks import Block, Blocks, give_reducer
+from vitrail.layers.feed import Mlp
 from vitrail.mixers import MixerSpec
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import Place
@@ -24,24 +25,21 @@ def pictures(count):
 def trained(text, steps=200):
     torch.manual_seed(3)
     place = Place(dim=DIM, heads=2, grid=GRID, scattered=True)
-    block = ReducedBlock(
-        ReducerSpec.parse(text).build(place),
-        DIM,
-        MixerSpec.parse("softmax").build(place),
-        Mlp(DIM, 2 * DIM),
-    )
-    optimizer = torch.optim.Adam(block.parameters(), 0.02)
+    block = Block(DIM, MixerSpec.parse("softmax").build(place), Mlp(DIM, 2 * DIM))
+    give_reducer(block, ReducerSpec.parse(text).build(place), coarse=False)
+    blocks = Blocks([block])
+    optimizer = torch.optim.Adam(blocks.parameters(), 0.02)
     for _ in range(steps):
         x, wanted, _ = pictures(16)
-        loss = nn.functional.mse_loss(block(x, GRID), wanted)
+        loss = nn.functional.mse_loss(blocks(x, GRID), wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return block.eval()
+    return blocks.eval()
 
 
 def test_a_filter_learns_where_work_is_needed():
-    block = trained(f"filter(keep={MARKED / 36})")
+    (block,) = trained(f"filter(keep={MARKED / 36})")
     x, _, marked = pictures(16)
     _, plan = block.reducer(x, GRID, block.norm1)
     assert marked.gather(1, plan.index).float().mean() > 0.9  # by chance: 0.17

@@ -95,9 +95,8 @@ def test_the_loss_is_deits(monkeypatch: pytest.MonkeyPatch) -> None:
     how = Distillation(kind="soft", alpha=0.2, tau=3.0)
     made, heard, model = recipe(distill=how, smoothing=0.1), teacher(), student().train()
     images, targets = torch.randn(4, 3, 16, 16), torch.rand(4, 10).softmax(1)
-    model.set_distilled_training()
     torch.manual_seed(1)
-    both = model(images)
+    both = model.forward_both(images)
     got = Objective(recipe=made, student=model, teacher=heard, autocast=nullcontext)(
         both, images, targets
     )
@@ -147,7 +146,7 @@ def test_maps_come_from_one_pass_and_are_those_of_two() -> None:
     from contextlib import nullcontext
 
     from vitrail.tasks.distill import distil
-    from vitrail.train.objective import Objective, prepare
+    from vitrail.train.objective import Objective, StudentCall, prepare
 
     text = "coat_lite_tiny(dims=(8, 16, 16, 24), depths=(1, 1, 1, 1), heads=2)"
     torch.manual_seed(0)
@@ -162,17 +161,18 @@ def test_maps_come_from_one_pass_and_are_those_of_two() -> None:
     for name, network in (("student", model), ("teacher", plain)):
         first = network.stages[0]
         first.register_forward_hook(lambda *_, name=name: passes.update({name: passes[name] + 1}))
-    prepare(model, friend, torch.device("cpu"), how.feature)
+    method = prepare(model, friend, torch.device("cpu"), how.feature)
     objective = Objective(
         recipe=recipe(distill=how, smoothing=0.0),
         student=model,
         teacher=friend,
         autocast=nullcontext,
     )
-    heard = model(images)
-    torch.testing.assert_close(objective(heard, images, targets), wanted)
+    wrapped = nn.Sequential(model)  # as processes wrap it: they call ``forward`` and nothing else
+    call = StudentCall(wrapped, model, method, nullcontext)
+    torch.testing.assert_close(objective(call(images), images, targets), wanted)
     assert passes == {"student": 1, "teacher": 1}
-    assert torch.equal(model.eval()(images), model(images))  # plain logits outside of training
+    assert isinstance(model(images), torch.Tensor)  # logits, in training too
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ and a module that several blocks share stands under its own name only.
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -171,17 +172,29 @@ def sum_layers(
 ) -> tuple[Layer, ...]:
     """Rows in the order of the calls, each the sum of the modules that its name covers."""
     whole = sum(seconds.values())
+    macs, traffic = (on_timed(booked, seconds) for booked in (book.macs, book.traffic))
     return tuple(
         Layer(
             name=row,
             kind=type(model.get_submodule(row.removesuffix(OWN).strip())).__name__,
             seconds=sum(seconds[name] for name in names),
             share=sum(seconds[name] for name in names) / whole,
-            macs=sum(book.macs[name] for name in names),
-            traffic=sum(book.traffic[name] for name in names),
+            macs=sum(macs[name] for name in names),
+            traffic=sum(traffic[name] for name in names),
         )
         for row, names in group_names(seconds, depth).items()
     )
+
+
+def on_timed(booked: Mapping[str, int], seconds: Mapping[str, float]) -> Counter[str]:
+    """What was booked, on modules that have a time: a layer's faster way calls no parts of it."""
+    found: Counter[str] = Counter()
+    for name, count in booked.items():
+        owner = name
+        while owner not in seconds and owner != ROOT:
+            owner = owner.rpartition(".")[0]
+        found[owner] += count
+    return found
 
 
 def group_names(names: Iterable[str], depth: int | None) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.cost.counting import FLOPS_PER_MAC, missing_formulas
-from vitrail.layers.hooks import PASSIVE
+from vitrail.layers.fused import PASSIVE
 
 ROOT = ""
 """The model's own name among its modules."""

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.record import mixers_of
-from vitrail.layers.block import led
 from vitrail.layers.grid import Grid
 from vitrail.models.cct import CCT
 from vitrail.models.ceit import CeiT
@@ -124,9 +123,10 @@ def _(model: CCT) -> list[CamLayer]:
 
 
 def _last_block(model: Any) -> CamLayer:
-    """What is called last: a block, or one that works for those behind it too."""
-    last = len(model.blocks) - 1 - len(led(model.blocks)[-1][1])
-    return CamLayer(f"blocks.{last}", "tokens")
+    """All tokens after the last block; one with a reducer gives working tokens only."""
+    last = len(model.blocks) - 1
+    name = "blocks" if hasattr(model.blocks[last], "reducer") else f"blocks.{last}"
+    return CamLayer(name, "tokens")
 
 
 @cam_layers.register

@@ -17,14 +17,20 @@ from torch import Tensor, nn
 
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.record import Meeting
-from vitrail.layers.attend import attention_weights, join_heads, mean_seen, split_heads
+from vitrail.layers.attend import (
+    attention_weights,
+    join_heads,
+    mean_seen,
+    project,
+    split_heads,
+    summarise_keys,
+)
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
 from vitrail.mixers import Mixer
-from vitrail.mixers.conv import ConvAttention, summary
+from vitrail.mixers.conv import ConvAttention
 from vitrail.mixers.prototype import PrototypeAttention, answer_all, attended
-from vitrail.mixers.softmax import project
 
 Operator = Callable[[Tensor], Tensor]
 ROWS = 64
@@ -159,7 +165,8 @@ def _linear(step: Meeting, asked: Tensor, k: Tensor, v: Tensor) -> tuple[Operato
     keys = key_weights(k, asked.shape[1], step.plan)
     wish = asked.clamp(min=0) + 1e-6
     wish = wish / wish.sum(-1, keepdim=True)
-    content = join_heads(asked @ summary(k, v, asked.shape[1], step.plan))
+    sizes = None if step.plan is None else step.plan.sizes
+    content = join_heads(asked @ summarise_keys(k, v, asked.shape[1], sizes))
     return lambda f: (wish @ (keys.mT @ f.unsqueeze(1))).mean(1), content
 
 

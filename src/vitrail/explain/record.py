@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitrail.explain.guard import ExplainError
-from vitrail.layers.block import Held
+from vitrail.layers.blocks import Held
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers import Mixer

@@ -30,6 +30,7 @@ from vitrail.export.graph import (
     tensor,
     tidy,
 )
+from vitrail.layers.fused import add_identity, affine_of_norm
 
 LARGEST = 2**28
 """Bytes above which a table is not kept but computed at each call, as the model has it."""
@@ -124,8 +125,34 @@ def fold_batch_norms(module: GraphModule) -> int:
 def scale_and_shift(module: GraphModule, norm: Op) -> tuple[Tensor, Tensor]:
     """What a batch norm does to each channel, in float64."""
     weight, bias, mean, var = (tensor(module, a).double() for a in norm.args[1:5])
-    scale = weight * (var + float(norm.args[7])).rsqrt()
-    return scale, bias - mean * scale
+    return affine_of_norm(weight, bias, mean, var, float(norm.args[7]))
+
+
+def fold_identities(module: GraphModule) -> int:
+    """``x + conv(x)`` -> ``conv(x)`` with other weights, for depthwise convolutions."""
+    found = [(t, c) for t in calls(module, aten.add.Tensor) if (c := depthwise_of_sum(t))]
+    for total, conv in found:
+        weight, bias = weights_of(module, conv)
+        reweigh(module, conv, add_identity(weight), bias)
+        total.replace_all_uses_with(conv)
+        module.graph.erase_node(total)
+    tidy(module)
+    return len(found)
+
+
+def depthwise_of_sum(total: Op) -> Op | None:
+    """The convolution of ``x + conv(x)`` that keeps channels and places apart, if it is one."""
+    for x, conv in (total.args[:2], total.args[1::-1]):
+        if not is_weighted(conv) or conv.target is not aten.conv2d.default or total.kwargs:
+            continue
+        if conv.args[0] is not x or len(conv.users) > 1:
+            continue
+        _, weight, _, stride, padding, dilation, groups = conv_options(conv)
+        channels, one, *sides = shape_of(weight)
+        same = stride == dilation == [1, 1] and padding == [side // 2 for side in sides]
+        if same and one == 1 and groups == channels and all(side % 2 for side in sides):
+            return conv
+    return None
 
 
 def fold_backward(module: GraphModule, norm: Op) -> bool:

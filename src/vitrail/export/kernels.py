@@ -30,7 +30,7 @@ from vitrail.export.graph import (
     tensor,
     tidy,
 )
-from vitrail.layers.block import add_by_slices
+from vitrail.layers.fused import add_in_slices
 
 mkldnn = torch.ops.mkldnn
 ACTIVATIONS = {
@@ -212,7 +212,7 @@ def fed(
         wide = mkldnn._linear_pointwise(part, widen, widen_bias, *after)
         return linear(wide if act in INSIDE else BENDS[act](wide), narrow, narrow_bias)
 
-    return add_by_slices(x, branch, hidden)
+    return add_in_slices(x, branch, hidden)
 
 
 def pack_convolutions(module: GraphModule) -> int:

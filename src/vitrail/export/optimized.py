@@ -20,6 +20,7 @@ from vitrail.export.attention import part_attention
 from vitrail.export.fold import (
     fold_batch_norms,
     fold_constants,
+    fold_identities,
     fold_layer_norms,
     fuse_projections,
     settle,
@@ -52,6 +53,7 @@ class Step:
 
 FOLDING = (
     Step("constants", "tables computed once", fold_constants),
+    Step("identities", "x + conv(x) folded into depthwise weights", fold_identities),
     Step("batch norms", "folded into weights", fold_batch_norms),
     Step("layer norms", "affine parts folded into linear layers", fold_layer_norms),
     Step("projections", "groups of products made one", fuse_projections),

@@ -139,7 +139,7 @@ class Door(Backbone):
         if prune_head:
             self.reset_classifier(0)
         if prune_norm or max(chosen) + 1 < len(self.channels):
-            self.keep(max(chosen) + 1)
+            self.prune_to(max(chosen) + 1)
         return chosen
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

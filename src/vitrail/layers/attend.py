@@ -1,9 +1,18 @@
 """Scaled dot-product attention: fused for speed, and spelled out for explanation."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.layers.fused import (
+    NARROW_HEAD,
+    attend_dense,
+    eager_cpu_inference,
+    is_stock_layer,
+    multiply_by_image,
+)
 from vitrail.layers.grid import Grid, to_map, to_tokens
 
 
@@ -15,6 +24,29 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def join_heads(x: Tensor) -> Tensor:
     """``(B, heads, N, D)`` -> ``(B, N, heads * D)``."""
     return x.transpose(1, 2).flatten(2)
+
+
+def project(linear: nn.Linear, x: Tensor, parts: int = 3) -> list[Tensor]:
+    """Queries, keys and values of projections kept as one layer, each dense: ``(B, N, C)``.
+
+    Several products with slices of the weight, not one product cut afterwards: what follows
+    reads dense memory, which on a CPU is worth more than the larger product.
+    """
+    if not is_stock_layer(linear):
+        return [part.contiguous() for part in linear(x).chunk(parts, -1)]
+    weights, biases = linear.weight.chunk(parts), linear.bias.chunk(parts)
+    return [F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
+
+
+def project_last(linear: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The last token's query ``(B, 1, C)``, all keys and values ``(B, N, C)``."""
+    if not is_stock_layer(linear):
+        q, k, v = linear(x).chunk(3, 2)
+        return q[:, -1:], k, v
+    dim, weights, biases = x.shape[2], linear.weight, linear.bias
+    q = F.linear(x[:, -1:], weights[:dim], biases[:dim])
+    k, v = F.linear(x, weights[dim:], biases[dim:]).chunk(2, 2)
+    return q, k, v
 
 
 def attend(
@@ -38,6 +70,41 @@ def attention_weights(
     """The matrix :func:`attend` never forms, ``(B, heads, N, M)``; rows sum to one."""
     logits = (q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return (logits if bias is None else logits + bias).softmax(-1)
+
+
+def attend_factorised(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, sizes: Tensor | None = None
+) -> Tensor:
+    """``q softmax_tokens(k)^T v / sqrt(d)`` in every head, ``(B, N, C)``: linear in tokens.
+
+    ``sizes`` ``(B, N)`` is how many tokens each key stands for, one if not given.
+    """
+    width = q.shape[2] // heads
+    if width < NARROW_HEAD and eager_cpu_inference(q):
+        return attend_dense(q, *key_masses(k, sizes), v, width)
+    return join_heads(split_heads(q, heads) @ summarise_keys(k, v, heads, sizes))
+
+
+def summarise_keys(k: Tensor, v: Tensor, heads: int, sizes: Tensor | None = None) -> Tensor:
+    """``softmax_tokens(k)^T v / sqrt(d)``, ``(B, heads, d, d)``."""
+    weights, mass = (split_heads(t, heads) for t in key_masses(k, sizes))
+    v = split_heads(v, heads)
+    product = multiply_by_image if eager_cpu_inference(v) else torch.matmul
+    return product(weights.mT, v) / (mass.mT * v.shape[-1] ** 0.5)
+
+
+def key_masses(k: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Softmax over tokens before its division: weights ``(B, N, C)``, their sums ``(B, 1, C)``.
+
+    Keys are exponentiated against their maximum times the root of the token count: at 1024 px a
+    mean weight is 1.5e-5, which half precision loses, while its sum over 65 537 tokens would
+    overflow; scaled so, both stay in range.
+    """
+    if sizes is not None:
+        k = k + sizes.log().to(k.dtype).unsqueeze(2)
+    top = k.detach().amax(1, keepdim=True) + 0.5 * math.log(k.shape[1])
+    weights = (k - top).exp_()
+    return weights, weights.sum(1, keepdim=True)
 
 
 def size_bias(sizes: Tensor, like: Tensor) -> Tensor:

@@ -7,21 +7,78 @@ something halves, so any picture passes.
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath, activate, at_inference
-from vitrail.layers.fold import conv_norm, normed
-from vitrail.layers.hooks import hooked
+from vitrail.layers.drop import DropPath
+from vitrail.layers.fused import act_, conv_norm, may_fuse, norm_
+from vitrail.layers.grid import to_tokens
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
-    "silu": partial(nn.SiLU, inplace=True),
-    "relu": partial(nn.ReLU, inplace=True),
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
 }
-"""Each stands behind a norm or a convolution, and ``layers.block.activate`` calls it: in place,
-SiLU costs a third on a CPU (torch has no such GELU)."""
+
+
+class ConvActNorm(nn.Sequential):
+    """Convolution, activation, batch norm, in CMT's order: ``(B, C, H, W)`` maps."""
+
+    def __init__(self, conv: nn.Conv2d, act: nn.Module, norm: nn.BatchNorm2d) -> None:
+        super().__init__(conv, act, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, width, H, W)`` -> ``(B, dim, H', W')``."""
+        if may_fuse(self, x, tuple(self)):
+            return self._fused(x)
+        return super().forward(x)
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """The last two write where the first has written."""
+        conv, act, norm = self
+        return norm_(cast(nn.BatchNorm2d, norm), act_(act, conv(x)))
+
+
+class DepthwiseProjection(nn.Module):
+    """Depthwise 3 x 3 convolution and batch norm: ``(B, C, H, W)`` -> tokens ``(B, K, C)``."""
+
+    def __init__(self, dim: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, stride, 1, groups=dim, bias=False)
+        self.bn = nn.BatchNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalise, lay out as tokens."""
+        if may_fuse(self, x, (self.conv, self.bn)):
+            return self._fused(x)
+        return to_tokens(self.bn(self.conv(x)))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """One convolution for both."""
+        return to_tokens(conv_norm(x, self.conv, self.bn))
+
+
+class ImageToTokens(nn.Module):
+    """CeiT's I2T: a quarter of the image's side by convolution, norm, pooling; no activation."""
+
+    def __init__(self, in_chans: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, width, 7, 2, 3, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> ``(B, width, H / 4, W / 4)``."""
+        x = x.contiguous(memory_format=torch.channels_last)  # pooling is six times faster so
+        if may_fuse(self, x, (self.conv, self.bn)):
+            return self._fused(x)
+        return self.pool(self.bn(self.conv(x)))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """One convolution for it and its norm."""
+        return self.pool(conv_norm(x, self.conv, self.bn))
 
 
 class ConvStem(nn.Sequential):
@@ -37,10 +94,15 @@ class ConvStem(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> ``(B, widths[1], H / 2, W / 2)``, rounded up."""
+        if may_fuse(self, x, tuple(self)[:2]):
+            return self._fused(x)
+        return super().forward(x)
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """The norm inside the first kernel, the activation in its memory."""
         first, norm, act, second = self
-        assert isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        seen: Tensor = second(activate(act, conv_norm(x, first, norm), norm))
-        return seen
+        x = conv_norm(x, cast(nn.Conv2d, first), cast(nn.BatchNorm2d, norm))
+        return second(act_(act, x))
 
 
 def halving_pool(kind: str) -> nn.Module:
@@ -53,13 +115,13 @@ def halving_pool(kind: str) -> nn.Module:
     return pools[kind]
 
 
-def shortcut(given: int, dim: int, stride: int, pool: str = "avg", bias: bool = True) -> nn.Module:
+def shortcut(in_dim: int, dim: int, stride: int, pool: str = "avg", bias: bool = True) -> nn.Module:
     """The residual path of a block that halves or widens: ``Proj(Pool(x))``, or ``x`` itself."""
     steps: OrderedDict[str, nn.Module] = OrderedDict()
     if stride == 2:
         steps["pool"] = halving_pool(pool)
-    if given != dim:
-        steps["proj"] = nn.Conv2d(given, dim, 1, bias=bias)
+    if in_dim != dim:
+        steps["proj"] = nn.Conv2d(in_dim, dim, 1, bias=bias)
     return nn.Sequential(steps)
 
 
@@ -80,22 +142,14 @@ class SqueezeExcite(nn.Module):
         self.act = ACTIVATIONS[act]()
         self.fc2 = nn.Conv2d(squeezed, dim, 1)
 
-    def forward(self, x: Tensor, maker: nn.Module) -> Tensor:
-        """``(B, C, H, W)`` -> the same shape, at inference in the same memory.
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> the same shape."""
+        return x * self.excite(x)
 
-        ``maker`` is the layer that gave ``x``: who listens to it keeps what it gave.
-        """
-        share = activate(self.act, self.fc1(x.mean((2, 3), keepdim=True)), self.fc1)
-        share = self.fc2(share).sigmoid()
-        return x.mul_(share) if at_inference(x) and not hooked(self, maker) else x * share
-
-
-class Unsqueezed(nn.Module):
-    """No squeeze-and-excitation."""
-
-    def forward(self, x: Tensor, maker: nn.Module) -> Tensor:
-        """``x``."""
-        return x
+    def excite(self, x: Tensor) -> Tensor:
+        """What each channel is multiplied by, ``(B, C, 1, 1)``."""
+        squeezed = self.act(self.fc1(x.mean((2, 3), keepdim=True)))
+        return self.fc2(squeezed).sigmoid()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +163,7 @@ class MBConvStyle:
             case).
         act: activation after the inner norms, and after the first if ``act_first``.
         act_first: activate before the first 1x1 too.
-        wide_as: four times the channels that go ``"in"`` or come ``"out"``.
+        expand_from: four times the channels that go ``"in"`` or come ``"out"``.
         bias: whether the shortcut and the last 1x1 have one.
         squeeze: squeeze-and-excite ``"late"``, after the second norm and activation, or
             ``"early"``, before them.
@@ -120,7 +174,7 @@ class MBConvStyle:
     pool: str = "avg"
     act: str = "gelu"
     act_first: bool = False
-    wide_as: str = "out"
+    expand_from: str = "out"
     bias: bool = True
     squeeze: str = "late"
     squeeze_act: str = "silu"
@@ -133,41 +187,53 @@ class MBConv(nn.Module):
     """
 
     def __init__(
-        self, given: int, dim: int, stride: int, style: MBConvStyle, drop_path: float = 0.0
+        self, in_dim: int, dim: int, stride: int, style: MBConvStyle, drop_path: float = 0.0
     ) -> None:
         super().__init__()
         act, halve = ACTIVATIONS[style.act], {style.halve: stride}
-        wide = 4 * {"in": given, "out": dim}[style.wide_as]
-        squeezed = {"in": wide, "out": dim}[style.wide_as] // 4
+        wide = 4 * {"in": in_dim, "out": dim}[style.expand_from]
+        squeezed = {"in": wide, "out": dim}[style.expand_from] // 4
         steps = {style.squeeze: SqueezeExcite(wide, squeezed, style.squeeze_act)}
-        self.shortcut = shortcut(given, dim, stride, style.pool, style.bias)
-        self.norm = nn.BatchNorm2d(given)
+        self.shortcut = shortcut(in_dim, dim, stride, style.pool, style.bias)
+        self.norm = nn.BatchNorm2d(in_dim)
         self.act_first = act() if style.act_first else nn.Identity()
         self.pool = halving_pool("avg") if halve.get("pool") == 2 else nn.Identity()
-        self.widen = nn.Conv2d(given, wide, 1, halve.get("widen", 1), bias=False)
+        self.widen = nn.Conv2d(in_dim, wide, 1, halve.get("widen", 1), bias=False)
         self.norm1 = nn.BatchNorm2d(wide)
         self.act = act()
         self.depthwise = nn.Conv2d(
             wide, wide, 3, halve.get("depthwise", 1), 1, groups=wide, bias=False
         )
-        self.early = steps.get("early", Unsqueezed())
+        self.early = steps.get("early", nn.Identity())
         self.norm2 = nn.BatchNorm2d(wide)
-        self.late = steps.get("late", Unsqueezed())
+        self.late = steps.get("late", nn.Identity())
         self.narrow = nn.Conv2d(wide, dim, 1, bias=style.bias)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, given, H, W)`` -> ``(B, dim, H / stride, W / stride)``, rounded up."""
-        y = self.pool(activate(self.act_first, self.norm(x), self.norm))
-        y = activate(self.act, conv_norm(y, self.widen, self.norm1), self.norm1)
-        y = activate(self.act, self.looked(y), self.norm2)
-        return self.shortcut(x) + self.drop_path(self.narrow(self.late(y, self.act)))
+        """``(B, in_dim, H, W)`` -> ``(B, dim, H / stride, W / stride)``, rounded up."""
+        if may_fuse(self, x, (self.norm, self.widen, self.norm1, self.depthwise, self.norm2)):
+            return self._fused(x)
+        y = self.pool(self.act_first(self.norm(x)))
+        y = self.act(self.norm1(self.widen(y)))
+        y = self.act(self.norm2(self.early(self.depthwise(y))))
+        return self.shortcut(x) + self.drop_path(self.narrow(self.late(y)))
 
-    def looked(self, x: Tensor) -> Tensor:
-        """Depthwise convolution, squeeze-and-excitation if it is early, norm."""
-        if isinstance(self.early, Unsqueezed):
-            return conv_norm(x, self.depthwise, self.norm2)
-        return normed(self.early(self.depthwise(x), self.depthwise), self.norm2, self.early)
+    def _fused(self, x: Tensor) -> Tensor:
+        """Norms inside the kernels; activations and excitations where a layer has just written."""
+        y = self.norm(x)
+        y = self.pool(y if isinstance(self.act_first, nn.Identity) else act_(self.act_first, y))
+        y = act_(self.act, conv_norm(y, self.widen, self.norm1))
+        if isinstance(self.early, nn.Identity):
+            y = conv_norm(y, self.depthwise, self.norm2)
+        else:
+            y = norm_(self.norm2, scale_(self.early, self.depthwise(y)))
+        return self.shortcut(x) + self.narrow(scale_(self.late, act_(self.act, y)))
+
+
+def scale_(excite: nn.Module, x: Tensor) -> Tensor:
+    """``excite(x)`` in the memory of ``x``, where it is a squeeze-and-excitation."""
+    return x.mul_(excite.excite(x)) if isinstance(excite, SqueezeExcite) else excite(x)
 
 
 def init_convs(module: nn.Module) -> None:

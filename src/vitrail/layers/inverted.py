@@ -4,13 +4,11 @@ Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: Inverted Residuals and Line
 CVPR 2018 (arXiv 1801.04381), section 3.3; with SiLU, as MobileViT and FilterViT use it.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath
-from vitrail.layers.fold import conv_norm
-from vitrail.layers.hooks import hooked
+from vitrail.layers.drop import DropPath
+from vitrail.layers.fused import conv_norm, may_fuse
 
 
 class ConvNorm(nn.Module):
@@ -28,6 +26,12 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and normalise."""
+        if may_fuse(self, x, (self.conv, self.norm)):
+            return self._fused(x)
+        return self.norm(self.conv(x))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """One convolution for both."""
         return conv_norm(x, self.conv, self.norm)
 
 
@@ -35,9 +39,14 @@ class ConvNormAct(ConvNorm):
     """The same, then SiLU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, normalise, and bend what nobody else holds."""
-        mine = not torch.is_grad_enabled() and not hooked(self.norm)
-        return F.silu(super().forward(x), inplace=mine)
+        """Convolve, normalise, SiLU."""
+        if may_fuse(self, x, (self.conv, self.norm)):
+            return self._fused(x)
+        return F.silu(self.norm(self.conv(x)))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """SiLU in the memory that the convolution has just filled."""
+        return F.silu(super()._fused(x), inplace=True)
 
 
 class InvertedResidual(nn.Module):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
+from vitrail.layers.fused import add_identity, may_fuse
 from vitrail.layers.grid import Grid, to_map, to_tokens
-from vitrail.layers.hooks import plain
 from vitrail.layers.plan import Plan
 
 RESIZE = {
@@ -63,8 +63,7 @@ def square(places: int, what: str) -> Grid:
 class ConvPosition(nn.Module):
     """``x + DWConv(x)`` on the grid's tokens (CoaT's CPE, CMT's LPU, CPVT's PEG).
 
-    Class tokens pass untouched. The identity is folded into the kernel's centre: one pass over
-    the map instead of two, equal up to rounding.
+    Class tokens pass untouched.
     """
 
     def __init__(self, dim: int, kernel: int = 3) -> None:
@@ -73,24 +72,20 @@ class ConvPosition(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """``(B, E + H*W, C)`` -> the same shape."""
-        extra = x.shape[1] - grid[0] * grid[1]
-        placed = self.placed(to_map(x[:, extra:], grid))
-        return torch.cat((x[:, :extra], to_tokens(placed)), 1) if extra else to_tokens(placed)
+        prefix = x.shape[1] - grid[0] * grid[1]
+        placed = to_tokens(self.on_map(to_map(x[:, prefix:], grid)))
+        return torch.cat((x[:, :prefix], placed), 1) if prefix else placed
 
-    def placed(self, x: Tensor) -> Tensor:
+    def on_map(self, x: Tensor) -> Tensor:
         """``x + DWConv(x)`` on a map, ``(B, C, H, W)``."""
-        if not plain(self.proj):
-            return x + self.proj(x)
-        middle = self.proj.kernel_size[0] // 2
-        kernel = self.proj.weight + centre_tap(self.proj.weight, middle)
-        return F.conv2d(x, kernel, self.proj.bias, padding=middle, groups=x.shape[1])
+        if may_fuse(self, x, (self.proj,), trains=True):
+            return self._fused(x)
+        return x + self.proj(x)
 
-
-def centre_tap(kernel: Tensor, middle: int) -> Tensor:
-    """The depthwise kernel ``(1, 1, k, k)`` that copies its input."""
-    tap = kernel.new_zeros(1, 1, *kernel.shape[-2:])
-    tap[..., middle, middle] = 1
-    return tap
+    def _fused(self, x: Tensor) -> Tensor:
+        """One pass over the map instead of two."""
+        kernel = add_identity(self.proj.weight)
+        return F.conv2d(x, kernel, self.proj.bias, padding=self.proj.padding, groups=x.shape[1])
 
 
 class ConvRelative(nn.Module):

@@ -4,20 +4,17 @@ Xu, Xu, Chang, Tu, "Co-Scale Conv-Attentional Image Transformers", ICCV 2021 (ar
 section 3; wiring as in the released code (mlpc-ucsd/CoaT 220d31f, ``FactorAtt_ConvRelPosEnc``).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import join_heads, split_heads
-from vitrail.layers.block import at_inference
+from vitrail.layers.attend import attend_factorised, project, split_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
 from vitrail.mixers.base import Mixer, MixerSpec
-from vitrail.mixers.softmax import check_heads, project
+from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
 
 
@@ -85,7 +82,7 @@ class ConvAttention(Mixer):
         """See :class:`~vitrail.mixers.base.Mixer`; ``shared`` is the stage's convolutions."""
         assert shared is not None
         q, k, v = project(self.qkv, x)
-        content = answer(q, k, v, self.heads, plan)
+        content = attend_factorised(q, k, v, self.heads, None if plan is None else plan.sizes)
         return self.proj(add_position(content, q, v, grid, shared, plan))
 
     def explain(
@@ -97,59 +94,6 @@ class ConvAttention(Mixer):
         keys = split_heads(k.softmax(1), self.heads)
         q = split_heads(q, self.heads)
         return {"content": q @ keys.mT * q.shape[-1] ** -0.5}
-
-
-NARROW = 16
-"""Heads narrower than this meet in one dense product at inference on a CPU, zero between heads:
-eight heads of 8 channels take less as 64 x 64 than one by one (CoaT-Lite's first stage, 8 pictures
-of 224 px, 2 cores: 7 ms instead of 18), and the answer needs no joining. Elsewhere, and where
-multiply-adds are counted, every head is a product of its own."""
-
-
-def answer(q: Tensor, k: Tensor, v: Tensor, heads: int, plan: Plan | None) -> Tensor:
-    """``q softmax_tokens(k)^T v / sqrt(d)`` in every head, ``(B, N, C)``."""
-    width = q.shape[2] // heads
-    if width >= NARROW or not at_inference(q):
-        return join_heads(split_heads(q, heads) @ summary(k, v, heads, plan))
-    weights, mass = key_masses(k, plan)
-    head = torch.arange(q.shape[2], device=q.device) // width
-    own = (head[:, None] == head).to(q.dtype)
-    return q @ ((weights.mT @ v) * (own / (mass.mT * width**0.5)))
-
-
-def summary(k: Tensor, v: Tensor, heads: int, plan: Plan | None) -> Tensor:
-    """``softmax_tokens(k)^T v / sqrt(d)``, ``(B, heads, d, d)``."""
-    weights, mass = (split_heads(t, heads) for t in key_masses(k, plan))
-    v = split_heads(v, heads)
-    return by_picture(weights.mT, v) / (mass.mT * v.shape[-1] ** 0.5)
-
-
-def by_picture(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b``, ``(B, heads, I, N)`` and ``(B, heads, N, J)`` -> ``(B, heads, I, J)``.
-
-    Heads of several pictures are no evenly spaced stack, so torch copies both before it
-    multiplies; at inference on a CPU each picture is a product of its own, twice as fast.
-    """
-    if not at_inference(a):
-        return a @ b
-    out = a.new_empty(*a.shape[:3], b.shape[3])
-    for each, other, into in zip(a, b, out, strict=True):
-        torch.bmm(each, other, out=into)
-    return out
-
-
-def key_masses(k: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor]:
-    """Softmax over tokens before its division: weights ``(B, N, C)``, their sums ``(B, 1, C)``.
-
-    Keys are exponentiated against their maximum times the root of the token count: at 1024 px a
-    mean weight is 1.5e-5, which half precision loses, while its sum over 65 537 tokens would
-    overflow; scaled so, both stay in range.
-    """
-    if plan is not None:
-        k = k + plan.sizes.log().to(k.dtype).unsqueeze(2)
-    top = k.detach().amax(1, keepdim=True) + 0.5 * math.log(k.shape[1])
-    weights = (k - top).exp_()
-    return weights, weights.sum(1, keepdim=True)
 
 
 def add_position(

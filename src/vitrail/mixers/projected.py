@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.layers.attend import mean_seen, split_heads
-from vitrail.layers.fold import conv_norm
-from vitrail.layers.grid import Grid, cells, to_map, to_tokens
+from vitrail.layers.conv import DepthwiseProjection
+from vitrail.layers.grid import Grid, cells, to_map
 from vitrail.mixers.base import MixerSpec
 from vitrail.mixers.keyed import Keyed
 from vitrail.mixers.softmax import check_grid, check_heads
@@ -46,19 +46,6 @@ class Projected(MixerSpec, name="projected"):
         return 2 * (tokens + keys) * place.dim**2 + taps + 2 * tokens * keys * place.dim
 
 
-class LookAround(nn.Module):
-    """Depthwise 3 x 3 convolution and batch norm: ``(B, C, H, W)`` -> tokens ``(B, K, C)``."""
-
-    def __init__(self, dim: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(dim, dim, 3, stride, 1, groups=dim, bias=False)
-        self.bn = nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Look, normalise, lay out as tokens."""
-        return to_tokens(conv_norm(x, self.conv, self.bn))
-
-
 class ProjectedAttention(Keyed):
     """Multi-head attention of tokens that have looked around first."""
 
@@ -66,9 +53,9 @@ class ProjectedAttention(Keyed):
         super().__init__()
         self.heads = heads
         self.scale = dim**-0.5
-        self.conv_proj_q = LookAround(dim, 1)
-        self.conv_proj_k = LookAround(dim, stride)
-        self.conv_proj_v = LookAround(dim, stride)
+        self.conv_proj_q = DepthwiseProjection(dim, 1)
+        self.conv_proj_k = DepthwiseProjection(dim, stride)
+        self.conv_proj_v = DepthwiseProjection(dim, stride)
         self.proj_q = nn.Linear(dim, dim)
         self.proj_k = nn.Linear(dim, dim)
         self.proj_v = nn.Linear(dim, dim)

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, join_heads, split_heads
+from vitrail.layers.attend import attend, join_heads, project, split_heads, summarise_keys
 from vitrail.layers.cluster import count_members, spread_back, sum_by_owner
 from vitrail.layers.find import Finder, HashFinder, SortFinder, WindowFinder, window_products
 from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
 from vitrail.mixers.base import Mixer, MixerSpec
-from vitrail.mixers.conv import Conv, add_position, relative_macs, summary
-from vitrail.mixers.softmax import check_heads, project
+from vitrail.mixers.conv import Conv, add_position, relative_macs
+from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
 
 
@@ -140,7 +140,7 @@ def comparisons(spec: Prototypes, place: Place) -> int:
 
 def factorised(p: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """CoaT's order: ``p (softmax_tokens(k)^T v)``; all ``(B, heads, ., d)``."""
-    return p @ summary(join_heads(k), join_heads(v), k.shape[1], None)
+    return p @ summarise_keys(join_heads(k), join_heads(v), k.shape[1])
 
 
 def attended(p: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.layers.attend import attend, attention_weights, join_heads, size_bias, split_heads
 from vitrail.layers.grid import Grid
-from vitrail.layers.hooks import plain
 from vitrail.layers.plan import Plan
 from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.specs import Place
@@ -78,18 +76,6 @@ class SoftmaxAttention(Mixer):
 def key_bias(plan: Plan | None, like: Tensor) -> Tensor | None:
     """Log sizes of the working tokens, or nothing where every token stands for itself."""
     return None if plan is None or plan.single else size_bias(plan.sizes, like)
-
-
-def project(linear: nn.Linear, x: Tensor, parts: int = 3) -> list[Tensor]:
-    """Queries, keys and values of one fused projection, each dense: ``(B, N, C)``.
-
-    Several products with slices of the weight, not one product cut afterwards: what follows
-    reads dense memory, which on a CPU is worth more than the larger product.
-    """
-    if not plain(linear):
-        return [part.contiguous() for part in linear(x).chunk(parts, -1)]
-    weights, biases = linear.weight.chunk(parts), linear.bias.chunk(parts)
-    return [F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
 
 
 def check_heads(spec: MixerSpec, place: Place) -> None:

@@ -1,21 +1,21 @@
 """What every backbone promises, and the few lines all of them share.
 
-``forward`` gives logits (pooled features with ``classes=0``), in both modes; ``features`` gives
-four maps at strides 4, 8, 16, 32, of ``channels`` each, for detectors and segmenters. Any input
-size works, square or not, and any number of input channels.
+A model's page writes ``encode`` and ``pool``; all else is derived here. ``forward`` gives logits
+(pooled features with ``classes=0``), in both modes; ``features`` gives four maps at strides 4, 8,
+16, 32, of ``channels`` each, for detectors and segmenters. Any input size works, square or not,
+and any number of input channels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vitrail.errors import UserError
-from vitrail.layers.block import Block, CoarseBlock, Held, Mlp, ReducedBlock
+from vitrail.layers.blocks import Block, Blocks, Chain, Held, give_reducer
+from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid
 from vitrail.mixers import Mixer, MixerSpec
 from vitrail.reducers import All, ReducerSpec
@@ -44,6 +44,18 @@ class Config:
     mixer: tuple[str, ...]
     reducer: tuple[str, ...]
     drop_path: float = 0.0
+
+
+class States(NamedTuple):
+    """What a backbone made of images, un-normalised.
+
+    Attributes:
+        maps: ``(B, channels[i], H / strides[i], W / strides[i])``; empty where nobody asked.
+        last: what the head reads, before a norm.
+    """
+
+    maps: tuple[Tensor, ...]
+    last: Tensor
 
 
 class WithMaps(NamedTuple):
@@ -77,27 +89,37 @@ class Backbone(nn.Module, ABC):
         self.config = config
         self.classes: int = config.classes
         self.in_chans: int = config.in_chans
-        self.grad_checkpointing = False
-        self.map_training = False
 
-    @abstractmethod
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """``(B, in_chans, H, W)`` -> what the network makes of it; a model's own page.
+
+        ``maps``: whether maps are wanted, which some models resample, or the last state only.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no encode(); see Backbone.encode")
+
+    def finish(self, last: Tensor) -> Tensor:
+        """What the head pools, of the last state: mostly a norm."""
+        return last
+
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """``(B, in_chans, H, W)`` -> four maps, ``channels[i]`` deep, at ``strides[i]``."""
+        return self.encode(x).maps
 
-    @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> what the head pools: tokens, or for CoaT class tokens."""
+        return self.finish(self.encode(x, maps=False).last)
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """:meth:`features` and :meth:`forward_features` from one pass."""
+        states = self.encode(x)
+        return states.maps, self.finish(states.last)
 
     @property
     def last_channels(self) -> int:
         """Channels of what :meth:`forward_features` gives."""
         return self.width
 
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """:meth:`features` and :meth:`forward_features`; models override it to run only once."""
-        return self.features(x), self.forward_features(x)
-
-    def keep(self, levels: int) -> None:
+    def prune_to(self, levels: int) -> None:
         """Drop the stages that only maps beyond the first ``levels`` need, where there are any.
 
         From then on the model gives those maps alone, by :meth:`features`.
@@ -112,16 +134,14 @@ class Backbone(nn.Module, ABC):
         x = self.pool(x)
         return x if pre_logits else self.head(x)
 
-    def forward(self, x: Tensor) -> Any:
-        """``(B, in_chans, H, W)`` -> ``(B, classes)``; in map training the maps with them."""
-        if self.map_training and self.training:
-            maps, last = self.features_and_last(x)
-            return WithMaps(self.forward_head(last), maps)
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> ``(B, classes)``."""
         return self.forward_head(self.forward_features(x))
 
-    def set_map_training(self, enable: bool = True) -> None:
-        """From now on ``forward`` gives :class:`WithMaps` in training mode, all from one pass."""
-        self.map_training = enable
+    def forward_with_maps(self, x: Tensor) -> WithMaps:
+        """Logits and the maps they were made from, in one pass."""
+        maps, last = self.features_and_last(x)
+        return WithMaps(self.forward_head(last), maps)
 
     def get_classifier(self) -> nn.Module:
         """The head."""
@@ -138,15 +158,27 @@ class Backbone(nn.Module, ABC):
         """A classifier ``(B, width)`` -> ``(B, classes)``; the identity for none."""
         return classifier(self.width, classes)
 
+    @property
+    def grad_checkpointing(self) -> bool:
+        """Whether blocks are recomputed in the backward pass: less memory, the same values."""
+        return any(chain.checkpointing for chain in self.chains())
+
+    @grad_checkpointing.setter
+    def grad_checkpointing(self, enable: bool) -> None:
+        for chain in self.chains():
+            chain.checkpointing = enable
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute blocks in the backward pass: less memory, the same values."""
+        """Recompute blocks in the backward pass, or not."""
         self.grad_checkpointing = enable
 
-    def run(self, block: Callable[..., Tensor], *args: Any) -> Tensor:
-        """Call a block, recomputing it in the backward pass if so asked."""
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
-        return block(*args)
+    def chains(self) -> Iterator[Chain]:
+        """What runs the blocks; not what runs those inside another block."""
+        found: list[str] = []
+        for name, module in self.named_modules():
+            if isinstance(module, Chain) and not any(name.startswith(f"{f}.") for f in found):
+                found.append(name)
+                yield module
 
     @abstractmethod
     def no_weight_decay(self) -> set[str]:
@@ -180,13 +212,8 @@ def rising(rate: float, depth: int) -> list[float]:
     return [rate * i / max(depth - 1, 1) for i in range(depth)]
 
 
-@dataclass(frozen=True)
-class Kinds:
-    """A paper's own block in the three settings; None where it cannot be."""
-
-    plain: Callable[..., nn.Module]
-    coarse: Callable[..., nn.Module] | None = None
-    scattered: Callable[..., nn.Module] | None = None
+Build = Callable[[nn.Module, float], nn.Module]
+"""A block from its mixer and its drop-path rate."""
 
 
 @dataclass(frozen=True)
@@ -211,18 +238,26 @@ class Choice:
         """What the mixers of the stage hold in common."""
         return self.mixer.build_shared(self.working)
 
-    def block(
-        self, hidden: int, drop_path: float, mlp: type[Mlp] = Mlp, eps: float = 1e-6
-    ) -> Block:
-        """One block: plain, on a coarser grid, or on scattered working tokens."""
+    def plain_blocks(
+        self, hidden: int, rates: Sequence[float], mlp: type[Mlp] = Mlp, eps: float = 1e-6
+    ) -> Blocks:
+        """The plain blocks of a stage, one a drop-path rate."""
         dim = self.place.dim
-        args = (dim, self.mixer.build(self.working), mlp(dim, hidden), drop_path, eps)
-        if isinstance(self.reducer, All):
-            return Block(*args)
-        reducer = self.choosing()
-        if self.reducer.coarse(self.place) is None:
-            return ReducedBlock(reducer, *args)
-        return CoarseBlock(reducer, *args)
+        return self.blocks(
+            lambda mixer, rate: Block(dim, mixer, mlp(dim, hidden), rate, eps), rates
+        )
+
+    def blocks(self, build: Build, rates: Sequence[float]) -> Blocks:
+        """The blocks of a stage, one a drop-path rate; those with a reducer on working tokens."""
+        blocks = Blocks()
+        coarse = self.reducer.coarse(self.place) is not None
+        for i, rate in enumerate(rates, self.first):
+            here = self.at(i)
+            block = build(here.mixer.build(here.working), rate)
+            if not isinstance(self.reducer, All):
+                give_reducer(block, here.choosing(), coarse)
+            blocks.append(block)
+        return blocks
 
     def choosing(self) -> nn.Module:
         """The reducer, or for blocks that an earlier one chooses for, what hands its choice on.
@@ -250,24 +285,15 @@ class Choice:
             )
         return self
 
-    def own_block(self, kinds: Kinds, *args: Any) -> nn.Module:
-        """A paper's own block, built from this stage's mixer and ``args``.
+    def on_grid(self, why: str, remedy: str) -> "Choice":
+        """Itself, where the working tokens lie on a grid.
 
         Raises:
-            SpecError: the reducer scatters tokens, and the paper's block needs a grid.
+            SpecError: the reducer scatters them.
         """
-        mixer = self.mixer.build(self.working)
-        if isinstance(self.reducer, All):
-            return kinds.plain(mixer, *args)
-        self.alone()
-        kind = kinds.scattered if self.reducer.coarse(self.place) is None else kinds.coarse
-        if kind is None:
-            raise self.reducer.refuse(
-                self.place, "its feed-forward looks over a grid", "use reducer 'pool' or 'all'"
-            )
-        block = kind(mixer, *args)
-        block.reducer = self.reducer.build(self.place)
-        return block
+        if self.reducer.coarse(self.place) is None:
+            raise self.reducer.refuse(self.place, why, remedy)
+        return self
 
 
 def choose(places: Sequence[Place], mixers: Sequence[str], reducers: Sequence[str]) -> list[Choice]:

@@ -12,20 +12,22 @@ the released fixed table by order in the sequence, ``'none'`` leaves position to
 """
 
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath, Mlp, OnCoarse, OnScattered, add_mlp
+from vitrail.layers.drop import DropPath
+from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid, grid_of, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
     Config,
-    Kinds,
     Size,
+    States,
     check_choices,
     check_image,
     choose,
@@ -76,7 +78,7 @@ CHOICES = {"table": ("learned", "sine", "none"), "resize": tuple(RESIZE)}
 class CCTBlock(nn.Module):
     """``x + attention(norm1(x))``, then ``y = norm2(x)`` and ``y + mlp(y)``: y is the residual."""
 
-    def __init__(self, mixer: nn.Module, dim: int, hidden: int, drop_path: float) -> None:
+    def __init__(self, dim: int, hidden: int, mixer: nn.Module, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.mixer = mixer
@@ -89,18 +91,8 @@ class CCTBlock(nn.Module):
     ) -> Tensor:
         """``(B, N, C)`` -> the same shape."""
         x = x + self.drop_path(self.mixer(self.norm1(x), grid, shared, plan))
-        return add_mlp(self.norm2(x), self.mlp, self.drop_path)
-
-
-class CoarseCCTBlock(OnCoarse, CCTBlock):  # type: ignore[misc]
-    """The same on a coarser grid."""
-
-
-class ScatteredCCTBlock(OnScattered, CCTBlock):  # type: ignore[misc]
-    """The same on scattered working tokens."""
-
-
-KINDS = Kinds(CCTBlock, CoarseCCTBlock, ScatteredCCTBlock)
+        x = self.norm2(x)
+        return x + self.drop_path(self.mlp(x))
 
 
 class CCT(Backbone):
@@ -122,10 +114,8 @@ class CCT(Backbone):
         self.place_tokens(place.tokens)
         self.shared = choice.shared()
         hidden = dim * config.mlp_ratio
-        self.blocks = nn.ModuleList(
-            choice.at(i).own_block(KINDS, dim, hidden, rate)
-            for i, rate in enumerate(rising(config.drop_path, config.depth))
-        )
+        rates = rising(config.drop_path, config.depth)
+        self.blocks = choice.alone().blocks(partial(CCTBlock, dim, hidden), rates)
         self.norm = nn.LayerNorm(dim)
         self.weigh = nn.Linear(dim, 1)
         self.head = classifier(dim, config.classes)
@@ -141,36 +131,26 @@ class CCT(Backbone):
             fixed = sine_table(tokens, dim) if self.config.table == "sine" else None
             self.register_buffer("position", fixed)
 
-    def blocks_out(self, x: Tensor) -> tuple[list[Tensor], Grid]:
-        """``(B, in_chans, H, W)`` -> tokens ``(B, N, C)`` after each block, and their grid."""
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """Maps after each quarter of the depth; the last tokens, ``(B, N, C)``."""
         check_image(x, self.in_chans, 1)
+        size = grid_of(x)
         x = self.tokenizer(x.contiguous(memory_format=torch.channels_last))
-        grid = grid_of(x)
-        x = to_tokens(x)
+        x, grid = to_tokens(x), grid_of(x)
         if self.position is not None:
             x = x + resize_table(self.position, self.grid, grid, 0, self.config.resize)
-        after = []
-        for block in self.blocks:
-            x = self.run(block, x, grid, self.shared)
-            after.append(x)
-        return after, grid
+        if not maps:
+            return States((), self.blocks(x, grid, shared=self.shared))
+        after = self.blocks.states(x, grid, shared=self.shared)
+        return States(pyramid(after, grid, size, self.strides), after[-1])
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> normalised tokens ``(B, N, C)``."""
-        return self.norm(self.blocks_out(x)[0][-1])
+    def finish(self, last: Tensor) -> Tensor:
+        """Normalised tokens."""
+        return self.norm(last)
 
     def pool(self, x: Tensor) -> Tensor:
         """Sequence pooling: the mean of all tokens, weighted by a softmax over them: ``(B, C)``."""
         return (self.weigh(x).softmax(1).mT @ x).squeeze(1)
-
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
-        return pyramid(*self.blocks_out(x), grid_of(x), self.strides)
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        after, grid = self.blocks_out(x)
-        return pyramid(after, grid, grid_of(x), self.strides), self.norm(after[-1])
 
     def no_weight_decay(self) -> set[str]:
         """The position table, where it is learned."""

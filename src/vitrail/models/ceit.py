@@ -13,21 +13,22 @@ all answers and keeps that one). Deviation: sides that 16 does not divide are pa
 """
 
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, join_heads, split_heads
-from vitrail.layers.block import DropPath, Mlp, OnCoarse
-from vitrail.layers.fold import conv_norm, tokens_norm
-from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
-from vitrail.layers.hooks import plain
+from vitrail.layers.attend import attend, join_heads, project_last, split_heads
+from vitrail.layers.conv import ImageToTokens
+from vitrail.layers.drop import DropPath
+from vitrail.layers.feed import LocalFeedForward, Mlp
+from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
     Config,
-    Kinds,
+    States,
     check_choices,
     check_image,
     choose,
@@ -64,47 +65,10 @@ CONFIGS = {  #              dim heads
 }
 
 
-class ImageToTokens(nn.Module):
-    """I2T: a quarter of the picture's side by convolution, norm, pooling; no activation."""
-
-    def __init__(self, in_chans: int, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_chans, width, 7, 2, 3, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-        self.pool = nn.MaxPool2d(3, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> ``(B, width, H / 4, W / 4)``."""
-        x = x.contiguous(memory_format=torch.channels_last)  # pooling is six times faster so
-        return self.pool(conv_norm(x, self.conv, self.bn))
-
-
-class LocalFeedForward(nn.Module):
-    """LeFF: widen, look around, narrow, a batch norm after each; class tokens pass untouched."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(dim, hidden, 1)
-        self.bn1 = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.bn2 = nn.BatchNorm2d(hidden)
-        self.conv3 = nn.Conv2d(hidden, dim, 1)
-        self.bn3 = nn.BatchNorm2d(dim)
-        self.act = nn.GELU()
-
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """``(B, E + H*W, C)`` -> the same shape."""
-        extra = x.shape[1] - grid[0] * grid[1]
-        wide = self.act(tokens_norm(x[:, extra:], grid, self.conv1, self.bn1))
-        seen = self.act(conv_norm(to_map(wide, grid), self.conv2, self.bn2))
-        narrow = tokens_norm(to_tokens(seen), grid, self.conv3, self.bn3)
-        return torch.cat((x[:, :extra], narrow), 1)
-
-
 class CeiTBlock(nn.Module):
     """Attention, then the feed-forward that looks around."""
 
-    def __init__(self, mixer: nn.Module, dim: int, hidden: int, drop_path: float) -> None:
+    def __init__(self, dim: int, hidden: int, mixer: nn.Module, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.mixer = mixer
@@ -116,13 +80,6 @@ class CeiTBlock(nn.Module):
         """``(B, 1 + H*W, C)`` -> the same shape."""
         x = x + self.drop_path(self.mixer(self.norm1(x), grid, shared))
         return x + self.drop_path(self.leff(self.norm2(x), grid))
-
-
-class CoarseCeiTBlock(OnCoarse, CeiTBlock):
-    """The same on a coarser grid."""
-
-
-KINDS = Kinds(CeiTBlock, CoarseCeiTBlock)
 
 
 class LayerAttention(nn.Module):
@@ -140,19 +97,9 @@ class LayerAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """One query, L keys."""
         last, tokens = x[:, -1:], self.norm1(x)
-        q, k, v = (split_heads(t, self.heads) for t in self.project(tokens))
+        q, k, v = (split_heads(t, self.heads) for t in project_last(self.qkv, tokens))
         last = last + self.proj(join_heads(attend(q, k, v)))
         return (last + self.mlp(self.norm2(last))).squeeze(1)
-
-    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The last query ``(B, 1, C)``, all keys and values ``(B, L, C)``."""
-        if not plain(self.qkv):
-            q, k, v = self.qkv(tokens).chunk(3, 2)
-            return q[:, -1:], k, v
-        dim, weights, biases = tokens.shape[2], self.qkv.weight, self.qkv.bias
-        q = nn.functional.linear(tokens[:, -1:], weights[:dim], biases[:dim])
-        k, v = nn.functional.linear(tokens, weights[dim:], biases[dim:]).chunk(2, 2)
-        return q, k, v
 
 
 class CeiT(Backbone):
@@ -174,9 +121,11 @@ class CeiT(Backbone):
         self.cls = nn.Parameter(torch.zeros(1, 1, dim))
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(
-            choice.at(i).own_block(KINDS, dim, hidden, rate)
-            for i, rate in enumerate(rising(config.drop_path, depth))
+        choice = choice.alone().on_grid(
+            "its feed-forward looks over a grid", "use reducer 'pool' or 'all'"
+        )
+        self.blocks = choice.blocks(
+            partial(CeiTBlock, dim, hidden), rising(config.drop_path, depth)
         )
         self.layers = nn.Parameter(torch.zeros(1, depth, dim))
         self.lca = LayerAttention(dim, config.heads, hidden)
@@ -186,36 +135,21 @@ class CeiT(Backbone):
         nn.init.trunc_normal_(self.position, std=0.02)
         nn.init.trunc_normal_(self.cls, std=0.02)
 
-    def blocks_out(self, x: Tensor) -> tuple[list[Tensor], Grid]:
-        """``(B, in_chans, H, W)`` -> tokens ``(B, 1 + N, C)`` after each block, and their grid."""
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """Maps after each quarter of the depth; each block's class token, ``(B, depth, C)``."""
         check_image(x, self.in_chans, 1)
+        size = grid_of(x)
         x = self.patch(self.stem(pad_to(x, STRIDE)))
         grid = grid_of(x)
         x = torch.cat((self.cls.expand(x.shape[0], -1, -1), to_tokens(x)), 1)
         x = x + resize_table(self.position, self.grid, grid, 1, self.config.resize)
-        after = []
-        for block in self.blocks:
-            x = self.run(block, x, grid, self.shared)
-            after.append(x)
-        return after, grid
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> the class tokens after each block, ``(B, depth, C)``."""
-        after, _ = self.blocks_out(x)
-        return class_tokens(after)
+        after = self.blocks.states(x, grid, shared=self.shared)
+        last = torch.cat([tokens[:, :1] for tokens in after], 1)
+        return States(pyramid(after, grid, size, self.strides) if maps else (), last)
 
     def pool(self, x: Tensor) -> Tensor:
         """What the last class token learns from the others, normalised: ``(B, C)``."""
         return self.norm(self.lca(x + self.layers))
-
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
-        return pyramid(*self.blocks_out(x), grid_of(x), self.strides)
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        after, grid = self.blocks_out(x)
-        return pyramid(after, grid, grid_of(x), self.strides), class_tokens(after)
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token (the layers' embedding decays, as released)."""
@@ -227,11 +161,6 @@ class CeiT(Backbone):
             "stem": r"^cls|^position|^stem|^patch|^shared",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^lca|^layers", (99999,))],
         }
-
-
-def class_tokens(after: list[Tensor]) -> Tensor:
-    """The class token behind each block, ``(B, depth, C)``."""
-    return torch.cat([tokens[:, :1] for tokens in after], 1)
 
 
 RENAMES = (  # official name -> ours

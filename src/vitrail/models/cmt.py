@@ -15,13 +15,15 @@ A reducer must leave its tokens on a grid (``pool``), since the IRFFN convolves.
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath, activate
-from vitrail.layers.fold import norm_tokens_norm, normed, pointwise
+from vitrail.layers.conv import ConvActNorm
+from vitrail.layers.drop import DropPath
+from vitrail.layers.feed import InvertedFeedForward
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_map, to_tokens
 from vitrail.layers.inverted import init_conv
 from vitrail.layers.position import ConvPosition
@@ -29,6 +31,7 @@ from vitrail.models.backbone import (
     Backbone,
     Choice,
     Config,
+    States,
     check_image,
     choose,
     classifier,
@@ -36,7 +39,6 @@ from vitrail.models.backbone import (
     rising,
     sides,
 )
-from vitrail.reducers import All
 from vitrail.specs import Place
 
 
@@ -81,9 +83,11 @@ class CMT(Backbone):
         choices = choose(places(config), config.mixer, config.reducer)
         rates = rising(config.drop_path, sum(config.depths))
         self.stages = nn.ModuleList()
-        for given, choice, depth in zip((stem, *config.dims), choices, config.depths, strict=False):
+        for in_dim, choice, depth in zip(
+            (stem, *config.dims), choices, config.depths, strict=False
+        ):
             some, rates = rates[:depth], rates[depth:]
-            self.stages.append(Stage(given, choice, config.mlp_ratio, some))
+            self.stages.append(Stage(in_dim, choice, config.mlp_ratio, some))
         self.last = nn.Sequential(
             nn.Conv2d(config.dims[-1], config.last, 1), nn.BatchNorm2d(config.last), nn.SiLU()
         )
@@ -92,31 +96,22 @@ class CMT(Backbone):
         self.apply(init_weights)
         self.apply(init_conv)
 
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The map of every stage, channels-last, un-normalised."""
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """The map of every stage, channels-last; the tokens of the last, ``(B, N, C)``."""
         check_image(x, self.in_chans, 1)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
-        maps = []
+        levels = []
         for stage in self.stages:
-            x = stage(x, self.run)
-            maps.append(x)
-        return tuple(maps)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> tokens of the last stage, ``(B, N, C)``."""
-        return to_tokens(self.features(x)[-1])
+            x = stage(x)
+            levels.append(x)
+        return States(tuple(levels), to_tokens(x))
 
     @property
     def last_channels(self) -> int:
         """Those of the last stage; pooling widens them."""
         return self.channels[-1]
 
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        maps = self.features(x)
-        return maps, to_tokens(maps[-1])
-
-    def keep(self, levels: int) -> None:
+    def prune_to(self, levels: int) -> None:
         """Drop later stages."""
         self.stages = self.stages[:levels]
 
@@ -155,37 +150,36 @@ def places(config: CMTConfig) -> list[Place]:
 class Stage(nn.Module):
     """Halve the map, then run the blocks on its tokens."""
 
-    def __init__(self, given: int, choice: Choice, ratio: float, rates: Sequence[float]) -> None:
+    def __init__(self, in_dim: int, choice: Choice, ratio: float, rates: Sequence[float]) -> None:
         super().__init__()
         dim = choice.place.dim
-        self.halve = nn.Conv2d(given, dim, 2, 2)
+        self.halve = nn.Conv2d(in_dim, dim, 2, 2)
         self.norm = nn.LayerNorm(dim)
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(
-            block(choice.at(i), int(dim * ratio), rate) for i, rate in enumerate(rates)
+        choice = choice.on_grid(
+            "the feed-forward of a CMT block convolves and needs tokens on a grid",
+            "use reducer 'pool', or a backbone with a plain feed-forward such as coat_lite_small",
         )
+        self.blocks = choice.alone().blocks(partial(Block, dim, int(dim * ratio)), rates)
 
-    def forward(self, x: Tensor, run: Any) -> Tensor:
-        """``(B, given, H, W)`` -> ``(B, dim, H / 2, W / 2)``, rounded up."""
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_dim, H, W)`` -> ``(B, dim, H / 2, W / 2)``, rounded up."""
         x = self.halve(pad_to(x, 2))
         grid = grid_of(x)
-        x = self.norm(to_tokens(x))
-        for each in self.blocks:
-            x = run(each, x, grid, self.shared)
+        x = self.blocks(self.norm(to_tokens(x)), grid, shared=self.shared)
         return to_map(x, grid)
 
 
 class Block(nn.Module):
     """LPU, attention, inverted residual feed-forward; each with a residual."""
 
-    def __init__(self, choice: Choice, hidden: int, drop_path: float) -> None:
+    def __init__(self, dim: int, hidden: int, mixer: nn.Module, drop_path: float) -> None:
         super().__init__()
-        dim = choice.place.dim
         self.local = ConvPosition(dim)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.mixer = choice.mixer.build(choice.working)
+        self.mixer = mixer
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = IRFFN(dim, hidden)
+        self.mlp = InvertedFeedForward(dim, hidden)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None) -> Tensor:
@@ -195,72 +189,9 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x), grid))
 
 
-class CoarseBlock(Block):
-    """The whole block on a coarser grid; its update is copied back."""
-
-    def __init__(self, choice: Choice, hidden: int, drop_path: float) -> None:
-        super().__init__(choice, hidden, drop_path)
-        self.reducer = choice.alone().reducer.build(choice.place)
-
-    def forward(self, x: Tensor, grid: Grid, shared: nn.Module | None) -> Tensor:
-        """As :meth:`Block.forward`."""
-        z, plan = self.reducer(x, grid, self.norm1)
-        return x + plan.restore(super().forward(z, plan.coarse, shared) - z)
-
-
-def block(choice: Choice, hidden: int, drop_path: float) -> Block:
-    """One block, on all tokens or on a coarser grid.
-
-    Raises:
-        SpecError: the reducer takes tokens off the grid.
-    """
-    if isinstance(choice.reducer, All):
-        return Block(choice, hidden, drop_path)
-    if choice.reducer.coarse(choice.place) is None:
-        raise choice.reducer.refuse(
-            choice.place,
-            "the feed-forward of a CMT block convolves and needs tokens on a grid",
-            "use reducer 'pool', or a backbone with a plain feed-forward such as coat_lite_small",
-        )
-    return CoarseBlock(choice, hidden, drop_path)
-
-
-class IRFFN(nn.Module):
-    """Inverted residual feed-forward: widen, ``x + DWConv(x)``, narrow (equations 7-9)."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.widen: Any = nn.Sequential(  # Any: torch knows a sequence's parts as modules only
-            nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden)
-        )
-        self.local = ConvPosition(hidden)
-        self.act: Any = nn.Sequential(nn.GELU(), nn.BatchNorm2d(hidden))
-        self.narrow: Any = nn.Sequential(nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim))
-
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """``(B, H*W, C)`` -> the same shape."""
-        conv, act, norm = self.widen
-        wide = activate(act, pointwise(x, grid, conv), conv)
-        wide = to_tokens(normed(to_map(wide, grid), norm, act))
-        act, norm = self.act
-        wide = activate(act, self.local(wide, grid), self.local)
-        conv, after = self.narrow
-        return norm_tokens_norm(wide, grid, norm, conv, after, act)
-
-
-class ConvActNorm(nn.Sequential):
-    """The three in a row; at inference the last two write where the first has written."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, given, H, W)`` -> ``(B, dim, H', W')``."""
-        conv, act, norm = self
-        assert isinstance(norm, nn.BatchNorm2d)
-        return normed(activate(act, conv(x), conv), norm, act)
-
-
-def conv3(given: int, dim: int, stride: int = 1) -> ConvActNorm:
+def conv3(in_dim: int, dim: int, stride: int = 1) -> ConvActNorm:
     """3x3 convolution, GELU, batch norm."""
-    return ConvActNorm(nn.Conv2d(given, dim, 3, stride, 1), nn.GELU(), nn.BatchNorm2d(dim))
+    return ConvActNorm(nn.Conv2d(in_dim, dim, 3, stride, 1), nn.GELU(), nn.BatchNorm2d(dim))
 
 
 STAGE = {"a": "stages.0", "b": "stages.1", "c": "stages.2", "d": "stages.3"}

@@ -36,13 +36,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.block import DropPath, Mlp, led
+from vitrail.layers.blocks import Chain
+from vitrail.layers.drop import DropPath
+from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid, grid_of, to_map, to_tokens
 from vitrail.layers.position import ConvPosition
 from vitrail.models.backbone import (
     Backbone,
     Choice,
     Config,
+    States,
     check_image,
     choose,
     classifier,
@@ -107,7 +110,7 @@ class CoaT(Backbone):
             for row in zip(widths, PATCHES, choices, config.depths, config.ratios, strict=True)
         )
         hidden = config.dims[-1] * config.ratios[-1]
-        self.parallel = nn.ModuleList(
+        self.parallel = Chain(
             ParallelBlock([c.at(i) for c in choices[1:]], hidden, config.drop_path)
             for i in range(config.parallel)
         )
@@ -117,42 +120,35 @@ class CoaT(Backbone):
         self.head = classifier(self.width, config.classes)
         self.apply(init_weights)
 
-    def scales(self, x: Tensor) -> tuple[list[Tensor], list[Grid]]:
-        """``(B, in_chans, H, W)`` -> tokens ``(B, 1 + N_i, C_i)`` and grid of each stage."""
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """Each stage's image tokens as a map; the tokens of stage 4 ``(B, 1 + N, C)``.
+
+        CoaT: the class tokens of the three scales, ``(B, 3, C)``.
+        """
         check_image(x, self.in_chans, 32)
-        tokens, grids = [], []
+        tokens: list[Tensor] = []
+        grids: list[Grid] = []
         for stage in self.stages:
-            x, grid = stage(x, self.run)
+            x, grid = stage(image_map(tokens[-1], grids[-1]) if tokens else x)
             tokens.append(x)
             grids.append(grid)
-            x = to_map(x[:, 1:], grid)
         for block in self.parallel:
-            tokens[1:] = self.run(block, tokens[1:], grids[1:], list(self.stages[1:]))
-        return tokens, grids
+            tokens[1:] = self.parallel.run(block, tokens[1:], grids[1:], list(self.stages[1:]))
+        levels = map(image_map, tokens, grids) if maps else ()
+        last = torch.cat([x[:, :1] for x in tokens[1:]], 1) if self.parallel else tokens[-1]
+        return States(tuple(levels), last)
 
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The image tokens of each stage as maps, un-normalised (official ``x1_nocls`` ...)."""
-        return maps(*self.scales(x))
+    def finish(self, last: Tensor) -> Tensor:
+        """Normalised, each scale by its own norm."""
+        norms = self.norms.values()
+        if self.aggregate is None:
+            return self.norms["3"](last)
+        return torch.cat([norm(x) for norm, x in zip(norms, last.split(1, 1), strict=True)], 1)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Normalised tokens of stage 4 ``(B, 1 + N, C)``; CoaT: class tokens ``(B, 3, C)``."""
-        return self.last(self.scales(x)[0])
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        tokens, grids = self.scales(x)
-        return maps(tokens, grids), self.last(tokens)
-
-    def keep(self, levels: int) -> None:
+    def prune_to(self, levels: int) -> None:
         """Lite: drop later stages. CoaT's parallel blocks need all of them."""
         if not self.parallel:
             self.stages = self.stages[:levels]
-
-    def last(self, tokens: list[Tensor]) -> Tensor:
-        """Of the tokens of all stages those that the head reads, normalised."""
-        if self.aggregate is None:
-            return self.norms["3"](tokens[3])
-        return torch.cat([norm(tokens[int(i)][:, :1]) for i, norm in self.norms.items()], 1)
 
     def pool(self, x: Tensor) -> Tensor:
         """The class token of stage 4, or the learned mix of three: ``(B, C)``."""
@@ -175,9 +171,9 @@ class CoaT(Backbone):
         }
 
 
-def maps(tokens: list[Tensor], grids: list[Grid]) -> tuple[Tensor, ...]:
-    """Each stage's image tokens ``(B, C, H, W)``, without the class token."""
-    return tuple(to_map(t[:, 1:], grid) for t, grid in zip(tokens, grids, strict=True))
+def image_map(x: Tensor, grid: Grid) -> Tensor:
+    """``(B, 1 + H*W, C)`` -> ``(B, C, H, W)``, without the class token."""
+    return to_map(x[:, 1:], grid)
 
 
 def places(config: CoaTConfig) -> list[Place]:
@@ -207,17 +203,13 @@ class Stage(nn.Module):
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         self.cpe = ConvPosition(dim)
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(
-            choice.at(i).block(dim * ratio, drop_path) for i in range(depth)
-        )
+        self.blocks = choice.plain_blocks(dim * ratio, [drop_path] * depth)
 
-    def forward(self, x: Tensor, run: Any) -> tuple[Tensor, Grid]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
         """``(B, width, H, W)`` -> tokens ``(B, 1 + N, dim)`` and their grid."""
         x, grid = self.embed(x)
         x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
-        for block, others in led(self.blocks):
-            x = run(block, x, grid, self.cpe, self.shared, *others)
-        return x, grid
+        return self.blocks(x, grid, local=self.cpe, shared=self.shared), grid
 
 
 class PatchEmbed(nn.Module):

@@ -22,13 +22,14 @@ reducer begins with the second.
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.layers.block import DropPath, Mlp, add_mlp, led, nothing_local
+from vitrail.layers.blocks import Block, Blocks, Chain
 from vitrail.layers.conv import (
     BatchNormTokens,
     ConvStem,
@@ -38,11 +39,14 @@ from vitrail.layers.conv import (
     init_convs,
     shortcut,
 )
+from vitrail.layers.drop import DropPath
+from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.models.backbone import (
     Backbone,
     Choice,
     Config,
+    States,
     check_image,
     choose,
     classifier,
@@ -78,8 +82,8 @@ class Style:
     hidden: bool = True
 
 
-NANO = MBConvStyle(halve="pool", act="silu", wide_as="in")
-PLAIN = MBConvStyle(halve="depthwise", act="silu", act_first=True, wide_as="in", bias=False)
+NANO = MBConvStyle(halve="pool", act="silu", expand_from="in")
+PLAIN = MBConvStyle(halve="depthwise", act="silu", act_first=True, expand_from="in", bias=False)
 RELU = replace(PLAIN, squeeze_act="relu")
 EARLY = replace(RELU, squeeze="early")
 
@@ -187,42 +191,24 @@ class CoAtNet(Backbone):
         self.apply(init_weights)
         self.apply(init_convs)
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """The map of every stage, channels-last."""
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """The last map at each stride, channels-last; the last tokens, ``(B, N, C)``."""
         check_image(x, self.in_chans, 1)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
-        out = []
+        after = []
         for stage in self.stages:
-            x = stage(x, self.run)
-            out.append(x)
-        return out
+            x = stage(x)
+            after.append(x)
+        return States(tuple(after[i] for i in self.ends), to_tokens(x))
 
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The last map at each stride, un-normalised."""
-        return self.levels(self.maps(x))
+    def finish(self, last: Tensor) -> Tensor:
+        """Normalised if no layer follows."""
+        return last if self.hidden is not None else self.norm(last)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> tokens ``(B, N, C)``, normalised if no layer follows."""
-        return self.finish(self.maps(x)[-1])
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        maps = self.maps(x)
-        return self.levels(maps), self.finish(maps[-1])
-
-    def keep(self, levels: int) -> None:
+    def prune_to(self, levels: int) -> None:
         """Drop later stages."""
         self.ends = self.ends[:levels]
         self.stages = self.stages[: self.ends[-1] + 1]
-
-    def levels(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
-        """The maps of the stages that end a stride."""
-        return tuple(maps[i] for i in self.ends)
-
-    def finish(self, x: Tensor) -> Tensor:
-        """The last map as tokens, normalised if no layer follows."""
-        x = to_tokens(x)
-        return x if self.hidden is not None else self.norm(x)
 
     def pool(self, x: Tensor) -> Tensor:
         """The mean; in the paper's style then norm, linear, tanh: ``(B, C)``."""
@@ -296,49 +282,42 @@ class ConvStage(nn.Module):
     """MBConv blocks, the first of which halves."""
 
     def __init__(
-        self, given: int, dim: int, stride: int, style: MBConvStyle, rates: Sequence[float]
+        self, in_dim: int, dim: int, stride: int, style: MBConvStyle, rates: Sequence[float]
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            MBConv(dim if i else given, dim, 1 if i else stride, style, rate)
+        self.blocks = Chain(
+            MBConv(dim if i else in_dim, dim, 1 if i else stride, style, rate)
             for i, rate in enumerate(rates)
         )
 
-    def forward(self, x: Tensor, run: Any) -> Tensor:
-        """``(B, given, H, W)`` -> ``(B, dim, H / stride, W / stride)``."""
-        for block in self.blocks:
-            x = run(block, x)
-        return x
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_dim, H, W)`` -> ``(B, dim, H / stride, W / stride)``."""
+        return self.blocks(x)
 
 
 class AttentionStage(nn.Module):
     """A block that pools and widens, then plain blocks on the tokens."""
 
     def __init__(
-        self, given: int, choice: Choice, stride: int, style: Style, rates: Sequence[float]
+        self, in_dim: int, choice: Choice, stride: int, style: Style, rates: Sequence[float]
     ) -> None:
         super().__init__()
         self.stride = stride
         self.shared = choice.shared() if len(rates) > 1 else None
-        enter = EnterBlock(given, choice, stride, style, rates[0])
-        choice = replace(choice, first=1)
-        later = (plain(choice.at(i), style, rate) for i, rate in enumerate(rates[1:], 1))
-        self.blocks = nn.ModuleList([enter, *later])
+        enter = EnterBlock(in_dim, choice, stride, style, rates[0])
+        later = replace(choice, first=1).blocks(partial(plain, style, choice.place.dim), rates[1:])
+        self.blocks = Blocks([enter, *later])
 
-    def forward(self, x: Tensor, run: Any) -> Tensor:
-        """``(B, given, H, W)`` -> ``(B, dim, H / stride, W / stride)``."""
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_dim, H, W)`` -> ``(B, dim, H / stride, W / stride)``."""
         x, grid = to_tokens(x), grid_of(x)
-        x = run(self.blocks[0], x, grid)
-        grid = cells(grid, self.stride)
-        for block, others in led(self.blocks[1:]):
-            x = run(block, x, grid, nothing_local, self.shared, *others)
-        return to_map(x, grid)
+        x, grid = self.blocks.run(self.blocks[0], x, grid), cells(grid, self.stride)
+        return to_map(self.blocks(x, grid, shared=self.shared, first=1), grid)
 
 
-def plain(choice: Choice, style: Style, drop_path: float) -> nn.Module:
+def plain(style: Style, dim: int, mixer: nn.Module, drop_path: float) -> nn.Module:
     """A block that keeps width and grid."""
-    dim = choice.place.dim
-    block = choice.block(4 * dim, drop_path)
+    block = Block(dim, mixer, Mlp(dim, 4 * dim), drop_path)
     for name in ("norm1", "norm2"):
         setattr(block, name, NORMS[style.norm](dim, eps=1e-6))
     return block
@@ -371,7 +350,7 @@ class EnterBlock(nn.Module):
         seen = self.pool(to_map(self.norm1(x), grid))
         mixed = self.mixer(to_tokens(seen), grid_of(seen), self.shared)
         x = to_tokens(self.shortcut(to_map(x, grid))) + self.drop_path(mixed)
-        return add_mlp(x, self.mlp, self.drop_path, self.norm2)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 def between(place: Place, dim: int) -> Place:

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.layers.block import Led, led, nothing_local
+from vitrail.layers.blocks import Blocks
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
     Config,
+    States,
     check_choices,
     check_image,
     choose,
@@ -76,16 +77,24 @@ class ConViT(Backbone):
         local, late = choose(places(config, self.grid), config.mixer, config.reducer)
         late = replace(late, first=config.local)
         self.shared_local, self.shared_late = local.shared(), late.shared()
-        hidden = int(dim * config.mlp_ratio)
-        self.blocks = nn.ModuleList(
-            (local if i < config.local else late).at(i).block(hidden, rate)
-            for i, rate in enumerate(rising(config.drop_path, config.depth))
-        )
+        hidden, rates = int(dim * config.mlp_ratio), rising(config.drop_path, config.depth)
+        early = local.plain_blocks(hidden, rates[: config.local])
+        self.blocks = Blocks([*early, *late.plain_blocks(hidden, rates[config.local :])])
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = classifier(dim, config.classes)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.position, std=0.02)
         nn.init.trunc_normal_(self.cls, std=0.02)
+
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """Maps after each quarter of the depth; the last tokens, ``(B, 1 + N, C)``."""
+        if maps:
+            after, grid = self.blocks_out(x)
+            return States(pyramid(after, grid, grid_of(x), self.strides), after[-1])
+        x, grid = self.embed(x)
+        x = self.blocks(x, grid, shared=self.shared_local, last=self.config.local)
+        x = self.join(x)
+        return States((), self.blocks(x, grid, shared=self.shared_late, first=self.config.local))
 
     def blocks_out(self, x: Tensor) -> tuple[list[Tensor], Grid]:
         """``(B, in_chans, H, W)`` -> tokens after each block, and their grid.
@@ -93,55 +102,29 @@ class ConViT(Backbone):
         ``(B, N, C)`` after local blocks, ``(B, 1 + N, C)`` after the others.
         """
         x, grid = self.embed(x)
-        local, late = self.parts()
-        after = [x]
-        for block, others in local:
-            args = (after[-1], grid, nothing_local, self.shared_local)
-            after += self.run(block.each, *args, *others)
-        x = self.joined(after[-1])
-        for block, others in late:
-            after += self.run(block.each, x, grid, nothing_local, self.shared_late, *others)
-            x = after[-1]
-        return after[1:], grid
+        local = self.config.local
+        early = self.blocks.states(x, grid, shared=self.shared_local, last=local)
+        x = self.join(early[-1] if early else x)
+        return early + self.blocks.states(x, grid, shared=self.shared_late, first=local), grid
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> normalised tokens ``(B, 1 + N, C)``."""
-        x, grid = self.embed(x)
-        local, late = self.parts()
-        for block, others in local:
-            x = self.run(block, x, grid, nothing_local, self.shared_local, *others)
-        x = self.joined(x)
-        for block, others in late:
-            x = self.run(block, x, grid, nothing_local, self.shared_late, *others)
-        return self.norm(x)
+    def finish(self, last: Tensor) -> Tensor:
+        """Normalised tokens."""
+        return self.norm(last)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """``(B, in_chans, H, W)`` -> tokens with position ``(B, N, C)``, and their grid."""
         check_image(x, self.in_chans, 1)
         x = self.patch(pad_to(x, self.config.patch))
         table = resize_table(self.position, self.grid, grid_of(x), 0, self.config.resize)
-        return to_tokens(x) + table, grid_of(x)
+        return to_tokens(x).contiguous() + table, grid_of(x)
 
-    def parts(self) -> tuple[Led, Led]:
-        """The local blocks, and those behind them."""
-        return led(self.blocks[: self.config.local]), led(self.blocks[self.config.local :])
-
-    def joined(self, x: Tensor) -> Tensor:
+    def join(self, x: Tensor) -> Tensor:
         """The class token in front, ``(B, N, C)`` -> ``(B, 1 + N, C)``."""
         return torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
 
     def pool(self, x: Tensor) -> Tensor:
         """The class token, ``(B, C)``."""
         return x[:, 0]
-
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
-        return pyramid(*self.blocks_out(x), grid_of(x), self.strides)
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        after, grid = self.blocks_out(x)
-        return pyramid(after, grid, grid_of(x), self.strides), self.norm(after[-1])
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token."""

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import Mlp, led, nothing_local
-from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
+from vitrail.layers.feed import Mlp
+from vitrail.layers.grid import Grid, cells, grid_of, to_tokens
 from vitrail.models.backbone import (
     Backbone,
     Choice,
     Config,
+    States,
     check_image,
     choose,
     classifier,
@@ -92,22 +93,18 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if choice.place.extra else None
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(
-            choice.at(i).block(hidden, rate, QuickMlp, 1e-5) for i, rate in enumerate(rates)
-        )
+        self.blocks = choice.plain_blocks(hidden, rates, QuickMlp, 1e-5)
         if self.cls is not None:
             nn.init.trunc_normal_(self.cls, std=0.02)
 
-    def forward(self, x: Tensor, run: Any) -> tuple[Tensor, Grid]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
         """``(B, width, H, W)`` -> tokens ``(B, E + N, dim)`` and their grid."""
         x = self.embed(x)
         grid = grid_of(x)
         x = self.norm(to_tokens(x))
         if self.cls is not None:
             x = torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
-        for block, others in led(self.blocks):
-            x = run(block, x, grid, nothing_local, self.shared, *others)
-        return x, grid
+        return self.blocks(x, grid, shared=self.shared), grid
 
 
 class CvT(Backbone):
@@ -129,41 +126,28 @@ class CvT(Backbone):
         self.head = classifier(self.width, config.classes)
         self.apply(init_weights)
 
-    def scales(self, x: Tensor) -> list[tuple[Tensor, Grid]]:
-        """``(B, in_chans, H, W)`` -> tokens and grid of each stage."""
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """Each stage's map, the last again at stride 32; tokens of stage 3, ``(B, 1 + N, C)``."""
         check_image(x, self.in_chans, 16)
-        out = []
+        size = grid_of(x)
+        scales: list[tuple[Tensor, Grid]] = []
         for stage in self.stages:
-            tokens, grid = stage(x, self.run)
-            out.append((tokens, grid))
-            x = to_map(tokens, grid) if stage.cls is None else tokens
-        return out
+            scales.append(stage(grid_map(*scales[-1]) if scales else x))
+        levels = [grid_map(tokens, grid) for tokens, grid in scales] if maps else []
+        coarser = resample(levels[-1:], size, self.strides[-1:]) if maps else ()
+        return States((*levels, *coarser), scales[-1][0])
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> normalised tokens of stage 3, ``(B, 1 + N, C)``."""
-        return self.norm(self.scales(x)[-1][0])
+    def finish(self, last: Tensor) -> Tensor:
+        """Normalised tokens."""
+        return self.norm(last)
 
     def pool(self, x: Tensor) -> Tensor:
         """The class token, ``(B, C)``."""
         return x[:, 0]
 
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The tokens of each stage as maps, and those of stage 3 again at stride 32."""
-        return self.levels(self.scales(x), grid_of(x))
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        scales = self.scales(x)
-        return self.levels(scales, grid_of(x)), self.norm(scales[-1][0])
-
-    def keep(self, levels: int) -> None:
+    def prune_to(self, levels: int) -> None:
         """Drop later stages (the fourth map is the third's)."""
         self.stages = self.stages[:levels]
-
-    def levels(self, scales: list[tuple[Tensor, Grid]], image: Grid) -> tuple[Tensor, ...]:
-        """Each stage's map, and the last once more at stride 32."""
-        maps = [grid_map(tokens, grid) for tokens, grid in scales]
-        return (*maps, *resample(maps[-1:], image, self.strides[-1:]))
 
     def no_weight_decay(self) -> set[str]:
         """The class token."""

@@ -10,7 +10,6 @@ Section 4 and table 1 of the paper; undistilled DeiT is ViT (``vit_tiny``, ``vit
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +64,6 @@ class DeiT(ViT):
         super().__init__(config)
         self.dist = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, config.dim), std=0.02))
         self.width = 2 * config.dim
-        self.distilled_training = False
         self.reset_classifier(config.classes)
 
     def count_tokens(self, config: ViTConfig) -> int:
@@ -84,16 +82,6 @@ class DeiT(ViT):
     def pool(self, x: Tensor) -> Tensor:
         """Both tokens side by side: ``(B, 2 C)``."""
         return x[:, :2].flatten(1)
-
-    def set_distilled_training(self, enable: bool = True) -> None:
-        """From now on ``forward`` gives both heads' logits in training mode, as timm's does."""
-        self.distilled_training = enable
-
-    def forward(self, x: Tensor) -> Any:
-        """``(B, in_chans, H, W)`` -> ``(B, classes)``, or in distilled training two of them."""
-        if self.distilled_training and self.training:
-            return self.forward_both(x)
-        return super().forward(x)
 
     def forward_both(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, in_chans, H, W)`` -> logits of the label's head and of the teacher's.

@@ -33,13 +33,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.layers.block import DropPath
+from vitrail.layers.blocks import Chain
+from vitrail.layers.drop import DropPath
 from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.layers.inverted import InvertedResidual, init_conv
 from vitrail.layers.position import sinusoid
 from vitrail.layers.select import Chosen, best, first_best, lattice, put, share, take
 from vitrail.mixers import MixerSpec
-from vitrail.models.backbone import Backbone, Config, check_image, init_weights, rising, sides
+from vitrail.models.backbone import (
+    Backbone,
+    Config,
+    States,
+    check_image,
+    init_weights,
+    rising,
+    sides,
+)
 from vitrail.models.filtervit_weights import RENAMES
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
@@ -132,7 +141,7 @@ class FilterViT(Backbone):
         mixer = check_choices(config)
         self.stem = Stem(config.in_chans, config.stem)
         self.first = InvertedResidual(config.stem, config.stem, 1, config.ratio)
-        self.early, self.late = nn.ModuleDict(), nn.ModuleList()
+        self.early, self.late = nn.ModuleDict(), Chain()
         names = iter((["first"] if config.apart else []) + [str(i) for i in range(9)])
         width, grid, stride = config.stem, behind_stem(config), 2
         self.strides_of_blocks: list[int] = []
@@ -150,22 +159,17 @@ class FilterViT(Backbone):
         self.apply(init_weights)
         self.apply(init_conv)
 
-    def maps(self, x: Tensor) -> dict[int, Tensor]:
-        """The last map at each nominal stride (4, 8, ...), and 0 for the very last."""
-        check_image(x, self.in_chans, 32)
-        side = self.config.resample
-        x = self.run(self.first, self.stem(x.contiguous(memory_format=torch.channels_last)))
-        x = resample(x, (side, side)) if side else x
-        maps = {}
-        for block, stride in zip(
-            (*self.early.values(), *self.late), self.strides_of_blocks, strict=True
-        ):
-            maps[stride] = x = self.run(block, x)
-        return maps | {0: x}
-
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
         """The last map of each resolution, resampled to strides 4, 8, 16, 32 where it is off."""
-        return self.levels(self.maps(x), grid_of(x))
+        check_image(x, self.in_chans, 32)
+        size, side, run = grid_of(x), self.config.resample, self.late.run
+        x = run(self.first, self.stem(x.contiguous(memory_format=torch.channels_last)))
+        x = resample(x, (side, side)) if side else x
+        after = {}
+        blocks = (*self.early.values(), *self.late)
+        for block, stride in zip(blocks, self.strides_of_blocks, strict=True):
+            after[stride] = x = run(block, x)
+        return States(self.levels(after, size) if maps else (), x)
 
     def levels(self, maps: dict[int, Tensor], size: Grid) -> tuple[Tensor, ...]:
         """The last map of each resolution, for images of ``size``."""
@@ -175,21 +179,13 @@ class FilterViT(Backbone):
             if stride in self.strides and (to := cells(size, stride))
         )
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> the last map, ``(B, width, h, w)``."""
-        return self.maps(x)[0]
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        maps = self.maps(x)
-        return self.levels(maps, grid_of(x)), maps[0]
-
-    def keep(self, levels: int) -> None:
+    def prune_to(self, levels: int) -> None:
         """Drop later blocks, also those that go on beyond stride 32."""
-        kept = [s for s in self.strides_of_blocks if s <= self.strides[levels - 1]]
+        strides = [s for s in self.strides_of_blocks if s <= self.strides[levels - 1]]
         early = list(self.early.items())
-        self.strides_of_blocks, self.early = kept, nn.ModuleDict(dict(early[: len(kept)]))
-        self.late = self.late[: max(0, len(kept) - len(early))]
+        self.strides_of_blocks = strides
+        self.early = nn.ModuleDict(dict(early[: len(strides)]))
+        self.late = Chain(list(self.late)[: max(0, len(strides) - len(early))])
 
     def pool(self, x: Tensor) -> Tensor:
         """The mean over places."""

@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import nothing_local
+from vitrail.layers.blocks import Chain, StagePass
 from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.layers.inverted import ConvNormAct, InvertedResidual, init_conv
 from vitrail.layers.position import sinusoid
@@ -43,6 +43,7 @@ from vitrail.models.backbone import (
     Backbone,
     Choice,
     Config,
+    States,
     check_image,
     choose,
     init_weights,
@@ -103,26 +104,17 @@ class FilterViTv2(Backbone):
         self.apply(init_weights)
         self.apply(init_conv)
 
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
         """The output of each stage."""
         check_image(x, self.in_chans, 32)
-        x = self.run(self.first, self.stem(x.contiguous(memory_format=torch.channels_last)))
-        maps = []
+        x = self.first(self.stem(x.contiguous(memory_format=torch.channels_last)))
+        after = []
         for stage in self.stages:
-            x = stage(x, self.run)
-            maps.append(x)
-        return tuple(maps)
+            x = stage(x)
+            after.append(x)
+        return States(tuple(after), x)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> ``(B, width, H / 32, W / 32)``."""
-        return self.features(x)[-1]
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        maps = self.features(x)
-        return maps, maps[-1]
-
-    def keep(self, levels: int) -> None:
+    def prune_to(self, levels: int) -> None:
         """Drop later stages."""
         self.stages = self.stages[:levels]
 
@@ -180,26 +172,22 @@ class Stage(nn.Module):
         self.down = InvertedResidual(width, dim, 2, config.ratio)
         brief = replace(choice, reducer=Pool(size=cell)) if cell else None
         self.shared_pooled = brief.shared() if brief else None
-        self.pooled = brief.block(hidden, rates[0]) if brief else None
+        self.pooled = brief.plain_blocks(hidden, rates[:1])[0] if brief else None
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(
-            choice.alone().at(i).block(hidden, rate) for i, rate in enumerate(rates)
-        )
-        self.convs = nn.ModuleList(
-            InvertedResidual(dim, dim, 1, config.ratio, rate) for rate in rates
-        )
+        self.blocks = choice.alone().plain_blocks(hidden, rates)
+        self.convs = Chain(InvertedResidual(dim, dim, 1, config.ratio, rate) for rate in rates)
 
-    def forward(self, x: Tensor, run: Any) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """``(B, width, H, W)`` -> ``(B, dim, H / 2, W / 2)``."""
-        x = run(self.down, x)
+        x = self.convs.run(self.down, x)
         grid = grid_of(x)
         x = x + position(grid, self.grid, x.shape[1], x.device).to(x.dtype)
         if self.pooled is not None:
-            z = run(self.pooled, to_tokens(x), grid, nothing_local, self.shared_pooled)
-            x = to_map(z, grid)
-        for block, conv in zip(self.blocks, self.convs, strict=True):
-            z = run(block, to_tokens(x), grid, nothing_local, self.shared)
-            x = run(conv, to_map(z, grid))
+            stage = StagePass(grid, None, self.shared_pooled)
+            x = to_map(self.convs.run(stage.after_choice, [self.pooled], to_tokens(x)), grid)
+        for i, conv in enumerate(self.convs):
+            z = self.blocks(to_tokens(x), grid, shared=self.shared, first=i, last=i + 1)
+            x = self.convs.run(conv, to_map(z, grid))
         return x
 
 

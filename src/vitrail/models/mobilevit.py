@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.block import Mlp, led, nothing_local
+from vitrail.layers.blocks import Chain
+from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid, cells, grid_of
 from vitrail.layers.inverted import ConvNormAct, InvertedResidual, init_conv
 from vitrail.models.backbone import (
@@ -30,6 +31,7 @@ from vitrail.models.backbone import (
     Choice,
     Config,
     Size,
+    States,
     check_image,
     choose,
     classifier,
@@ -85,7 +87,7 @@ class MobileViT(Backbone):
         self.stages = nn.ModuleList()
         width = config.stem
         for i, (dim, strides) in enumerate(zip(config.dims, REPEATS, strict=True)):
-            stage = nn.ModuleList()
+            stage = Chain()
             for stride in strides:
                 stage.append(InvertedResidual(width, dim, stride, config.ratio))
                 width = dim
@@ -98,27 +100,21 @@ class MobileViT(Backbone):
         self.apply(init_weights)
         self.apply(init_conv)
 
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
         """The output of stages 2 to 5, as the paper's detectors and segmenters read them."""
         check_image(x, self.in_chans, 32)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
-        maps = []
+        after = []
         for stage in self.stages:
-            for block in stage.children():
-                x = self.run(block, x)
-            maps.append(x)
-        return tuple(maps[1:])
+            x = stage(x)
+            after.append(x)
+        return States(tuple(after[1:]), x)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> ``(B, width, H / 32, W / 32)``."""
-        return self.final(self.features(x)[-1])
+    def finish(self, last: Tensor) -> Tensor:
+        """``(B, width, H / 32, W / 32)``."""
+        return self.final(last)
 
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        maps = self.features(x)
-        return maps, self.final(maps[-1])
-
-    def keep(self, levels: int) -> None:
+    def prune_to(self, levels: int) -> None:
         """Drop later stages."""
         self.stages = self.stages[: levels + 1]
 
@@ -169,9 +165,7 @@ class MobileViTBlock(nn.Module):
         self.local = ConvNormAct(dim, dim, 3)
         self.widen = nn.Conv2d(dim, width, 1, bias=False)
         self.shared = choice.shared()
-        self.blocks = nn.ModuleList(
-            choice.at(i).block(2 * width, rate, SmoothMlp, eps=1e-5) for i, rate in enumerate(rates)
-        )
+        self.blocks = choice.plain_blocks(2 * width, rates, SmoothMlp, eps=1e-5)
         self.norm = nn.LayerNorm(width)
         self.narrow = ConvNormAct(width, dim)
         self.fuse = ConvNormAct(2 * dim, dim, 3)
@@ -181,9 +175,7 @@ class MobileViTBlock(nn.Module):
         seen, size = self.widen(self.local(x)), grid_of(x)
         grid = cells(size, PATCH)
         seen = resize(seen, (grid[0] * PATCH, grid[1] * PATCH))
-        z = unfold(seen, grid)
-        for block, others in led(self.blocks):
-            z = block(z, grid, nothing_local, self.shared, *others)
+        z = self.blocks(unfold(seen, grid), grid, shared=self.shared)
         seen = resize(fold(self.norm(z), grid), size)
         return self.fuse(torch.cat((x, self.narrow(seen)), 1))
 

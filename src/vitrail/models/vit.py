@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.block import led, nothing_local
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.patches import ShiftedPatches
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
     Backbone,
     Config,
+    States,
     check_choices,
     check_image,
     choose,
@@ -114,10 +114,7 @@ class ViT(Backbone):
         (choice,) = choose([place], config.mixer, config.reducer)
         self.shared = choice.shared()
         rates = rising(config.drop_path, config.depth)
-        hidden = int(dim * config.mlp_ratio)
-        self.blocks = nn.ModuleList(
-            choice.at(i).block(hidden, rate, eps=config.eps) for i, rate in enumerate(rates)
-        )
+        self.blocks = choice.plain_blocks(int(dim * config.mlp_ratio), rates, eps=config.eps)
         self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.head = classifier(dim, config.classes)
         self.apply(init_weights)
@@ -144,34 +141,22 @@ class ViT(Backbone):
         table = resize_table(self.position, self.grid, grid, self.extra, self.config.resize)
         return x + table, grid
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> tokens ``(B, E + N, C)``; normalised with a class token."""
+    def encode(self, x: Tensor, *, maps: bool = True) -> States:
+        """Maps after each quarter of the depth; the last tokens, ``(B, E + N, C)``."""
+        size = grid_of(x)
         x, grid = self.embed(x)
-        for block, others in led(self.blocks):
-            x = self.run(block, x, grid, nothing_local, self.shared, *others)
-        return x if self.cls is None else self.norm(x)
+        if not maps:
+            return States((), self.blocks(x, grid, shared=self.shared))
+        after = self.blocks.states(x, grid, shared=self.shared)
+        return States(pyramid(after, grid, size, self.strides), after[-1])
+
+    def finish(self, last: Tensor) -> Tensor:
+        """Normalised where there is a class token; else pooling does."""
+        return last if self.cls is None else self.norm(last)
 
     def pool(self, x: Tensor) -> Tensor:
         """The class token, or the normalised mean: ``(B, C)``."""
         return self.norm(x.mean(1)) if self.cls is None else x[:, 0]
-
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps after each quarter of the depth, resampled to strides 4, 8, 16, 32."""
-        return pyramid(*self.blocks_out(x), grid_of(x), self.strides)
-
-    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Both from one pass."""
-        after, grid = self.blocks_out(x)
-        last = after[-1] if self.cls is None else self.norm(after[-1])
-        return pyramid(after, grid, grid_of(x), self.strides), last
-
-    def blocks_out(self, x: Tensor) -> tuple[list[Tensor], Grid]:
-        """``(B, in_chans, H, W)`` -> tokens ``(B, E + N, C)`` after each block, and their grid."""
-        x, grid = self.embed(x)
-        after = [x]
-        for block, others in led(self.blocks):
-            after += self.run(block.each, after[-1], grid, nothing_local, self.shared, *others)
-        return after[1:], grid
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token."""

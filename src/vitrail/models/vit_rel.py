@@ -33,7 +33,7 @@ class ViTRel(ViT):
         """``(B, in_chans, H, W)`` -> tokens ``(B, N, C)`` and their grid."""
         check_image(x, self.in_chans, 1)
         x = self.patch(pad_to(x, self.config.patch))
-        return to_tokens(x), grid_of(x)
+        return to_tokens(x).contiguous(), grid_of(x)
 
     def no_weight_decay(self) -> set[str]:
         """Relative biases."""

@@ -1,4 +1,4 @@
-"""The laws of mixers and reducers, for the tests of whoever writes one (needs pytest).
+"""The laws of mixers, reducers and layers, for the tests of whoever writes one (needs pytest).
 
 ::
 
@@ -8,6 +8,7 @@
         specs = ["swirl", "swirl(turns=3)"]
 """
 
+from vitrail.testing.layer_laws import LayerLaws
 from vitrail.testing.mixer_laws import GRID, MixerLaws, pairs_plan
 from vitrail.testing.reducer_laws import (
     DrawLaws,
@@ -20,6 +21,7 @@ from vitrail.testing.reducer_laws import (
 __all__ = [
     "GRID",
     "DrawLaws",
+    "LayerLaws",
     "MixerLaws",
     "ReducerLaws",
     "SelectionLaws",

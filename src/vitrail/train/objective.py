@@ -71,17 +71,59 @@ class Objective:
 
 def prepare(
     student: nn.Module, teacher: Teacher | None, device: torch.device, feature: float = 0.0
-) -> None:
-    """With a teacher: it moves to the student, whose second head (if any) is heard in training.
+) -> str:
+    """The student's method that training calls; with a teacher, which moves to the device.
 
-    A student with one head gives its maps with its logits, where ``feature`` weighs them.
+    A student with two heads gives both heads' logits; one with one head gives its maps with its
+    logits, where ``feature`` weighs them. timm's own two-headed models have a switch for that.
     """
     if teacher is None:
-        return
+        return "forward"
     teacher.to(device)
-    both = getattr(student, "set_distilled_training", None)
-    maps = getattr(student, "set_map_training", None)
-    if both is not None:
-        both()
-    elif maps is not None and feature:
-        maps()
+    if hasattr(student, "forward_both"):
+        return "forward_both"
+    if hasattr(student, "set_distilled_training"):
+        student.set_distilled_training()  # type: ignore[operator]
+        return "forward"
+    return "forward_with_maps" if feature and hasattr(student, "forward_with_maps") else "forward"
+
+
+@dataclass(frozen=True)
+class StudentCall:
+    """Calls a method of the student as the processes want it: through the model they wrapped.
+
+    A wrapper hears nothing but ``forward``, so for the length of a call the method stands in its
+    place on the student inside.
+
+    Attributes:
+        model: the student, or what the processes wrapped it in.
+        student: itself.
+        method: the method's name.
+        autocast: the precision of the pass.
+    """
+
+    model: nn.Module
+    student: nn.Module
+    method: str
+    autocast: Callable[[], AbstractContextManager[Any]]
+
+    def __call__(self, images: Tensor) -> Any:
+        """What the method gives for ``(B, C, H, W)``."""
+        if self.method == "forward":
+            return self.model(images)
+        own = self.student.__dict__.get("forward")
+        self.student.forward = self.run
+        try:
+            return self.model(images)
+        finally:
+            del self.student.forward
+            if own is not None:
+                self.student.forward = own
+
+    def run(self, images: Tensor) -> tuple[Any, ...]:
+        """The method, in the precision of the pass; logits come in single precision."""
+        with self.autocast():
+            found = getattr(self.student, self.method)(images)
+        if isinstance(found, WithMaps):
+            return WithMaps(found.logits.float(), found.maps)
+        return tuple(logits.float() for logits in found)

@@ -22,7 +22,7 @@ from vitrail.train.display import OnEvent
 from vitrail.train.feed import Feed
 from vitrail.train.folder import BEST, LAST
 from vitrail.train.job import Job
-from vitrail.train.objective import Objective, prepare
+from vitrail.train.objective import Objective, StudentCall, prepare
 from vitrail.train.stop import Interrupted, StopRequest, how_to_resume, lost_worker
 
 METRICS = "metrics.jsonl"
@@ -70,7 +70,8 @@ class Trainer:
         if self.sharded and recipe.ema:
             raise UserError("averaged weights need a whole model in each process: with FSDP, ema 0")
         self.ema = averaged(model, recipe.ema) if recipe.ema else None
-        prepare(model, self.job.teacher, self.accelerator.device, recipe.distill.feature)
+        device = self.accelerator.device
+        method = prepare(model, self.job.teacher, device, recipe.distill.feature)
         if recipe.compile:
             model.compile()
         optimizer = optim.optimizer(model, recipe)
@@ -78,6 +79,7 @@ class Trainer:
         self.bare = self.model
         if not self.sharded:
             self.bare = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+        self.call = StudentCall(self.model, self.bare, method, self.accelerator.autocast)
         weights = self.job.class_weights()
         self.objective = Objective(
             recipe=recipe,
@@ -204,7 +206,7 @@ class Trainer:
         share = self.recipe.mix_share if self.done < self.recipe.mix_until else 0.0
         images, targets = mix.mix(images, labels, self.choices, share)
         images = images.to(self.accelerator.device, non_blocking=True)
-        return self.objective(self.model(images), images, targets.to(self.accelerator.device))
+        return self.objective(self.call(images), images, targets.to(self.accelerator.device))
 
     def _refuse_non_finite(self, check: Tensor) -> None:
         if self.accelerator.scaler is not None:
