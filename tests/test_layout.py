@@ -54,7 +54,7 @@ SUITES = {
     "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
     "train/display.py train/feed.py train/job.py train/mix.py train/track.py "
     "train/trainer.py",
-    "tests/explain/test_cam.py": "explain/cam_layers.py",
+    "tests/explain/test_cam.py": "explain/cam_layers.py models/reading.py",
     "tests/explain/test_masks.py": "explain/centres.py",
     "tests/hub/test_resolve.py": "hub/names.py hub/weights.py",
     "tests/hub/test_runs.py": "hub/locate.py",

@@ -5,9 +5,10 @@ import torch
 from tests.explain.models import TEXTS, build, pictures
 
 import vitrail
-from vitrail.explain.record import meetings, mixers_of, parts_of, projection, recording
+from vitrail.explain.record import meetings, parts_of, projection, recording
 from vitrail.layers.plan import Cells
 from vitrail.layers.select import Chosen
+from vitrail.models.reading import mixers_of
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -1,8 +1,8 @@
-"""Which activations a class activation map is made of, for each model: a table, not a guess.
+"""Which activations a class activation map is made of, for each model: its own word, not a guess.
 
 Behind a class token's last attention, places get no gradient at all; a map of few cells says
 little; tokens, maps and channels-last maps look alike to code that does not know. So each model
-says where to look. A model of another package says it by a method ``cam_layers()``.
+says where to look, by a method ``cam_layers()``.
 
 ================================ ======================================== =======================
 model                            what is read                             layout
@@ -22,48 +22,15 @@ timm's models                    see :func:`timm_layers`
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import singledispatch
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from vitrail.explain.guard import ExplainError
-from vitrail.explain.record import mixers_of
 from vitrail.layers.grid import Grid
-from vitrail.models.cct import CCT
-from vitrail.models.ceit import CeiT
-from vitrail.models.cmt import CMT
-from vitrail.models.coat import CoaT
-from vitrail.models.coatnet import CoAtNet
-from vitrail.models.convit import ConViT
-from vitrail.models.cvt import CvT
-from vitrail.models.filtervit import FilterViT
-from vitrail.models.filtervit_v2 import FilterViTv2
-from vitrail.models.mobilevit import MobileViT
-from vitrail.models.vit import ViT
+from vitrail.models.reading import DEEP, CamLayer
 
-Layout = Literal["tokens", "nchw", "nhwc"]
-DEEP = (8, 16, 32)
-"""Strides at which a pyramid that ends in few cells is read."""
-
-
-@dataclass(frozen=True)
-class CamLayer:
-    """An activation to read.
-
-    Attributes:
-        name: path of the module.
-        layout: ``"tokens"`` ``(B, E + N, C)``, ``"nchw"`` or ``"nhwc"``.
-        side: the module's ``"output"`` or its first ``"input"``.
-        grid: ``(H, W)`` of tokens for images of a size; None where the call itself says it (our
-            mixers and blocks are told their grid).
-    """
-
-    name: str
-    layout: Layout
-    side: Literal["output", "input"] = "output"
-    grid: Callable[[Grid], Grid] | None = None
+__all__ = ["CamLayer", "layers_of", "tokens_to_map"]
 
 
 def layers_of(model: nn.Module, asked: Sequence[str | CamLayer] | None = None) -> list[CamLayer]:
@@ -76,7 +43,7 @@ def layers_of(model: nn.Module, asked: Sequence[str | CamLayer] | None = None) -
     """
     if asked is None:
         own = getattr(model, "cam_layers", None)
-        return list(own()) if callable(own) else cam_layers(model)
+        return list(own()) if callable(own) else foreign_layers(model)
     known = dict(model.named_modules())
     layers = [CamLayer(each, "nchw") if isinstance(each, str) else each for each in asked]
     for layer in layers:
@@ -85,12 +52,11 @@ def layers_of(model: nn.Module, asked: Sequence[str | CamLayer] | None = None) -
     return layers
 
 
-@singledispatch
-def cam_layers(model: nn.Module) -> list[CamLayer]:
-    """The model's own row of the table.
+def foreign_layers(model: nn.Module) -> list[CamLayer]:
+    """For models that do not say it themselves.
 
     Raises:
-        ExplainError: it has none.
+        ExplainError: nobody knows.
     """
     if hasattr(model, "pretrained_cfg"):
         return timm_layers(model)
@@ -98,67 +64,6 @@ def cam_layers(model: nn.Module) -> list[CamLayer]:
         f"which layer of {type(model).__name__} to read is for you to say: layers=['layer4'] for "
         "a map (B, C, H, W), or a vitrail.explain.CamLayer"
     )
-
-
-def last_mixer(model: nn.Module) -> list[CamLayer]:
-    """What the last mixer is given: behind it, places no longer reach a class token."""
-    return [CamLayer(list(mixers_of(model))[-1], "tokens", "input")]
-
-
-@cam_layers.register(CeiT)
-@cam_layers.register(ConViT)
-@cam_layers.register(CvT)
-def _(model: nn.Module) -> list[CamLayer]:
-    return last_mixer(model)
-
-
-@cam_layers.register
-def _(model: ViT) -> list[CamLayer]:
-    return [_last_block(model)] if model.cls is None else last_mixer(model)
-
-
-@cam_layers.register
-def _(model: CCT) -> list[CamLayer]:
-    return [_last_block(model)]
-
-
-def _last_block(model: Any) -> CamLayer:
-    """All tokens after the last block; one with a reducer gives working tokens only."""
-    last = len(model.blocks) - 1
-    name = "blocks" if hasattr(model.blocks[last], "reducer") else f"blocks.{last}"
-    return CamLayer(name, "tokens")
-
-
-@cam_layers.register
-def _(model: CoaT) -> list[CamLayer]:
-    if not model.parallel:
-        return last_mixer(model)
-    last = f"parallel.{len(model.parallel) - 1}.scales"
-    return [CamLayer(f"{last}.{i}.mixer", "tokens", "input") for i in range(3)]
-
-
-@cam_layers.register(CoAtNet)
-@cam_layers.register(CMT)
-def _(model: Any) -> list[CamLayer]:
-    return [CamLayer(f"stages.{len(model.stages) - 1}", "nchw")]
-
-
-@cam_layers.register
-def _(model: MobileViT) -> list[CamLayer]:
-    last = len(model.stages) - 1
-    return [CamLayer(f"stages.{last}.{len(model.stages[last]) - 1}", "nchw")]  # type: ignore[arg-type]
-
-
-@cam_layers.register
-def _(model: FilterViT) -> list[CamLayer]:
-    names = [*(f"early.{n}" for n in model.early), *(f"late.{i}" for i in range(len(model.late)))]
-    last = dict(zip(model.strides_of_blocks, names, strict=True))
-    return [CamLayer(last[stride], "nchw") for stride in DEEP]
-
-
-@cam_layers.register
-def _(model: FilterViTv2) -> list[CamLayer]:
-    return [CamLayer(f"stages.{i}", "nchw") for i in (1, 2, 3)]
 
 
 def timm_layers(model: Any) -> list[CamLayer]:

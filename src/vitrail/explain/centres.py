@@ -2,17 +2,14 @@
 
 Resizing a grid to the picture takes cell i of stride s to be centred at ``s i + (s - 1) / 2``.
 That is so for patches. A convolution of stride s and odd kernel centres cell i at ``s i`` when
-padded by half a kernel, and further in when padded less: FilterViT's stem (5 x 5, stride 2, no
-padding) centres its cells at ``2 i + 2``, and the 3 x 3 convolutions of stride 2 behind it take
-every second of those.
+padded by half a kernel, and further in when padded less: such a model says it by a method
+``cell_centres``.
 """
 
 import torch
 from torch import Tensor, nn
 
 from vitrail.layers.grid import Grid
-from vitrail.models.filtervit import FilterViT
-from vitrail.models.filtervit_v2 import FilterViTv2
 
 Centres = tuple[Tensor, Tensor]
 """Of rows and of columns, in pixels, where a pixel's own centre is its number."""
@@ -25,28 +22,10 @@ def centres(model: nn.Module, grid: Grid, size: Grid) -> Centres:
 
 
 def _axis(model: nn.Module, count: int, pixels: int) -> Tensor:
-    if isinstance(model, FilterViT):
-        behind = 2.0 * torch.arange((pixels - 5) // 2 + 1) + 2
-        return halved(resampled(behind, model.config.resample), count)
-    if isinstance(model, FilterViTv2):
-        return halved(2.0 * torch.arange(-(-pixels // 2)), count)
+    own = getattr(model, "cell_centres", None)
+    if callable(own):
+        return own(count, pixels)
     return (torch.arange(count) + 0.5) * (pixels / count) - 0.5
-
-
-def resampled(places: Tensor, count: int) -> Tensor:
-    """Centres behind adaptive average pooling to ``count`` cells; 0 leaves them."""
-    if not count:
-        return places
-    old, i = len(places), torch.arange(count)
-    first, last = i * old // count, -(-(i + 1) * old // count) - 1
-    return (places[first] + places[last]) / 2
-
-
-def halved(places: Tensor, count: int) -> Tensor:
-    """Every second centre, as often as it takes to come to ``count``."""
-    while len(places) > count:
-        places = places[::2]
-    return places
 
 
 def lay_out(maps: Tensor, where: Centres, size: Grid, smooth: bool) -> Tensor:

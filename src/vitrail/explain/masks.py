@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from vitrail.explain.base import Case, Finding, Layer, LayerKind, Need, method
 from vitrail.explain.centres import centres, lay_out
 from vitrail.explain.guard import ExplainError
-from vitrail.explain.record import Call, mixers_of, recording
+from vitrail.explain.record import Call, recording
 from vitrail.layers.grid import Grid, grid_of
 from vitrail.layers.plan import Clusters, Plan, Shares
 from vitrail.layers.select import Chosen
 from vitrail.mixers.clustered import ClusteredAttention
 from vitrail.mixers.prototype import PrototypeAttention
 from vitrail.models.filtervit import Chooser, Drop, Filter
+from vitrail.models.reading import mixers_of
 from vitrail.reducers import Reducer
 from vitrail.reducers.select import TokenDraw
 

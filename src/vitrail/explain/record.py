@@ -23,6 +23,7 @@ from vitrail.models.ceit import LayerAttention
 from vitrail.models.coat import ParallelBlock
 from vitrail.models.filtervit import EncoderBlock
 from vitrail.models.mobilevit import MobileViTBlock
+from vitrail.models.reading import mixers_of
 from vitrail.reducers import Reducer
 
 UNITS = (EncoderBlock, MobileViTBlock, ParallelBlock)
@@ -63,15 +64,6 @@ def recording(model: nn.Module, parts: Mapping[str, nn.Module]) -> Iterator[list
     finally:
         for handle in handles:
             handle.remove()
-
-
-def mixers_of(model: nn.Module) -> dict[str, Mixer]:
-    """The mixers that blocks call, by path; not those inside another mixer."""
-    found: dict[str, Mixer] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, Mixer) and not any(name.startswith(f"{outer}.") for outer in found):
-            found[name] = module
-    return found
 
 
 def reducers_of(model: nn.Module) -> dict[str, nn.Module]:

@@ -22,7 +22,6 @@ from vitrail.explain.record import (
     Call,
     Meeting,
     meetings,
-    mixers_of,
     parts_of,
     projection,
     recording,
@@ -31,6 +30,7 @@ from vitrail.explain.walk import SHARES, State, Walk, masses
 from vitrail.layers.attend import attention_weights, split_heads
 from vitrail.models.ceit import LayerAttention
 from vitrail.models.coat import CoaT
+from vitrail.models.reading import mixers_of
 
 RECORD = {Need.LAYERS, Need.RECORD}
 

@@ -1,34 +1,8 @@
-"""Which of timm's models has the weights for one of ours (equal outputs: ``tests/parity``)."""
+"""Which of timm's models has the weights for one of ours: what the models' own pages say."""
 
-COUNTERPARTS = {  # ours -> timm's
-    "vit_tiny": "vit_tiny_patch16_224",
-    "vit_small": "vit_small_patch16_224",
-    "vit_base": "vit_base_patch16_224",
-    "vit_large": "vit_large_patch16_224",
-    "coat_lite_tiny": "coat_lite_tiny",
-    "coat_lite_mini": "coat_lite_mini",
-    "coat_lite_small": "coat_lite_small",
-    "coat_lite_medium": "coat_lite_medium",
-    "coat_tiny": "coat_tiny",
-    "coat_mini": "coat_mini",
-    "coat_small": "coat_small",
-    "coatnet_nano_rw": "coatnet_nano_rw_224",
-    "coatnet_0_rw": "coatnet_0_rw_224",
-    "coatnet_1_rw": "coatnet_1_rw_224",
-    "coatnet_2_rw": "coatnet_2_rw_224",
-    "coatnet_3_rw": "coatnet_3_rw_224",
-    "coatnet_bn_0_rw": "coatnet_bn_0_rw_224",
-    "coatnet_rmlp_nano_rw": "coatnet_rmlp_nano_rw_224",
-    "coatnet_rmlp_1_rw": "coatnet_rmlp_1_rw_224",
-    "coatnet_rmlp_1_rw2": "coatnet_rmlp_1_rw2_224",
-    "coatnet_rmlp_2_rw": "coatnet_rmlp_2_rw_224",
-    "mobilevit_xxs": "mobilevit_xxs",
-    "mobilevit_xs": "mobilevit_xs",
-    "mobilevit_s": "mobilevit_s",
-    "deit_tiny_distilled": "deit_tiny_distilled_patch16_224",
-    "deit_small_distilled": "deit_small_distilled_patch16_224",
-    "deit_base_distilled": "deit_base_distilled_patch16_224",
-    "convit_tiny": "convit_tiny",
-    "convit_small": "convit_small",
-    "convit_base": "convit_base",
+from vitrail.models.zoo import PAPERS
+
+COUNTERPARTS: dict[str, str] = {
+    ours: theirs for paper, _ in PAPERS for ours, theirs in getattr(paper, "TIMM", {}).items()
 }
+"""Ours -> timm's."""

@@ -37,6 +37,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.pyramid import pyramid
+from vitrail.models.reading import CamLayer, last_block
 from vitrail.specs import Place
 
 
@@ -151,6 +152,10 @@ class CCT(Backbone):
     def pool(self, x: Tensor) -> Tensor:
         """Sequence pooling: the mean of all tokens, weighted by a softmax over them: ``(B, C)``."""
         return (self.weigh(x).softmax(1).mT @ x).squeeze(1)
+
+    def cam_layers(self) -> list[CamLayer]:
+        """All tokens after the last block."""
+        return last_block(self)
 
     def no_weight_decay(self) -> set[str]:
         """The position table, where it is learned."""

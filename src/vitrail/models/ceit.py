@@ -38,6 +38,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.pyramid import pyramid
+from vitrail.models.reading import CamLayer, last_mixer
 from vitrail.specs import Place
 
 STRIDE = 16
@@ -150,6 +151,10 @@ class CeiT(Backbone):
     def pool(self, x: Tensor) -> Tensor:
         """What the last class token learns from the others, normalised: ``(B, C)``."""
         return self.norm(self.lca(x + self.layers))
+
+    def cam_layers(self) -> list[CamLayer]:
+        """What the last mixer is given."""
+        return last_mixer(self)
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token (the layers' embedding decays, as released)."""

@@ -39,6 +39,7 @@ from vitrail.models.backbone import (
     rising,
     sides,
 )
+from vitrail.models.reading import CamLayer
 from vitrail.specs import Place
 
 
@@ -118,6 +119,10 @@ class CMT(Backbone):
     def pool(self, x: Tensor) -> Tensor:
         """Widen every token, then the mean: ``(B, 1280)``; where they lie does not matter."""
         return self.dropout(self.last(to_map(x, (x.shape[1], 1))).mean((2, 3)))
+
+    def cam_layers(self) -> list[CamLayer]:
+        """The map of the last stage."""
+        return [CamLayer(f"stages.{len(self.stages) - 1}", "nchw")]
 
     def no_weight_decay(self) -> set[str]:
         """The bias tables."""

@@ -52,6 +52,7 @@ from vitrail.models.backbone import (
     init_weights,
     sides,
 )
+from vitrail.models.reading import CamLayer, last_mixer
 from vitrail.specs import Place
 
 
@@ -153,6 +154,13 @@ class CoaT(Backbone):
     def pool(self, x: Tensor) -> Tensor:
         """The class token of stage 4, or the learned mix of three: ``(B, C)``."""
         return x[:, 0] if self.aggregate is None else self.aggregate(x).squeeze(1)
+
+    def cam_layers(self) -> list[CamLayer]:
+        """What the last mixer is given; with parallel blocks, at each of their three scales."""
+        if not self.parallel:
+            return last_mixer(self)
+        last = f"parallel.{len(self.parallel) - 1}.scales"
+        return [CamLayer(f"{last}.{i}.mixer", "tokens", "input") for i in range(3)]
 
     def no_weight_decay(self) -> set[str]:
         """Class tokens."""
@@ -272,6 +280,15 @@ def resize(x: Tensor, old: Grid, new: Grid) -> Tensor:
     return torch.cat((x[:, :1], to_tokens(image)), 1)
 
 
+TIMM = {  # ours -> timm's, which has weights for it (equal outputs: ``tests/parity``)
+    "coat_lite_tiny": "coat_lite_tiny",
+    "coat_lite_mini": "coat_lite_mini",
+    "coat_lite_small": "coat_lite_small",
+    "coat_lite_medium": "coat_lite_medium",
+    "coat_tiny": "coat_tiny",
+    "coat_mini": "coat_mini",
+    "coat_small": "coat_small",
+}
 SHARED: dict[str, str] = {
     "patch_embed": "embed",
     "cls_token": "cls",

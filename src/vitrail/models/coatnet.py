@@ -55,9 +55,10 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.coatnet_weights import RENAMES, convert
+from vitrail.models.reading import CamLayer
 from vitrail.specs import Place
 
-__all__ = ["CONFIGS", "RENAMES", "CoAtNet", "CoAtNetConfig", "convert"]
+__all__ = ["CONFIGS", "RENAMES", "TIMM", "CoAtNet", "CoAtNetConfig", "convert"]
 
 NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNormTokens}
 
@@ -170,6 +171,20 @@ CONFIGS = {  #                           stem        dims                       
 # fmt: on
 
 
+TIMM = {  # ours -> timm's, which has weights for it (equal outputs: ``tests/parity``)
+    "coatnet_nano_rw": "coatnet_nano_rw_224",
+    "coatnet_0_rw": "coatnet_0_rw_224",
+    "coatnet_1_rw": "coatnet_1_rw_224",
+    "coatnet_2_rw": "coatnet_2_rw_224",
+    "coatnet_3_rw": "coatnet_3_rw_224",
+    "coatnet_bn_0_rw": "coatnet_bn_0_rw_224",
+    "coatnet_rmlp_nano_rw": "coatnet_rmlp_nano_rw_224",
+    "coatnet_rmlp_1_rw": "coatnet_rmlp_1_rw_224",
+    "coatnet_rmlp_1_rw2": "coatnet_rmlp_1_rw2_224",
+    "coatnet_rmlp_2_rw": "coatnet_rmlp_2_rw_224",
+}
+
+
 class CoAtNet(Backbone):
     """Convolution where the map is large, attention where it is small."""
 
@@ -214,6 +229,10 @@ class CoAtNet(Backbone):
         """The mean; in the paper's style then norm, linear, tanh: ``(B, C)``."""
         x = x.mean(1)
         return x if self.hidden is None else self.hidden(self.norm(x)).tanh()
+
+    def cam_layers(self) -> list[CamLayer]:
+        """The map of the last stage."""
+        return [CamLayer(f"stages.{len(self.stages) - 1}", "nchw")]
 
     def no_weight_decay(self) -> set[str]:
         """Relative biases and the networks that make them."""

@@ -35,6 +35,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.pyramid import pyramid
+from vitrail.models.reading import CamLayer, last_mixer
 from vitrail.specs import Place
 
 
@@ -126,6 +127,10 @@ class ConViT(Backbone):
         """The class token, ``(B, C)``."""
         return x[:, 0]
 
+    def cam_layers(self) -> list[CamLayer]:
+        """What the last mixer is given."""
+        return last_mixer(self)
+
     def no_weight_decay(self) -> set[str]:
         """Position table and class token."""
         return {"position", "cls"}
@@ -156,6 +161,11 @@ def places(config: ConViTConfig, grid: Grid) -> list[Place]:
     return [local, late]
 
 
+TIMM = {  # ours -> timm's, which has weights for it (equal outputs: ``tests/parity``)
+    "convit_tiny": "convit_tiny",
+    "convit_small": "convit_small",
+    "convit_base": "convit_base",
+}
 RENAMES = (  # official and timm's name -> ours
     (r"^cls_token$", "cls"),
     (r"^pos_embed$", "position"),

@@ -33,6 +33,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.pyramid import grid_map, resample
+from vitrail.models.reading import CamLayer, last_mixer
 from vitrail.specs import Place
 
 
@@ -148,6 +149,10 @@ class CvT(Backbone):
     def prune_to(self, levels: int) -> None:
         """Drop later stages (the fourth map is the third's)."""
         self.stages = self.stages[:levels]
+
+    def cam_layers(self) -> list[CamLayer]:
+        """What the last mixer is given."""
+        return last_mixer(self)
 
     def no_weight_decay(self) -> set[str]:
         """The class token."""

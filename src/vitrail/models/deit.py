@@ -102,6 +102,11 @@ class DeiT(ViT):
         return {"position", "cls", "dist"}
 
 
+TIMM = {  # ours -> timm's, which has weights for it (equal outputs: ``tests/parity``)
+    "deit_tiny_distilled": "deit_tiny_distilled_patch16_224",
+    "deit_small_distilled": "deit_small_distilled_patch16_224",
+    "deit_base_distilled": "deit_base_distilled_patch16_224",
+}
 RENAMES = (  # timm's and the official name -> ours
     *VIT_RENAMES,
     (r"^dist_token$", "dist"),

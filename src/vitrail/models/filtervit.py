@@ -50,6 +50,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.filtervit_weights import RENAMES
+from vitrail.models.reading import DEEP, CamLayer, every_second, pool_centres
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
 
@@ -194,6 +195,17 @@ class FilterViT(Backbone):
     def fresh_head(self, classes: int) -> nn.Module:
         """A two-layer classifier, ``(B, width)`` -> ``(B, classes)``."""
         return head(self.width, self.config.hidden, classes, self.config.head_dropout)
+
+    def cam_layers(self) -> list[CamLayer]:
+        """The last map at strides 8, 16 and 32."""
+        early, late = (f"early.{n}" for n in self.early), (f"late.{i}" for i in range(9))
+        last = dict(zip(self.strides_of_blocks, (*early, *late), strict=False))
+        return [CamLayer(last[stride], "nchw") for stride in DEEP]
+
+    def cell_centres(self, count: int, pixels: int) -> Tensor:
+        """The stem (5 x 5, stride 2, no padding) centres its cells at ``2 i + 2``."""
+        behind = 2.0 * torch.arange((pixels - 5) // 2 + 1) + 2
+        return every_second(pool_centres(behind, self.config.resample), count)
 
     def no_weight_decay(self) -> set[str]:
         """Nothing beside biases and norms."""

@@ -51,6 +51,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.filtervit import head
+from vitrail.models.reading import CamLayer, every_second
 from vitrail.reducers import Pool
 from vitrail.specs import Place
 
@@ -125,6 +126,14 @@ class FilterViTv2(Backbone):
     def fresh_head(self, classes: int) -> nn.Module:
         """A two-layer classifier, ``(B, width)`` -> ``(B, classes)``."""
         return head(self.width, self.config.hidden, classes, self.config.head_dropout)
+
+    def cam_layers(self) -> list[CamLayer]:
+        """The maps at strides 8, 16 and 32."""
+        return [CamLayer(f"stages.{i}", "nchw") for i in (1, 2, 3)]
+
+    def cell_centres(self, count: int, pixels: int) -> Tensor:
+        """Padded convolutions of stride 2 centre their cells at every second place."""
+        return every_second(2.0 * torch.arange(-(-pixels // 2)), count)
 
     def no_weight_decay(self) -> set[str]:
         """Nothing beside biases and norms."""

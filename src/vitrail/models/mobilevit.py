@@ -39,6 +39,7 @@ from vitrail.models.backbone import (
     rising,
     sides,
 )
+from vitrail.models.reading import CamLayer
 from vitrail.specs import Place
 
 PATCH = 2
@@ -122,6 +123,11 @@ class MobileViT(Backbone):
         """The mean over places."""
         return x.mean((2, 3))
 
+    def cam_layers(self) -> list[CamLayer]:
+        """The map of the last MobileViT block."""
+        last = len(self.stages) - 1
+        return [CamLayer(f"stages.{last}.{len(self.stages[last]) - 1}", "nchw")]  # type: ignore[arg-type]
+
     def no_weight_decay(self) -> set[str]:
         """Nothing beside biases and norms."""
         return set()
@@ -199,6 +205,11 @@ def fold(z: Tensor, grid: Grid) -> Tensor:
     return z.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
+TIMM = {  # ours -> timm's, which has weights for it (equal outputs: ``tests/parity``)
+    "mobilevit_xxs": "mobilevit_xxs",
+    "mobilevit_xs": "mobilevit_xs",
+    "mobilevit_s": "mobilevit_s",
+}
 RENAMES = (  # timm's name -> ours
     (r"\.bn\.", ".norm."),
     (r"\.conv1_1x1\.", ".expand."),

@@ -37,6 +37,7 @@ from vitrail.models.backbone import (
 )
 from vitrail.models.jax import from_jax
 from vitrail.models.pyramid import pyramid
+from vitrail.models.reading import CamLayer, last_block, last_mixer
 from vitrail.specs import Place
 
 
@@ -158,6 +159,10 @@ class ViT(Backbone):
         """The class token, or the normalised mean: ``(B, C)``."""
         return self.norm(x.mean(1)) if self.cls is None else x[:, 0]
 
+    def cam_layers(self) -> list[CamLayer]:
+        """What the last mixer is given; without class token, all tokens after the last block."""
+        return last_block(self) if self.cls is None else last_mixer(self)
+
     def no_weight_decay(self) -> set[str]:
         """Position table and class token."""
         return {"position", "cls"}
@@ -170,6 +175,12 @@ class ViT(Backbone):
         }
 
 
+TIMM = {  # ours -> timm's, which has weights for it (equal outputs: ``tests/parity``)
+    "vit_tiny": "vit_tiny_patch16_224",
+    "vit_small": "vit_small_patch16_224",
+    "vit_base": "vit_base_patch16_224",
+    "vit_large": "vit_large_patch16_224",
+}
 convert = from_jax
 """The original's ``.npz`` files: other shapes as well as other names."""
 RENAMES = (  # timm's, torchvision's and, last, SPT and LSA's released name -> ours

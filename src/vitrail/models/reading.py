@@ -1,0 +1,76 @@
+"""What an explanation reads of a model; each model's own page says it, by methods of these names.
+
+=========================== =====================================================================
+``cam_layers()``            which activations a class activation map is made of
+``cell_centres(n, pixels)`` where the n cells along a side look at an image, if not evenly
+=========================== =====================================================================
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.grid import Grid
+from vitrail.mixers import Mixer
+
+Layout = Literal["tokens", "nchw", "nhwc"]
+DEEP = (8, 16, 32)
+"""Strides at which a pyramid that ends in few cells is read."""
+
+
+@dataclass(frozen=True)
+class CamLayer:
+    """An activation to read.
+
+    Attributes:
+        name: path of the module.
+        layout: ``"tokens"`` ``(B, E + N, C)``, ``"nchw"`` or ``"nhwc"``.
+        side: the module's ``"output"`` or its first ``"input"``.
+        grid: ``(H, W)`` of tokens for images of a size; None where the call itself says it (our
+            mixers and blocks are given their grid).
+    """
+
+    name: str
+    layout: Layout
+    side: Literal["output", "input"] = "output"
+    grid: Callable[[Grid], Grid] | None = None
+
+
+def mixers_of(model: nn.Module) -> dict[str, Mixer]:
+    """The mixers that blocks call, by path; not those inside another mixer."""
+    found: dict[str, Mixer] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Mixer) and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    return found
+
+
+def last_mixer(model: nn.Module) -> list[CamLayer]:
+    """What the last mixer is given: behind it, places no longer reach a class token."""
+    return [CamLayer(list(mixers_of(model))[-1], "tokens", "input")]
+
+
+def last_block(model: Any) -> list[CamLayer]:
+    """All tokens after the last block; one with a reducer gives working tokens only."""
+    last = len(model.blocks) - 1
+    name = "blocks" if hasattr(model.blocks[last], "reducer") else f"blocks.{last}"
+    return [CamLayer(name, "tokens")]
+
+
+def pool_centres(places: Tensor, count: int) -> Tensor:
+    """Centres behind adaptive average pooling to ``count`` cells; 0 leaves them."""
+    if not count:
+        return places
+    old, i = len(places), torch.arange(count)
+    first, last = i * old // count, -(-(i + 1) * old // count) - 1
+    return (places[first] + places[last]) / 2
+
+
+def every_second(places: Tensor, count: int) -> Tensor:
+    """Every second centre, as often as it takes to come to ``count``."""
+    while len(places) > count:
+        places = places[::2]
+    return places
