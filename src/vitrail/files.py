@@ -22,7 +22,7 @@ from vitrail.disk import DiskError as DiskError
 from vitrail.disk import is_refusal as is_refusal
 from vitrail.disk import unreadable as unreadable
 from vitrail.disk import unwritable as unwritable
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 
 _DRAFT = re.compile(r"\..*\.(?P<process>\d+)(-(?P<host>[0-9a-f]{4})[0-9a-f]{4})?\.vitrail-tmp")
 _NAME = 40
@@ -79,6 +79,21 @@ def expand(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path behind links; links in a circle stay as they are, to be refused later."""
+    return Path(os.path.realpath(path))
+
+
+def refuse_bytes(out: str | Path) -> None:
+    """Files of weights need a name that is text.
+
+    Raises:
+        UserError: the name holds bytes that are not UTF-8.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in str(out)):
+        raise UserError(f"{printable(out)!r} is not a name in UTF-8; choose another --out")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -138,7 +153,7 @@ class DraftFolder:
 
     def claim(self, out: Path) -> bool:
         """Rename to ``out``; False where something is there (two processes never share a name)."""
-        goal = out.resolve() if out.is_symlink() and out.is_dir() else out
+        goal = resolved(out) if out.is_symlink() and out.is_dir() else out
         try:
             _flush(self.path, os.O_RDONLY)
             if goal.is_symlink() or goal.is_file():
@@ -167,7 +182,7 @@ def draft_folder(beside: Path) -> Iterator[DraftFolder]:
         DiskError: the place cannot be written, or a file that is needed cannot be read.
     """
     if beside.is_symlink() and beside.is_dir():
-        beside = beside.resolve()
+        beside = resolved(beside)
     path, handle = draft_name(beside), None
     new_parents = [parent for parent in path.parents if not parent.exists()]
     sweep_dead(beside.parent)

@@ -27,6 +27,7 @@ from typing import Any
 
 from vitrail import trust
 from vitrail.errors import UserError
+from vitrail.files import resolved
 
 GROUPS = ("vitrail.models", "vitrail.mixers", "vitrail.reducers")
 VARIABLE = "VITRAIL_PLUGINS"
@@ -75,7 +76,7 @@ def use(file: str | Path) -> ModuleType:
     Raises:
         UserError: no such file, or it fails.
     """
-    path = Path(file).resolve()
+    path = resolved(file)
     module = load_file(path)
     pass_on(path)
     return module
@@ -117,7 +118,7 @@ def load_named() -> None:
     """
     for name in os.environ.get(VARIABLE, "").split(os.pathsep):
         if name:
-            load_file(Path(name).resolve())
+            load_file(resolved(name))
 
 
 def load_file(path: Path) -> ModuleType:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from vitrail.errors import UserError, unknown
+from vitrail.seal import open_seal
 
 T = TypeVar("T")
 
@@ -59,10 +60,12 @@ def parse_json(text: str, kind: Any = Any, where: str = "JSON") -> Any:
     """One JSON value of the type ``kind``; ``where`` names the text in errors.
 
     Raises:
-        UserError: not JSON, or of another shape.
+        UserError: not JSON, of another shape, or changed since it was written.
     """
     try:
-        value = json.loads(text)
+        value = open_seal(json.loads(text), where)
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"cannot read {where}: {error or type(error).__name__}") from error
     return convert(kind, value, where, extra_keys=True)

@@ -1,8 +1,11 @@
 """Wrong input: exit status 2, one line that says what and what to do, no traceback."""
 
+import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tests.cli.conftest import TINY
 
 WRONG = {
     "trian photos": "no command 'trian'; close: train",
@@ -86,3 +89,46 @@ def test_debug_shows_the_traceback(give) -> None:
     assert said.status == 2
     assert "Traceback" in said.err
     assert said.err.splitlines()[-1].startswith("vitrail: no model 'resnet'")
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, and two pictures that cannot be opened: a training has something to note."""
+    folder = tmp_path_factory.mktemp("odd")
+    for name in ("cat", "dog"):
+        (folder / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (32, 32), (60 * i, 99 * (name == "dog"), 9)).save(
+                folder / "photos" / name / f"{i}.png"
+            )
+        (folder / "photos" / name / "empty.png").touch()
+    (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "fifo")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    {
+        "--set optimizer=nope": "no optimizer 'nope'",
+        "--set optimizer=adahessian": "needs second derivatives",
+        "--set class_weights=[1,2,3]": "class_weights has 3 numbers",
+        "--set distill.kind=soft": "give one with --teacher",
+        "--set lr=-1": "lr must lie between",
+        "--model nope": "no model 'nope'",
+        "--weights loop": "no weight file at",
+        "--weights fifo": "no weight file at",
+        "--recipe fifo": "not a regular file",
+        "--plugin loop": "no plugin",
+        "--plugin fifo": "not a regular file",
+        "--out fifo/x": "fifo/x",
+        "--out n\udcff": "is not a name in UTF-8",
+    }.items(),
+)
+def test_an_error_is_one_line_whatever_else_was_noted(give, odd: Path, words, said) -> None:
+    os.chdir(odd)
+    model = () if "--model" in words else ("--model", TINY)
+    out = () if "--out" in words else ("--out", "run")
+    answer = give("train", "photos", *model, *out, "--image", "32", *words.split())
+    assert answer.status == 2 and said in answer.line
+    assert not (odd / "run").exists()

@@ -48,7 +48,7 @@ def test_stopped_and_gone_on(give, monkeypatch) -> None:
             if event["kind"] == "step" and event["step"] == 2:
                 raise KeyboardInterrupt("go on with: vitrail train --resume mine")
 
-        return whole(*args, **kwargs, on_event=stop)
+        return whole(*args, **kwargs | {"on_event": stop})
 
     monkeypatch.setattr(job, "fit", stop_soon)
     words = ("train", "fashion", "--model", TINY, "--out", "mine", "--image", "32")
@@ -70,7 +70,7 @@ def test_a_teacher_is_kept_and_opened_again(give, monkeypatch, tiny_run: Path) -
         if event["kind"] == "step":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "fit", lambda *args, **more: whole(*args, **more, on_event=stop))
+    monkeypatch.setattr(job, "fit", lambda *a, **more: whole(*a, **more | {"on_event": stop}))
     few = ("--fraction", "0.02", "--set", "workers=0", "batch=8")
     assert give(*words, *few, *taught, "--out", "mine").status == 130
     recipe = Recipe.from_yaml(Path("mine") / "recipe.yaml")

@@ -16,6 +16,7 @@ from tests.study.made import Lab
 
 from vitrail.errors import UserError
 from vitrail.files import hold
+from vitrail.seal import seal
 from vitrail.study import Job, Plan, costs, resume, run
 from vitrail.study.bench import Bench
 from vitrail.study.record import Record
@@ -106,7 +107,7 @@ def test_a_job_left_by_other_settings_is_trained_again(tmp_path: Path) -> None:
     run(PLAN, tmp_path, use=Lab().tools, progress=False)
     told = tmp_path / PLAN.jobs[0].folder / "evaluation.json"
     record = json.loads(told.read_text()) | {"digest": "0" * 64}
-    told.write_text(json.dumps(record))
+    told.write_text(json.dumps(seal(record)))
     lab = Lab()
     run(PLAN, tmp_path, use=lab.tools, progress=False)
     assert lab.trained == [PLAN.jobs[0]]

@@ -1,6 +1,5 @@
 """What fit promises, on real pictures with a tiny model."""
 
-import json
 import math
 import os
 import signal
@@ -20,6 +19,7 @@ from torch import nn
 
 from vitrail import data, train
 from vitrail.errors import UserError
+from vitrail.schema import read_json
 from vitrail.tasks import evaluate, load_weights, read_card
 from vitrail.train import checkpoint
 from vitrail.train.trainer import Trainer
@@ -58,7 +58,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
         "result.json",
     }
     run = train.read_run(out)
-    assert run.finished and run.result == json.loads((out / "result.json").read_text())
+    assert run.finished and run.result == read_json(out / "result.json")
     assert run.recipe == small.recipe() and run.facts["fraction"] == 0.05
     assert run.card.classes == small.card().classes
     assert [row["epoch"] for row in run.metrics] == [1, 2]

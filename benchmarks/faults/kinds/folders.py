@@ -19,6 +19,7 @@ from benchmarks.faults.stage import Stage
 from benchmarks.faults.trees import changed
 from benchmarks.faults.trial import Kind, Trial
 from benchmarks.faults.verdict import Fault
+from vitrail.seal import KEY
 
 Change = Callable[[Path, Trial], bool]
 """Changes a file; True where every answer must be refused or stay what it was."""
@@ -52,7 +53,7 @@ def bits(path: Path, trial: Trial) -> bool:
     data = path.read_bytes()
     if data:
         path.write_bytes(flip(bytearray(data), trial.chance))
-    return path.suffix in (".safetensors", ".onnx", ".pt2")
+    return path.suffix in (".safetensors", ".onnx", ".pt2", ".json")
 
 
 def harmed(path: Path, trial: Trial) -> bool:
@@ -149,15 +150,20 @@ def header(path: Path, trial: Trial) -> bool:
 
 
 def load(path: Path) -> Any:
-    """The value of a JSON, JSON lines or YAML file."""
+    """The value of a JSON, JSON lines or YAML file, without digests that would refuse a change."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".yaml":
         import yaml
 
         return yaml.safe_load(text)
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in text.splitlines() if line]
-    return json.loads(text)
+        return [bare(json.loads(line)) for line in text.splitlines() if line]
+    return bare(json.loads(text))
+
+
+def bare(value: Any) -> Any:
+    """A JSON value without the digest of what it said."""
+    return {k: v for k, v in value.items() if k != KEY} if isinstance(value, dict) else value
 
 
 def store(path: Path, value: Any, chance: random.Random) -> None:

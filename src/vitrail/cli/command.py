@@ -1,11 +1,13 @@
 """What every command is: options typed as a dataclass, ``run`` that gives one answer."""
 
+import contextlib
 import json as jsonlib
 import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -91,6 +93,19 @@ def say(line: str) -> None:
     """One line beside the result: to stderr, so that stdout stays the result."""
     if speaks() and sys.stderr is not None:
         print(printable(line), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def kept_warnings() -> Iterator[list[str]]:
+    """Warnings inside the block as lines, to be said later: beside an error they are noise."""
+    lines: list[str] = []
+
+    def keep(message: object, *_: object, **__: object) -> None:
+        lines.append(f"vitrail: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = keep
+        yield lines
 
 
 def speaks() -> bool:

@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
 from vitrail.cli.progress import ticker
 from vitrail.errors import UserError
+from vitrail.files import resolved
 
 if TYPE_CHECKING:
     from vitrail.export import Exported
@@ -64,7 +65,7 @@ class Export(Command):
 def beside(run: Path, format: str) -> Path:
     """The folder that nobody named: ``runs/photos-1`` -> ``runs/photos-1-onnx``."""
     folder = run.parent if run.is_file() else run
-    folder = folder.resolve()
+    folder = resolved(folder)
     return folder.with_name(f"{folder.name}-{format}")
 
 

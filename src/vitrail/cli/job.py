@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitrail.cli.command import say
+from vitrail.cli.command import kept_warnings, say
 from vitrail.cli.options import TrainOptions
 from vitrail.cli.progress import gauge
 from vitrail.cli.settings import changes_of, merged
 from vitrail.data import Preprocess, fraction, open_pictures
 from vitrail.errors import UserError
-from vitrail.files import Dated, Goal, refuse_taken, taken
+from vitrail.files import Dated, Goal, refuse_bytes, refuse_taken, resolved, taken
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.locate import run_of, weights_of
 from vitrail.hub.plugged import extra, recall
@@ -31,6 +31,7 @@ from vitrail.train.fit import absolute
 from vitrail.train.folder import check_checkpoint, is_run, read_facts
 from vitrail.train.job import check_fit
 from vitrail.train.lineage import history_of, seen_by_teacher
+from vitrail.train.optim import check_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,9 +57,16 @@ class Job:
     out: Goal
     facts: Mapping[str, Any]
     teacher: "Teacher | None" = None
+    notes: Sequence[str] = ()
+    """Lines about what was found on the way: said when training begins, not beside an error."""
 
     def fit(self) -> Result:
         """Train."""
+
+        def tell(event: dict[str, Any]) -> None:
+            for line in self.notes if event["kind"] == "folder" else ():
+                say(line)
+
         return fit(
             self.model,
             self.pictures,
@@ -68,11 +76,23 @@ class Job:
             parts=self.parts,
             facts=self.facts,
             teacher=self.teacher,
+            on_event=tell,
         )
 
 
 def prepare(wanted: TrainOptions) -> Job:
     """A new training, from what was typed.
+
+    Raises:
+        UserError: anything in it that cannot be.
+    """
+    with kept_warnings() as notes:
+        job = _prepare(wanted, notes)
+    return replace(job, notes=tuple(notes))
+
+
+def _prepare(wanted: TrainOptions, notes: list[str]) -> Job:
+    """:func:`prepare`, with what is to be said beside put into ``notes``.
 
     Raises:
         UserError: anything in it that cannot be.
@@ -86,7 +106,7 @@ def prepare(wanted: TrainOptions) -> Job:
     how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
     how |= {"copies": True} if wanted.copies else {}
     how |= start.open
-    pictures = opened(wanted.data, history=history_behind(wanted), **how)
+    pictures = opened(wanted.data, notes, history=history_behind(wanted, notes), **how)
     parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
     recipe = recipe_of(wanted, len(parts["train"]))
@@ -104,7 +124,7 @@ def prepare(wanted: TrainOptions) -> Job:
         extra={**extra(arm), **start.extra},
     )
     if recipe.teacher and (seen := seen_by_teacher(recipe.teacher, pictures)):
-        say(seen.line)
+        notes.append(seen.line)
     return Job(
         model=model_of(card, recipe),
         pictures=pictures,
@@ -155,11 +175,11 @@ def started(wanted: TrainOptions) -> "tuple[TrainOptions, Start]":
     return completed, Start(
         open=facts.get("open", {}) if same else {},
         preprocess=card.preprocess,
-        extra={"from": {"run": str(wanted.from_.resolve()), "model": card.model}},
+        extra={"from": {"run": str(resolved(wanted.from_)), "model": card.model}},
     )
 
 
-def history_behind(wanted: TrainOptions) -> "History | None":
+def history_behind(wanted: TrainOptions, notes: list[str]) -> "History | None":
     """What the weights that a training starts from have seen, where they lie in a run.
 
     Raises:
@@ -173,7 +193,9 @@ def history_behind(wanted: TrainOptions) -> "History | None":
     extra = read_card(Path(word)).extra if wanted.from_ is not None else {}
     history = history_of(wanted.from_ or word, extra)
     if history is None and wanted.from_ is not None:
-        say(f"{wanted.from_} has no manifest: what it trained on may be among what is validated on")
+        notes.append(
+            f"{wanted.from_} has no manifest: what it trained on may be among what is validated on"
+        )
     return history
 
 
@@ -188,16 +210,17 @@ def check_typed(wanted: TrainOptions) -> None:
     if wanted.image is not None:
         check_count(wanted.image, "the image size", most=MOST)
         refuse_large_batch(1, wanted.image)
+    check_name(recipe_of(wanted, 1).optimizer)
 
 
-def opened(source: str, **options: Any) -> "Pictures":
-    """Open a set, and say its first problems."""
+def opened(source: str, notes: list[str], **options: Any) -> "Pictures":
+    """Open a set, and note its first problems."""
     with gauge("looking at the pictures") as seen:
         pictures = open_pictures(source, progress=seen, **options)
     for problem in pictures.problems[:PROBLEMS]:
-        say(problem.line)
+        notes.append(problem.line)
     if len(pictures.problems) > PROBLEMS:
-        say(f"… and {len(pictures.problems) - PROBLEMS} more: vitrail check {source}")
+        notes.append(f"… and {len(pictures.problems) - PROBLEMS} more: vitrail check {source}")
     return pictures
 
 
@@ -240,7 +263,7 @@ def recipe_of(wanted: TrainOptions, count: int) -> Recipe:
     if wanted.epochs is not None:
         changes["epochs"] = wanted.epochs
     if wanted.weights is not None:
-        changes["weights"] = str(wanted.weights.resolve())
+        changes["weights"] = str(resolved(wanted.weights))
     typed = lessons_of(wanted)
     changes = merged(changes, typed)
     if wanted.recipe is not None:
@@ -251,7 +274,7 @@ def recipe_of(wanted: TrainOptions, count: int) -> Recipe:
         batch = {"batch": changes["batch"]} if "batch" in changes else {}
         base = Recipe.suited(count, **batch)
     recipe = Recipe.from_dict(merged(base.to_dict(), changes))
-    if typed and recipe.teacher is None:
+    if (typed or "distill" in changes) and recipe.teacher is None:
         raise UserError(
             "--distill, --alpha and --temperature say how a teacher is heard: give one with "
             "--teacher RUN or --teacher timm:NAME"
@@ -268,7 +291,7 @@ def lessons_of(wanted: TrainOptions) -> dict[str, Any]:
     lessons: dict[str, Any] = {"distill": how} if how else {}
     if wanted.teacher is not None:
         is_path = not wanted.teacher.startswith(TIMM)
-        lessons["teacher"] = str(Path(wanted.teacher).resolve()) if is_path else wanted.teacher
+        lessons["teacher"] = str(resolved(wanted.teacher)) if is_path else wanted.teacher
     return lessons
 
 
@@ -293,6 +316,7 @@ def free_folder(wanted: Path | None, data: str) -> Goal:
         UserError: the folder asked for holds something.
     """
     if wanted is not None:
+        refuse_bytes(wanted)
         if taken(wanted):
             raise UserError(
                 f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out, "

@@ -16,7 +16,16 @@ from vitrail.errors import UserError, unknown
 from vitrail.explain.base import DEFAULT, Explanation, explain, find_method, methods
 from vitrail.explain.guard import ExplainError
 from vitrail.explain.targets import find_class
-from vitrail.files import Dated, Goal, new_folder, publish, refuse_taken, whole, write_text
+from vitrail.files import (
+    Dated,
+    Goal,
+    new_folder,
+    publish,
+    refuse_taken,
+    resolved,
+    whole,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -178,7 +187,7 @@ def opened_runs(folders: Sequence[str]) -> list[Named]:
 
     names: list[str] = []
     for folder in folders:
-        path = Path(folder).resolve()
+        path = resolved(folder)
         name = plain(path.parent.name if path.is_file() else path.name)
         names.append(name if name not in names else f"{name}-{len(names) + 1}")
     pairs = zip(names, folders, strict=True)

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from vitrail.cli.command import Answer, Command, shown_as
 from vitrail.errors import UserError
+from vitrail.files import resolved
 
 if TYPE_CHECKING:
     from vitrail.study import Plan
@@ -56,7 +57,7 @@ class Study(Command):
         done = study.resume(self.resume) if self.resume else study.run(plan_of(self), self.out)
         dossier = study.Dossier.load(done.out)
         failed = [f"failed: {failure.message}" for failure in done.failures]
-        where = f"report: {done.report.resolve()}"
+        where = f"report: {resolved(done.report)}"
         data = {
             "study": str(done.out),
             "report": str(done.report),

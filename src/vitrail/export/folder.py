@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from vitrail.errors import UserError
 from vitrail.export.metadata import metadata_of, read_metadata
 from vitrail.export.runtime import ENDINGS, answer_of, open_file, session_of
-from vitrail.files import atomic_folder, write_text
+from vitrail.files import atomic_folder, resolved, write_text
 from vitrail.schema import convert, read_json
+from vitrail.seal import seal
 from vitrail.tensors import check_file, file_digest
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def write_folder(
             tolerance=tolerance,
             metadata=metadata_of(card, precision=precision, any_size=any_size),
         )
-        write_text(draft / CARD, json.dumps(card_of(made, card), indent=2, ensure_ascii=False))
+        content = json.dumps(seal(card_of(made, card)), indent=2, ensure_ascii=False)
+        write_text(draft / CARD, content)
     return replace(made, path=out / made.path.name)
 
 
@@ -192,7 +194,7 @@ def inside(folder: Path, said: FolderCard) -> Path:
         raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
     if not path.is_file():  # a pipe would be waited for, and a link to itself cannot be resolved
         raise UserError(f"{where} names {said.file!r}, which is no regular file; export it again")
-    if path.resolve().parent != folder.resolve():
+    if resolved(path).parent != resolved(folder):
         raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
     if ENDINGS.get(said.kind) != path.suffix:
         raise UserError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vitrail.errors import UserError
 from vitrail.files import write_text
 from vitrail.schema import convert, read_json
+from vitrail.seal import seal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,5 +135,5 @@ class ArmCost:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
+    """Write a JSON object with its digest, whole or not at all."""
+    write_text(path, json.dumps(seal(content), ensure_ascii=False, indent=1))

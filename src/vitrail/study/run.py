@@ -23,6 +23,7 @@ from vitrail.files import (
     DiskError,
     draft_folder,
     hold,
+    refuse_bytes,
     refuse_taken,
     sweep,
     taken,
@@ -167,6 +168,7 @@ def _told_how_to_go_on(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
 
 def _refuse_others(out: Path, bench: Bench) -> None:
     """Refuse a folder with anything in it but this study or a smaller one on the same ground."""
+    refuse_bytes(out)
     told = out / "study.json"
     if not told.is_file():
         if taken(out):

@@ -143,12 +143,43 @@ def map_distance(student: nn.Module, teacher: nn.Module, images: Tensor) -> Tens
         UserError: the two have no maps, or none of the same shapes.
     """
     if not all(hasattr(model, "features") for model in (student, teacher)):
-        raise UserError("feature > 0 needs maps of both; give two Vitrail backbones, or feature=0")
+        raise _no_maps()
     return maps_apart(student.features(images), ask(teacher, images, "features"))  # type: ignore[operator]
 
 
 def maps_apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
     """:func:`map_distance` of maps ``(B, C, H, W)`` that are there already.
+
+    Raises:
+        UserError: they are not of the same shapes.
+    """
+    refuse_other_shapes(ours, theirs)
+    pairs = zip(ours, theirs, strict=True)
+    distances = [F.mse_loss(normalised(a), normalised(b)) for a, b in pairs]
+    return torch.stack(distances).sum()
+
+
+def check_maps(student: nn.Module, teacher: nn.Module, image: tuple[int, int, int]) -> None:
+    """Refuse, by one blank picture, what :func:`map_distance` cannot compare.
+
+    Raises:
+        UserError: as it does.
+    """
+    shown = []
+    for model in (student, teacher):
+        if not hasattr(model, "features"):
+            raise _no_maps()
+        device, training = next(model.parameters()).device, model.training
+        try:
+            with torch.no_grad():
+                shown.append(model.eval().features(torch.zeros(1, *image, device=device)))  # type: ignore[operator]
+        finally:
+            model.train(training)
+    refuse_other_shapes(*shown)
+
+
+def refuse_other_shapes(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
+    """Maps are compared place by place.
 
     Raises:
         UserError: they are not of the same shapes.
@@ -159,9 +190,10 @@ def maps_apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
             f"maps of student and teacher differ, {shapes[0]} and {shapes[1]}; feature > 0 is for "
             "two of the same widths, such as a clustered model and its plain one; use feature=0"
         )
-    pairs = zip(ours, theirs, strict=True)
-    distances = [F.mse_loss(normalised(a), normalised(b)) for a, b in pairs]
-    return torch.stack(distances).sum()
+
+
+def _no_maps() -> UserError:
+    return UserError("feature > 0 needs maps of both; give two Vitrail backbones, or feature=0")
 
 
 def normalised(x: Tensor) -> Tensor:

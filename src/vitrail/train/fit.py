@@ -16,16 +16,19 @@ from torch import nn
 from vitrail import data, plugins
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
-from vitrail.files import Dated, Goal, is_refusal, unwritable
+from vitrail.files import Dated, Goal, is_refusal, resolved, unwritable, write_text
 from vitrail.schema import convert
+from vitrail.seal import seal_text
 from vitrail.tasks.card import Card
 from vitrail.tasks.classify import Scores
+from vitrail.tasks.distill import check_maps
 from vitrail.tasks.teacher import Teacher
 from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import Display, OnEvent, scored
 from vitrail.train.folder import BEST, LAST
 from vitrail.train.job import Job
+from vitrail.train.optim import optimizer
 from vitrail.train.recipe import Recipe
 from vitrail.train.small_batches import check_batch_norm
 from vitrail.train.stop import StopRequest, lost_worker
@@ -185,6 +188,9 @@ def _check(job: Job, processes: int) -> None:
             f"{teacher.name if teacher else None!r}; give both, or neither"
         )
     job.class_weights()
+    optimizer(job.model, recipe)
+    if teacher is not None and recipe.distill.feature:
+        check_maps(job.model, teacher, (card.in_chans, card.image, card.image))
     check_batch_norm(
         job.model,
         card.model,
@@ -213,7 +219,7 @@ def _prepare(job: Job, goal: Goal, resume: bool, facts: Mapping[str, Any]) -> Pa
 
 def _fill(draft: Path, job: Job, facts: Mapping[str, Any]) -> None:
     """A new run folder: what was asked for, and the checkpoint of step 0."""
-    job.recipe.to_yaml(draft / "recipe.yaml")
+    write_text(draft / "recipe.yaml", seal_text(job.recipe.to_yaml()))
     digest = data.write_manifest(draft / "manifest.json", job.pictures, job.parts)
     if job.pictures.problems:
         data.write_problems(draft / "problems.csv", job.pictures.problems)
@@ -252,7 +258,7 @@ def _teacher_facts(job: Job) -> dict[str, Any] | None:
 
 def absolute(source: str) -> str:
     """A path is kept whole, so that a run goes on from any folder."""
-    return str(Path(source).resolve()) if Path(source).exists() else source
+    return str(resolved(source)) if Path(source).exists() else source
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import dataclasses
 import json
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from typing import Any
 from vitrail import schema
 from vitrail.data import Manifest, read_manifest
 from vitrail.errors import UserError
-from vitrail.files import Goal, hold, new_folder, publish, taken, write_text
+from vitrail.files import Goal, hold, new_folder, publish, refuse_bytes, taken, write_text
+from vitrail.seal import check_text, seal
 from vitrail.tasks.card import Card
 from vitrail.train import checkpoint
 from vitrail.train.recipe import Recipe
 from vitrail.train.stop import how_to_resume
+from vitrail.yaml_text import MOST_BYTES
 
 FORMAT = "vitrail-run-1"
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -69,11 +71,23 @@ def read_run(folder: str | Path) -> Run:
         folder=folder,
         facts=facts,
         card=card_of(facts, f"{str(folder / 'run.json')!r}"),
-        recipe=Recipe.from_yaml(folder / "recipe.yaml"),
+        recipe=read_recipe(folder),
         manifest=read_manifest(folder / "manifest.json"),
         metrics=read_rows(folder / "metrics.jsonl"),
         result=schema.read_json(result, dict[str, Any]) if result.is_file() else None,
     )
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run, as it was written.
+
+    Raises:
+        UserError: it cannot be read, is none, or was changed.
+    """
+    path = folder / "recipe.yaml"
+    if path.is_file():
+        check_text(schema.read_text(path, MOST_BYTES), repr(str(path)))
+    return Recipe.from_yaml(path)
 
 
 def is_run(folder: Path) -> bool:
@@ -136,6 +150,7 @@ def begin(out: Goal, fill: Callable[[Path], None]) -> Path:
         UserError: something is there already, or the place cannot be written.
     """
     if isinstance(out, Path):
+        refuse_bytes(out)
         refuse_existing(out)
     with new_folder(out) as draft:
         fill(draft.path)
@@ -193,7 +208,7 @@ def require_best(out: Path) -> None:
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write JSON lines as a whole file: never a torn or doubled line."""
-    write_text(path, "".join(json.dumps(clean(row)) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(seal(clean(row))) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -204,9 +219,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [schema.parse_json(line, dict[str, Any], where) for line in lines if line]
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON value as a whole file."""
-    write_text(path, json.dumps(clean(value), indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its digest, as a whole file."""
+    write_text(path, json.dumps(seal(clean(content)), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from vitrail.data import History, Manifest, Pictures, Problem, read_manifest
 from vitrail.errors import UserError
+from vitrail.files import resolved
 from vitrail.train.folder import is_run, read_facts
 
 _LONGEST = 100  # runs that start from each other
@@ -64,12 +65,12 @@ def _origin(facts: Any) -> Path | None:
 def _earlier(facts: Any, run: Path) -> tuple[list[Manifest], list[str]]:
     """Manifests of the runs before, the latest first, and the first that cannot be read."""
     manifests: list[Manifest] = []
-    seen = {run.resolve()}
+    seen = {resolved(run)}
     while (origin := _origin(facts)) is not None and len(seen) < _LONGEST:
         folder = folder_of(origin)
-        if folder.resolve() in seen:
+        if resolved(folder) in seen:
             break
-        seen.add(folder.resolve())
+        seen.add(resolved(folder))
         try:
             manifests.append(read_manifest(folder / "manifest.json"))
             facts = read_facts(folder)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from vitrail.errors import unknown
+from vitrail.errors import UserError, unknown
 from vitrail.train.recipe import Recipe
 
 #: In a run measured in seconds the schedule has this many steps.
@@ -37,18 +37,35 @@ def optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The optimiser that the recipe names.
 
     Raises:
-        UserError: timm has no such optimiser.
+        UserError: timm has no such optimiser, or it does not work here.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2
 
-    if recipe.optimizer not in list_optimizers():
-        raise unknown("optimizer", recipe.optimizer, list_optimizers())
-    return create_optimizer_v2(
-        parameter_groups(model, recipe),
-        opt=recipe.optimizer,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-    )
+    check_name(recipe.optimizer)
+    try:
+        return create_optimizer_v2(
+            parameter_groups(model, recipe),
+            opt=recipe.optimizer,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+        )
+    except (AssertionError, ImportError, RuntimeError) as error:  # those of bitsandbytes and apex
+        why = " ".join(str(error).split())
+        raise UserError(f"the optimizer {recipe.optimizer!r} does not work here: {why}") from error
+
+
+def check_name(name: str) -> None:
+    """Refuse optimisers that there are not, or that need derivatives twice (adahessian).
+
+    Raises:
+        UserError: the name is of such a one.
+    """
+    from timm.optim import get_optimizer_info, list_optimizers
+
+    if name not in list_optimizers():
+        raise unknown("optimizer", name, list_optimizers())
+    if get_optimizer_info(name).second_order:
+        raise UserError(f"the optimizer {name!r} needs second derivatives; choose another")
 
 
 class Schedule:
