@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 
 
 class DiskError(UserError):
@@ -58,3 +58,18 @@ def _number(error: Exception) -> int:
         return error.errno
     found = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error))
     return int(found[1] or found[2]) if found else 0
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path behind links; links in a circle stay as they are, to be refused later."""
+    return Path(os.path.realpath(path))
+
+
+def refuse_bytes(out: str | Path) -> None:
+    """Files of weights need a name that is text.
+
+    Raises:
+        UserError: the name holds bytes that are not UTF-8.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in str(out)):
+        raise UserError(f"{printable(out)!r} is not a name in UTF-8; choose another --out")

@@ -20,9 +20,11 @@ from pathlib import Path
 
 from vitrail.disk import DiskError as DiskError
 from vitrail.disk import is_refusal as is_refusal
+from vitrail.disk import refuse_bytes as refuse_bytes
+from vitrail.disk import resolved as resolved
 from vitrail.disk import unreadable as unreadable
 from vitrail.disk import unwritable as unwritable
-from vitrail.errors import UserError, printable
+from vitrail.errors import UserError
 
 _DRAFT = re.compile(r"\..*\.(?P<process>\d+)(-(?P<host>[0-9a-f]{4})[0-9a-f]{4})?\.vitrail-tmp")
 _NAME = 40
@@ -79,21 +81,6 @@ def expand(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
-
-
-def resolved(path: str | Path) -> Path:
-    """The absolute path behind links; links in a circle stay as they are, to be refused later."""
-    return Path(os.path.realpath(path))
-
-
-def refuse_bytes(out: str | Path) -> None:
-    """Files of weights need a name that is text.
-
-    Raises:
-        UserError: the name holds bytes that are not UTF-8.
-    """
-    if any("\ud800" <= character <= "\udfff" for character in str(out)):
-        raise UserError(f"{printable(out)!r} is not a name in UTF-8; choose another --out")
 
 
 def write_text(path: str | Path, text: str) -> None:
