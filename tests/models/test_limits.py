@@ -34,6 +34,7 @@ WRONG = {
     "vit_tiny(pool='x')": "pool is 'token' or 'mean'",
     "coat_lite_tiny(dims=(64,))": "dims has 4 entries, one a stage, not 1",
     "coat_lite_tiny(dims=64)": "dims must be a list",
+    "coat_lite_mini(parallel=1)": "must each be equal",
     "coat_lite_tiny(depths=(0, 0, 0, 0))": "depths must lie between 1 and",
     "vit_tiny(reducer='cluster(ratio=1000)')": "it joins 1000 tokens, the grid has 196",
     "coat_lite_tiny(reducer='pool(size=100)')": "it joins 10000 tokens, the grid has 3136",
@@ -70,6 +71,13 @@ def test_the_size_is_counted_without_memory_and_without_chance() -> None:
 def test_whole_numbers_of_other_libraries_are_numbers() -> None:
     model = create(f"{TINY})", classes=np.int64(3), image=[np.int32(32), 32])
     assert model.config.classes == 3 and model.config.image == (32, 32)
+
+
+def test_a_count_of_classes_in_a_text_cannot_hide_the_one_asked_for() -> None:
+    assert create(f"{TINY}, classes=None)", classes=3, image=32).classes == 3
+    assert create(f"{TINY}, classes=3)", classes=3, image=32).classes == 3
+    with pytest.raises(UserError, match="says classes=5, and 3 are asked for"):
+        create(f"{TINY}, classes=5)", classes=3, image=32)
 
 
 def test_options_that_do_not_fit_each_other_are_one_sentence(

@@ -36,6 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.errors import UserError
 from vitrail.layers.blocks import Chain
 from vitrail.layers.drop import DropPath
 from vitrail.layers.feed import Mlp
@@ -68,6 +69,15 @@ class CoaTConfig(Config):
     heads: int = 8
     mixer: tuple[str, ...] = ("conv",) * 4
     reducer: tuple[str, ...] = ("all",) * 4
+
+    def __post_init__(self) -> None:
+        unequal = len({*self.dims[1:]}) > 1 or len({*self.ratios[1:]}) > 1
+        if self.parallel and unequal:
+            raise UserError(
+                "CoaT: the three scales of a parallel block share one feed-forward, so dims "
+                f"{self.dims[1:]} and ratios {self.ratios[1:]} must each be equal; leave parallel "
+                "out (CoaT-Lite), or start from coat_tiny, coat_mini or coat_small"
+            )
 
 
 # fmt: off

@@ -127,7 +127,8 @@ def configure(model: str, **options: Any) -> Any:
     """
     name, written = parse_call(model)
     config = entry(name).config
-    options = {k: v for k, v in {**options, **written}.items() if v is not None}
+    refuse_two_counts(model, options.get("classes"), written.get("classes"))
+    options = {k: v for some in (options, written) for k, v in some.items() if v is not None}
     known = sorted((f.name for f in fields(config)), key=lambda option: option in COMMON)
     for option in options:
         if option not in known:
@@ -136,6 +137,19 @@ def configure(model: str, **options: Any) -> Any:
         if kind in options:
             options[kind] = per_stage(options[kind], getattr(config, kind))
     return replace(config, **check_options(name, config, options))
+
+
+def refuse_two_counts(model: str, asked: int | None, written: Any) -> None:
+    """A count of classes in the text may repeat the one that is asked for, and nothing else.
+
+    Raises:
+        UserError: they differ.
+    """
+    if asked is not None and written is not None and asked != written:
+        raise UserError(
+            f"{model!r} says classes={written!r}, and {asked} are asked for; leave it out of the "
+            "text"
+        )
 
 
 def per_stage(specs: Any, native: tuple[str, ...]) -> tuple[str, ...]:
