@@ -19,15 +19,13 @@ from vitrail.layers.blocks import Held
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers import Mixer
-from vitrail.models.ceit import LayerAttention
-from vitrail.models.coat import ParallelBlock
-from vitrail.models.filtervit import EncoderBlock
-from vitrail.models.mobilevit import MobileViTBlock
 from vitrail.models.reading import mixers_of
 from vitrail.reducers import Reducer
 
-UNITS = (EncoderBlock, MobileViTBlock, ParallelBlock)
-"""Blocks in which mixers do not stand in a plain residual branch."""
+
+def is_unit(module: nn.Module) -> bool:
+    """Whether mixers in a block do not stand in a plain residual branch: a paper's own wiring."""
+    return callable(getattr(module, "propagate", None))
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,12 @@ def parts_of(model: nn.Module) -> dict[str, nn.Module]:
     for name in mixers:
         beside = (f"{block_of(name)}.{part}" for part in ("norm1", "shortcut"))
         parts |= {path: modules[path] for path in beside if path in modules}
+    for name in getattr(model, "reads", ()):
+        parts[name] = modules[name]
     for name, module in modules.items():
-        if isinstance(module, (*UNITS, LayerAttention)) or name == "weigh":
+        if is_unit(module):
             parts[name] = module
-        if isinstance(module, MobileViTBlock):
-            parts[f"{name}.fuse"] = module.fuse
+            parts |= {p: modules[p] for p in (f"{name}.fuse",) if p in modules}
     return parts
 
 
@@ -160,7 +159,7 @@ def _meeting(calls: list[Call], i: int) -> Meeting:
     stream = normed.args[0] if normed else x
     if entered is not None:
         stream = entered.output.flatten(2).mT
-    units = [c for c in calls[i:] if isinstance(c.module, UNITS) and block.startswith(f"{c.name}.")]
+    units = [c for c in calls[i:] if is_unit(c.module) and block.startswith(f"{c.name}.")]
     fuse = _nearest(calls[i:], f"{units[0].name}.fuse") if units else None
     assert isinstance(call.module, Mixer)
     return Meeting(

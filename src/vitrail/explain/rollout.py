@@ -26,11 +26,8 @@ from vitrail.explain.record import (
     projection,
     recording,
 )
-from vitrail.explain.walk import SHARES, State, Walk, masses
-from vitrail.layers.attend import attention_weights, split_heads
-from vitrail.models.ceit import LayerAttention
-from vitrail.models.coat import CoaT
-from vitrail.models.reading import mixers_of
+from vitrail.explain.walk import SHARES, Walk, masses
+from vitrail.models.reading import State, mixers_of
 
 RECORD = {Need.LAYERS, Need.RECORD}
 
@@ -164,38 +161,18 @@ def readout(
 ) -> Tensor:
     """What the head reads of the last fields, ``(B,)``: r_L as a weighted sum.
 
-    A class token, or the mean of several; all places alike, or by ``pooled``. CCT weighs them,
-    CoaT mixes three scales' class tokens, and CeiT asks the class tokens of all layers.
+    As the model says by ``read_fields``; else a class token, or the mean of several; all places
+    alike, or by ``pooled``.
     """
-    state = walk.state
+    state, own = walk.state, getattr(model, "read_fields", None)
     assert state is not None
-    if isinstance(model, CoaT) and walk.scales:
-        assert model.aggregate is not None
-        shares = model.aggregate.weight.flatten().abs()
-        firsts = torch.stack([scale.tokens[:, 0, 0] for scale in walk.scales], 1)
-        return firsts @ (shares / shares.sum())
-    for call in calls:
-        if isinstance(call.module, LayerAttention):
-            return _layers_read(call, walk)
+    if own is not None and (pooled is None or state.extra or walk.scales):
+        found: Tensor | None = own(walk, calls)
+        if found is not None:
+            return found
     if state.extra:
         return state.tokens[:, : state.extra].mean((1, 2))
     places = state.tokens[:, :, 0]
     if pooled is not None:
         return (places * pooled(state)).sum(1)
-    weights = [call.output.detach().softmax(1)[:, :, 0] for call in calls if call.name == "weigh"]
-    return (places * weights[0]).sum(1) if weights else places.mean(1)
-
-
-@torch.no_grad()
-def _layer_weights(call: Call) -> Tensor:
-    """``(B, L)``: how CeiT's last class token weighs those of all layers."""
-    assert isinstance(call.module, LayerAttention)
-    lca, x = call.module, call.args[0]
-    q, k, _ = (split_heads(t, lca.heads) for t in lca.qkv(lca.norm1(x)).chunk(3, 2))
-    return attention_weights(q[:, :, -1:], k).mean(1)[:, 0]
-
-
-def _layers_read(call: Call, walk: Walk) -> Tensor:
-    firsts = [walk.tap(name, 1).tokens[:, 0, 0] for name in walk.left]
-    read = (torch.stack(firsts, 1) * _layer_weights(call)).sum(1)
-    return 0.5 * firsts[-1] + 0.5 * read
+    return places.mean(1)

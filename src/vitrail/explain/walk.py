@@ -14,9 +14,7 @@ residual                    ``f <- f - s f + s A f``; s is 1/2, or the branch's 
 reducer                     ``f <- f - S s f + S s A (R f)``: R reduces, S restores (its plan)
 new grid                    each new cell is the mean of the cells it covers; class tokens are new
 convolution, feed-forward   stays where it is
-FilterViT's blocks          pooled: mean of cells, encoder, copies; chosen places overwritten
-MobileViT's block           four interleaved sequences; shares by what the fusion makes of both
-CoaT's parallel blocks      three scales, resized and blended by the lengths of their answers
+a paper's own block         as its ``propagate`` says (:mod:`vitrail.models.reading`)
 =========================== =====================================================================
 """
 
@@ -28,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.explain.record import Call, Meeting
-from vitrail.layers.grid import Grid, grid_of, to_map, to_tokens
-from vitrail.models import coat, filtervit, mobilevit
+from vitrail.explain.record import Meeting
+from vitrail.layers.grid import Grid, to_map, to_tokens
+from vitrail.models.reading import State
 
 Share = Callable[[Meeting], Tensor | float]
 Operators = Callable[[Meeting], Callable[[Tensor], Tensor]]
@@ -49,24 +47,6 @@ def by_length(step: Meeting) -> Tensor:
 
 
 SHARES: dict[str, Share] = {"half": half, "norm": by_length}
-
-
-@dataclass(frozen=True)
-class State:
-    """A field on the tokens of one scale.
-
-    Attributes:
-        tokens: ``(B, E + H*W, 1)``.
-        grid: ``(H, W)``.
-    """
-
-    tokens: Tensor
-    grid: Grid
-
-    @property
-    def extra(self) -> int:
-        """Class tokens in front."""
-        return self.tokens.shape[1] - self.grid[0] * self.grid[1]
 
 
 @dataclass
@@ -101,8 +81,7 @@ class Walk:
                 continue
             block = some[0].unit
             assert block is not None
-            kind = next(k for k in UNIT_STEPS if isinstance(block.module, k))
-            UNIT_STEPS[kind](self, block, some)
+            block.module.propagate(self, block, some)  # type: ignore[operator]
 
     def mix(self, f: Tensor, step: Meeting) -> Tensor:
         """One residual step on its own tokens, ``(B, K, 1)`` or what its plan reduces."""
@@ -173,82 +152,6 @@ def _reduced(reduce: Callable[[Tensor], Tensor], f: Tensor) -> Tensor:
     """Means over what each working token stands for, also where a plan adds instead."""
     total = reduce(torch.ones_like(f))
     return reduce(f) / torch.where(total == 0, torch.ones_like(total), total)
-
-
-def filter_block(walk: Walk, unit: Call, steps: list[Meeting]) -> None:
-    """FilterViT's own: on cells, on all places, or on chosen ones."""
-    block, x = unit.module, unit.args[0]
-    grid = grid_of(x)
-    state = walk.enter(unit.name, grid, 0, to_tokens(x))
-    f = state.tokens
-    if isinstance(block, filtervit.Pooled):
-        coarse = steps[0].grid
-        image = filtervit.resample(to_map(f, grid), coarse)
-        out = to_map(walk.encode(to_tokens(image), steps), coarse)
-        spread = [to_tokens(filtervit.resample(each, grid)) for each in (image, out)]
-        f = walk.join(f, spread[0], spread[1], 0.5)
-    elif steps[0].plan is not None:
-        chosen = steps[0].plan.reduce(f)
-        f = f + steps[0].plan.restore(walk.encode(chosen, steps) - chosen)
-    else:
-        f = walk.join(f, f, walk.encode(f, steps), 0.5)
-    walk.leave(unit.name, State(f, grid))
-
-
-def mobile_block(walk: Walk, unit: Call, steps: list[Meeting]) -> None:
-    """MobileViT's: attention between patches, one sequence for each position inside."""
-    size, grid = grid_of(unit.args[0]), steps[0].full_grid
-    state = walk.enter(unit.name, size, 0, to_tokens(unit.args[0]))
-    even = (grid[0] * mobilevit.PATCH, grid[1] * mobilevit.PATCH)
-    image = mobilevit.resize(to_map(state.tokens, size), even)
-    z = mobilevit.unfold(image, grid)
-    out = mobilevit.fold(walk.encode(z, steps), grid)
-    into, out = (to_tokens(mobilevit.resize(each, size)) for each in (image, out))
-    f = walk.join(state.tokens, into, out, _fused_share(unit, steps[-1].fused))
-    walk.leave(unit.name, State(f, size))
-
-
-@torch.no_grad()
-def _fused_share(unit: Call, both: Tensor | None) -> Tensor:
-    """``(B, H*W, 1)``: how much of the fusing convolution's answer comes from the attention."""
-    assert isinstance(unit.module, mobilevit.MobileViTBlock) and both is not None
-    conv = unit.module.fuse.conv
-    parts = zip(both.chunk(2, 1), conv.weight.chunk(2, 1), strict=True)
-    direct, mixed = (F.conv2d(x, w, padding=conv.padding).norm(dim=1) for x, w in parts)
-    return (mixed / (direct + mixed).clamp(min=1e-12)).flatten(1).unsqueeze(2)
-
-
-def parallel_block(walk: Walk, unit: Call, steps: list[Meeting]) -> None:
-    """CoaT's: three scales attend alone, and each adds what the others say, resized."""
-    if not walk.scales:
-        walk.scales = [walk.tap(walk.last_of(f"stages.{i}")) for i in (1, 2, 3)]
-    walk.entering[unit.name] = walk.scales
-    grids = [step.grid for step in steps]
-    seen = [walk.operators(s)(f.tokens) for s, f in zip(steps, walk.scales, strict=True)]
-    after = []
-    for state, step, grid in zip(walk.scales, steps, grids, strict=True):
-        answers = [_resized(s.output, s.grid, grid) for s in steps]
-        lengths = torch.stack([a.norm(dim=2, keepdim=True) for a in answers])
-        parts = lengths / lengths.sum(0).clamp(min=1e-12)
-        fields = torch.stack([_resized(f, g, grid) for f, g in zip(seen, grids, strict=True)])
-        if walk.share is None:
-            mixed = state.tokens + fields.sum(0)
-        else:
-            share = walk.share(step)
-            mixed = state.tokens - share * state.tokens + share * (parts * fields).sum(0)
-        after.append(State(mixed, grid))
-    walk.scales = after
-
-
-def _resized(x: Tensor, old: Grid, new: Grid) -> Tensor:
-    return x if old == new else coat.resize(x, old, new)
-
-
-UNIT_STEPS: dict[type, Callable[[Walk, Call, list[Meeting]], None]] = {
-    filtervit.EncoderBlock: filter_block,
-    mobilevit.MobileViTBlock: mobile_block,
-    coat.ParallelBlock: parallel_block,
-}
 
 
 def masses(walk: Walk, read: Tensor) -> dict[str, list[Tensor]]:

@@ -11,6 +11,7 @@ no dropout inside attention (0.1 there); tables are resized to any grid. ``table
 the released fixed table by order in the sequence, ``'none'`` leaves position to the convolutions.
 """
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
@@ -37,7 +38,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.pyramid import pyramid
-from vitrail.models.reading import CamLayer, last_block
+from vitrail.models.reading import CamLayer, FieldWalk, last_block
 from vitrail.specs import Place
 
 
@@ -156,6 +157,14 @@ class CCT(Backbone):
     def cam_layers(self) -> list[CamLayer]:
         """All tokens after the last block."""
         return last_block(self)
+
+    reads = ("weigh",)
+
+    def read_fields(self, walk: FieldWalk, calls: Sequence[Any]) -> Tensor | None:
+        """All places, as sequence pooling weighs them."""
+        call = next(call for call in calls if call.name == "weigh")
+        weights = call.output.detach().softmax(1)[:, :, 0]
+        return (walk.state.tokens[:, :, 0] * weights).sum(1)
 
     def no_weight_decay(self) -> set[str]:
         """The position table, where it is learned."""

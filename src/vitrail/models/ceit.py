@@ -12,6 +12,7 @@ published, and feeds ``features``. LCA asks with the last token only (the releas
 all answers and keeps that one). Deviation: sides that 16 does not divide are padded.
 """
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, join_heads, project_last, split_heads
+from vitrail.layers.attend import attend, attention_weights, join_heads, project_last, split_heads
 from vitrail.layers.conv import ImageToTokens
 from vitrail.layers.drop import DropPath
 from vitrail.layers.feed import LocalFeedForward, Mlp
@@ -38,7 +39,7 @@ from vitrail.models.backbone import (
     sides,
 )
 from vitrail.models.pyramid import pyramid
-from vitrail.models.reading import CamLayer, last_mixer
+from vitrail.models.reading import CamLayer, FieldWalk, last_mixer
 from vitrail.specs import Place
 
 STRIDE = 16
@@ -102,6 +103,12 @@ class LayerAttention(nn.Module):
         last = last + self.proj(join_heads(attend(q, k, v)))
         return (last + self.mlp(self.norm2(last))).squeeze(1)
 
+    @torch.no_grad()
+    def layer_weights(self, x: Tensor) -> Tensor:
+        """``(B, L)``: how the last class token weighs those of all layers."""
+        q, k, _ = (split_heads(t, self.heads) for t in self.qkv(self.norm1(x)).chunk(3, 2))
+        return attention_weights(q[:, :, -1:], k).mean(1)[:, 0]
+
 
 class CeiT(Backbone):
     """A ViT that convolves before, inside and, over its layers, attends after."""
@@ -155,6 +162,15 @@ class CeiT(Backbone):
     def cam_layers(self) -> list[CamLayer]:
         """What the last mixer is given."""
         return last_mixer(self)
+
+    reads = ("lca",)
+
+    def read_fields(self, walk: FieldWalk, calls: Sequence[Any]) -> Tensor | None:
+        """The last class token, and what it learns from those behind every block."""
+        call = next(call for call in calls if call.name == "lca")
+        firsts = [walk.tap(name, 1).tokens[:, 0, 0] for name in walk.left]
+        read = (torch.stack(firsts, 1) * self.lca.layer_weights(call.args[0])).sum(1)
+        return 0.5 * firsts[-1] + 0.5 * read
 
     def no_weight_decay(self) -> set[str]:
         """Position table and class token (the layers' embedding decays, as released)."""

@@ -29,6 +29,7 @@ pooled_coat_lite_tiny           control: pool(size=2), stages 1-3   about 0.35; 
 and likewise for mini, small and medium.
 """
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
@@ -53,7 +54,7 @@ from vitrail.models.backbone import (
     init_weights,
     sides,
 )
-from vitrail.models.reading import CamLayer, last_mixer
+from vitrail.models.reading import CamLayer, FieldWalk, State, last_mixer
 from vitrail.specs import Place
 
 
@@ -172,6 +173,14 @@ class CoaT(Backbone):
         last = f"parallel.{len(self.parallel) - 1}.scales"
         return [CamLayer(f"{last}.{i}.mixer", "tokens", "input") for i in range(3)]
 
+    def read_fields(self, walk: FieldWalk, calls: Sequence[Any]) -> Tensor | None:
+        """With parallel blocks: the class tokens of three scales, as the head mixes them."""
+        if self.aggregate is None or not walk.scales:
+            return None
+        shares = self.aggregate.weight.flatten().abs()
+        firsts = torch.stack([scale.tokens[:, 0, 0] for scale in walk.scales], 1)
+        return firsts @ (shares / shares.sum())
+
     def no_weight_decay(self) -> set[str]:
         """Class tokens."""
         return {f"stages.{i}.cls" for i in range(4)}
@@ -282,6 +291,33 @@ class ParallelBlock(nn.Module):
             x = x + self.drop_path(seen[i] + other[0] + other[1])
             out.append(x + self.drop_path(self.mlp(scale.norm2(x))))  # type: ignore[operator]
         return out
+
+    def propagate(self, walk: FieldWalk, call: Any, steps: Sequence[Any]) -> None:
+        """A rollout's fields: three scales, resized and blended by the lengths of their answers."""
+        if not walk.scales:
+            walk.scales = [walk.tap(walk.last_of(f"stages.{i}")) for i in (1, 2, 3)]
+        walk.entering[call.name] = walk.scales
+        seen = [walk.operators(s)(f.tokens) for s, f in zip(steps, walk.scales, strict=True)]
+        after = []
+        for state, step in zip(walk.scales, steps, strict=True):
+            answers = [resize_or_keep(s.output, s.grid, step.grid) for s in steps]
+            lengths = torch.stack([a.norm(dim=2, keepdim=True) for a in answers])
+            parts = lengths / lengths.sum(0).clamp(min=1e-12)
+            fields = torch.stack(
+                [resize_or_keep(f, s.grid, step.grid) for f, s in zip(seen, steps, strict=True)]
+            )
+            if walk.share is None:
+                mixed = state.tokens + fields.sum(0)
+            else:
+                share = walk.share(step)
+                mixed = state.tokens - share * state.tokens + share * (parts * fields).sum(0)
+            after.append(State(mixed, step.grid))
+        walk.scales = after
+
+
+def resize_or_keep(x: Tensor, old: Grid, new: Grid) -> Tensor:
+    """:func:`resize`; the same grid returns the same tokens."""
+    return x if old == new else resize(x, old, new)
 
 
 def resize(x: Tensor, old: Grid, new: Grid) -> Tensor:

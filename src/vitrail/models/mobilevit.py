@@ -15,6 +15,7 @@ timm's weights load, and they expect pixels in [0, 1] that are not normalised fu
 sides are resized (bilinear) to even ones for attention and back, as released.
 """
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.blocks import Chain
 from vitrail.layers.feed import Mlp
-from vitrail.layers.grid import Grid, cells, grid_of
+from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.layers.inverted import ConvNormAct, InvertedResidual, init_conv
 from vitrail.models.backbone import (
     Backbone,
@@ -39,7 +40,7 @@ from vitrail.models.backbone import (
     rising,
     sides,
 )
-from vitrail.models.reading import CamLayer
+from vitrail.models.reading import CamLayer, FieldWalk, State
 from vitrail.specs import Place
 
 PATCH = 2
@@ -184,6 +185,25 @@ class MobileViTBlock(nn.Module):
         z = self.blocks(unfold(seen, grid), grid, shared=self.shared)
         seen = resize(fold(self.norm(z), grid), size)
         return self.fuse(torch.cat((x, self.narrow(seen)), 1))
+
+    def propagate(self, walk: FieldWalk, call: Any, steps: Sequence[Any]) -> None:
+        """A rollout's field: one sequence for each position inside a patch."""
+        x, grid = call.args[0], steps[0].full_grid
+        size = grid_of(x)
+        f = walk.enter(call.name, size, 0, to_tokens(x)).tokens
+        image = resize(to_map(f, size), (grid[0] * PATCH, grid[1] * PATCH))
+        out = fold(walk.encode(unfold(image, grid), steps), grid)
+        into, out = (to_tokens(resize(each, size)) for each in (image, out))
+        f = walk.join(f, into, out, self.attention_share(steps[-1].fused))
+        walk.leave(call.name, State(f, size))
+
+    @torch.no_grad()
+    def attention_share(self, both: Tensor) -> Tensor:
+        """``(B, H*W, 1)``: how much of the fusing convolution's answer comes from attention."""
+        conv = self.fuse.conv
+        parts = zip(both.chunk(2, 1), conv.weight.chunk(2, 1), strict=True)
+        direct, mixed = (F.conv2d(x, w, padding=conv.padding).norm(dim=1) for x, w in parts)
+        return (mixed / (direct + mixed).clamp(min=1e-12)).flatten(1).unsqueeze(2)
 
 
 def resize(x: Tensor, size: Grid) -> Tensor:

@@ -3,12 +3,17 @@
 =========================== =====================================================================
 ``cam_layers()``            which activations a class activation map is made of
 ``cell_centres(n, pixels)`` where the n cells along a side look at an image, if not evenly
+``read_fields(walk, calls)`` how the head reads the fields of a rollout, if not as one mean
+``reads``                   paths of the modules whose calls that needs
 =========================== =====================================================================
+
+A block in which mixers do not stand in a plain residual branch has a method
+``propagate(walk, call, steps)``: how a *field*, one number a token, goes through it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +42,64 @@ class CamLayer:
     layout: Layout
     side: Literal["output", "input"] = "output"
     grid: Callable[[Grid], Grid] | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """A field on the tokens of one scale.
+
+    Attributes:
+        tokens: ``(B, E + H*W, 1)``.
+        grid: ``(H, W)``.
+    """
+
+    tokens: Tensor
+    grid: Grid
+
+    @property
+    def extra(self) -> int:
+        """Class tokens in front."""
+        return self.tokens.shape[1] - self.grid[0] * self.grid[1]
+
+
+class FieldWalk(Protocol):
+    """What a block's ``propagate`` and a model's ``read_fields`` may ask of a walk.
+
+    A step is a mixer's call as recorded: its ``grid``, ``plan``, ``output`` and the like.
+
+    Attributes:
+        operators: how a step mixes a field.
+        share: of the branch in a residual; None: branches are added as they are.
+        state: the field as it stands.
+        entering: by layer, the fields that enter it.
+        left: the state behind each layer, by name.
+        scales: several scales, once they run side by side.
+    """
+
+    operators: Callable[[Any], Callable[[Tensor], Tensor]]
+    share: Callable[[Any], Tensor | float] | None
+    state: Any
+    entering: dict[str, list[State]]
+    left: dict[str, State]
+    scales: list[State]
+
+    def enter(self, name: str, grid: Grid, extra: int, like: Tensor) -> State:
+        """The state in front of a layer."""
+
+    def leave(self, name: str, state: State) -> None:
+        """The state behind a layer."""
+
+    def tap(self, name: str, extra: int | None = None) -> State:
+        """The state behind a layer, as it is read elsewhere, later on."""
+
+    def last_of(self, stage: str) -> str:
+        """The last layer of a stage."""
+
+    def encode(self, f: Tensor, steps: Sequence[Any]) -> Tensor:
+        """Several residual steps on the same tokens."""
+
+    def join(self, f: Tensor, into: Tensor, out: Tensor, share: Tensor | float) -> Tensor:
+        """A branch that went in as ``into`` and came out as ``out``."""
 
 
 def mixers_of(model: nn.Module) -> dict[str, Mixer]:
