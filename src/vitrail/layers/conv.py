@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.layers.drop import DropPath
@@ -103,6 +104,19 @@ class ConvStem(nn.Sequential):
         first, norm, act, second = self
         x = conv_norm(x, cast(nn.Conv2d, first), cast(nn.BatchNorm2d, norm))
         return second(act_(act, x))
+
+
+class LeakyStem(nn.Module):
+    """Convolution 5x5 of stride 2 with bias and without padding, batch norm, leaky ReLU."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, dim, 5, 2)
+        self.norm = nn.BatchNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W)`` -> ``(B, dim, (H - 3) // 2, (W - 3) // 2)``."""
+        return F.leaky_relu(self.norm(self.conv(x)), 0.1)
 
 
 def halving_pool(kind: str) -> nn.Module:

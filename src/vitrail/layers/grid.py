@@ -44,3 +44,8 @@ def cells(grid: Grid, cell: int | Grid) -> Grid:
     """How many cells of a side, or of a height and width, cover a grid, ragged ones included."""
     down, right = (cell, cell) if isinstance(cell, int) else cell
     return -(-grid[0] // down), -(-grid[1] // right)
+
+
+def resample(x: Tensor, size: Grid) -> Tensor:
+    """Adaptive average pooling, to smaller maps or larger; free where the size is right."""
+    return x if grid_of(x) == size else F.adaptive_avg_pool2d(x, size)

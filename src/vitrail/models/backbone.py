@@ -194,6 +194,14 @@ def classifier(width: int, classes: int) -> nn.Module:
     return nn.Linear(width, classes) if classes else nn.Identity()
 
 
+def mlp_head(width: int, hidden: int, classes: int, dropout: float) -> nn.Module:
+    """Linear, GELU, dropout, linear; or nothing."""
+    if not classes:
+        return nn.Identity()
+    layers = nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
+    return nn.Sequential(*layers)
+
+
 def init_weights(module: nn.Module) -> None:
     """Linear weights truncated normal with deviation 0.02, biases zero (timm, CoaT, DeiT).
 

@@ -34,8 +34,9 @@ from torch import Tensor, nn
 
 from vitrail.errors import UserError
 from vitrail.layers.blocks import Chain
+from vitrail.layers.conv import LeakyStem
 from vitrail.layers.drop import DropPath
-from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
+from vitrail.layers.grid import Grid, cells, grid_of, resample, to_map, to_tokens
 from vitrail.layers.inverted import InvertedResidual, init_conv
 from vitrail.layers.position import sinusoid
 from vitrail.layers.select import Chosen, best, first_best, lattice, put, share, take
@@ -46,18 +47,12 @@ from vitrail.models.backbone import (
     States,
     check_image,
     init_weights,
+    mlp_head,
     rising,
     sides,
 )
 from vitrail.models.filtervit_weights import RENAMES
-from vitrail.models.reading import (
-    DEEP,
-    CamLayer,
-    FieldWalk,
-    State,
-    every_second,
-    pool_centres,
-)
+from vitrail.models.reading import DEEP, CamLayer, FieldWalk, State, every_second, pool_centres
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
 
@@ -147,7 +142,7 @@ class FilterViT(Backbone):
     def __init__(self, config: FilterViTConfig) -> None:
         super().__init__(config)
         mixer = check_choices(config)
-        self.stem = Stem(config.in_chans, config.stem)
+        self.stem = LeakyStem(config.in_chans, config.stem)
         self.first = InvertedResidual(config.stem, config.stem, 1, config.ratio)
         self.early, self.late = nn.ModuleDict(), Chain()
         names = iter((["first"] if config.apart else []) + [str(i) for i in range(9)])
@@ -163,7 +158,7 @@ class FilterViT(Backbone):
             self.strides_of_blocks.append(stride)
         widths = dict(zip(self.strides_of_blocks, (r.dim for r in config.rows), strict=True))
         self.width, self.channels = width, tuple(widths[s] for s in self.strides)
-        self.head = head(width, config.hidden, config.classes, config.head_dropout)
+        self.head = mlp_head(width, config.hidden, config.classes, config.head_dropout)
         self.apply(init_weights)
         self.apply(init_conv)
 
@@ -201,7 +196,7 @@ class FilterViT(Backbone):
 
     def fresh_head(self, classes: int) -> nn.Module:
         """A two-layer classifier, ``(B, width)`` -> ``(B, classes)``."""
-        return head(self.width, self.config.hidden, classes, self.config.head_dropout)
+        return mlp_head(self.width, self.config.hidden, classes, self.config.head_dropout)
 
     def cam_layers(self) -> list[CamLayer]:
         """The last map at strides 8, 16 and 32."""
@@ -253,27 +248,6 @@ def behind_stem(config: FilterViTConfig) -> Grid:
         return config.resample, config.resample
     height, width = sides(config.image)
     return (height - 5) // 2 + 1, (width - 5) // 2 + 1
-
-
-def head(width: int, hidden: int, classes: int, dropout: float) -> nn.Module:
-    """Linear, GELU, dropout, linear; or nothing."""
-    if not classes:
-        return nn.Identity()
-    layers = nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
-    return nn.Sequential(*layers)
-
-
-class Stem(nn.Module):
-    """Convolution 5x5 of stride 2 with bias and without padding, batch norm, leaky ReLU."""
-
-    def __init__(self, in_chans: int, dim: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_chans, dim, 5, 2)
-        self.norm = nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W)`` -> ``(B, dim, (H - 3) // 2, (W - 3) // 2)``."""
-        return F.leaky_relu(self.norm(self.conv(x)), 0.1)
 
 
 class EncoderLayer(nn.Module):
@@ -441,8 +415,3 @@ class Drop(Chooser):
 
 KINDS = {"pooled": Pooled, "filter": Filter, "drop": Drop, "full": Full}
 CHANCES = ("lattice", "random", "all")
-
-
-def resample(x: Tensor, size: Grid) -> Tensor:
-    """Adaptive average pooling, to smaller maps or larger; free where the size is right."""
-    return x if grid_of(x) == size else F.adaptive_avg_pool2d(x, size)

@@ -47,10 +47,10 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     init_weights,
+    mlp_head,
     rising,
     sides,
 )
-from vitrail.models.filtervit import head
 from vitrail.models.reading import CamLayer, every_second
 from vitrail.reducers import Pool
 from vitrail.specs import Place
@@ -101,7 +101,7 @@ class FilterViTv2(Backbone):
             steps = [next(rates) for _ in range(depth)]
             self.stages.append(Stage(width, choice, cell, steps, config))
             width = choice.place.dim
-        self.head = head(self.width, config.hidden, config.classes, config.head_dropout)
+        self.head = mlp_head(self.width, config.hidden, config.classes, config.head_dropout)
         self.apply(init_weights)
         self.apply(init_conv)
 
@@ -125,7 +125,7 @@ class FilterViTv2(Backbone):
 
     def fresh_head(self, classes: int) -> nn.Module:
         """A two-layer classifier, ``(B, width)`` -> ``(B, classes)``."""
-        return head(self.width, self.config.hidden, classes, self.config.head_dropout)
+        return mlp_head(self.width, self.config.hidden, classes, self.config.head_dropout)
 
     def cam_layers(self) -> list[CamLayer]:
         """The maps at strides 8, 16 and 32."""
