@@ -106,7 +106,7 @@ class ConvStem(nn.Sequential):
         return second(act_(act, x))
 
 
-class LeakyStem(nn.Module):
+class Stem(nn.Module):
     """Convolution 5x5 of stride 2 with bias and without padding, batch norm, leaky ReLU."""
 
     def __init__(self, in_chans: int, dim: int) -> None:

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import UserError
 from vitrail.layers.blocks import Chain
-from vitrail.layers.conv import LeakyStem
+from vitrail.layers.conv import Stem
 from vitrail.layers.drop import DropPath
 from vitrail.layers.grid import Grid, cells, grid_of, resample, to_map, to_tokens
 from vitrail.layers.inverted import InvertedResidual, init_conv
@@ -142,7 +142,7 @@ class FilterViT(Backbone):
     def __init__(self, config: FilterViTConfig) -> None:
         super().__init__(config)
         mixer = check_choices(config)
-        self.stem = LeakyStem(config.in_chans, config.stem)
+        self.stem = Stem(config.in_chans, config.stem)
         self.first = InvertedResidual(config.stem, config.stem, 1, config.ratio)
         self.early, self.late = nn.ModuleDict(), Chain()
         names = iter((["first"] if config.apart else []) + [str(i) for i in range(9)])
