@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks import command
 from vitrail.cost import machine
@@ -35,10 +34,9 @@ from vitrail.explain.scores.makers import Maker, baselines
 from vitrail.explain.scores.table import Row, Settings, best, chance, refused, score, versus
 from vitrail.explain.scores.told import CENTRE, LEGEND, markdown
 from vitrail.files import write_text
-from vitrail.hub import build, open_run
+from vitrail.hub import open_run
 from vitrail.study.bench import Remembered
-from vitrail.tasks import Card
-from vitrail.train import Recipe, fit
+from vitrail.train import Recipe, TrainingJob, fit_job
 
 #: The families of issue 6, narrow enough that minutes of one core teach them something.
 MODELS: Mapping[str, str] = {
@@ -257,18 +255,11 @@ def trained(ground: Ground, before: Sequence[Arm], attempt: int, clock: Clock) -
 def train(text: str, ground: Ground, at: Path, attempt: int) -> None:
     """Train one model into a run folder."""
     options, pictures = ground.options, ground.pictures
-    torch.manual_seed(options.seed)
-    model: nn.Module = build(text, classes=len(pictures.classes), image=options.image)
-    preprocess = Preprocess(image=options.image, crop=options.crop)
-    card = Card(
-        model=text,
-        classes=pictures.classes,
-        image=options.image,
-        preprocess=preprocess.to_dict(),
-    )
     parts = {name: pictures.split(name) for name in ("train", "val", "test")}
     parts = {name: items for name, items in parts.items() if items}
-    fit(model, pictures, recipe(options, attempt), at, card=card, parts=parts, resume=True)
+    preprocess = Preprocess(image=options.image, crop=options.crop)
+    job = TrainingJob.create(text, pictures, parts, recipe(options, attempt), preprocess)
+    fit_job(job, at, resume=True)
 
 
 def recipe(options: Options, attempt: int) -> Recipe:

@@ -29,14 +29,13 @@ from vitrail.cost.candidates import forward, interleaved
 from vitrail.data import Pictures, PictureSet, Preprocess, batches, fraction, open_pictures
 from vitrail.data.items import Item
 from vitrail.hub import give_reducer
-from vitrail.hub.teachers import open_teacher
 from vitrail.models import Backbone
 from vitrail.specs import parse_call, print_call
 from vitrail.study.bench import Remembered
 from vitrail.study.stats import accuracy, compare
-from vitrail.tasks import Card, evaluate, load_weights
+from vitrail.tasks import evaluate, load_weights
 from vitrail.tasks.distill import Distillation
-from vitrail.train import Recipe, fit
+from vitrail.train import Recipe, TrainingJob, fit_job
 
 REDUCERS = (
     "pool",
@@ -141,32 +140,21 @@ class Table:
         stages = len(plain.config.reducer)
         return (reducer,) * stages if self.options.whole else many(plain, reducer)
 
-    def card(self, reducer: str, model: Backbone) -> Card:
+    def text(self, model: Backbone) -> str:
         """What a run says of its model."""
         name, changes = parse_call(self.options.model)
-        return Card(
-            model=print_call(name, {**changes, "reducer": model.config.reducer}),
-            classes=self.pictures.classes,
-            image=self.options.image,
-            in_chans=3,
-            preprocess=self.preprocess.to_dict(),
-        )
+        return print_call(name, {**changes, "reducer": model.config.reducer})
 
-    def train(self, model: Backbone, reducer: str, seed: int, at: Path, recipe: Recipe) -> None:
+    def train(self, model: Backbone, seed: int, at: Path, recipe: Recipe) -> None:
         """Train to the end, or go on; ``model`` leaves with the last weights."""
-        train = self.trained(seed)
-        card = self.card(reducer, model)
-        fit(
-            model,
-            self.pictures,
-            recipe,
-            at,
-            card=card,
-            parts={"train": train, "val": self.tested[:: max(1, len(self.tested) // 64)]},
-            resume=True,
-            progress=False,
-            teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
+        parts = {
+            "train": self.trained(seed),
+            "val": self.tested[:: max(1, len(self.tested) // 64)],
+        }
+        job = TrainingJob.create(
+            self.text(model), self.pictures, parts, recipe, self.preprocess, model=model
         )
+        fit_job(job, at, resume=True, progress=False)
         model.load_state_dict(load_weights(at / "last.safetensors"))
 
     def recipe(self, seed: int, **changes: Any) -> Recipe:
@@ -207,7 +195,7 @@ def answers(table: Table, seed: int) -> Iterator[tuple[str, str, NDArray[np.bool
     options = table.options
     home = options.work / f"seed-{seed}"
     plain = table.build(PLAIN, seed)
-    table.train(plain, PLAIN, seed, home / "plain", table.recipe(seed))
+    table.train(plain, seed, home / "plain", table.recipe(seed))
     yield "from scratch", PLAIN, table.right(plain)
     tuning = table.recipe(
         seed,
@@ -225,12 +213,12 @@ def answers(table: Table, seed: int) -> Iterator[tuple[str, str, NDArray[np.bool
             yield "as it is", reducer, table.right(given)
         if "tuned" in options.ways:
             tuned = give_reducer(plain, given.config.reducer)
-            table.train(tuned, reducer, seed, home / f"tuned-{number}", tuning)
+            table.train(tuned, seed, home / f"tuned-{number}", tuning)
             yield "tuned", reducer, table.right(tuned)
     for number, reducer in enumerate(options.reducers, 1):
         if "from scratch" in options.ways:
             fresh = table.build(reducer, seed)
-            table.train(fresh, reducer, seed, home / f"scratch-{number}", table.recipe(seed))
+            table.train(fresh, seed, home / f"scratch-{number}", table.recipe(seed))
             yield "from scratch", reducer, table.right(fresh)
 
 

@@ -24,7 +24,7 @@ LAZY = (
 )  # fmt: skip
 SURFACE = [
     "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create",
-    "explain", "list_models", "load",
+    "explain", "fit", "list_models", "load",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vitrail.models import Backbone, list_models
     from vitrail.reducers import ReducerSpec
     from vitrail.specs import Place
+    from vitrail.train.setup import fit
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "create",
     "explain",
+    "fit",
     "list_models",
     "load",
 ]
@@ -40,6 +42,7 @@ _HOMES = {
     "ReducerSpec": "vitrail.reducers",
     "UserError": "vitrail.errors",
     "create": "vitrail.hub.resolve",
+    "fit": "vitrail.train.setup",
     "list_models": "vitrail.models",
     "load": "vitrail.hub.runs",
 }

@@ -8,12 +8,20 @@ visible escape; a reader that left, a full disk behind stderr and a closed strea
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -103,6 +111,43 @@ def make_progress(
         transient=True,
         **options,
     )
+
+
+def make_bar(*, counted: bool) -> Progress:
+    """A bar with the time that has passed, and with how many of how many where they are counted."""
+    return make_progress(*((MofNCompleteColumn(),) if counted else ()), TimeElapsedColumn())
+
+
+@contextlib.contextmanager
+def gauge(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how many are done, of how many."""
+    with make_bar(counted=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def say(line: str) -> None:
+    """One line beside the result: to stderr, so that stdout stays the result."""
+    if speaks() and sys.stderr is not None:
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Whether this process speaks: of several that train together, only the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def kept_warnings() -> Iterator[list[str]]:
+    """Warnings inside the block as lines, to be said later: beside an error they are noise."""
+    lines: list[str] = []
+
+    def keep(message: object, *_: object, **__: object) -> None:
+        lines.append(f"vitrail: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = keep
+        yield lines
 
 
 def render(part: Any) -> str:

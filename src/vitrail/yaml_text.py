@@ -1,5 +1,6 @@
 """YAML that people write: values from a text or a file, or one sentence on what is wrong."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,12 @@ def refuse_endless(value: Any, where: str) -> None:
             waiting.extend(one.values())
         elif isinstance(one, list | tuple | set):
             waiting.extend(one)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, inner mappings merged too."""
+    out = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out

@@ -2,8 +2,9 @@
 
 import pytest
 
-from vitrail.cli.settings import changes_of, merged
+from vitrail.cli.settings import changes_of
 from vitrail.errors import UserError
+from vitrail.yaml_text import merged
 
 
 def test_values_are_read_as_yaml_reads_them() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.cli.conftest import TINY
 
-import vitrail.cli.job as job
+import vitrail.train.setup as setup
 from vitrail.tasks import Distillation
 from vitrail.train import Recipe
 
@@ -41,7 +41,7 @@ def test_a_finished_run_is_returned_as_it_is(give, tiny_run: Path) -> None:
 
 def test_stopped_and_gone_on(give, monkeypatch) -> None:
     """Ctrl-C: status 130, the command that goes on; and it does."""
-    whole = job.fit
+    whole = setup.fit_job
 
     def stop_soon(*args, **kwargs):
         def stop(event) -> None:
@@ -50,7 +50,7 @@ def test_stopped_and_gone_on(give, monkeypatch) -> None:
 
         return whole(*args, **kwargs | {"on_event": stop})
 
-    monkeypatch.setattr(job, "fit", stop_soon)
+    monkeypatch.setattr(setup, "fit_job", stop_soon)
     words = ("train", "fashion", "--model", TINY, "--out", "mine", "--image", "32")
     said = give(*words, "--epochs", "2", "--fraction", "0.05", "--set", "workers=0", "batch=16")
     assert said.status == 130
@@ -64,13 +64,13 @@ def test_a_teacher_is_kept_and_opened_again(give, monkeypatch, tiny_run: Path) -
     """What was typed stands in the recipe; a stopped run finds its teacher by itself."""
     words = ("train", "fashion", "--model", f"deit_tiny_distilled{TINY[8:]}", *QUICK[:4])
     taught = ("--teacher", tiny_run, "--distill", "soft", "--temperature", "2")
-    whole = job.fit
+    whole = setup.fit_job
 
     def stop(event) -> None:
         if event["kind"] == "step":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "fit", lambda *a, **more: whole(*a, **more | {"on_event": stop}))
+    monkeypatch.setattr(setup, "fit_job", lambda *a, **more: whole(*a, **more | {"on_event": stop}))
     few = ("--fraction", "0.02", "--set", "workers=0", "batch=8")
     assert give(*words, *few, *taught, "--out", "mine").status == 130
     recipe = Recipe.from_yaml(Path("mine") / "recipe.yaml")

@@ -1,19 +1,16 @@
 """What every command is: options typed as a dataclass, ``run`` that gives one answer."""
 
-import contextlib
 import json as jsonlib
 import math
-import os
 import re
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from tyro.conf import UseAppendAction, arg
 
-from vitrail.errors import printable
+from vitrail.console import say as say
+from vitrail.console import speaks as speaks
 
 UNSEEN = re.compile(
     "[\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
@@ -87,27 +84,3 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) 
     from vitrail.console import make_table
 
     return make_table(columns, rows, left=left)
-
-
-def say(line: str) -> None:
-    """One line beside the result: to stderr, so that stdout stays the result."""
-    if speaks() and sys.stderr is not None:
-        print(printable(line), file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def kept_warnings() -> Iterator[list[str]]:
-    """Warnings inside the block as lines, to be said later: beside an error they are noise."""
-    lines: list[str] = []
-
-    def keep(message: object, *_: object, **__: object) -> None:
-        lines.append(f"vitrail: {' '.join(str(message).split())}")
-
-    with warnings.catch_warnings():
-        warnings.showwarning = keep
-        yield lines
-
-
-def speaks() -> bool:
-    """Whether this process speaks: of several that train together, only the first."""
-    return os.environ.get("RANK", "0") == "0"

@@ -105,8 +105,8 @@ class TrainOptions(Command):
     """Share kept for validation where the set has no split of its own."""
     copies: Annotated[bool, FLAG] = False
     """Count copies of a training picture as often as they are there (for rare classes)."""
-    weights: Annotated[Path | None, shown_as("FILE")] = None
-    """Start from released weights (.pth or .safetensors)."""
+    weights: Annotated[str | None, shown_as("FILE|timm|OWNER/NAME")] = None
+    """Start from weights: a file, a run, timm's for this model, or a repository on the hub."""
     from_: Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None
     """Start from a trained run: its model (--reducer may differ), weights, size and pictures."""
     teacher: Annotated[str | None, shown_as("RUN|timm:NAME")] = None

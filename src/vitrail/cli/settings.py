@@ -1,10 +1,10 @@
 """Recipe settings as they are typed: ``--set lr=0.001 augment.flip=0.5``"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.yaml_text import parse_yaml
+from vitrail.yaml_text import merged, parse_yaml
 
 DEEPEST = 8
 """Points in the longest key there is, and some."""
@@ -28,12 +28,3 @@ def changes_of(texts: Sequence[str]) -> dict[str, Any]:
             read = {name: read}
         changes = merged(changes, read)
     return changes
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``, inner mappings merged too."""
-    out = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merged(out[key], value) if both else value
-    return out

@@ -81,8 +81,8 @@ def plan_of(wanted: Study) -> "Plan":
 
 def changes(wanted: Study) -> Mapping[str, Any]:
     """What the recipe file, --set and --epochs change."""
-    from vitrail.cli.settings import changes_of, merged
-    from vitrail.yaml_text import read_yaml
+    from vitrail.cli.settings import changes_of
+    from vitrail.yaml_text import merged, read_yaml
 
     said = changes_of(wanted.set) | ({} if wanted.epochs is None else {"epochs": wanted.epochs})
     return merged(read_yaml(wanted.recipe, "recipe") if wanted.recipe else {}, said)

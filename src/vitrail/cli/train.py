@@ -5,6 +5,12 @@ from dataclasses import asdict, dataclass
 from vitrail.cli.command import Answer
 from vitrail.cli.options import TrainOptions
 
+SAME = (
+    "data", "mixer", "reducer", "image", "epochs", "fraction", "seed", "val", "copies", "weights",
+    "teacher", "distill", "alpha", "temperature", "recipe", "out", "strict",
+)  # fmt: skip
+"""Options that ``vitrail.fit`` calls by the same names."""
+
 
 @dataclass(kw_only=True)
 class Train(TrainOptions):
@@ -15,13 +21,17 @@ class Train(TrainOptions):
 
     def run(self) -> Answer:
         """Train, or go on with a stopped run."""
-        from vitrail.cli.job import go_on, prepare
+        from vitrail.cli.settings import changes_of
         from vitrail.train.display import scored
+        from vitrail.train.setup import fit
 
-        if self.resume is not None:
-            result = go_on(self.resume, self.set)
-        else:
-            result = prepare(self).fit()
+        result = fit(
+            model=None if self.model == TrainOptions.model else self.model,
+            start_from=self.from_,
+            resume_from=self.resume,
+            changes=changes_of(self.set),
+            **{name: getattr(self, name) for name in SAME},
+        )
         facts = asdict(result)
         best = result.best
         known = best.get("accuracy") is not None

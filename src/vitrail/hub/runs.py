@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vitrail.errors import UserError
 from vitrail.hub.locate import run_of, weights_of
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from vitrail.tasks.card import Card
 
 
+Images: TypeAlias = "Sequence[Image.Image] | Image.Image | Tensor"
+
+
 @dataclass(frozen=True)
 class Classifier:
     """A model with the card it was saved with and the preprocessing it was trained with."""
@@ -27,14 +30,72 @@ class Classifier:
     classes: tuple[str, ...]
     preprocess: "Preprocess"
 
-    def predict(self, images: "Sequence[Image.Image]") -> "Tensor":
-        """Probabilities ``(B, classes)`` of pictures of any size."""
+    def predict(self, images: "Images") -> "Tensor":
+        """Probabilities ``(B, classes)`` of images of any size, prepared as in training.
+
+        Args:
+            images: PIL images; or a tensor ``(B, C, H, W)`` or ``(C, H, W)`` of bytes (0 to 255)
+                or of floats from 0 to 1. What is normalised already goes to ``model`` itself.
+
+        Raises:
+            UserError: a tensor of another kind.
+        """
         import torch
 
         from vitrail.tasks.classify import probabilities
 
         transform = self.preprocess.transform()
-        return probabilities(self.model, torch.stack([transform(image) for image in images]))
+        return probabilities(
+            self.model, torch.stack([transform(image) for image in as_pictures(images)])
+        )
+
+
+def as_pictures(images: "Images") -> "list[Image.Image]":
+    """PIL images, as training has them, from these or from a tensor.
+
+    Raises:
+        UserError: no images, or a tensor of another shape or with other values.
+    """
+    import torch
+    from PIL import Image
+
+    if isinstance(images, Image.Image):
+        return [images]
+    if not isinstance(images, torch.Tensor):
+        found = list(images)
+    else:
+        batch = images.detach().cpu()
+        found = [to_picture(image) for image in (batch if batch.dim() != 3 else batch[None])]
+    if not found:
+        raise UserError("there are no images to predict")
+    return found
+
+
+def to_picture(image: "Tensor") -> "Image.Image":
+    """The PIL image of ``(C, H, W)`` with 1 or 3 channels, bytes or floats from 0 to 1.
+
+    Raises:
+        UserError: another shape, or other values.
+    """
+    import torch
+    from PIL import Image
+
+    if image.dim() != 3 or image.shape[0] not in (1, 3) or not image.numel():
+        raise UserError(
+            f"images are tensors of (B, C, H, W) with 1 or 3 channels, not of {tuple(image.shape)}"
+        )
+    if image.is_floating_point():
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1):
+            raise UserError(
+                f"a tensor of floats holds values from 0 to 1, this one {low:.3g} to {high:.3g}; "
+                "divide bytes by 255, or give a normalised tensor to .model"
+            )
+        image = (image.float() * 255).round().to(torch.uint8)
+    if image.dtype != torch.uint8:
+        raise UserError(f"a tensor of images holds bytes (uint8) or floats, not {image.dtype}")
+    values = image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(values)
 
 
 def load(source: str | Path, *, device: str | None = None) -> Classifier:

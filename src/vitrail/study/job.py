@@ -31,61 +31,36 @@ def check(arm: str, bench: Bench) -> None:
     Raises:
         UserError: no such model, or one that cannot take the study's pictures.
     """
-    from vitrail.train.job import check_fit
+    from vitrail.train.job import build_model, card_for
     from vitrail.train.small_batches import check_batch_norm
 
-    model, size, in_chans = build(arm, bench), bench.plan.image, bench.preprocess.in_chans
-    check_fit(model, arm, classes=len(bench.pictures.classes), image=size, in_chans=in_chans)
+    size, in_chans = bench.plan.image, bench.preprocess.in_chans
+    model = build_model(card_for(arm, bench.pictures, bench.preprocess), bench.recipe)
     for job in {job.share: job for job in bench.plan.jobs}.values():
         count = len(bench.parts(job)["train"])
         check_batch_norm(model, arm, (in_chans, size, size), recipe=bench.recipe, count=count)
 
 
-def build(arm: str, bench: Bench) -> "nn.Module":
-    """The arm for the study's classes and image size, with random weights."""
-    from vitrail.hub.names import build as build_model
-
-    size = {
-        "classes": len(bench.pictures.classes),
-        "image": bench.plan.image,
-        "in_chans": bench.preprocess.in_chans,
-    }
-    return build_model(arm, size, drop_path=bench.recipe.drop_path)
-
-
 def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
     """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
-    from vitrail.hub.plugged import extra
-    from vitrail.hub.teachers import open_teacher
-    from vitrail.tasks import Card, load_weights
-    from vitrail.train import fit, read_run
+    from vitrail.tasks import load_weights
+    from vitrail.train import read_run
+    from vitrail.train.fit import fit_job
+    from vitrail.train.job import TrainingJob
 
-    parts, run = bench.parts(job), at / "run"
-    torch.manual_seed(job.seed)
-    model = build(job.arm, bench)
-    card = Card(
-        model=job.arm,
-        classes=bench.pictures.classes,
-        image=bench.plan.image,
-        in_chans=bench.preprocess.in_chans,
-        preprocess=bench.preprocess.to_dict(),
-        extra=extra(job.arm),
+    run, recipe = at / "run", bench.recipe_of(job)
+    training = TrainingJob.create(
+        job.arm, bench.pictures, bench.parts(job), recipe, bench.preprocess
     )
-    recipe = bench.recipe_of(job)
-    result = fit(
-        model,
-        bench.pictures,
-        recipe,
+    result = fit_job(
+        training,
         run,
-        card=card,
-        parts=parts,
         resume=True,
         progress=False,
         on_event=lambda event: _pass_on(event, tell),
-        teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
     )
-    model.load_state_dict(load_weights(run / "best.safetensors"))
-    return evaluated(job, bench, model, result, read_run(run).metrics)
+    training.model.load_state_dict(load_weights(run / "best.safetensors"))
+    return evaluated(job, bench, training.model, result, read_run(run).metrics)
 
 
 def _pass_on(event: Mapping[str, Any], tell: Callable[..., None]) -> None:

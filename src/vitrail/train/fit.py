@@ -7,16 +7,19 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitrail import data, plugins
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.files import Dated, Goal, is_refusal, resolved, unwritable, write_text
+from vitrail.hub.runs import Classifier, Images, load
+from vitrail.hub.teachers import open_teacher
 from vitrail.schema import convert
 from vitrail.seal import seal_text
 from vitrail.tasks.card import Card
@@ -27,7 +30,7 @@ from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import Display, OnEvent, scored
 from vitrail.train.folder import BEST, LAST
-from vitrail.train.job import Job
+from vitrail.train.job import TrainingJob, rebuild_model
 from vitrail.train.optim import optimizer
 from vitrail.train.recipe import Recipe
 from vitrail.train.small_batches import check_batch_norm
@@ -38,7 +41,7 @@ from vitrail.train.trainer import Trainer
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came of a run; the same as ``result.json``.
+    """What came of a run; the same as ``result.json``, and the trained model, opened when asked.
 
     ``best`` and ``last`` are rows of ``metrics.jsonl``; ``scores`` are those of the best weights
     by part (val, test): loss, accuracy, ..., confusion, labels and predictions in the order of
@@ -57,6 +60,30 @@ class Result:
     images_per_s: float
     model_images_per_s: float
     loader_images_per_s: float
+
+    @property
+    def run(self) -> Path:
+        """The run folder; ``vitrail.load`` takes it."""
+        return Path(self.folder)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The best weights, ready to predict."""
+        return load(self.run)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with its best weights, in evaluation mode."""
+        return self.classifier.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the logits."""
+        return self.classifier.classes
+
+    def predict(self, images: Images) -> Tensor:
+        """Probabilities ``(B, classes)`` of PIL images, or of a tensor with values from 0 to 1."""
+        return self.classifier.predict(images)
 
 
 def fit(
@@ -86,17 +113,25 @@ def fit(
             a folder that cannot be written.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the run can go on.
     """
-    goal = out if isinstance(out, Dated) else Path(out)
-    accelerator = processes.start(recipe.precision)
-    job = Job(
-        model=model,
-        pictures=pictures,
-        parts=parts,
-        recipe=recipe,
-        card=card,
-        out=goal if isinstance(goal, Path) else Path(),
-        teacher=teacher,
+    job = TrainingJob(
+        model=model, pictures=pictures, parts=parts, recipe=recipe, card=card, teacher=teacher
     )
+    return fit_job(job, out, resume=resume, progress=progress, on_event=on_event, facts=facts)
+
+
+def fit_job(
+    job: TrainingJob,
+    out: str | Path | Dated,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    on_event: OnEvent | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Result:
+    """:func:`fit` for a job; the same options, the same errors."""
+    goal = out if isinstance(out, Dated) else Path(out)
+    accelerator = processes.start(job.recipe.precision)
+    job = replace(job, out=goal if isinstance(goal, Path) else Path())
     _check(job, accelerator.num_processes)
     chosen = processes.first(accelerator, lambda: _prepare(job, goal, resume, facts or {}))
     job = replace(job, out=chosen)
@@ -131,9 +166,9 @@ def _result(values: Mapping[str, Any], out: str | Path) -> Result:
 
 def resume(
     out: str | Path,
-    build: Callable[[Card], nn.Module],
+    build: Callable[[Card], nn.Module] | None = None,
     *,
-    teach: Callable[[str, Card], Teacher] | None = None,
+    teach: Callable[[str, Card], Teacher] = open_teacher,
     pictures: Pictures | None = None,
     changes: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -143,17 +178,38 @@ def resume(
 
     ``changes`` are to values of the recipe that change no result, such as ``workers``.
     ``build`` makes the model that a card names, with the recipe's drop path (weights do not
-    matter, they are in the checkpoint). ``pictures`` are opened from ``run.json``'s ``data``, with
-    the options under ``open``, unless given. ``teach`` opens the teacher that the recipe names.
+    matter, they are in the checkpoint), by default the one that the card's text means.
+    ``pictures`` are opened from ``run.json``'s ``data``, with the options under ``open``, unless
+    given. ``teach`` opens the teacher that the recipe names.
 
     Raises:
-        UserError: not a run, or its pictures or its teacher are gone or changed.
+        UserError: not a run, its pictures, its plug-ins or its teacher are gone or changed, or a
+            change that would change the result.
     """
     run = folder.read_run(out)
     if run.result is not None:
         return _finished_before(Path(out), run.result)
+    model = rebuild_model(run) if build is None else build(run.card)
     if pictures is None:
         pictures = data.open_pictures(run.facts["data"], **run.facts.get("open", {}))
+    named = run.recipe.teacher
+    job = TrainingJob(
+        model=model,
+        pictures=pictures,
+        parts=_parts_of(run, pictures),
+        recipe=Recipe.from_dict({**run.recipe.to_dict(), **(changes or {})}),
+        card=run.card,
+        teacher=teach(named, run.card) if named else None,
+    )
+    return fit_job(job, out, resume=True, progress=progress, on_event=on_event)
+
+
+def _parts_of(run: folder.Run, pictures: Pictures) -> dict[str, tuple[Item, ...]]:
+    """The run's own parts.
+
+    Raises:
+        UserError: some of their pictures are gone.
+    """
     here = {item.key: item for item in pictures.items}
     missing = [i.key for items in run.manifest.parts.values() for i in items if i.key not in here]
     if missing:
@@ -161,23 +217,10 @@ def resume(
             f"{len(missing)} pictures of the run are gone from {pictures.name!r} (the first: "
             f"{missing[0]}); bring them back, or train anew in another folder"
         )
-    parts = {name: tuple(here[i.key] for i in items) for name, items in run.manifest.parts.items()}
-    named = run.recipe.teacher
-    return fit(
-        build(run.card),
-        pictures,
-        Recipe.from_dict({**run.recipe.to_dict(), **(changes or {})}),
-        out,
-        card=run.card,
-        parts=parts,
-        resume=True,
-        progress=progress,
-        on_event=on_event,
-        teacher=teach(named, run.card) if teach and named else None,
-    )
+    return {name: tuple(here[i.key] for i in items) for name, items in run.manifest.parts.items()}
 
 
-def _check(job: Job, processes: int) -> None:
+def _check(job: TrainingJob, processes: int) -> None:
     """Refuse what cannot be trained, before a folder is made."""
     card, recipe, teacher = job.card, job.recipe, job.teacher
     if not job.parts.get("train"):
@@ -206,7 +249,7 @@ def _finished_before(out: Path, result: Mapping[str, Any]) -> Result:
     return _result(result, out)
 
 
-def _prepare(job: Job, goal: Goal, resume: bool, facts: Mapping[str, Any]) -> Path:
+def _prepare(job: TrainingJob, goal: Goal, resume: bool, facts: Mapping[str, Any]) -> Path:
     """Make the run folder, or check that the one that is there is this run; gives its name."""
     if isinstance(goal, Dated) or not (resume and folder.is_run(goal)):
         return folder.begin(goal, lambda draft: _fill(draft, job, facts))
@@ -217,7 +260,7 @@ def _prepare(job: Job, goal: Goal, resume: bool, facts: Mapping[str, Any]) -> Pa
     return goal
 
 
-def _fill(draft: Path, job: Job, facts: Mapping[str, Any]) -> None:
+def _fill(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> None:
     """A new run folder: what was asked for, and the checkpoint of step 0."""
     write_text(draft / "recipe.yaml", seal_text(job.recipe.to_yaml()))
     digest = data.write_manifest(draft / "manifest.json", job.pictures, job.parts)
@@ -231,7 +274,7 @@ def _fill(draft: Path, job: Job, facts: Mapping[str, Any]) -> None:
     folder.write_json(draft / "run.json", _run_facts(job, digest) | dict(facts))
 
 
-def _run_facts(job: Job, digest: str) -> dict[str, Any]:
+def _run_facts(job: TrainingJob, digest: str) -> dict[str, Any]:
     card = job.card
     return {
         "format": folder.FORMAT,
@@ -252,7 +295,7 @@ def _run_facts(job: Job, digest: str) -> dict[str, Any]:
     }
 
 
-def _teacher_facts(job: Job) -> dict[str, Any] | None:
+def _teacher_facts(job: TrainingJob) -> dict[str, Any] | None:
     return None if job.teacher is None else job.teacher.facts()
 
 
@@ -277,7 +320,7 @@ def _machine() -> dict[str, Any]:
     return cost.machine()
 
 
-def _train(job: Job, accelerator: Any, listeners: list[OnEvent]) -> Result:
+def _train(job: TrainingJob, accelerator: Any, listeners: list[OnEvent]) -> Result:
     """One process's share of a run."""
     main = accelerator.is_main_process
 
@@ -334,7 +377,7 @@ def _run(trainer: Trainer) -> None:
             trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 
-def _tracker(job: Job, step: int) -> Tracker | None:
+def _tracker(job: TrainingJob, step: int) -> Tracker | None:
     if not job.recipe.track:
         return None
     tracker = TensorBoard(job.out, step)
@@ -343,7 +386,7 @@ def _tracker(job: Job, step: int) -> Tracker | None:
     return tracker
 
 
-def _start_event(job: Job, trainer: Trainer) -> dict[str, Any]:
+def _start_event(job: TrainingJob, trainer: Trainer) -> dict[str, Any]:
     counts = ", ".join(f"{len(items)} {name}" for name, items in job.parts.items())
     batch = trainer.course.batch
     small = f" (batch {batch}: the set is small)" if batch < job.recipe.batch else ""
@@ -353,14 +396,14 @@ def _start_event(job: Job, trainer: Trainer) -> dict[str, Any]:
     return {"kind": "start", "line": line, "done": trainer.done, "out": str(job.out)}
 
 
-def _note_imbalance(job: Job, emit: OnEvent) -> None:
+def _note_imbalance(job: TrainingJob, emit: OnEvent) -> None:
     """One line for a very unbalanced set, unless the recipe does something about it."""
     line = data.imbalance(job.parts["train"], job.card.classes)
     if line and not job.recipe.balances:
         emit({"kind": "note", "line": line})
 
 
-def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:
+def _finish(job: TrainingJob, trainer: Trainer, emit: OnEvent) -> Result:
     """Score the best weights and write the result; then nothing is left to go on with."""
     progress, main = trainer.progress, trainer.accelerator.is_main_process
     try:
@@ -389,7 +432,7 @@ def _finish(job: Job, trainer: Trainer, emit: OnEvent) -> Result:
     return result
 
 
-def _tell_end(job: Job, result: Result, emit: OnEvent) -> None:
+def _tell_end(job: TrainingJob, result: Result, emit: OnEvent) -> None:
     if result.loader_images_per_s < result.model_images_per_s:
         line = (
             f"pictures come at {result.loader_images_per_s:.0f} a second, the model could take "

@@ -1,31 +1,79 @@
-"""What one training is made of."""
+"""What one training is made of, whoever asks for it: the command line, a study, a benchmark.
+
+text, pictures, recipe -> card -> model, teacher -> TrainingJob -> vitrail.train.fit_job
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitrail.data import Item, Pictures
+from vitrail.data import Item, Pictures, Preprocess
 from vitrail.errors import UserError
+from vitrail.hub.plugged import extra, recall
+from vitrail.hub.resolve import create_from_card
+from vitrail.hub.sizes import check_fits
+from vitrail.hub.teachers import open_teacher
+from vitrail.limits import refuse_large_batch
 from vitrail.tasks.card import Card
 from vitrail.tasks.teacher import Teacher
+from vitrail.tensors import read_header
 from vitrail.train import balance
+from vitrail.train.folder import Run, check_checkpoint
 from vitrail.train.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What is trained on what, and where it is kept."""
+class TrainingJob:
+    """What is trained on what, and where it is kept once it has begun."""
 
     model: nn.Module
     pictures: Pictures
     parts: Mapping[str, Sequence[Item]]
     recipe: Recipe
     card: Card
-    out: Path
     teacher: Teacher | None = None
+    out: Path = Path()
+
+    @classmethod
+    def create(
+        cls,
+        text: str,
+        pictures: Pictures,
+        parts: Mapping[str, Sequence[Item]],
+        recipe: Recipe,
+        preprocess: Preprocess,
+        *,
+        model: nn.Module | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> "TrainingJob":
+        """A training from scratch or from the recipe's weights, with the recipe's teacher.
+
+        Args:
+            text: of the model, for the card.
+            pictures: with the classes in order.
+            parts: ``train``, and ``val`` and ``test`` where they are.
+            recipe: its seed decides what is random in the first weights.
+            preprocess: image size and channels.
+            model: instead of the one that ``text`` builds.
+            facts: for the card's ``extra``.
+
+        Raises:
+            UserError: no such model or teacher, one that this machine cannot hold, or one that
+                cannot take these pictures.
+        """
+        card = card_for(text, pictures, preprocess, facts)
+        return cls(
+            model=build_model(card, recipe) if model is None else model,
+            pictures=pictures,
+            parts=parts,
+            recipe=recipe,
+            card=card,
+            teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
+        )
 
     @property
     def labels(self) -> list[int]:
@@ -42,22 +90,62 @@ class Job:
         return balance.class_weights(recipe.class_weights, self.labels, classes, recipe.sampling)
 
 
-def check_fit(model: nn.Module, text: str, *, classes: int, image: int, in_chans: int = 3) -> None:
+def card_for(
+    text: str, pictures: Pictures, preprocess: Preprocess, facts: Mapping[str, Any] | None = None
+) -> Card:
+    """What the weights of a training will say of themselves."""
+    return Card(
+        model=text,
+        classes=pictures.classes,
+        image=preprocess.image,
+        in_chans=preprocess.in_chans,
+        preprocess=preprocess.to_dict(),
+        extra={**extra(text), **(facts or {})},
+    )
+
+
+def build_model(card: Card, recipe: Recipe) -> nn.Module:
+    """The model of a card; what is random in its first weights follows from the recipe's seed.
+
+    Raises:
+        UserError: no such model, one too large for this machine, or for other pictures.
+    """
+    refuse_large_batch(recipe.batch // recipe.accumulate, card.image, card.in_chans)
+    torch.manual_seed(recipe.seed)
+    model = create_from_card(card, drop_path=recipe.drop_path, weights=recipe.weights)
+    check_fit(model, card)
+    return model
+
+
+def rebuild_model(run: Run) -> nn.Module:
+    """The model of a stopped run, whose weights are in the checkpoint: none are read here.
+
+    Raises:
+        UserError: a plug-in that is not trusted, or a model that does not fit the checkpoint.
+    """
+    recall(run.card.extra.get("plugins", ()), run.folder)
+    path = check_checkpoint(run.folder)
+    shapes = {n: s for n, s in read_header(path).shapes.items() if n.startswith("model/")}
+    check_fits(run.card, shapes, repr(str(path)), exact=False)
+    return create_from_card(run.card, drop_path=run.recipe.drop_path)
+
+
+def check_fit(model: nn.Module, card: Card) -> None:
     """Let a model look at one blank picture, before anything is trained.
 
     Raises:
         UserError: it cannot take such pictures, or does not answer with a logit a class.
     """
-    was_training, blank = model.training, torch.zeros(1, in_chans, image, image)
+    was_training, blank = model.training, torch.zeros(1, card.in_chans, card.image, card.image)
     try:
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             logits = model.eval()(blank)
     except (RuntimeError, LookupError, ArithmeticError, TypeError, AssertionError) as error:
-        raise UserError(f"{text} cannot take pictures of {image} px: {error}") from error
+        raise UserError(f"{card.model} cannot take pictures of {card.image} px: {error}") from error
     finally:
         model.train(was_training)
-    if logits.shape != (1, classes):
+    if logits.shape != (1, len(card.classes)):
         raise UserError(
-            f"{text} answers {tuple(logits.shape)}, not one logit for each of {classes} classes; "
-            "leave 'classes' out of its text"
+            f"{card.model} answers {tuple(logits.shape)}, not one logit for each of "
+            f"{len(card.classes)} classes; leave 'classes' out of its text"
         )

@@ -21,7 +21,7 @@ from vitrail.train.checkpoint import Progress, Snapshot
 from vitrail.train.display import OnEvent
 from vitrail.train.feed import Feed
 from vitrail.train.folder import BEST, LAST
-from vitrail.train.job import Job
+from vitrail.train.job import TrainingJob
 from vitrail.train.objective import Objective, StudentCall, prepare
 from vitrail.train.stop import Interrupted, StopRequest, how_to_resume, lost_worker
 
@@ -38,7 +38,9 @@ def merit(row: Mapping[str, Any], score: str) -> tuple[float, float]:
 class Trainer:
     """One run at work. ``restore`` a snapshot, then ``run``."""
 
-    def __init__(self, job: Job, accelerator: Any, emit: OnEvent, stop: StopRequest) -> None:
+    def __init__(
+        self, job: TrainingJob, accelerator: Any, emit: OnEvent, stop: StopRequest
+    ) -> None:
         self.job, self.accelerator, self.emit, self.stop = job, accelerator, emit, stop
         self.recipe, self.progress = job.recipe, Progress()
         self.course = chance.Course.lay(

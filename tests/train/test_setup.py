@@ -4,22 +4,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from vitrail.cli.job import (
-    arm_text,
-    free_folder,
-    history_behind,
-    prepare,
-    recipe_of,
-    suited_image,
-)
-from vitrail.cli.train import Train
+import vitrail
 from vitrail.data import open_pictures, read_manifest
 from vitrail.errors import UserError
 from vitrail.files import Dated
 from vitrail.tasks.distill import SOFT, Distillation
+from vitrail.train import Recipe
 from vitrail.train.lineage import seen_by_teacher
+from vitrail.train.setup import (
+    Words,
+    free_folder,
+    history_behind,
+    model_with,
+    prepare,
+    recipe_of,
+    suited_image,
+)
+
+TINY = "vit_tiny(patch=8, dim=24, heads=3, depth=2)"
+QUICK = {"batch": 16, "workers": 0, "mixup": 0.0, "cutmix": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -32,24 +38,24 @@ from vitrail.train.lineage import seen_by_teacher
     ],
 )
 def test_one_text_for_model_mixer_and_reducer(mixer, reducer, text: str) -> None:
-    assert arm_text("coat_lite_tiny", mixer, reducer) == text
+    assert model_with("coat_lite_tiny", mixer, reducer) == text
 
 
 def test_options_of_the_model_stay() -> None:
-    assert arm_text("vit_tiny(patch=8)", ("softmax",), ()) == "vit_tiny(patch=8, mixer='softmax')"
+    assert model_with("vit_tiny(patch=8)", ("softmax",), ()) == "vit_tiny(patch=8, mixer='softmax')"
 
 
 def test_the_recipe_that_suits_with_changes() -> None:
-    few = recipe_of(Train(data="x", epochs=7, set=("lr=1e-4", "augment.flip=0"), seed=3), 100)
+    few = recipe_of(Words(epochs=7, changes={"lr": 1e-4, "augment": {"flip": 0}}, seed=3), 100)
     assert (few.epochs, few.lr, few.augment.flip, few.seed) == (7, 1e-4, 0.0, 3)
     assert few.batch == 16
-    assert recipe_of(Train(data="x"), 50_000).epochs == 20
+    assert recipe_of(Words(), 50_000).epochs == 20
 
 
 def test_a_recipe_file_with_changes(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("epochs: 3\nlr: 0.002\nseed: 5\n")
-    recipe = recipe_of(Train(data="x", recipe=path, set=("lr=0.004",)), 100)
+    recipe = recipe_of(Words(recipe=path, changes={"lr": 0.004}), 100)
     assert (recipe.epochs, recipe.lr, recipe.seed) == (3, 0.004, 5)
 
 
@@ -59,21 +65,24 @@ def test_a_recipe_file_with_changes(tmp_path: Path) -> None:
         ({}, Distillation()),
         ({"distill": "soft"}, SOFT),
         ({"distill": "soft", "alpha": 0.4}, Distillation(kind="soft", alpha=0.4, tau=3.0)),
-        ({"alpha": 0.9, "set": ("distill.feature=2",)}, Distillation(alpha=0.9, feature=2.0)),
+        (
+            {"alpha": 0.9, "changes": {"distill": {"feature": 2}}},
+            Distillation(alpha=0.9, feature=2.0),
+        ),
     ],
 )
 def test_how_a_teacher_is_heard(typed, wanted) -> None:
-    recipe = recipe_of(Train(data="x", teacher="timm:resnet18", **typed), 100)
+    recipe = recipe_of(Words(teacher="timm:resnet18", **typed), 100)
     assert recipe.teacher == "timm:resnet18" and recipe.distill == wanted
 
 
 def test_the_teacher_of_a_recipe_file_is_heard_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("teacher: timm:resnet18\ndistill:\n  kind: soft\n  tau: 2\n")
-    recipe = recipe_of(Train(data="x", recipe=path, alpha=0.3), 100)
+    recipe = recipe_of(Words(recipe=path, alpha=0.3), 100)
     assert recipe.distill == Distillation(kind="soft", alpha=0.3, tau=2.0)
     with pytest.raises(UserError, match="give one with --teacher RUN"):
-        recipe_of(Train(data="x", alpha=0.3), 100)
+        recipe_of(Words(alpha=0.3), 100)
 
 
 @dataclass
@@ -108,8 +117,27 @@ def test_folders_never_meet(tmp_path: Path, monkeypatch) -> None:
         free_folder(Path("runs"), "x")
 
 
-def begun(**typed: object) -> Train:
-    return Train(out=Path("out"), set=("workers=0",), **typed)  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two updates on 32 px clothes, from Python."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    words = {"image": 32, "epochs": 1, "fraction": 0.02, "progress": False, "out": out}
+    result = vitrail.fit("fashion", model=TINY, changes=QUICK, **words)  # type: ignore[arg-type]
+    assert result.run == out
+    return out
+
+
+def test_the_result_leads_on(tiny_run: Path) -> None:
+    """To the run, the classes, the model and its answers; going on gives the same."""
+    result = vitrail.fit(resume_from=tiny_run)
+    assert result.run == tiny_run and result.classes == vitrail.load(tiny_run).classes
+    image = Image.new("RGB", (40, 40), "red")
+    chances = result.predict([image])
+    assert chances.shape == (1, 10) and not result.model.training
+    grey = torch.full((1, 3, 40, 40), 0.5)
+    torch.testing.assert_close(
+        result.predict(grey), vitrail.load(tiny_run).predict([Image.new("L", (40, 40), 128)])
+    )
 
 
 def test_a_run_is_gone_on_with_on_its_own_parts(
@@ -117,7 +145,10 @@ def test_a_run_is_gone_on_with_on_its_own_parts(
 ) -> None:
     """With its data typed and another seed: what it validated on, and nothing it trained on."""
     monkeypatch.chdir(tmp_path)
-    job = prepare(begun(from_=tiny_run, data="fashion", seed=7))
+    more = {"data": "fashion", "seed": 7, "changes": {"workers": 0}, "progress": False}
+    job, _, facts = prepare(Words(start_from=tiny_run, **more))
+    again, _, same = prepare(Words(model=tiny_run, **more))
+    assert facts == same and job.card == again.card and job.parts == again.parts
     then = read_manifest(tiny_run / "manifest.json")
     marks = {name: {i.digest for i in items} for name, items in then.parts.items()}
     now = {name: {i.digest for i in items} for name, items in job.parts.items()}
@@ -131,12 +162,12 @@ def test_weights_of_a_run_bring_its_parts(typed: str, tiny_run: Path, tmp_path: 
     (tmp_path / "r.yaml").write_text(f"weights: {best}\n", encoding="utf-8")
     given = {
         "weights": {"weights": best},
-        "set": {"set": (f"weights={best}",)},
+        "set": {"changes": {"weights": str(best)}},
         "recipe": {"recipe": tmp_path / "r.yaml"},
     }[typed]
-    history = history_behind(Train(data="fashion", **given))
+    history = history_behind(Words(data="fashion", **given))
     assert history is not None and "train" in history.parts.values()
-    assert history_behind(Train(data="fashion", weights=tmp_path / "gone.pth")) is None
+    assert history_behind(Words(data="fashion", weights=tmp_path / "gone.pth")) is None
 
 
 def test_what_a_teacher_trained_on_is_said(tiny_run: Path) -> None:
@@ -146,3 +177,32 @@ def test_what_a_teacher_trained_on_is_said(tiny_run: Path) -> None:
     seen = seen_by_teacher(str(tiny_run), pictures)
     assert number > 0 and seen and f"trained on {number} of the 900 pictures" in seen.line
     assert seen_by_teacher("timm:resnet18", pictures) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({}, "say what to train on"),
+        ({"data": "fashion", "distill": "loud"}, "no way to distil 'loud'; .*hard, soft"),
+        ({"data": "fashion", "fraction": 0.0}, "a data share must be above 0"),
+        ({"data": "fashion", "model": "timm:resnet18", "mixer": "softmax"}, "is timm's own: mixer"),
+        ({"data": "fashion", "recipe": {"epoch": 3}}, "epoch"),
+        ({"data": "fashion", "weights": "gone.pth"}, "no weight file at 'gone.pth'"),
+        ({"start_from": "gone"}, "no run 'gone'"),
+        ({"start_from": "gone", "model": "vit_tiny"}, "the run's own model and weights"),
+        ({"data": "fashion", "model": "no/such/run"}, "no run 'no/such/run'"),
+        ({"resume_from": "gone"}, "gone"),
+    ],
+)
+def test_what_cannot_be_trained(
+    words: dict[str, object], message: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        vitrail.fit(**{"image": 32, "progress": False, **words})  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("recipe", [Recipe(epochs=3), {"epochs": 3}, "epochs: 3"])
+def test_a_recipe_in_any_form(recipe: object) -> None:
+    assert recipe_of(Words(recipe=recipe), 100).epochs == 3  # type: ignore[arg-type]
