@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command, contract
-from vitrail.cli.progress import ticker
+from vitrail.console import ticker
 from vitrail.cost import Growth, Settings, draw, growth, ratio
 from vitrail.cost.resolution import GrowthRow
 

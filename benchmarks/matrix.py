@@ -21,7 +21,7 @@ import torch
 
 import vitrail
 from benchmarks import command, contract, matrix_table
-from vitrail.cli.progress import bar
+from vitrail.console import bar
 from vitrail.cost import Settings, count, memory, pinned, ratio
 from vitrail.cost.candidates import forward, interleaved
 from vitrail.errors import UserError

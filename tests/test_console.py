@@ -9,13 +9,16 @@ from rich.console import Console
 from vitrail.console import (
     Words,
     as_text,
+    bar,
     careful_streams,
     drop_stdout,
+    gauge,
     is_unicode,
     make_console,
     make_progress,
     make_table,
     render,
+    ticker,
 )
 
 NAMES = {
@@ -84,3 +87,15 @@ def test_stdout_escapes_what_it_cannot_encode(monkeypatch: pytest.MonkeyPatch) -
     assert bytes_out.getvalue().decode("cp1252").startswith("é \\u732b\\xff\na")
     monkeypatch.setattr(sys, "stdout", Broken())
     drop_stdout()  # nothing to let go of, and no error
+
+
+def test_bars_go_to_a_terminal_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert list(bar("counting", ["a", "b"])) == ["a", "b"]
+    with gauge("looking") as seen:
+        seen(1, 2)
+    with ticker("measuring") as tell:
+        tell("a")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")

@@ -2,17 +2,21 @@
 
 import ast
 import json
+import pydoc
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 import vitrail
+from vitrail.cost import Settings
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "vitrail"
@@ -24,7 +28,7 @@ LAZY = (
 )  # fmt: skip
 SURFACE = [
     "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create",
-    "explain", "fit", "list_models", "load",
+    "explain", "fit", "list_models", "load", "measure",
 ]  # fmt: skip
 
 
@@ -91,6 +95,34 @@ def test_building_and_running_a_model_imports_torch_only() -> None:
         f"print(json.dumps([m for m in {LAZY!r} if m in sys.modules]))"
     )
     assert json.loads(fresh(code)) == []
+
+
+def test_the_way_that_help_shows_can_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The module's docstring, with fewer epochs and pixels and less measuring."""
+    for number, name in enumerate(("cats", "dogs")):
+        for i in range(10):
+            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+            image = Image.new("RGB", (40, 40), (12 * i, 100 * number, 50))
+            image.save(tmp_path / "photos" / name / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    short = partial(Settings, rounds=1, window_s=0.01, warmup_s=0.0)
+    monkeypatch.setattr("vitrail.hub.measure.Settings", short)
+    lines = (vitrail.__doc__ or "").splitlines()
+    program = "\n".join(line[4:] for line in lines if line.startswith(" " * 4))
+    space: dict[str, Any] = {}
+    for word, quick in (("epochs=20", "epochs=1"), ("image=224, batch=8", "image=64, batch=2")):
+        program = program.replace(word, quick)
+    exec(program, space)
+    assert space["probabilities"].shape == (2, 2) and space["found"].map.shape[0] == 2
+    assert "timm:resnet18" in capsys.readouterr().out
+
+
+def test_help_shows_the_functions_with_an_example_each() -> None:
+    about = pydoc.plain(pydoc.render_doc(vitrail))
+    for name in ("create", "fit", "load", "measure"):
+        assert f"\n    {name}(" in about and f"vitrail.{name}(" in getattr(vitrail, name).__doc__
 
 
 def test_public_surface() -> None:

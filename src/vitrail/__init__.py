@@ -1,9 +1,36 @@
-"""Vitrail: vision backbones that marry convolution and attention.
+"""Vision backbones that marry convolution and attention, on your own pictures.
 
-picture -> tokens -> stages of blocks (local, reducer, mixer) -> head -> loss -> report
+The whole way, from a folder with a folder of pictures for each class to probabilities::
 
-Names are fetched at first use, so that ``vitrail --help`` does not wait for torch.
+    import torch
+    import vitrail
+
+    result = vitrail.fit("photos", epochs=20)        # trains, and keeps all in runs/photos-DATE
+    print(result.run, result.classes, result.best["accuracy"])
+
+    images = torch.rand(2, 3, 300, 400)              # colours from 0 to 1; PIL images serve too
+    probabilities = result.predict(images)           # (2, classes)
+
+    classifier = vitrail.load(result.run)            # at another time, in another process
+    probabilities = classifier.predict(images)
+
+Which models there are, and what they cost on this machine::
+
+    print(vitrail.list_models())
+    print(vitrail.measure(["vit_tiny", "timm:resnet18"], image=224, batch=8, memory=False))
+
+A model alone, another way for its tokens to work, and where a trained one looks::
+
+    model = vitrail.create("vit_tiny", classes=5, image=64, reducer="cluster(ratio=4)")
+    logits = model(torch.randn(2, 3, 64, 64))        # (2, 5)
+    found = vitrail.explain(classifier.model, classifier.prepare(images), method="saliency")
+    print(found.map.shape)                           # (2, height, width), values for each pixel
+
+On the command line: ``vitrail train photos/``, then ``vitrail predict RUN PICTURES``.
+``help(vitrail.fit)`` and so on say more; ``vitrail --help`` lists the commands.
 """
+
+# Names are fetched at first use, so that ``vitrail --help`` does not wait for torch.
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitrail.errors import UserError
     from vitrail.explain import explain
+    from vitrail.hub.measure import measure
     from vitrail.hub.resolve import create
     from vitrail.hub.runs import load
     from vitrail.mixers import MixerSpec
@@ -33,6 +61,7 @@ __all__ = [
     "fit",
     "list_models",
     "load",
+    "measure",
 ]
 
 _HOMES = {
@@ -45,6 +74,7 @@ _HOMES = {
     "fit": "vitrail.train.setup",
     "list_models": "vitrail.models",
     "load": "vitrail.hub.runs",
+    "measure": "vitrail.hub.measure",
 }
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -26,6 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vitrail.errors import printable
+
+T = TypeVar("T")
 
 NARROWEST = 40
 """Columns below which nothing is laid out, whatever the terminal says of itself."""
@@ -116,6 +118,20 @@ def make_progress(
 def make_bar(*, counted: bool) -> Progress:
     """A bar with the time that has passed, and with how many of how many where they are counted."""
     return make_progress(*((MofNCompleteColumn(),) if counted else ()), TimeElapsedColumn())
+
+
+def bar(title: str, things: Sequence[T]) -> Iterator[T]:
+    """``things`` one by one, with a bar that says how far we are."""
+    with make_bar(counted=True) as progress:
+        yield from progress.track(things, description=title)
+
+
+@contextlib.contextmanager
+def ticker(title: str) -> Iterator[Callable[[str], None]]:
+    """A bar without an end, which shows the words it is given."""
+    with make_bar(counted=False) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda what: progress.update(task, description=f"{title} {what}")
 
 
 @contextlib.contextmanager

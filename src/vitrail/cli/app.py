@@ -21,16 +21,16 @@ from typing import Annotated, Any, Union
 import tyro
 
 from vitrail import plugins
-from vitrail.cli.command import Answer, Command, as_json, option, say, speaks
-from vitrail.cli.create import Create
+from vitrail.cli.command import Answer, Command, as_json, option
 from vitrail.cli.explain import Explain
 from vitrail.cli.export import Export
 from vitrail.cli.look import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
+from vitrail.cli.reduce import Create, Reduce
 from vitrail.cli.study import Study
 from vitrail.cli.train import Train
-from vitrail.console import NARROWEST, careful_streams, drop_stdout, is_unicode, render
+from vitrail.console import NARROWEST, careful_streams, drop_stdout, is_unicode, render, say, speaks
 from vitrail.errors import UserError, printable, unknown
 from vitrail.signals import terminations_raise
 
@@ -40,13 +40,14 @@ COMMANDS: dict[str, type[Command]] = {
     "reducers": Reducers,
     "check": Check,
     "train": Train,
-    "create": Create,
+    "reduce": Reduce,
     "study": Study,
     "cost": Cost,
     "predict": Predict,
     "explain": Explain,
     "export": Export,
     "doctor": Doctor,
+    "create": Create,
 }
 
 ABOUT = """Vision backbones that marry convolution and attention, on your own pictures.

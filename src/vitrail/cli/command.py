@@ -9,9 +9,6 @@ from typing import Annotated, Any
 
 from tyro.conf import UseAppendAction, arg
 
-from vitrail.console import say as say
-from vitrail.console import speaks as speaks
-
 UNSEEN = re.compile(
     "[\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
     "\ufff9-\ufffb]"

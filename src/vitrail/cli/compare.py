@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vitrail.cli.command import Answer, say, table
+from vitrail.cli.command import Answer, table
 from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
 from vitrail.cli.options import CostOptions
-from vitrail.cli.progress import ticker
+from vitrail.console import say, ticker
 
 if TYPE_CHECKING:
     from vitrail.cost import Profile

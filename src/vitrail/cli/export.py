@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
-from vitrail.cli.progress import ticker
+from vitrail.console import ticker
 from vitrail.errors import UserError
 from vitrail.files import resolved
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional
 
 from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
-from vitrail.cli.progress import bar
+from vitrail.console import bar
 from vitrail.errors import unknown
 
 

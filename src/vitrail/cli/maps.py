@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitrail.cli.command import Answer, as_json, say, table
+from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.options import ExplainOptions
 from vitrail.cli.pictures import find, picture_or_problem
-from vitrail.cli.progress import gauge
 from vitrail.cli.settings import changes_of
+from vitrail.console import gauge, say
 from vitrail.errors import UserError, unknown
 from vitrail.explain.base import DEFAULT, Explanation, explain, find_method, methods
 from vitrail.explain.guard import ExplainError

@@ -8,7 +8,7 @@ from vitrail.cli import compare
 from vitrail.cli.command import Answer, Command, option, table
 from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
 from vitrail.cli.options import CostOptions
-from vitrail.cli.progress import ticker
+from vitrail.console import ticker
 from vitrail.errors import UserError
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from tyro.conf import Positional, arg
 
-from vitrail.cli.command import FLAG, Answer, Command, say, table
-from vitrail.cli.progress import bar, gauge
+from vitrail.cli.command import FLAG, Answer, Command, table
+from vitrail.console import bar, gauge, say
 from vitrail.errors import UserError, printable
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitrail.cli.command import Answer, as_json, say, table
+from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
 from vitrail.cli.options import ExplainOptions
-from vitrail.cli.progress import gauge
+from vitrail.console import gauge, say
 from vitrail.errors import UserError, cell_text
 from vitrail.explain.samples import MaskOf, Samples, gather, open_truth
 from vitrail.explain.scores.makers import Maker, baselines

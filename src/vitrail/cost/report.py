@@ -74,6 +74,12 @@ class Report:
     machine: Mapping[str, object]
     rows: tuple[CostRow, ...]
 
+    def __str__(self) -> str:
+        """The table as text."""
+        from vitrail.console import render
+
+        return render(self.table()).rstrip()
+
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {

@@ -30,24 +30,30 @@ class Classifier:
     classes: tuple[str, ...]
     preprocess: "Preprocess"
 
-    def predict(self, images: "Images") -> "Tensor":
-        """Probabilities ``(B, classes)`` of images of any size, prepared as in training.
+    def prepare(self, images: "Images") -> "Tensor":
+        """What ``model`` takes, ``(B, C, H, W)``: resized, cut and normalised as in training.
 
         Args:
-            images: PIL images; or a tensor ``(B, C, H, W)`` or ``(C, H, W)`` of bytes (0 to 255)
-                or of floats from 0 to 1. What is normalised already goes to ``model`` itself.
+            images: PIL images of any size; or a tensor ``(B, C, H, W)`` or ``(C, H, W)`` of bytes
+                or of floats from 0 to 1.
 
         Raises:
-            UserError: a tensor of another kind.
+            UserError: a tensor of another kind, or nothing.
         """
         import torch
 
+        transform = self.preprocess.transform()
+        return torch.stack([transform(image) for image in as_pictures(images)])
+
+    def predict(self, images: "Images") -> "Tensor":
+        """Probabilities ``(B, classes)`` of images, as :meth:`prepare` takes them.
+
+        Raises:
+            UserError: a tensor of another kind, or a model that answers no numbers.
+        """
         from vitrail.tasks.classify import probabilities
 
-        transform = self.preprocess.transform()
-        return probabilities(
-            self.model, torch.stack([transform(image) for image in as_pictures(images)])
-        )
+        return probabilities(self.model, self.prepare(images))
 
 
 def as_pictures(images: "Images") -> "list[Image.Image]":

@@ -1,17 +1,17 @@
-"""``vitrail create``: a run with a reducer, and what it says."""
+"""``vitrail reduce``: a run with a reducer, and what it says."""
 
 import json
 from pathlib import Path
 
 
 def test_a_run_with_a_reducer(give, tiny_run: Path) -> None:
-    said = give("create", tiny_run, "--reducer", "cluster(ratio=4)", "-o", "clustered")
+    said = give("reduce", tiny_run, "--reducer", "cluster(ratio=4)", "-o", "clustered")
     assert said.status == 0, said.err
     assert "newly initialised: nothing: every weight is the plain model's" in said.out
     assert f"vitrail train --from clustered --teacher {tiny_run}" in said.out
     assert give("predict", "clustered", Path(__file__).parent).status == 2  # no pictures there
     found = json.loads(
-        give("create", tiny_run, "--reducer", "filter", "-o", "filtered", "--json").out
+        give("reduce", tiny_run, "--reducer", "filter", "-o", "filtered", "--json").out
     )
     assert found["params"][1] > found["params"][0] and found["macs"][1] < found["macs"][0]
     assert found["newly_initialised"] == [
@@ -21,8 +21,8 @@ def test_a_run_with_a_reducer(give, tiny_run: Path) -> None:
 
 
 def test_what_is_missing_is_said(give, tiny_run: Path) -> None:
-    assert "say which run, which reducer and where to" in give("create", tiny_run).line
-    again = give("create", tiny_run, "--reducer", "pool", "-o", tiny_run)
+    assert "say which run, which reducer and where to" in give("reduce", tiny_run).line
+    again = give("reduce", tiny_run, "--reducer", "pool", "-o", tiny_run)
     assert again.status == 2 and "nothing is overwritten" in again.line
 
 
@@ -39,3 +39,9 @@ def test_a_run_is_tuned_with_a_reducer_and_its_plain_self(give, tiny_run: Path) 
     assert "feature: 1.0" in Path("tuned/recipe.yaml").read_text()
     again = give("train", "--from", "tuned", "--model", "vit_tiny")
     assert "leave out --model" in again.line
+
+
+def test_the_old_word_works_and_says_the_new_one(give, tiny_run: Path) -> None:
+    said = give("create", tiny_run, "--reducer", "pool", "-o", "pooled")
+    assert said.status == 0 and said.err.count("vitrail reduce RUN") == 1
+    assert (Path("pooled") / "best.safetensors").is_file()

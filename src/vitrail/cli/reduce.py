@@ -1,4 +1,4 @@
-"""``vitrail create``: a trained run with another reducer, without training."""
+"""``vitrail reduce``: a trained run with another reducer, without training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from vitrail.cli.command import Answer, Command, shown_as, table
+from vitrail.console import say
 from vitrail.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Create(Command):
+class Reduce(Command):
     """Give a trained model a reducer without training: a new run folder with the same weights.
 
-    Example: vitrail create runs/plain --reducer "cluster(ratio=4)" -o runs/clustered
+    Example: vitrail reduce runs/plain --reducer "cluster(ratio=4)" -o runs/clustered
     """
 
     folder: Positional[Annotated[Path | None, shown_as("RUN")]] = None
@@ -34,12 +35,22 @@ class Create(Command):
         if self.folder is None or not self.reducer or self.out is None:
             raise UserError(
                 "say which run, which reducer and where to: "
-                'vitrail create RUN --reducer "cluster(ratio=4)" -o NEWRUN'
+                'vitrail reduce RUN --reducer "cluster(ratio=4)" -o NEWRUN'
             )
         from vitrail.hub.reduce import reduce_run
 
         made = reduce_run(self.folder, self.out, self.reducer)
         return Answer(facts(made), [costs(made), *lines(made, self.folder)])
+
+
+@dataclass(kw_only=True)
+class Create(Reduce):
+    """The old word for 'vitrail reduce'."""
+
+    def run(self) -> Answer:
+        """Say the new word, and reduce."""
+        say("vitrail: 'vitrail create RUN' is called 'vitrail reduce RUN' now")
+        return super().run()
 
 
 def facts(made: "Reduced") -> dict[str, object]:
