@@ -52,7 +52,7 @@ SUITES = {
     "tests/study/test_run.py": "study/costs.py study/progress.py study/table.py",
     "tests/study/test_whole.py": "study/bench.py study/job.py",
     "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
-    "train/display.py train/feed.py train/job.py train/mix.py train/track.py "
+    "train/display.py train/feed.py train/job.py train/mix.py train/result.py train/track.py "
     "train/trainer.py",
     "tests/explain/test_cam.py": "explain/cam_layers.py models/reading.py",
     "tests/explain/test_masks.py": "explain/centres.py",

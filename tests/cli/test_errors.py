@@ -19,7 +19,7 @@ WRONG = {
     "train fashion --model timm:resnet81": "no timm model 'resnet81'; close: ",
     "train fashion --mixer sofmax": "no mixer 'sofmax'",
     "train fashion --reducer pol": "no reducer 'pol'",
-    "train fashion --model timm:resnet18 --mixer softmax": "--mixer works with our models only",
+    "train fashion --model timm:resnet18 --mixer softmax": "mixer works with our models only",
     "train fashion --set lrr=1": "no recipe key 'lrr'; close: lr",
     "train fashion --set lr": "--set takes KEY=VALUE, such as lr=0.001, not 'lr'",
     "train fashion --set lr=fast": "lr must be float, not str 'fast'",

@@ -165,9 +165,9 @@ def test_weights_of_a_run_bring_its_parts(typed: str, tiny_run: Path, tmp_path: 
         "set": {"changes": {"weights": str(best)}},
         "recipe": {"recipe": tmp_path / "r.yaml"},
     }[typed]
-    history = history_behind(Words(data="fashion", **given))
+    history = history_behind(Words(data="fashion", **given), [])
     assert history is not None and "train" in history.parts.values()
-    assert history_behind(Words(data="fashion", weights=tmp_path / "gone.pth")) is None
+    assert history_behind(Words(data="fashion", weights=tmp_path / "gone.pth"), []) is None
 
 
 def test_what_a_teacher_trained_on_is_said(tiny_run: Path) -> None:

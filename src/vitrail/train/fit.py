@@ -6,21 +6,18 @@ new folder (recipe, manifest, checkpoint of step 0) or old one -> Trainer -> res
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vitrail import data, plugins
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.files import Dated, Goal, is_refusal, resolved, unwritable, write_text
-from vitrail.hub.runs import Classifier, Images, load
 from vitrail.hub.teachers import open_teacher
-from vitrail.schema import convert
 from vitrail.seal import seal_text
 from vitrail.tasks.card import Card
 from vitrail.tasks.classify import Scores
@@ -33,57 +30,11 @@ from vitrail.train.folder import BEST, LAST
 from vitrail.train.job import TrainingJob, rebuild_model
 from vitrail.train.optim import optimizer
 from vitrail.train.recipe import Recipe
+from vitrail.train.result import Result, read_result
 from vitrail.train.small_batches import check_batch_norm
 from vitrail.train.stop import StopRequest, lost_worker
 from vitrail.train.track import TensorBoard, Tracker, log_row
 from vitrail.train.trainer import Trainer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What came of a run; the same as ``result.json``, and the trained model, opened when asked.
-
-    ``best`` and ``last`` are rows of ``metrics.jsonl``; ``scores`` are those of the best weights
-    by part (val, test): loss, accuracy, ..., confusion, labels and predictions in the order of
-    the manifest. ``images_per_s`` is training as it was, ``model_images_per_s`` without waiting
-    for pictures, ``loader_images_per_s`` the loader working alone.
-    """
-
-    folder: str
-    epochs: int
-    step: int
-    seconds: float
-    stopped_early: bool
-    best: dict[str, Any]
-    last: dict[str, Any]
-    scores: dict[str, dict[str, Any]]
-    images_per_s: float
-    model_images_per_s: float
-    loader_images_per_s: float
-
-    @property
-    def run(self) -> Path:
-        """The run folder; ``vitrail.load`` takes it."""
-        return Path(self.folder)
-
-    @cached_property
-    def classifier(self) -> Classifier:
-        """The best weights, ready to predict."""
-        return load(self.run)
-
-    @property
-    def model(self) -> nn.Module:
-        """The model with its best weights, in evaluation mode."""
-        return self.classifier.model
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names in the order of the logits."""
-        return self.classifier.classes
-
-    def predict(self, images: Images) -> Tensor:
-        """Probabilities ``(B, classes)`` of PIL images, or of a tensor with values from 0 to 1."""
-        return self.classifier.predict(images)
 
 
 def fit(
@@ -149,19 +100,6 @@ def fit_job(
     finally:
         if display is not None:
             display.close()
-
-
-def _result(values: Mapping[str, Any], out: str | Path) -> Result:
-    """A finished run's ``result.json``, wherever its folder lies now."""
-    where = repr(str(Path(out) / "result.json"))
-    given = {**values, "folder": str(out)}
-    lacking = [f.name for f in fields(Result) if f.name not in given]
-    if lacking:
-        raise UserError(f"{where} lacks {', '.join(lacking)}; take it from a copy, or train anew")
-    kinds = {
-        n: kind | None if kind is float else kind for n, kind in get_type_hints(Result).items()
-    }
-    return Result(**{n: convert(kind, given[n], f"{where}: {n}") for n, kind in kinds.items()})
 
 
 def resume(
@@ -246,7 +184,7 @@ def _check(job: TrainingJob, processes: int) -> None:
 
 def _finished_before(out: Path, result: Mapping[str, Any]) -> Result:
     folder.tidy(out)
-    return _result(result, out)
+    return read_result(result, out)
 
 
 def _prepare(job: TrainingJob, goal: Goal, resume: bool, facts: Mapping[str, Any]) -> Path:
@@ -333,6 +271,8 @@ def _train(job: TrainingJob, accelerator: Any, listeners: list[OnEvent]) -> Resu
         if done is not None:
             return _finished_before(job.out, done)
         emit({"kind": "folder", "out": str(job.out)})
+        for line in job.notes:
+            emit({"kind": "note", "line": line})
         snapshot = checkpoint.load(folder.check_checkpoint(job.out))
         trainer = Trainer(job, accelerator, emit, stop)
         _restore(trainer, snapshot)

@@ -36,6 +36,8 @@ class TrainingJob:
     recipe: Recipe
     card: Card
     teacher: Teacher | None = None
+    notes: tuple[str, ...] = ()
+    """Lines about what was found on the way: said when training begins, not beside an error."""
     out: Path = Path()
 
     @classmethod

@@ -6,17 +6,17 @@ words, completed from the run they start from -> pictures -> parts, recipe, size
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from vitrail.console import gauge, say
+from vitrail.console import gauge, kept_warnings
 from vitrail.data import History, Item, Pictures, Preprocess, fraction, open_pictures
 from vitrail.errors import UserError, unknown
-from vitrail.files import Dated, Goal, refuse_taken, taken
+from vitrail.files import Dated, Goal, refuse_bytes, refuse_taken, resolved, taken
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.locate import run_of, weights_of
 from vitrail.hub.names import one_or_each, with_options
@@ -28,11 +28,13 @@ from vitrail.tasks.card import read_card
 from vitrail.tasks.distill import HARD, SOFT
 from vitrail.train.balance import refuse_other_count
 from vitrail.train.display import OnEvent
-from vitrail.train.fit import Result, absolute, fit_job, resume
+from vitrail.train.fit import absolute, fit_job, resume
 from vitrail.train.folder import is_run, read_facts
 from vitrail.train.job import TrainingJob
 from vitrail.train.lineage import history_of, seen_by_teacher
+from vitrail.train.optim import check_name
 from vitrail.train.recipe import Recipe
+from vitrail.train.result import Result
 from vitrail.yaml_text import merged
 
 MODEL = "coat_lite_tiny"
@@ -47,31 +49,19 @@ Specs = str | Sequence[str] | None
 """One mixer or reducer for all stages, or one each."""
 
 
+# fmt: off
 def fit(
-    data: str | Path | None = None,
-    *,
-    model: str | Path | None = None,
-    mixer: Specs = None,
-    reducer: Specs = None,
-    image: int | None = None,
-    epochs: int | None = None,
-    fraction: float = 1.0,
-    seed: int = 0,
-    val: float = 0.2,
-    copies: bool = False,
-    weights: str | Path | None = None,
-    start_from: str | Path | None = None,
-    teacher: str | Path | None = None,
-    distill: Literal["hard", "soft"] | None = None,
-    alpha: float | None = None,
-    temperature: float | None = None,
+    data: str | Path | None = None, *,
+    model: str | Path | None = None, mixer: Specs = None, reducer: Specs = None,
+    image: int | None = None, epochs: int | None = None, fraction: float = 1.0, seed: int = 0,
+    val: float = 0.2, copies: bool = False, strict: bool = False,
+    weights: str | Path | None = None, start_from: str | Path | None = None,
+    teacher: str | Path | None = None, distill: Literal["hard", "soft"] | None = None,
+    alpha: float | None = None, temperature: float | None = None,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
-    out: str | Path | None = None,
-    strict: bool = False,
-    resume_from: str | Path | None = None,
-    progress: bool = True,
-    on_event: OnEvent | None = None,
+    out: str | Path | None = None, resume_from: str | Path | None = None,
+    progress: bool = True, on_event: OnEvent | None = None,
 ) -> Result:
     """Train a model on pictures, as ``vitrail train`` does::
 
@@ -82,67 +72,39 @@ def fit(
         probabilities = result.predict([image])          # PIL images or a tensor -> (B, classes)
 
     Args:
-        data: a folder of class folders, a CSV or Parquet table, a zip, ``"torchvision:NAME"``,
-            ``"fashion"`` or ``"scenes"``.
-        model: a name of :func:`vitrail.list_models` with options if wanted, or ``"timm:NAME"``
-            (by default CoaT-Lite-Tiny); a run is one to start from, as with ``start_from``.
-        mixer: another way for tokens to meet, one for all stages or one each.
-        reducer: which tokens work, likewise.
+        data: a folder of class folders, a table, a zip, torchvision:NAME, fashion or scenes.
+        model: as :func:`vitrail.create` takes it; something saved is a run to start from.
+        mixer, reducer: other ones than the paper's, one for all stages or one each.
         image: pixels that the model sees (by default from the pictures, 64 to 224).
         epochs: passes through the pictures (by default as the recipe says).
         fraction: share of the training pictures, the same in every class.
         seed: of the split, the fraction and the training.
         val: share kept for validation where the set has no split of its own.
         copies: count copies of a training picture as often as they are there.
+        strict: stop at broken pictures instead of leaving them out.
         weights: to start from, as :func:`vitrail.create` takes them.
         start_from: a trained run: its model (``reducer`` may differ), weights, size and pictures.
         teacher: a run, or ``"timm:NAME"`` with its released weights, to learn from too.
-        distill: how the teacher is heard: its best class, or all its probabilities.
-        alpha: what the teacher's word weighs beside the label.
-        temperature: softens the probabilities of teacher and student.
-        recipe: a file in YAML, its values, or a :class:`vitrail.train.Recipe`; by default what
-            suits as many pictures.
-        changes: of single values of the recipe, ``{"lr": 1e-3, "augment": {"flip": 0}}``.
+        distill: learn the teacher's best class, or all its probabilities.
+        alpha, temperature: what the teacher weighs beside the label, and how soft it is.
+        recipe: a YAML file, its values or a ``vitrail.train.Recipe`` (by default what suits).
+        changes: single values of the recipe, ``{"lr": 1e-3, "augment": {"flip": 0}}``.
         out: the run folder to make (by default ``runs/NAME-DATE``; nothing is overwritten).
-        strict: stop at broken pictures instead of leaving them out.
         resume_from: a run that was stopped, to go on with; only ``changes`` may stand beside it.
         progress: show what is done, on stderr.
         on_event: called with every event of the training, a dictionary with its ``kind``.
-
-    Returns:
-        The result: scores, the run folder, and the trained model (``.model``, ``.predict``).
 
     Raises:
         UserError: anything that cannot be, in one line that says what to do.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the run can go on.
     """
+    given = dict(locals()) | {"data": str(data or ""), "out": None if out is None else Path(out)}
     if resume_from is not None:
         return resume(resume_from, changes=changes, progress=progress, on_event=on_event)
-    words = Words(
-        data=str(data or ""),
-        model=model,
-        mixer=mixer,
-        reducer=reducer,
-        image=image,
-        epochs=epochs,
-        fraction=fraction,
-        seed=seed,
-        val=val,
-        copies=copies,
-        weights=weights,
-        start_from=start_from,
-        teacher=teacher,
-        distill=distill,
-        alpha=alpha,
-        temperature=temperature,
-        recipe=recipe,
-        changes=changes or {},
-        out=None if out is None else Path(out),
-        strict=strict,
-        progress=progress,
-    )
-    job, goal, facts = prepare(words)
+    words = {f.name: given[f.name] for f in fields(Words) if given[f.name] is not None}
+    job, goal, facts = prepare(Words(**words))
     return fit_job(job, goal, progress=progress, on_event=on_event, facts=facts)
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,18 +133,26 @@ class Words:
     strict: bool = False
     progress: bool = True
 
-    def note(self, line: str) -> None:
-        """One line beside the progress."""
-        if self.progress:
-            say(line)
+
+Prepared = tuple[TrainingJob, Goal, dict[str, Any]]
+"""The training, its folder, and what ``run.json`` says of how it came about."""
 
 
-def prepare(wanted: Words) -> tuple[TrainingJob, Goal, dict[str, Any]]:
-    """The training, its folder, and what ``run.json`` says of how it came about.
+def prepare(wanted: Words) -> Prepared:
+    """Put a training together; what is to be said of it waits until it begins.
 
     Raises:
         UserError: anything in it that cannot be.
     """
+    kept: AbstractContextManager[list[str]]
+    kept = kept_warnings() if wanted.progress else nullcontext([])
+    with kept as notes:
+        job, goal, facts = _prepare(wanted, notes)
+    return replace(job, notes=tuple(notes)), goal, facts
+
+
+def _prepare(wanted: Words, notes: list[str]) -> Prepared:
+    """:func:`prepare`, with what is to be said beside put into ``notes``."""
     wanted, start = complete(wanted)
     if not wanted.data:
         raise UserError("say what to train on: vitrail train photos/ (or fashion, to try it)")
@@ -192,7 +162,7 @@ def prepare(wanted: Words) -> tuple[TrainingJob, Goal, dict[str, Any]]:
     how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
     how |= {"copies": True} if wanted.copies else {}
     how |= start.open
-    pictures = open_with_problems(wanted, history_behind(wanted), how)
+    pictures = open_with_problems(wanted, notes, history_behind(wanted, notes), how)
     parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
     recipe = recipe_of(wanted, len(parts["train"]))
@@ -200,7 +170,7 @@ def prepare(wanted: Words) -> tuple[TrainingJob, Goal, dict[str, Any]]:
     image = suited_image(pictures, parts["train"]) if wanted.image is None else wanted.image
     preprocess = Preprocess.from_dict({**start.preprocess, "image": image})
     if recipe.teacher and (seen := seen_by_teacher(recipe.teacher, pictures)):
-        wanted.note(seen.line)
+        notes.append(seen.line)
     job = TrainingJob.create(text, pictures, parts, recipe, preprocess, facts=start.extra)
     return job, goal, {"fraction": wanted.fraction, "open": how, **start.extra}
 
@@ -246,7 +216,7 @@ def complete(wanted: Words) -> tuple[Words, Start]:
     return completed, Start(
         open=facts.get("open", {}) if same else {},
         preprocess=card.preprocess,
-        extra={"from": {"run": str(source.resolve()), "model": card.model}},
+        extra={"from": {"run": str(resolved(source)), "model": card.model}},
     )
 
 
@@ -265,7 +235,7 @@ def with_start(wanted: Words) -> Words:
     return replace(wanted, model=None, start_from=source)
 
 
-def history_behind(wanted: Words) -> History | None:
+def history_behind(wanted: Words, notes: list[str]) -> History | None:
     """What the weights that a training starts from have seen, where they lie in a run.
 
     Raises:
@@ -279,7 +249,7 @@ def history_behind(wanted: Words) -> History | None:
     extra = read_card(Path(word)).extra if wanted.start_from is not None else {}
     history = history_of(wanted.start_from or choice(word)[0], extra)
     if history is None and wanted.start_from is not None:
-        wanted.note(
+        notes.append(
             f"{wanted.start_from} has no manifest: what it trained on may be among what is "
             "validated on"
         )
@@ -299,17 +269,19 @@ def check_words(wanted: Words) -> None:
         refuse_large_batch(1, wanted.image)
     if wanted.distill is not None and wanted.distill not in KINDS:
         raise unknown("way to distil", wanted.distill, KINDS)
+    check_name(recipe_of(wanted, 1).optimizer)
 
 
-def open_with_problems(wanted: Words, history: History | None, how: Mapping[str, Any]) -> Pictures:
-    """Open the set, and say its first problems."""
+def open_with_problems(
+    wanted: Words, notes: list[str], history: History | None, how: Mapping[str, Any]
+) -> Pictures:
+    """Open the set, and note its first problems."""
     shown = gauge("looking at the pictures") if wanted.progress else nullcontext(None)
     with shown as progress:
         pictures = open_pictures(wanted.data, history=history, progress=progress, **how)
-    for problem in pictures.problems[:PROBLEMS]:
-        wanted.note(problem.line)
+    notes += [problem.line for problem in pictures.problems[:PROBLEMS]]
     if len(pictures.problems) > PROBLEMS:
-        wanted.note(f"… and {len(pictures.problems) - PROBLEMS} more: vitrail check {wanted.data}")
+        notes.append(f"… and {len(pictures.problems) - PROBLEMS} more: vitrail check {wanted.data}")
     return pictures
 
 
@@ -340,7 +312,7 @@ def recipe_of(wanted: Words, count: int) -> Recipe:
         batch = {"batch": changes["batch"]} if "batch" in changes else {}
         base = Recipe.suited(count, **batch)
     recipe = Recipe.from_dict(merged(base.to_dict(), changes))
-    if taught and recipe.teacher is None:
+    if (taught or "distill" in changes) and recipe.teacher is None:
         raise UserError(
             "--distill, --alpha and --temperature say how a teacher is heard: give one with "
             "--teacher RUN or --teacher timm:NAME"
@@ -374,7 +346,7 @@ def distillation_options(wanted: Words) -> dict[str, Any]:
     options: dict[str, Any] = {"distill": how} if how else {}
     if wanted.teacher is not None:
         is_path = not str(wanted.teacher).startswith(TIMM)
-        options["teacher"] = str(Path(wanted.teacher).resolve()) if is_path else wanted.teacher
+        options["teacher"] = str(resolved(wanted.teacher)) if is_path else wanted.teacher
     return options
 
 
@@ -397,6 +369,7 @@ def free_folder(wanted: Path | None, data: str) -> Goal:
         UserError: the folder asked for holds something.
     """
     if wanted is not None:
+        refuse_bytes(wanted)
         if taken(wanted):
             raise UserError(
                 f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out, "
