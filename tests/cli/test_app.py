@@ -19,6 +19,7 @@ OPTIONS = {
     "check": "copies data seed strict val",
     "train": "alpha copies data distill epochs fraction from_ image mixer model out recipe reducer"
     " resume seed set strict teacher temperature val weights",
+    "reduce": "folder reducer out",
     "create": "folder out reducer",
     "study": "budget data epochs fractions image models out recipe resume seconds seeds set val",
     "cost": "against batch by_layer checkpointing classes compiled depth device growth image"

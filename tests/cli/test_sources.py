@@ -60,7 +60,7 @@ WITH_WEIGHTS = ["study/runs/2pct/vit/seed-0", "saved"]
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_create_and_what_it_made(give, places: Path, tmp_path: Path, name: str) -> None:
-    said = give("create", places / name, "--reducer", "cluster(ratio=4)", "-o", "made")
+    said = give("reduce", places / name, "--reducer", "cluster(ratio=4)", "-o", "made")
     assert said.status == 0, said.err
     paint(tmp_path / "a.png")
     assert give("predict", "made", "a.png").status == 0
@@ -110,13 +110,13 @@ def test_what_another_thing_is(give, places: Path, name: str, message: str) -> N
     assert re.search(message, said.line), said.line
 
 
-@pytest.mark.parametrize("command", ["explain", "export", "create", "train"])
+@pytest.mark.parametrize("command", ["explain", "export", "reduce", "train"])
 def test_an_exported_model_is_for_predict_only(give, places: Path, command: str) -> None:
     for place in (places / "exported", places / "exported" / "model.pt2"):
         words = {
             "explain": ("explain", place, __file__, "--method", "gradcam"),
             "export": ("export", place),
-            "create": ("create", place, "--reducer", "pool", "-o", "made"),
+            "reduce": ("reduce", place, "--reducer", "pool", "-o", "made"),
             "train": ("train", "fashion", "--from", place),
         }[command]
         said = give(*words)

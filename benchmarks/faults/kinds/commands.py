@@ -68,6 +68,7 @@ def usual(name: str, trial: Trial) -> list[Any]:
     usual_words: dict[str, list[Any]] = {
         "check": ["photos", "--val", 0.3],
         "train": train,
+        "reduce": ["run", "--reducer", "cluster(ratio=4)", "-o", "made"],
         "create": ["run", "--reducer", "cluster(ratio=4)", "-o", "made"],
         "study": [chance_data(trial.chance), "--epochs", 1, "--image", IMAGE],
         "cost": [TINY, "--image", IMAGE, "--rounds", 1, "--window", 0.01, "--batch", 1],

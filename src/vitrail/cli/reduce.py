@@ -45,12 +45,16 @@ class Reduce(Command):
 
 @dataclass(kw_only=True)
 class Create(Reduce):
-    """The old word for 'vitrail reduce'."""
+    """The old word for 'vitrail reduce'.
+
+    Example: vitrail create runs/plain --reducer "cluster(ratio=4)" -o runs/clustered
+    """
 
     def run(self) -> Answer:
-        """Say the new word, and reduce."""
+        """Reduce, and say the new word; beside an error nothing else is said."""
+        answer = super().run()
         say("vitrail: 'vitrail create RUN' is called 'vitrail reduce RUN' now")
-        return super().run()
+        return answer
 
 
 def facts(made: "Reduced") -> dict[str, object]:
