@@ -66,3 +66,12 @@ def test_text_from_outside_is_shown_harmless() -> None:
         r"\x1b[31mred\x0a\u202eabc\xff\u200b"
     )
     assert printable("Zoë [b]猫[/b] 👩\u200d🔬") == "Zoë [b]猫[/b] 👩\u200d🔬"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(3, "must be str or a list, not int 3"), ([True], "must be float, not bool True")],
+)
+def test_a_value_of_several_kinds_says_them_all(value: object, said: str) -> None:
+    with pytest.raises(UserError, match=f"^weights {said}$"):
+        schema.convert(str | tuple[float, ...] | None, value, "weights")

@@ -139,12 +139,13 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, extra_keys: b
     if value is None and type(None) in kinds:
         return None
     some = [kind for kind in kinds if kind is not type(None)]
-    for kind in some[:-1]:
+    for kind in some:
         try:
             return convert(kind, value, where, extra_keys=extra_keys)
         except UserError:
-            continue
-    return convert(some[-1], value, where, extra_keys=extra_keys)
+            if len(some) == 1 or (kind is some[-1] and isinstance(value, list | tuple | Mapping)):
+                raise  # says which value inside it
+    raise UserError(f"{where} must be {' or '.join(map(_name, some))}, not {_shown(value)}")
 
 
 def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str, extra_keys: bool) -> Any:

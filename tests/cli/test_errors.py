@@ -56,6 +56,8 @@ WRONG = {
     "train fashion --fraction nan": "a data share must be above 0",
     "train fashion --recipe .": "cannot read recipe '.'",
     "study fashion --seeds -1": "a seed must be a whole number from 0",
+    "study fashion --models vit_tiny --set teacher=nowhere": "no teacher at",
+    "study fashion --set optimizer=nope": "no optimizer 'nope'",
     "study fashion --fractions nan": "a fraction must be above 0",
     "models resnet": "no model 'resnet'",
     "completion tcsh": "say one shell: vitrail completion bash|zsh|fish",

@@ -35,6 +35,7 @@ def test_what_is_typed_goes_first(tmp_path: Path) -> None:
         data="photos", models=("vit_tiny",), seeds=(1, 2), recipe=path, set=("lr=0.004",), epochs=3
     )
     plan = plan_of(typed)
+    assert not plan.copies and plan_of(Study(data="photos", copies=True)).copies
     assert plan.arms == ("vit_tiny",)
     assert plan.seeds == (1, 2)
     assert plan.recipe == {"lr": 0.004, "batch": 32, "epochs": 3}

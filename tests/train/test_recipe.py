@@ -59,7 +59,7 @@ def test_a_part_is_enough_and_plain_exponents_are_numbers() -> None:
         ("lr: .nan", r"lr must lie between"),
         ("seconds: -1", r"seconds must be above 0"),
         ("class_weights: fair", r"no class_weights 'fair'; there are balanced"),
-        ("class_weights: 3", r"class_weights must be a list, not int 3"),
+        ("class_weights: 3", r"class_weights must be str or a list, not int 3"),
         ("class_weights: [1, -2]", r"class_weights must be numbers from 0 to 1,000,000"),
         ("class_weights: [1, .nan]", r"class_weights must be numbers"),
         ("class_weights: [0, 0]", r"not all 0"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from vitrail.cli.command import Answer, Command, shown_as
+from vitrail.cli.command import FLAG, Answer, Command, shown_as
 from vitrail.errors import UserError
 from vitrail.files import resolved
 
@@ -41,6 +41,8 @@ class Study(Command):
     """Size in pixels that the models see (default: 96; fashion 32)."""
     val: Annotated[float | None, shown_as("SHARE")] = None
     """Share kept for validation where the set has no split of its own (default: 0.2)."""
+    copies: Annotated[bool, FLAG] = False
+    """Count copies of a training picture as often as they are there (for rare classes)."""
     recipe: Annotated[Path | None, shown_as("FILE.yaml")] = None
     """A recipe in YAML, in full or in part."""
     set: Annotated[tuple[str, ...], shown_as("KEY=VALUE ...")] = ()
@@ -75,6 +77,7 @@ def plan_of(wanted: Study) -> "Plan":
 
     given = {name: getattr(wanted, name) for name in ("fractions", "seeds", "image", "val")}
     given |= {"arms": wanted.models, "budget": wanted.budget, "seconds": wanted.seconds}
+    given |= {"copies": wanted.copies or None}
     typed = {name: value for name, value in given.items() if value not in (None, ())}
     return Plan.of(wanted.data, recipe=changes(wanted), **typed)
 

@@ -84,8 +84,16 @@ def save_timm(
 
 
 def move_files(draft: Path, folder: Path) -> None:
-    """Move what ``save_timm`` writes into a folder that is there, over its old files."""
-    for name in (FILES[0], "config.json", "README.md"):
+    """Move what ``save_timm`` writes into a folder that is there, over its old files.
+
+    The config goes first and comes last: after a kill in between there is none, which timm
+    refuses, and never one beside the weights of another model.
+    """
+    try:
+        (folder / "config.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(folder / "config.json", error) from error
+    for name in (FILES[0], "README.md", "config.json"):
         try:
             (draft / name).replace(folder / name)
         except OSError as error:

@@ -31,11 +31,20 @@ def check(arm: str, bench: Bench) -> None:
     Raises:
         UserError: no such model, or one that cannot take the study's pictures.
     """
+    from vitrail.hub.teachers import open_teacher
+    from vitrail.tasks.distill import check_maps
     from vitrail.train.job import build_model, card_for
+    from vitrail.train.optim import optimizer
     from vitrail.train.small_batches import check_batch_norm
 
     size, in_chans = bench.plan.image, bench.preprocess.in_chans
-    model = build_model(card_for(arm, bench.pictures, bench.preprocess), bench.recipe)
+    card = card_for(arm, bench.pictures, bench.preprocess)
+    model = build_model(card, bench.recipe)
+    optimizer(model, bench.recipe)
+    if bench.recipe.teacher:
+        teacher = open_teacher(bench.recipe.teacher, card)
+        if bench.recipe.distill.feature:
+            check_maps(model, teacher, (in_chans, size, size))
     for job in {job.share: job for job in bench.plan.jobs}.values():
         count = len(bench.parts(job)["train"])
         check_batch_norm(model, arm, (in_chans, size, size), recipe=bench.recipe, count=count)

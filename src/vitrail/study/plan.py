@@ -77,6 +77,7 @@ class Plan:
         image: edge in pixels.
         val: share of the training part kept for validation where the data has no such part.
         split_seed: seed of that split (one for the whole study).
+        copies: count copies of a training picture as often as they are there (for rare classes).
 
     Raises:
         UserError: a value that cannot be.
@@ -92,6 +93,7 @@ class Plan:
     image: int = 96
     val: float = 0.2
     split_seed: int = 0
+    copies: bool = False
 
     def __post_init__(self) -> None:
         for name in ("arms", "fractions", "seeds"):

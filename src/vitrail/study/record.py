@@ -1,6 +1,7 @@
 """What a study leaves on disk for its analysis: one ``evaluation.json`` a job, costs an arm."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -108,6 +109,8 @@ class StudyFile:
         """
         found: StudyFile = read_json(path, cls)
         where = repr(str(path))
+        if not re.fullmatch("[0-9a-f]{1,64}", found.digest):
+            raise UserError(f"{where}: digest must be hexadecimal, not {found.digest[:60]!r}")
         convert(list[str], found.plan.get("arms"), f"{where}: plan: arms")
         data = convert(dict[str, Any], found.facts.get("data"), f"{where}: facts: data")
         convert(list[str], data.get("classes"), f"{where}: facts: data: classes")

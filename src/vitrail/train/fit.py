@@ -33,7 +33,7 @@ from vitrail.train.recipe import Recipe
 from vitrail.train.result import Result, read_result
 from vitrail.train.small_batches import check_batch_norm
 from vitrail.train.stop import StopRequest, lost_worker
-from vitrail.train.track import TensorBoard, Tracker, log_row
+from vitrail.train.track import TensorBoard, Tracker, check_tracking, log_row
 from vitrail.train.trainer import Trainer
 
 
@@ -170,6 +170,8 @@ def _check(job: TrainingJob, processes: int) -> None:
         )
     job.class_weights()
     optimizer(job.model, recipe)
+    if recipe.track:
+        check_tracking()
     if teacher is not None and recipe.distill.feature:
         check_maps(job.model, teacher, (card.in_chans, card.image, card.image))
     check_batch_norm(

@@ -1,9 +1,12 @@
 """Loggers beside ``metrics.jsonl``: a tiny protocol, and TensorBoard behind it."""
 
+import re
+from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 
 
 class Tracker(Protocol):
@@ -22,6 +25,25 @@ class Tracker(Protocol):
         ...
 
 
+def check_tracking() -> None:
+    """Refuse, before a run begins, what cannot be logged.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise UserError(
+            "the recipe asks for TensorBoard (track), which is not installed: "
+            "pip install 'vitrail[track]', or set track: false"
+        )
+
+
+def cell(value: Any) -> str:
+    """A value for a Markdown table: paths may hold what would end the cell or be markup."""
+    line = escape(printable(value), quote=False)
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
+
+
 class TensorBoard:
     """Event files in ``RUN/tensorboard``; after a resume what was lost is purged.
 
@@ -30,19 +52,15 @@ class TensorBoard:
     """
 
     def __init__(self, out: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                "the recipe asks for TensorBoard (track), which is not installed: "
-                "pip install 'vitrail[track]', or set track: false"
-            ) from error
+        check_tracking()
+        from torch.utils.tensorboard import SummaryWriter
+
         # purge_step drops steps at or after it; an epoch's row stands at its last step.
         self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def log_config(self, config: dict[str, Any]) -> None:
         """As text."""
-        rows = "".join(f"| {key} | {value} |\n" for key, value in config.items())
+        rows = "".join(f"| {key} | {cell(value)} |\n" for key, value in config.items())
         self.writer.add_text("recipe", f"| key | value |\n|---|---|\n{rows}")
 
     def log_metrics(self, values: dict[str, float], step: int) -> None:
