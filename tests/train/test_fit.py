@@ -22,6 +22,7 @@ from vitrail.errors import UserError
 from vitrail.schema import read_json
 from vitrail.tasks import evaluate, load_weights, read_card
 from vitrail.train import checkpoint
+from vitrail.train.track import cell
 from vitrail.train.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -411,6 +412,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     small.fit(tmp_path / "run", small.recipe(epochs=1, track=True))
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+    assert cell("a|b\n<i>*x*") == r"a\|b\x0a&lt;i&gt;\*x\*".replace(r"\x", r"\\x")
 
 
 def test_a_line_an_epoch_where_there_is_no_terminal(

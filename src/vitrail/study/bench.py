@@ -148,8 +148,7 @@ def lay(plan: Plan) -> Bench:
     if plan.recipe.get("weights"):
         raise UserError("a study trains every arm from scratch: leave 'weights' out of its recipe")
     check_name(Recipe.from_dict(plan.recipe).optimizer)  # before any picture is opened
-    copies = {"copies": True} if plan.copies else {}
-    pictures = open_pictures(plan.data, val=plan.val, seed=plan.split_seed, **copies)
+    pictures = open_pictures(plan.data, val=plan.val, seed=plan.split_seed, copies=plan.copies)
     if not (pictures.split("test") or pictures.split("val")):
         raise UserError(f"{plan.data} has no pictures to test on: every class has too few")
     whole = Recipe.suited(len(pictures.split("train"))).to_dict()

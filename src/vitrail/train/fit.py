@@ -17,6 +17,7 @@ from vitrail import data, plugins
 from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.files import Dated, Goal, is_refusal, resolved, unwritable, write_text
+from vitrail.hub.locate import run_of
 from vitrail.hub.teachers import open_teacher
 from vitrail.seal import seal_text
 from vitrail.tasks.card import Card
@@ -124,9 +125,10 @@ def resume(
         UserError: not a run, its pictures, its plug-ins or its teacher are gone or changed, or a
             change that would change the result.
     """
+    out = run_of(Path(out))
     run = folder.read_run(out)
     if run.result is not None:
-        return _finished_before(Path(out), run.result)
+        return _finished_before(out, run.result)
     model = rebuild_model(run) if build is None else build(run.card)
     if pictures is None:
         pictures = data.open_pictures(run.facts["data"], **run.facts.get("open", {}))
