@@ -174,16 +174,10 @@ def _check(job: TrainingJob, processes: int) -> None:
     optimizer(job.model, recipe)
     if recipe.track:
         check_tracking()
+    size, count = (card.in_chans, card.image, card.image), len(job.parts["train"])
     if teacher is not None and recipe.distill.feature:
-        check_maps(job.model, teacher, (card.in_chans, card.image, card.image))
-    check_batch_norm(
-        job.model,
-        card.model,
-        (card.in_chans, card.image, card.image),
-        recipe=recipe,
-        count=len(job.parts["train"]),
-        world=processes,
-    )
+        check_maps(job.model, teacher, size)
+    check_batch_norm(job.model, card.model, size, recipe=recipe, count=count, world=processes)
 
 
 def _finished_before(out: Path, result: Mapping[str, Any]) -> Result:
