@@ -9,6 +9,7 @@ from PIL import Image
 from vitrail.data import Preprocess
 from vitrail.errors import UserError
 from vitrail.hub import build, open_run
+from vitrail.hub.runs import as_pictures
 from vitrail.tasks import Card, save_weights
 
 TINY = "vit_tiny(patch=8, dim=24, heads=3, depth=1)"
@@ -71,3 +72,39 @@ def test_a_card_that_does_not_fit_its_weights(tmp_path: Path) -> None:
     save_weights(run / "best.safetensors", load_weights(run / "best.safetensors"), card)
     with pytest.raises(UserError, match="do not fit"):
         open_run(run)
+
+
+def test_tensors_are_predicted_as_the_same_pictures(tmp_path: Path) -> None:
+    """Bytes or floats, with or without a batch, of colours or grey; one picture alone too."""
+    save(tmp_path / "run", "best.safetensors", 1)
+    run = open_run(tmp_path / "run", device="cpu")
+    raw = torch.randint(0, 256, (2, 3, 50, 40), dtype=torch.uint8)
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in raw]
+    wanted = run.predict(pictures)
+    for images in (raw, raw / 255, (raw / 255).double()):
+        assert torch.equal(run.predict(images), wanted)
+    assert torch.equal(run.predict(raw[0]), run.predict(pictures[0]))
+    grey = raw[:1, :1]
+    assert torch.equal(run.predict(grey), run.predict([Image.fromarray(grey[0, 0].numpy())]))
+    assert torch.equal(
+        run.prepare(raw), torch.stack([run.preprocess.transform()(p) for p in pictures])
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "no images"),
+        (torch.zeros(0, 3, 8, 8), "no images"),
+        (torch.zeros(2, 2, 8, 8), "with 1 or 3 channels, not of \\(2, 8, 8\\)"),
+        (torch.zeros(8, 8), "1 or 3 channels, not of .8, 8."),
+        (torch.tensor(0.5), "1 or 3 channels"),
+        (torch.full((3, 8, 8), 255.0), "values from 0 to 1, this one 255 to 255; divide"),
+        (torch.randn(3, 8, 8), "or give a normalised tensor to .model"),
+        (torch.full((3, 8, 8), torch.nan), "values from 0 to 1"),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), "bytes .uint8. or floats, not torch.int64"),
+    ],
+)
+def test_other_tensors_are_refused(images: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        as_pictures(images)  # type: ignore[arg-type]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vitrail.tasks.card import Card
 
 
+SHAPE = "images are tensors of (B, C, H, W) with 1 or 3 channels"
+
 Images: TypeAlias = "Sequence[Image.Image] | Image.Image | Tensor"
 
 
@@ -70,8 +72,10 @@ def as_pictures(images: "Images") -> "list[Image.Image]":
     if not isinstance(images, torch.Tensor):
         found = list(images)
     else:
+        if images.dim() not in (3, 4):
+            raise UserError(f"{SHAPE}, not of {tuple(images.shape)}")
         batch = images.detach().cpu()
-        found = [to_picture(image) for image in (batch if batch.dim() != 3 else batch[None])]
+        found = [to_picture(image) for image in (batch if batch.dim() == 4 else batch[None])]
     if not found:
         raise UserError("there are no images to predict")
     return found
@@ -86,10 +90,8 @@ def to_picture(image: "Tensor") -> "Image.Image":
     import torch
     from PIL import Image
 
-    if image.dim() != 3 or image.shape[0] not in (1, 3) or not image.numel():
-        raise UserError(
-            f"images are tensors of (B, C, H, W) with 1 or 3 channels, not of {tuple(image.shape)}"
-        )
+    if image.shape[0] not in (1, 3) or not image.numel():
+        raise UserError(f"{SHAPE}, not of {tuple(image.shape)}")
     if image.is_floating_point():
         low, high = float(image.min()), float(image.max())
         if not (low >= 0 and high <= 1):
