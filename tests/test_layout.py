@@ -57,7 +57,6 @@ SUITES = {
     "tests/explain/test_cam.py": "explain/cam_layers.py models/reading.py",
     "tests/explain/test_masks.py": "explain/centres.py",
     "tests/hub/test_resolve.py": "hub/names.py hub/weights.py",
-    "tests/test_package.py": "hub/measure.py",
     "tests/hub/test_runs.py": "hub/locate.py",
     "tests/hub/test_save.py": "hub/modelcard.py",
     "tests/hub/test_timm_door.py": "timm.py hub/counterparts.py",

@@ -75,7 +75,7 @@ class Recipe:
     compile: bool = False
     """Compile the model with torch.compile: slow to start, then faster."""
     weights: str | None = None
-    """Weights to start from (fine-tuning): a file."""
+    """Weights to start from (fine-tuning): a file, a run, timm, or OWNER/NAME on the hub."""
     teacher: str | None = None
     """A trained model that is heard beside the labels: a run folder, or timm:NAME."""
     distill: Distillation = field(default_factory=Distillation)

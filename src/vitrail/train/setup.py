@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,7 @@ PROBLEMS = 10
 LOOKED_AT = 64
 SMALLEST, LARGEST, LARGEST_WITHOUT_GPU = 64, 224, 128
 KINDS = {"hard": HARD, "soft": SOFT}
+NUMBERS = {"image": Integral, "seed": Integral, "fraction": Real, "val": Real}
 
 Specs = str | Sequence[str] | None
 """One mixer or reducer for all stages, or one each."""
@@ -262,6 +264,11 @@ def check_words(wanted: Words) -> None:
     Raises:
         UserError: a size, share, seed or kind of distillation that cannot be.
     """
+    for name, kind in NUMBERS.items():
+        value = getattr(wanted, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            whole_or_not = "whole number" if kind is Integral else "number"
+            raise UserError(f"{name} must be a {whole_or_not}, not {value!r}")
     check_share(wanted.fraction, "a data share")
     check_seed(wanted.seed)
     if wanted.image is not None:
