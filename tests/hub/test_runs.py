@@ -61,6 +61,8 @@ def test_no_run_there(tmp_path: Path) -> None:
         open_run(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is it a run folder"):
         open_run(tmp_path)
+    with pytest.raises(UserError, match="no device 'gpu' here"):
+        open_run(tmp_path, device="gpu")
 
 
 def test_a_card_that_does_not_fit_its_weights(tmp_path: Path) -> None:
@@ -95,6 +97,8 @@ def test_tensors_are_predicted_as_the_same_pictures(tmp_path: Path) -> None:
     ("images", "message"),
     [
         ([], "no images"),
+        ("x.png", "PIL images .* or one tensor, not str"),
+        ([1], "PIL images .* or one tensor, not int"),
         (torch.zeros(0, 3, 8, 8), "no images"),
         (torch.zeros(2, 2, 8, 8), "with 1 or 3 channels, not of \\(2, 8, 8\\)"),
         (torch.zeros(8, 8), "1 or 3 channels, not of .8, 8."),

@@ -50,6 +50,8 @@ def create_baseline(
 
     known = timm.list_models()
     architecture = name.split(".")[0]
+    if not architecture:
+        raise UserError(f"{TIMM} is a model of timm's with its name behind, such as {TIMM}resnet18")
     if architecture not in known:
         raise unknown("timm model", name, known)
     config = timm.get_pretrained_cfg(architecture)

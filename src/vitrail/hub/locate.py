@@ -17,6 +17,14 @@ FOR_PREDICT = (
 )
 
 
+def is_there(path: Path) -> bool:
+    """Whether something is at ``path``; nothing can be at a name that no system takes."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def weights_of(path: Path) -> Path:
     """The weights file in a folder that Vitrail saved: best, else last, else a saved model's.
 
@@ -25,9 +33,9 @@ def weights_of(path: Path) -> Path:
     Raises:
         UserError: nothing there, or something else; the message says what it is.
     """
-    if path.is_file():
+    if is_there(path) and path.is_file():
         return refuse_other_files(path)
-    if not path.is_dir():
+    if not is_there(path) or not path.is_dir():
         raise UserError(f"no run {str(path)!r}; 'vitrail train' makes one in runs/")
     run = run_of(path)
     for name in (*WEIGHTS, SAVED):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
+
 from vitrail.console import ticker
 from vitrail.cost import Report, Settings, cost
 from vitrail.cost.candidates import Precision
@@ -19,7 +21,7 @@ def measure(
     in_chans: int = 3,
     precision: Precision = "float32",
     compiled: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
     threads: int | None = None,
     memory: bool = True,
     seconds: float | None = None,
@@ -44,7 +46,7 @@ def measure(
         in_chans: channels of the input.
         precision: ``"bfloat16"`` or ``"float16"`` run under autocast.
         compiled: measure what ``torch.compile`` makes of the models.
-        device: ``"cuda"``, ...
+        device: ``"cpu"``, ``"cuda"``, ...; ``"auto"`` is the GPU where there is one.
         threads: of torch, by default its own choice.
         memory: measure peak memory too; this takes longest.
         seconds: the most that timing takes.
@@ -54,6 +56,7 @@ def measure(
         UserError: no such model, or conditions that cannot be.
     """
     words = [models] if isinstance(models, str | Path) else list(models)
+    gpu = "cuda" if torch.cuda.is_available() else "cpu"
     settings = Settings(
         image=image,
         batch=batch,
@@ -62,7 +65,7 @@ def measure(
         threads=threads,
         precision=precision,
         graph="compiled" if compiled else "eager",
-        device=device,
+        device=gpu if device == "auto" else device,
         limit_s=seconds,
     )
     texts = list(dict.fromkeys(map(model_text, words)))

@@ -9,9 +9,12 @@ from torch import nn
 from vitrail.errors import UserError
 from vitrail.hub.baselines import TIMM, create_baseline
 from vitrail.hub.weights import find_weights
+from vitrail.limits import MOST, check_count
+from vitrail.models.backbone import Size
 from vitrail.models.reader import read_weights
 from vitrail.models.weights import check_finite
 from vitrail.models.zoo import build_within_limits, configure, entry, load_into
+from vitrail.schema import convert
 from vitrail.specs import parse_call, print_call
 
 
@@ -32,9 +35,11 @@ def build(
     """
     given = {name: value for name, value in options.items() if value is not None}
     file, released = find_weights(weights, text)
-    given.setdefault("classes", released)
+    if released is not None:
+        given.setdefault("classes", released)
     if text.startswith(TIMM):
         refuse_our_options(text, given)
+        check_sizes(text, given)
         rest: dict[str, Any] = {"drop_path": drop_path or 0.0, "weights": file, "trial": trial}
         model = create_baseline(text.removeprefix(TIMM), **given, **rest)
     else:
@@ -45,6 +50,23 @@ def build(
     if file is not None:
         check_finite(model, repr(str(weights)))
     return model
+
+
+SIZES = {"classes": int, "image": Size, "in_chans": int}
+BOUNDS = {"classes": {"least": 0, "most": 10**7}}
+
+
+def check_sizes(text: str, options: Mapping[str, Any]) -> None:
+    """What any model is built for.
+
+    Raises:
+        UserError: no whole numbers, or less than there can be.
+    """
+    for name, value in options.items():
+        where = f"model {text!r}: {name}"
+        convert(SIZES[name], value, where)
+        for number in value if isinstance(value, tuple) else (value,):
+            check_count(number, where, **BOUNDS.get(name, {"least": 1, "most": MOST}))
 
 
 def refuse_our_options(text: str, options: Mapping[str, Any]) -> None:

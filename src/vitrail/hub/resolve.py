@@ -15,11 +15,11 @@ from torch import nn
 from vitrail.errors import UserError
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
-from vitrail.hub.locate import run_of, weights_of
+from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.names import build, one_or_each, with_options
 from vitrail.hub.plugged import recall
 from vitrail.hub.sizes import check_fits
-from vitrail.hub.weights import ENDINGS, is_repository, is_there
+from vitrail.hub.weights import ENDINGS, is_repository
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.zoo import everything
 from vitrail.tasks.card import Card, card_in
@@ -131,7 +131,7 @@ def find_model(word: str | Path) -> Named:
     if text.startswith(TIMM) or name in everything():
         return Named(text=text)
     path = Path(word)
-    if not is_there(path) and not is_path(word):
+    if not text or (not is_there(path) and not is_path(word)):
         return Named(text=text)  # unknown: the zoo names the closest
     weights = weights_of(path) if is_there(path) or not is_repository(text) else download(text)
     card = read_fitting_card(weights, run_of(path) if is_there(path) else weights)

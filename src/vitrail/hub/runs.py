@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from vitrail.errors import UserError
-from vitrail.hub.locate import run_of, weights_of
+from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.resolve import create_from_card, download, read_fitting_card
-from vitrail.hub.weights import is_repository, is_there
+from vitrail.hub.weights import is_repository
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,6 +78,11 @@ def as_pictures(images: "Images") -> "list[Image.Image]":
         found = [to_picture(image) for image in (batch if batch.dim() == 4 else batch[None])]
     if not found:
         raise UserError("there are no images to predict")
+    other = next((image for image in found if not isinstance(image, Image.Image)), None)
+    if other is not None:
+        raise UserError(
+            f"give PIL images (PIL.Image.open(path)) or one tensor, not {type(other).__name__}"
+        )
     return found
 
 
@@ -141,10 +146,13 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     """
     import torch
 
+    from vitrail.cost.candidates import check_device
     from vitrail.data import Preprocess
     from vitrail.models.weights import check_finite
     from vitrail.tasks.card import load_weights
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
     path = weights_of(Path(folder))
     card = read_fitting_card(path, run_of(Path(folder)))
     preprocess = Preprocess.from_dict(card.preprocess or {"image": card.image})
@@ -154,5 +162,5 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     except RuntimeError as error:
         raise UserError(f"the weights in {str(path)!r} do not fit {card.model}") from error
     check_finite(model, repr(str(path)))
-    model = model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = model.eval().to(device)
     return Classifier(model, card, card.classes, preprocess)

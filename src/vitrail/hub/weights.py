@@ -7,7 +7,7 @@ from vitrail.errors import UserError, unknown
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import FILES, REPOSITORY, fetch, from_hub, inside
-from vitrail.hub.locate import WEIGHTS, run_of, weights_of
+from vitrail.hub.locate import WEIGHTS, is_there, run_of, weights_of
 from vitrail.models.reader import choice
 from vitrail.specs import parse_call
 
@@ -86,14 +86,6 @@ def from_timm(model: str, released: str = "") -> dict[str, Any]:
         raise unknown("timm model", name, timm.list_models(pretrained=True))
     described: dict[str, Any] = config.to_dict()
     return described
-
-
-def is_there(path: Path) -> bool:
-    """Whether something is at ``path``; nothing can be at a name that no system takes."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def is_repository(text: str) -> bool:

@@ -19,10 +19,9 @@ from vitrail.data import History, Item, Pictures, Preprocess, fraction, open_pic
 from vitrail.errors import UserError, unknown
 from vitrail.files import Dated, Goal, refuse_bytes, refuse_taken, resolved, taken
 from vitrail.hub.baselines import TIMM
-from vitrail.hub.locate import run_of, weights_of
+from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.names import one_or_each, with_options
 from vitrail.hub.resolve import find_model, read_fitting_card
-from vitrail.hub.weights import is_there
 from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
 from vitrail.models.reader import choice
 from vitrail.tasks.card import read_card
