@@ -69,8 +69,8 @@ class Child:
         self.no_orphans()
         return self.said(status)
 
-    def no_orphans(self, seconds: float = 5.0) -> None:
-        """Nothing that it started outlives it.
+    def no_orphans(self, seconds: float = 20.0) -> None:
+        """Nothing that it started outlives it for long: torch's workers look every 5 seconds.
 
         Raises:
             Fault: something does.

@@ -1,5 +1,8 @@
 """What strict loading lets pass, and what not; layouts stand in ``tests/parity``."""
 
+import contextlib
+import warnings
+
 import pytest
 import torch
 
@@ -28,3 +31,20 @@ def test_a_fresh_head_stands_where_the_model_stands():
     model = vitrail.create("coat_lite_tiny", **SMALL).to(torch.float64)
     model.reset_classifier(7)
     assert model(torch.randn(1, 3, 64, 64, dtype=torch.float64)).shape == (1, 7)
+
+
+ODD_SHAPES = ((), (0,), (7,), (1, 0, 24), (1, 18, 24), (1, 17, 24, 1), (1, 17, 25), (1,) * 9)
+
+
+@pytest.mark.parametrize("name", ["position", "head", "patch"])
+def test_tensors_of_any_form_are_fitted_or_refused(name: str) -> None:
+    model = vitrail.create("vit_tiny(dim=24,heads=3,depth=1,patch=8)", image=32, classes=3)
+    keys = [n for n in model.state_dict() if n.startswith(name)]
+    assert keys
+    for key in keys:
+        for shape in ODD_SHAPES:
+            for dtype in (torch.float32, torch.int32):
+                state = dict(model.state_dict()) | {key: torch.zeros(shape, dtype=dtype)}
+                with contextlib.suppress(UserError), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    load_into(model, state)

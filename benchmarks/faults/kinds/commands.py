@@ -14,7 +14,8 @@ NUMBERS = ("-1", "0", "1", "-0", "nan", "inf", "-inf", "1e9", "1e999", "0x10", "
 SHORT = ("-1", "0", "nan", "inf", "", "abc", "1.5", "-inf", "²", "--")
 """For numbers that say how long something takes: no large ones."""
 TEXTS = ("", " ", "x", "nope", "-", "--", "=", "[/red]", "\x1b[31mred\x1b[0m", "a\nb", "ä" * 500,
-         "../..", "/", ".", "/dev/null", "/dev/zero", "~", "~nope", "*", "[", "\u202ex", "run",
+         "../../nope", "//nope", ".", "/dev/null", "/dev/zero", "~", "~nope", "*", "[",
+         "\u202ex", "run",
          "photos",
          "picture.png", "recipe.yaml", "fifo", "missing/x", "x\x00y", "\udcff", "$(x)", "timm:nope",
          "timm:", "torchvision:nope", "official:x", "none", "None", "null", "{}",
@@ -49,7 +50,7 @@ def command(trial: Trial) -> None:
         words += ["--models", TINY, "vit_tiny(patch=0)"]
     if name == "cost":
         words += ["--no-memory"]
-    trial.command(*words[:60], alone=name not in ("check", "train", "study", "predict", "explain"))
+    trial.command(*words[:60], alone=name not in ("check", "predict", "explain"))
 
 
 def lay_out(trial: Trial) -> None:

@@ -1,5 +1,6 @@
 """Released weights into our models: rename, check, fit, load strictly; ``reader`` reads files."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +54,7 @@ def fit(state: State, model: nn.Module) -> State:
 def drop_head(state: State, own: Mapping[str, Tensor], names: Sequence[str]) -> None:
     """Take a head of another shape out of ``state``, and say that a new one begins."""
     other = [n for n in names if n not in own or own[n].shape != state[n].shape]
-    there = [n for n in other if n in own and n.endswith("weight")]
+    there = [n for n in other if n in own and n.endswith("weight") and state[n].dim()]
     if there:
         warnings.warn(
             f"the head is new: that of the weights knows {state[there[0]].shape[0]} classes, the "
@@ -65,11 +66,16 @@ def drop_head(state: State, own: Mapping[str, Tensor], names: Sequence[str]) -> 
 
 
 def fit_tables(state: State, model: nn.Module) -> State:
-    """Position tables resized to what the model was built for; all else as it is."""
+    """Position tables resized to what the model was built for; all else as it is.
+
+    What has not even the form of the model's own table is left, and refused at loading.
+    """
     own = model.state_dict()
     tables = {f"{n}.table": m for n, m in model.named_modules() if isinstance(m, Table)}
     for name, tensor in state.items():
         if name not in own or own[name].shape == tensor.shape:
+            continue
+        if own[name].dim() != tensor.dim() or not tensor.numel() or not tensor.is_floating_point():
             continue
         if name == "position":
             state[name] = fit_table(tensor, model)
@@ -100,8 +106,8 @@ def fit_table(table: Tensor, model: Any) -> Tensor:
     """
     grid: Grid = model.grid
     extra: int = model.extra
-    side = int((table.shape[1] - extra) ** 0.5)
-    if side * side + extra != table.shape[1]:
+    side = math.isqrt(max(table.shape[1] - extra, 0))
+    if not side or side * side + extra != table.shape[1]:
         raise UserError(
             f"a position table of {table.shape[1]} entries is no square grid with {extra} tokens "
             "in front; build the model with the image size of these weights, and with pool='mean' "
