@@ -18,6 +18,7 @@ from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.files import Dated, Goal, is_refusal, resolved, unwritable, write_text
 from vitrail.hub.locate import run_of
+from vitrail.hub.plugged import recall
 from vitrail.hub.teachers import open_teacher
 from vitrail.seal import seal_text
 from vitrail.tasks.card import Card
@@ -127,6 +128,8 @@ def resume(
     """
     out = run_of(Path(out))
     run = folder.read_run(out)
+    if build is None:
+        recall(run.card.extra.get("plugins", ()), run.folder)
     if run.result is not None:
         return _finished_before(out, run.result)
     model = rebuild_model(run) if build is None else build(run.card)

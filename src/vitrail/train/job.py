@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.data import Item, Pictures, Preprocess
 from vitrail.errors import UserError
-from vitrail.hub.plugged import extra, recall
+from vitrail.hub.plugged import extra
 from vitrail.hub.resolve import create_from_card
 from vitrail.hub.sizes import check_fits
 from vitrail.hub.teachers import open_teacher
@@ -123,9 +123,8 @@ def rebuild_model(run: Run) -> nn.Module:
     """The model of a stopped run, whose weights are in the checkpoint: none are read here.
 
     Raises:
-        UserError: a plug-in that is not trusted, or a model that does not fit the checkpoint.
+        UserError: a model that does not fit the checkpoint.
     """
-    recall(run.card.extra.get("plugins", ()), run.folder)
     path = check_checkpoint(run.folder)
     shapes = {n: s for n, s in read_header(path).shapes.items() if n.startswith("model/")}
     check_fits(run.card, shapes, repr(str(path)), exact=False)
