@@ -83,6 +83,8 @@ def test_forward_shapes_head_and_attributes(name):
     assert model.num_classes == 5 and model.in_chans == 3 and model.output_fmt == "NCHW"
     assert final.dim() in (3, 4) and channels == model.num_features
     assert model.forward_head(final, pre_logits=True).shape == (2, model.head_hidden_size)
+    grid = model.final_grid((64, 64))
+    assert (final.shape[2:] == grid) if final.dim() == 4 else grid is None
     assert model(x).shape == model.forward_head(final).shape == (2, 5)
     assert model.pretrained_cfg["first_conv"] == stem_of(model) or name == "sl_vit"
     heads = model.pretrained_cfg["classifier"]
@@ -93,6 +95,9 @@ def test_forward_shapes_head_and_attributes(name):
     assert model(x).shape == (2, model.head_hidden_size)
     model.reset_classifier(0, "")
     assert model(x).shape == final.shape
+    assert model.pretrained_cfg["pool_size"] == model.final_grid(
+        model.pretrained_cfg["input_size"][1:]
+    )
     model.reset_classifier(7, "native")
     assert model(x).shape == (2, 7)
 
@@ -164,6 +169,45 @@ def test_numbers_any_size_and_checkpointing(name):
     plain = model(x)
     model.set_grad_checkpointing()
     torch.testing.assert_close(model(x), plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (75, 101), (97, 33)])
+@pytest.mark.parametrize("name", [n for n in kinds() if make(n).final_grid((64, 64))])
+def test_the_grid_of_unpooled_maps_is_told_for_any_image(name, size):
+    with torch.device("meta"):
+        model = make(name, num_classes=0, global_pool="").eval()
+        assert model(torch.zeros(1, 3, *size)).shape[2:] == model.final_grid(size)
+
+
+@few
+def test_traced_by_fx_as_timm_traces(name):
+    """The same numbers from the graph, in both modes; every parameter has a gradient."""
+    from timm.models import get_notrace_functions, get_notrace_modules
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    options = {
+        "leaf_modules": get_notrace_modules(),
+        "autowrap_functions": get_notrace_functions(),
+        "param_shapes_constant": True,
+    }
+    model = make(name, drop_rate=0.1)
+    stem, head = stem_of(model).split(".")[0], "head"
+    traced = create_feature_extractor(model, [stem, head], tracer_kwargs=options)
+    x = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        assert torch.equal(traced.eval()(x)[head], model.eval()(x))
+    traced.train()(x)[head].mean().backward()
+    assert [n for n, p in traced.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", ["cmt_ti", "mobilevit_xxs", "coatnet_0"])
+def test_maps_from_the_graph_are_the_models(name):
+    torch.manual_seed(0)
+    graph = make(name, features_only=True, feature_cls="fx").eval()
+    torch.manual_seed(0)
+    model, x = make(name).eval(), torch.randn(1, 3, 75, 101)
+    with torch.no_grad():
+        assert all(map(torch.equal, graph(x), model.features(x)))
 
 
 @few

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from vitrail.errors import UserError
 from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import fetch
-from vitrail.layers.grid import to_tokens
+from vitrail.layers.grid import grid_of, to_map, to_tokens
 from vitrail.models.backbone import Backbone, sides
+from vitrail.models.pyramid import quarters
 from vitrail.models.reader import read_weights
 from vitrail.models.weights import fit_tables
 from vitrail.models.zoo import configure, entry, list_models, our_names
@@ -95,13 +96,29 @@ class Door(Backbone):
         modules = list(self.named_modules())
         linear = [n for n, m in modules if n.startswith("head") and isinstance(m, nn.Linear)]
         last = [n for n in linear if self.get_submodule(n).out_features == self.classes]
-        config["first_conv"] = next((n for n, m in modules if isinstance(m, nn.Conv2d)), None)
+        config["first_conv"] = next((n for n, m in modules if isinstance(m, nn.Conv2d)), ())
+        config["pool_size"] = self.final_grid(config["input_size"][-2:])
         config["classifier"] = tuple(last) if len(last) > 1 else (last or ["head"])[0]
         self._pretrained_cfg = config
 
+    def forward_features(self, x: Tensor) -> Tensor:
+        """What the head pools: a map wherever there is one, else tokens."""
+        return self.laid_out(super().forward_features(x), x)
+
+    def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Four maps, and :meth:`forward_features` from the same pass."""
+        maps, last = super().features_and_last(x)
+        return maps, self.laid_out(last, x)
+
+    def laid_out(self, last: Tensor, image: Tensor) -> Tensor:
+        """The tokens of a map, ``(B, H*W, C)``, as timm wants them: ``(B, C, H, W)``."""
+        grid = self.final_grid(grid_of(image))
+        return to_map(last, grid) if self.flat_map and grid else last
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool (unless ``global_pool`` is empty), drop out and classify."""
-        x = self.pool(x) if self.global_pool else x
+        if self.global_pool:
+            x = self.pool(to_tokens(x) if self.flat_map else x)
         x = F.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.head(x)
 
@@ -225,12 +242,16 @@ class Door(Backbone):
 
 
 def landmarks(model: Backbone) -> list[str]:
-    """A name for where each map comes from: its stage, else the level."""
+    """The module each map comes from: its stage or block, as ``torch.fx`` names its nodes."""
     count = len(model.channels)
-    first = len(getattr(model, "stages", ())) - count
-    if first < 0:
-        return [f"level{i}" for i in range(count)]
-    return [f"stages.{i}" for i in getattr(model, "ends", range(first, first + count))]
+    if hasattr(model, "stages"):
+        last = len(model.stages) - 1
+        first = max(0, last + 1 - count)
+        ends = getattr(model, "ends", range(first, first + count))
+        return [f"stages.{min(i, last)}" for i in ends]
+    if hasattr(model, "blocks"):
+        return [f"blocks.{i}" for i in quarters(len(model.blocks))]
+    return [f"level{i}" for i in range(count)]
 
 
 def absolute(indices: int | Sequence[int] | None, count: int) -> list[int]:

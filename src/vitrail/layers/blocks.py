@@ -216,7 +216,8 @@ class StagePass(NamedTuple):
     def choose(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Plan]:
         """All tokens as the choice sees them, the working tokens, and the way back."""
         x = x if block.coarse else self.look(x, self.grid)
-        return x, *block.reducer(x, self.grid, block.norm1)
+        z, plan = block.reducer(x, self.grid, block.norm1)
+        return x, z, plan
 
     def work(self, block: Any, z: Tensor, plan: Any) -> Tensor:
         """A block on its working tokens, ``(B, K, C)``; on a coarser grid, a whole block."""

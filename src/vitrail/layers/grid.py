@@ -8,6 +8,8 @@ front: ``(B, E + H*W, C)``.
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrail.layers.trace import one_node
+
 Grid = tuple[int, int]
 """Height and width, counted in tokens."""
 
@@ -25,7 +27,7 @@ def to_map(x: Tensor, grid: Grid) -> Tensor:
     (twelve times slower for one image of 56 x 56 x 64 on a CPU).
     """
     images, _, channels = x.shape
-    return x.flatten(0, 1).view(images, *grid, channels).permute(0, 3, 1, 2)
+    return x.flatten(0, 1).view(images, grid[0], grid[1], channels).permute(0, 3, 1, 2)
 
 
 def grid_of(x: Tensor) -> Grid:
@@ -33,6 +35,7 @@ def grid_of(x: Tensor) -> Grid:
     return x.shape[-2], x.shape[-1]
 
 
+@one_node
 def pad_to(x: Tensor, multiple: int) -> Tensor:
     """A map grown at the right and bottom with zeros until both sides divide by ``multiple``."""
     height, width = grid_of(x)
@@ -46,6 +49,7 @@ def cells(grid: Grid, cell: int | Grid) -> Grid:
     return -(-grid[0] // down), -(-grid[1] // right)
 
 
+@one_node
 def resample(x: Tensor, size: Grid) -> Tensor:
     """Adaptive average pooling, to smaller maps or larger; free where the size is right."""
     return x if grid_of(x) == size else F.adaptive_avg_pool2d(x, size)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from vitrail.errors import UserError
 from vitrail.layers.blocks import Block, Blocks, Chain, Held, give_reducer
 from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid
+from vitrail.layers.trace import above, one_node, whole_layers
 from vitrail.mixers import Mixer, MixerSpec
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
@@ -76,6 +78,7 @@ class Backbone(nn.Module, ABC):
         width: channels of the pooled features.
         head: the classifier, or the identity.
         tail: names of children that, like the head, :meth:`features` does not use.
+        flat_map: whether the tokens the head pools are those of a whole map, row by row.
     """
 
     channels: tuple[int, ...]
@@ -83,6 +86,7 @@ class Backbone(nn.Module, ABC):
     width: int
     head: nn.Module
     tail: tuple[str, ...] = ()
+    flat_map = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -119,6 +123,10 @@ class Backbone(nn.Module, ABC):
         """Channels of what :meth:`forward_features` gives."""
         return self.width
 
+    def final_grid(self, image: Grid) -> Grid | None:
+        """Height and width of the map the head pools; None where it reads tokens."""
+        return None
+
     def prune_to(self, levels: int) -> None:
         """Drop the stages that only maps beyond the first ``levels`` need, where there are any.
 
@@ -136,7 +144,15 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> ``(B, classes)``."""
+        if isinstance(x, Proxy):
+            return self.traced(x)
         return self.forward_head(self.forward_features(x))
+
+    def traced(self, x: Proxy) -> Tensor:
+        """:meth:`forward` under ``torch.fx``: a node for each block and each layer beside them."""
+        opened = above(self, {*self.chains()})
+        with whole_layers(x.tracer, self, opened):
+            return self.forward_head(self.forward_features(x))  # type: ignore[arg-type]
 
     def forward_with_maps(self, x: Tensor) -> WithMaps:
         """Logits and the maps they were made from, in one pass."""
@@ -348,6 +364,7 @@ def sides(image: Size) -> Grid:
     return (image, image) if isinstance(image, int) else (image[0], image[1])
 
 
+@one_node
 def check_image(x: Tensor, in_chans: int, least: int) -> None:
     """Refuse what no convolution could take, in words.
 

@@ -73,6 +73,7 @@ class CMT(Backbone):
     """Depthwise convolutions beside, before and inside of attention and feed-forward."""
 
     tail = ("last",)
+    flat_map = True
 
     def __init__(self, config: CMTConfig) -> None:
         super().__init__(config)
@@ -111,6 +112,10 @@ class CMT(Backbone):
     def last_channels(self) -> int:
         """Those of the last stage; pooling widens them."""
         return self.channels[-1]
+
+    def final_grid(self, image: Grid) -> Grid:
+        """That of stride 32."""
+        return cells(image, 32)
 
     def prune_to(self, levels: int) -> None:
         """Drop later stages."""

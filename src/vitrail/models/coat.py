@@ -145,7 +145,10 @@ class CoaT(Backbone):
             tokens.append(x)
             grids.append(grid)
         for block in self.parallel:
-            tokens[1:] = self.parallel.run(block, tokens[1:], grids[1:], list(self.stages[1:]))
+            run = self.parallel.run
+            tokens[1], tokens[2], tokens[3] = run(
+                block, tokens[1:], grids[1:], list(self.stages[1:])
+            )
         levels = map(image_map, tokens, grids) if maps else ()
         last = torch.cat([x[:, :1] for x in tokens[1:]], 1) if self.parallel else tokens[-1]
         return States(tuple(levels), last)
@@ -155,7 +158,7 @@ class CoaT(Backbone):
         norms = self.norms.values()
         if self.aggregate is None:
             return self.norms["3"](last)
-        return torch.cat([norm(x) for norm, x in zip(norms, last.split(1, 1), strict=True)], 1)
+        return torch.cat([norm(last[:, i : i + 1]) for i, norm in enumerate(norms)], 1)
 
     def prune_to(self, levels: int) -> None:
         """Lite: drop later stages. CoaT's parallel blocks need all of them."""

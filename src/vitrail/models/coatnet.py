@@ -189,6 +189,7 @@ class CoAtNet(Backbone):
     """Convolution where the map is large, attention where it is small."""
 
     tail = ("norm", "hidden")
+    flat_map = True
 
     def __init__(self, config: CoAtNetConfig) -> None:
         super().__init__(config)
@@ -219,6 +220,10 @@ class CoAtNet(Backbone):
     def finish(self, last: Tensor) -> Tensor:
         """Normalised if no layer follows."""
         return last if self.hidden is not None else self.norm(last)
+
+    def final_grid(self, image: Grid) -> Grid:
+        """That of stride 32."""
+        return cells(image, 32)
 
     def prune_to(self, levels: int) -> None:
         """Drop later stages."""

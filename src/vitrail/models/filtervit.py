@@ -182,6 +182,13 @@ class FilterViT(Backbone):
             if stride in self.strides and (to := cells(size, stride))
         )
 
+    def final_grid(self, image: Grid) -> Grid:
+        """Behind the last block, for images of any size."""
+        grid = behind_stem(replace(self.config, image=image))
+        for row in self.config.rows:
+            grid = cells(grid, row.stride)
+        return grid
+
     def prune_to(self, levels: int) -> None:
         """Drop later blocks, also those that go on beyond stride 32."""
         strides = [s for s in self.strides_of_blocks if s <= self.strides[levels - 1]]

@@ -39,6 +39,7 @@ from vitrail.layers.blocks import Chain, StagePass
 from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.layers.inverted import ConvNormAct, InvertedResidual, init_conv
 from vitrail.layers.position import sinusoid
+from vitrail.layers.trace import one_node
 from vitrail.models.backbone import (
     Backbone,
     Choice,
@@ -114,6 +115,10 @@ class FilterViTv2(Backbone):
             x = stage(x)
             after.append(x)
         return States(tuple(after), x)
+
+    def final_grid(self, image: Grid) -> Grid:
+        """That of stride 32."""
+        return cells(image, 32)
 
     def prune_to(self, levels: int) -> None:
         """Drop later stages."""
@@ -200,6 +205,7 @@ class Stage(nn.Module):
         return x
 
 
+@one_node
 def position(grid: Grid, built: Grid, dim: int, device: torch.device) -> Tensor:
     """A fixed 2-D code ``(1, dim, H, W)``: half the channels tell the row, half the column.
 

@@ -27,6 +27,7 @@ from vitrail.layers.blocks import Chain
 from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid, cells, grid_of, to_map, to_tokens
 from vitrail.layers.inverted import ConvNormAct, InvertedResidual, init_conv
+from vitrail.layers.trace import one_node
 from vitrail.models.backbone import (
     Backbone,
     Choice,
@@ -115,6 +116,10 @@ class MobileViT(Backbone):
     def finish(self, last: Tensor) -> Tensor:
         """``(B, width, H / 32, W / 32)``."""
         return self.final(last)
+
+    def final_grid(self, image: Grid) -> Grid:
+        """That of stride 32."""
+        return cells(image, 32)
 
     def prune_to(self, levels: int) -> None:
         """Drop later stages."""
@@ -206,6 +211,7 @@ class MobileViTBlock(nn.Module):
         return (mixed / (direct + mixed).clamp(min=1e-12)).flatten(1).unsqueeze(2)
 
 
+@one_node
 def resize(x: Tensor, size: Grid) -> Tensor:
     """Bilinear, where the size differs."""
     if grid_of(x) == size:
