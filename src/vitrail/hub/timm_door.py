@@ -77,8 +77,8 @@ class Door(Backbone):
 
     @property
     def head_hidden_size(self) -> int:
-        """Channels that enter the classifier."""
-        return self.width
+        """Channels of pooled features, without a classifier."""
+        return self.single_width
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
@@ -120,7 +120,9 @@ class Door(Backbone):
         if self.global_pool:
             x = self.pool(to_tokens(x) if self.flat_map else x)
         x = F.dropout(x, self.drop_rate, self.training)
-        return x if pre_logits else self.head(x)
+        if pre_logits or not self.classes:
+            return self.single(x) if self.global_pool else x
+        return self.head(x)
 
     def forward_intermediates(
         self,
@@ -244,13 +246,15 @@ class Door(Backbone):
 def landmarks(model: Backbone) -> list[str]:
     """The module each map comes from: its stage or block, as ``torch.fx`` names its nodes."""
     count = len(model.channels)
-    if hasattr(model, "stages"):
-        last = len(model.stages) - 1
+    stages: Any = getattr(model, "stages", None)
+    blocks: Any = getattr(model, "blocks", None)
+    if stages is not None:
+        last = len(stages) - 1
         first = max(0, last + 1 - count)
         ends = getattr(model, "ends", range(first, first + count))
         return [f"stages.{min(i, last)}" for i in ends]
-    if hasattr(model, "blocks"):
-        return [f"blocks.{i}" for i in quarters(len(model.blocks))]
+    if blocks is not None:
+        return [f"blocks.{i}" for i in quarters(len(blocks))]
     return [f"level{i}" for i in range(count)]
 
 

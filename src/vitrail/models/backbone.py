@@ -123,6 +123,15 @@ class Backbone(nn.Module, ABC):
         """Channels of what :meth:`forward_features` gives."""
         return self.width
 
+    @property
+    def single_width(self) -> int:
+        """Channels of :meth:`single`."""
+        return self.width
+
+    def single(self, pooled: Tensor) -> Tensor:
+        """Pooled features as timm has them, of one token where the head reads several."""
+        return pooled
+
     def final_grid(self, image: Grid) -> Grid | None:
         """Height and width of the map the head pools; None where it reads tokens."""
         return None

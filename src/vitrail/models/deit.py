@@ -83,6 +83,15 @@ class DeiT(ViT):
         """Both tokens side by side: ``(B, 2 C)``."""
         return x[:, :2].flatten(1)
 
+    @property
+    def single_width(self) -> int:
+        """Of one token."""
+        return self.config.dim
+
+    def single(self, pooled: Tensor) -> Tensor:
+        """The mean of both tokens: ``(B, 2 C)`` -> ``(B, C)``."""
+        return pooled.unflatten(1, (2, -1)).mean(1)
+
     def forward_both(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, in_chans, H, W)`` -> logits of the label's head and of the teacher's.
 
