@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 import vitrail.cli.job as job
+
 from vitrail import explain, plugins, study
 from vitrail.cli import main
 from vitrail.data import open_pictures
