@@ -184,16 +184,14 @@ class FilterViT(Backbone):
 
     def final_grid(self, image: Grid) -> Grid:
         """Behind the last block, for images of any size."""
-        grid = behind_stem(replace(self.config, image=image))
-        for row in self.config.rows:
-            grid = cells(grid, row.stride)
-        return grid
+        return cells(
+            behind_stem(replace(self.config, image=image)), self.strides_of_blocks[-1] // 2
+        )
 
     def prune_to(self, levels: int) -> None:
         """Drop later blocks, also those that go on beyond stride 32."""
         strides = [s for s in self.strides_of_blocks if s <= self.strides[levels - 1]]
-        early = list(self.early.items())
-        self.strides_of_blocks = strides
+        early, self.strides_of_blocks = list(self.early.items()), strides
         self.early = nn.ModuleDict(dict(early[: len(strides)]))
         self.late = Chain(list(self.late)[: max(0, len(strides) - len(early))])
 
