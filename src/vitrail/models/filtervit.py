@@ -146,7 +146,7 @@ class FilterViT(Backbone):
         self.first = InvertedResidual(config.stem, config.stem, 1, config.ratio)
         self.early, self.late = nn.ModuleDict(), Chain()
         names = iter((["first"] if config.apart else []) + [str(i) for i in range(9)])
-        width, grid, stride = config.stem, behind_stem(config), 2
+        width, grid, stride = config.stem, behind_stem(config, config.image), 2
         self.strides_of_blocks: list[int] = []
         for row, rate in zip(config.rows, rising(config.drop_path, len(config.rows)), strict=True):
             block = KINDS[row.kind](width, row, grid, mixer, config, rate)
@@ -184,9 +184,7 @@ class FilterViT(Backbone):
 
     def final_grid(self, image: Grid) -> Grid:
         """Behind the last block, for images of any size."""
-        return cells(
-            behind_stem(replace(self.config, image=image)), self.strides_of_blocks[-1] // 2
-        )
+        return cells(behind_stem(self.config, image), self.strides_of_blocks[-1] // 2)
 
     def prune_to(self, levels: int) -> None:
         """Drop later blocks, also those that go on beyond stride 32."""
@@ -247,11 +245,11 @@ def check_choices(config: FilterViTConfig) -> MixerSpec:
     return MixerSpec.parse(config.mixer[0])
 
 
-def behind_stem(config: FilterViTConfig) -> Grid:
-    """The grid the blocks begin with, for the size the model was built for."""
+def behind_stem(config: FilterViTConfig, image: int | Grid) -> Grid:
+    """The grid the blocks begin with, for images of a size."""
     if config.resample:
         return config.resample, config.resample
-    height, width = sides(config.image)
+    height, width = sides(image)
     return (height - 5) // 2 + 1, (width - 5) // 2 + 1
 
 
