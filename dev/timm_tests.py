@@ -31,7 +31,7 @@ PREFIX = vitrail.timm.PREFIX
 LEFT_OUT = {
     "pretrained": "needs released weights from the network; tests/hub and tests/parity load them",
     "inference": "numbers of timm's own test_* models",
-    "torchscript": "TorchScript, which torch has given up for torch.export",
+    "torchscript": "deprecated in torch for torch.export; our modules are not written for it",
     "naflexvit": "about one model of timm",
     "gemma4": "about one model of timm",
 }
