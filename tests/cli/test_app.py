@@ -21,7 +21,8 @@ OPTIONS = {
     " resume seed set strict teacher temperature val weights",
     "reduce": "folder reducer out",
     "create": "folder out reducer",
-    "study": "budget data epochs fractions image models out recipe resume seconds seeds set val",
+    "study": "budget copies data epochs fractions image models out recipe resume seconds seeds"
+    " set val",
     "cost": "against batch by_layer checkpointing classes compiled depth device growth image"
     " models no_memory precision roofline rounds threads train_step window",
     "predict": "folder pictures top",

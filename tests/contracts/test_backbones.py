@@ -117,6 +117,7 @@ REDUCERS = [  # every one there is, and the ways of "cluster" that make other pl
     ),
     *("filter", "random", "merge", "dpc_knn", "paca(clusters=4)", "budget"),
 ]
+PLANS = ("all", "pool", "cluster", "filter", "paca(clusters=4)", "budget")  # one a kind of plan
 WHOLE = ("vit_tiny", "coat_lite_tiny", "cmt_ti", "coatnet_0", "mobilevit_xxs")
 OWN_CHOICE = ("filtervit_x", "filtervit_s", "dropoutvit_x")  # choose places as published
 
@@ -154,15 +155,20 @@ def narrow(name: str, mixer: str, reducer: str) -> dict:
 
 
 def pairs() -> dict:
-    """``WHOLE`` with every mixer and every reducer, the other variants with each once.
+    """``WHOLE`` with every mixer on every kind of plan, the first variant of every other class
+    with every mixer and every reducer once, all others with a few.
 
     Those that come to the same model are asked once.
     """
-    cases = {}
-    every = list(product(sorted(MixerSpec.known), REDUCERS))
-    once = [(m, r) for m, r in every if r in ("all", "cluster") or m == "softmax"]
-    for name in vitrail.list_models():
-        cases |= distinct(name, every if name in WHOLE else once, cases)
+    cases: dict = {}
+    few = [("native", "all"), ("window", "all"), *(("softmax", r) for r in PLANS)]
+    each = [(m, "all") for m in sorted(MixerSpec.known)] + [("softmax", r) for r in REDUCERS]
+    kinds = list(product(sorted(MixerSpec.known), PLANS))
+    seen = {ZOO[name].model for name in WHOLE}
+    for name in (*WHOLE, *vitrail.list_models()):
+        chosen = few if ZOO[name].model in seen else each
+        cases |= distinct(name, [*each, *kinds] if name in WHOLE else chosen, cases)
+        seen.add(ZOO[name].model)
     return cases
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor
 
 from vitrail.errors import UserError
-from vitrail.models.reader import read_weights
 from vitrail.schema import parse_json
 from vitrail.tensors import Header, read_header, save_tensors
 
@@ -110,4 +109,6 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, a damaged one, or one that holds more than tensors.
     """
+    from vitrail.models.reader import read_weights  # an exported model needs no model's code
+
     return read_weights(path)
