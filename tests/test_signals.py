@@ -18,6 +18,7 @@ def test_a_signal_becomes_an_interrupt_and_what_was_before_comes_back(number: in
     name = signal.Signals(number).name
     with pytest.raises(KeyboardInterrupt, match=f"stopped by {name}"), signals.terminations_raise():
         os.kill(os.getpid(), number)
+        time.sleep(5)  # Python hears a signal at its next step: here, and not after the block
     assert signal.getsignal(number) is before
 
 

@@ -149,8 +149,9 @@ def test_what_is_not_served(tiny, tmp_path) -> None:
         to_torch(tiny, pictures(2), tmp_path / "m.onnx")
     with pytest.raises(ExportError, match="must be one"):
         to_torch(tiny, pictures(2, (80, 80)), tmp_path / "m.pt2", any_size=True)
-    with pytest.raises(UserError, match="there is no such folder|cannot write"):
-        to_torch(tiny, pictures(2), tmp_path / "nowhere" / "m.pt2")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        to_torch(tiny, pictures(2), tmp_path / "file" / "m.pt2")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from vitrail.hub.plugged import recall
 from vitrail.hub.sizes import check_fits
 from vitrail.hub.weights import ENDINGS, is_repository
 from vitrail.models.backbone import Backbone, Size
-from vitrail.models.zoo import everything
+from vitrail.models.zoo import ZOO, everything
 from vitrail.tasks.card import Card, card_in
 from vitrail.tensors import read_header
 
@@ -128,7 +128,7 @@ def find_model(word: str | Path) -> Named:
     """
     text = str(word)
     name = text.partition("(")[0].strip()
-    if text.startswith(TIMM) or name in everything():
+    if text.startswith(TIMM) or name in ZOO or name in everything():
         return Named(text=text)
     path = Path(word)
     if not text or (not is_there(path) and not is_path(word)):

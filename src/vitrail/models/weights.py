@@ -1,5 +1,6 @@
 """Released weights into our models: rename, check, fit, load strictly; ``reader`` reads files."""
 
+import contextlib
 import math
 import re
 import warnings
@@ -75,12 +76,13 @@ def fit_tables(state: State, model: nn.Module) -> State:
     for name, tensor in state.items():
         if name not in own or own[name].shape == tensor.shape:
             continue
-        if own[name].dim() != tensor.dim() or not tensor.numel() or not tensor.is_floating_point():
+        if not tensor.numel() or not tensor.is_floating_point():
             continue
-        if name == "position":
+        if name == "position" and tensor.dim() == own[name].dim():
             state[name] = fit_table(tensor, model)
-        if name in tables:
-            state[name] = tables[name].fitted(tensor)
+        if name in tables and tensor.dim() in (2, 3, 4):  # timm's and the released layouts
+            with contextlib.suppress(RuntimeError, IndexError):
+                state[name] = tables[name].fitted(tensor)
     return state
 
 
