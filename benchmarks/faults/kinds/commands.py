@@ -32,7 +32,16 @@ MODELS = (
     "timm:vit_tiny_patch16_224(depth=1)",
 )  # fmt: skip
 SLOW = {"epochs", "count", "steps", "rounds", "window", "seeds", "seconds", "threads", "batch"}
-LEAVE_OUT = {"suite", "compiled", "growth", "roofline", "against", "train_step", "no_memory"}
+LEAVE_OUT = {
+    "count",
+    "suite",
+    "compiled",
+    "growth",
+    "roofline",
+    "against",
+    "train_step",
+    "no_memory",
+}
 
 
 def command(trial: Trial) -> None:

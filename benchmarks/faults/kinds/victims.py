@@ -19,6 +19,7 @@ from safetensors import safe_open
 from benchmarks.faults import children
 from benchmarks.faults.stage import Stage, study_words
 from benchmarks.faults.verdict import Fault, Said, judge
+from vitrail.files import MARK
 
 MINE = (".out.starting", ".out.1-0badcafe.vitrail-tmp", ".photos.vitrail-tmp")
 """Folders of the user's."""
@@ -180,10 +181,15 @@ def create(stage: Stage, out: Path) -> list[Any]:
     return ["create", stage.of("run"), "--reducer", "cluster(ratio=4)", "-o", out]
 
 
+def names_in(out: Path) -> list[str]:
+    """What lies in a folder; a kill in the moment of naming may leave the draft's empty mark."""
+    return sorted(p.name for p in out.iterdir() if p.name != MARK)
+
+
 def created_facts(out: Path) -> Any:
     """A made run's weights and files."""
     weights = sorted(out.glob("*.safetensors"))
-    return [sorted(p.name for p in out.iterdir()), [tensors(p) for p in weights]]
+    return [names_in(out), [tensors(p) for p in weights]]
 
 
 def explain(stage: Stage, out: Path) -> list[Any]:
@@ -194,7 +200,7 @@ def explain(stage: Stage, out: Path) -> list[Any]:
 
 def maps_facts(out: Path) -> Any:
     """The names of all files; each must hold something."""
-    files = sorted(p for p in out.rglob("*") if p.is_file())
+    files = sorted(p for p in out.rglob("*") if p.is_file() and p.name != MARK)
     return [[p.name, p.stat().st_size > 0] for p in files]
 
 
@@ -206,7 +212,7 @@ def export(stage: Stage, out: Path) -> list[Any]:
 def exported_facts(out: Path) -> Any:
     """The files, and the classes that the card tells."""
     return [
-        sorted(p.name for p in out.iterdir()),
+        names_in(out),
         json.loads((out / "card.json").read_text())["classes"],
     ]
 
