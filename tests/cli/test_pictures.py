@@ -138,7 +138,7 @@ def test_what_is_not_there(
 def test_check_counts_and_lists_problems(give, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for i in range(5):
-            paint(tmp_path / "photos" / name / f"{i}.png", hash((name, i)) % 1000)
+            paint(tmp_path / "photos" / name / f"{i}.png", 5 * (name == "dog") + i)
     (tmp_path / "photos" / "cat" / "bad.jpg").write_bytes(b"broken")
     said = give("check", "photos")
     assert said.status == 0
