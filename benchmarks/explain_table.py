@@ -25,14 +25,14 @@ from typing import Any
 import torch
 
 from benchmarks import command
+from vitrail.attribution.base import methods
+from vitrail.attribution.samples import MaskOf, Samples, gather, open_truth
+from vitrail.attribution.scores.makers import Maker, baselines
+from vitrail.attribution.scores.table import Row, Settings, best, chance, refused, score, versus
+from vitrail.attribution.scores.told import CENTRE, LEGEND, markdown
 from vitrail.cost import machine
 from vitrail.data import Item, Pictures, Preprocess
 from vitrail.errors import UserError
-from vitrail.explain.base import methods
-from vitrail.explain.samples import MaskOf, Samples, gather, open_truth
-from vitrail.explain.scores.makers import Maker, baselines
-from vitrail.explain.scores.table import Row, Settings, best, chance, refused, score, versus
-from vitrail.explain.scores.told import CENTRE, LEGEND, markdown
 from vitrail.files import write_text
 from vitrail.hub import open_run
 from vitrail.study.bench import Remembered

@@ -20,9 +20,9 @@ from torch import nn
 
 import vitrail
 from benchmarks import command, contract
+from vitrail.attribution import ExplainError, explain
 from vitrail.cost import Timing, parameters, pinned, ratio, time_side_by_side
 from vitrail.cost.counting import example
-from vitrail.explain import ExplainError, explain
 
 ALLOWED = 5.0
 """How many passes an explanation may cost (issue 6)."""

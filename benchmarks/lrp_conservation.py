@@ -16,7 +16,7 @@ from torch import nn
 
 import vitrail
 from benchmarks import command
-from vitrail.explain import explain
+from vitrail.attribution import explain
 from vitrail.files import write_text
 
 PLAIN: Mapping[str, Any] = {"conv": "zero", "linear": "zero"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from vitrail.layers.select import Chosen
 from vitrail.reducers import Reducer, ReducerSpec
+from vitrail.tokens.selection import Chosen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitrail.explain import Method, base
+from vitrail.attribution import Method, base
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,11 @@ SUITES = {
     "mixers/softmax.py mixers/gated.py mixers/lsa.py mixers/projected.py mixers/spatial.py "
     "mixers/reduced.py mixers/relative.py layers/attend.py testing/mixer_laws.py",
     "tests/contracts/test_reducers.py": "reducers/base.py reducers/cluster.py reducers/density.py "
-    "reducers/merge.py reducers/pool.py layers/find.py layers/plan.py testing/reducer_laws.py",
+    "reducers/merge.py reducers/pool.py tokens/clusterers.py "
+    "tokens/plans.py layers/plan.py testing/reducer_laws.py",
     "tests/contracts/test_backbones.py": "models/backbone.py models/pyramid.py models/zoo.py",
-    "tests/explain/test_lrp.py": "explain/lrp_call.py explain/lrp_layers.py explain/lrp_rules.py",
+    "tests/attribution/test_lrp.py": "attribution/lrp_call.py attribution/lrp_layers.py "
+    "attribution/lrp_rules.py",
     "tests/layers/test_fused.py": "layers/feed.py testing/layer_laws.py",
     "tests/parity/test_cct.py": "models/cct.py",
     "tests/parity/test_ceit.py": "models/ceit.py",
@@ -37,10 +39,10 @@ SUITES = {
     "tests/parity/test_mobilevit.py": "models/mobilevit.py layers/inverted.py",
     "tests/parity/test_originals.py": "models/coat.py models/vit.py",
     "tests/cli/test_explain.py": "cli/maps.py cli/scoring.py",
-    "tests/explain/test_draw.py": "explain/glass.py",
-    "tests/explain/test_scores.py": "explain/scores/rank.py explain/scores/curves.py "
-    "explain/scores/places.py explain/scores/stability.py explain/scores/makers.py "
-    "explain/scores/table.py explain/scores/told.py",
+    "tests/attribution/test_draw.py": "attribution/glass.py",
+    "tests/attribution/test_scores.py": "attribution/scores/rank.py attribution/scores/curves.py "
+    "attribution/scores/places.py attribution/scores/stability.py attribution/scores/makers.py "
+    "attribution/scores/table.py attribution/scores/told.py",
     "tests/export/test_optimized.py": "export/graph.py export/quant.py export/report.py "
     "export/verify.py",
     "tests/data/test_loader.py": "data/cache.py",
@@ -54,8 +56,8 @@ SUITES = {
     "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
     "train/display.py train/feed.py train/job.py train/mix.py train/result.py train/track.py "
     "train/trainer.py",
-    "tests/explain/test_cam.py": "explain/cam_layers.py models/reading.py",
-    "tests/explain/test_masks.py": "explain/centres.py",
+    "tests/attribution/test_cam.py": "attribution/cam_layers.py models/reading.py",
+    "tests/attribution/test_masks.py": "attribution/centres.py",
     "tests/hub/test_resolve.py": "hub/names.py hub/weights.py",
     "tests/hub/test_runs.py": "hub/locate.py",
     "tests/hub/test_save.py": "hub/modelcard.py",

@@ -29,8 +29,8 @@ HEAVY = (
     "onnx", "onnxruntime", "onnxscript", "pyarrow.parquet", "scipy.stats", "timm", "timm.optim",
     "timm.scheduler.cosine_lr", "torch._dynamo", "torch.distributed.checkpoint.state_dict",
     "torch.export", "torch.onnx", "torchmetrics.functional.classification",
-    "torchvision.transforms.v2", "tyro", "vitrail.cli", "vitrail.cost", "vitrail.explain",
-    "vitrail.explain.draw", "vitrail.export.files", "vitrail.hub.save", "vitrail.study",
+    "torchvision.transforms.v2", "tyro", "vitrail.cli", "vitrail.cost", "vitrail.attribution",
+    "vitrail.attribution.draw", "vitrail.export.files", "vitrail.hub.save", "vitrail.study",
     "vitrail.train",
 )  # fmt: skip
 

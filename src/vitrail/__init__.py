@@ -36,8 +36,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitrail.attribution import explain
     from vitrail.errors import UserError
-    from vitrail.explain import explain
     from vitrail.hub.measure import measure
     from vitrail.hub.resolve import create
     from vitrail.hub.runs import load
@@ -71,6 +71,7 @@ _HOMES = {
     "ReducerSpec": "vitrail.reducers",
     "UserError": "vitrail.errors",
     "create": "vitrail.hub.resolve",
+    "explain": "vitrail.attribution.base",
     "fit": "vitrail.train.setup",
     "list_models": "vitrail.models",
     "load": "vitrail.hub.runs",
@@ -80,12 +81,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """PEP 562: import what is asked for, when it is asked for."""
-    if name == "explain":  # a package that can be called
-        return import_module("vitrail.explain")
     if name not in _HOMES:
         raise AttributeError(f"module 'vitrail' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "explain"})
+    return sorted({*globals(), *_HOMES})

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks import explain_table
+from vitrail.attribution import base
+from vitrail.attribution.base import Case, Finding, Method, method
 from vitrail.errors import UserError
-from vitrail.explain import base
-from vitrail.explain.base import Case, Finding, Method, method
 
 TINY = explain_table.Options(
     data="scenes(size=32, count=48, classes=2, difficulty=0)",

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from vitrail.attribution import ExplainError, Layer, base
+from vitrail.attribution.base import Case, Finding, Method, Need, method
 from vitrail.cli.maps import file_names
-from vitrail.explain import ExplainError, Layer, base
-from vitrail.explain.base import Case, Finding, Method, Need, method
 
 
 @pytest.fixture(autouse=True)

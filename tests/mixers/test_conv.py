@@ -5,7 +5,8 @@ import torch
 
 from vitrail.layers.attend import attend_factorised
 from vitrail.layers.fused import NARROW_HEAD
-from vitrail.layers.plan import Clusters, Plan
+from vitrail.layers.plan import Plan
+from vitrail.tokens.plans import Clusters
 
 
 def some_plan(images: int, tokens: int, full: int) -> Plan:

@@ -186,9 +186,9 @@ def test_one_cluster_a_token_is_the_plain_model():
 
 
 def test_qf_is_the_plain_output_averaged_over_clusters():
-    from vitrail.layers.cluster import count_members, spread_back, sum_by_owner
     from vitrail.mixers import MixerSpec
     from vitrail.specs import Place
+    from vitrail.tokens.assignment import count_members, spread_back, sum_by_owner
 
     place = Place(dim=16, heads=2, grid=(6, 6))
     plain = MixerSpec.parse("conv").build(place)

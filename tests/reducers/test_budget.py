@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from vitrail.layers.blocks import Block, Blocks, give_reducer
-from vitrail.layers.cluster import cell_owners
 from vitrail.layers.feed import Mlp
 from vitrail.mixers import MixerSpec
 from vitrail.reducers import ReducerSpec
 from vitrail.reducers.budget import coarsest, variance_lost
 from vitrail.specs import Place, SpecError
 from vitrail.testing import same
+from vitrail.tokens.assignment import cell_owners
 
 GRID = (8, 8)
 PLACE = ReducerSpec.parse("budget").place(Place(dim=6, heads=2, grid=GRID, extra=1))

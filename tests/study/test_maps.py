@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from vitrail.attribution import ExplainError, base
+from vitrail.attribution.base import Case, Finding, Method, method
 from vitrail.data import Preprocess
-from vitrail.explain import ExplainError, base
-from vitrail.explain.base import Case, Finding, Method, method
 from vitrail.study.maps import SIDE, overlays
 
 PICTURES = [

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitrail.attribution.base import DEFAULT, Explanation, explain, find_method, methods
+from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.targets import find_class
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.options import ExplainOptions
 from vitrail.cli.pictures import find, picture_or_problem
 from vitrail.cli.settings import changes_of
 from vitrail.console import gauge, say
 from vitrail.errors import UserError, unknown
-from vitrail.explain.base import DEFAULT, Explanation, explain, find_method, methods
-from vitrail.explain.guard import ExplainError
-from vitrail.explain.targets import find_class
 from vitrail.files import (
     Dated,
     Goal,
@@ -30,7 +30,7 @@ from vitrail.files import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vitrail.explain.draw import Drawing, Pixels
+    from vitrail.attribution.draw import Drawing, Pixels
     from vitrail.hub import Classifier
 
 FOLDER = Path("explanations")
@@ -242,7 +242,7 @@ def kept(
     out: Path, name: str, path: Path, image: "Image", told: Sequence[Told]
 ) -> list[dict[str, Any]]:
     """Write what is drawn of one picture: pages, sheets, raw maps; a row each method and run."""
-    from vitrail.explain.draw import save, sheet
+    from vitrail.attribution.draw import save, sheet
 
     several = len({one.of.name for one in told}) > 1
     rows = [row(one, path, several) for one in told]
@@ -281,8 +281,8 @@ def row(one: Told, path: Path, several: bool) -> dict[str, Any]:
 
 def pages(out: Path, stem: str, one: Told, image: "Image") -> list[Path]:
     """The overlay's page, and the sheet of the layers where they have something to show."""
-    from vitrail.explain.draw import page, save
-    from vitrail.explain.glass import window, worth_a_window
+    from vitrail.attribution.draw import page, save
+    from vitrail.attribution.glass import window, worth_a_window
 
     assert one.found is not None
     picture = seen(image, one.of.run)
@@ -296,7 +296,7 @@ def pages(out: Path, stem: str, one: Told, image: "Image") -> list[Path]:
 
 def drawing(one: Told) -> "Drawing":
     """The map with its title."""
-    from vitrail.explain.draw import Drawing, as_array
+    from vitrail.attribution.draw import Drawing, as_array
 
     assert one.found is not None
     note = "" if one.found.class_specific else AGNOSTIC
@@ -336,7 +336,7 @@ def seen(image: "Image", run: "Classifier") -> "Pixels":
 
 def raw(one: Told, several: bool) -> dict[str, Any]:
     """Arrays by name: ``METHOD/map``, ``METHOD/native``, ``METHOD/layers/LAYER/TENSOR``."""
-    from vitrail.explain.draw import as_array
+    from vitrail.attribution.draw import as_array
 
     assert one.found is not None
     stem = f"{one.of.name}/{one.method}" if several else one.method

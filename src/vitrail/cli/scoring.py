@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitrail.attribution.samples import MaskOf, Samples, gather, open_truth
+from vitrail.attribution.scores.makers import Maker, baselines
+from vitrail.attribution.scores.table import Row, Settings, chance, refused, score
+from vitrail.attribution.scores.told import LEGEND, cells, head, lines
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
 from vitrail.cli.options import ExplainOptions
 from vitrail.console import gauge, say
 from vitrail.errors import UserError, cell_text
-from vitrail.explain.samples import MaskOf, Samples, gather, open_truth
-from vitrail.explain.scores.makers import Maker, baselines
-from vitrail.explain.scores.table import Row, Settings, chance, refused, score
-from vitrail.explain.scores.told import LEGEND, cells, head, lines
 from vitrail.files import new_folder, publish, write_text
 
 if TYPE_CHECKING:

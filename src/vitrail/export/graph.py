@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx import GraphModule
 
 from vitrail.export.verify import ExportError
-from vitrail.layers.find import HashFinder
+from vitrail.tokens.clusterers import HashFinder
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -5,7 +5,7 @@ Queries that are alike are replaced by their mean, head by head; the mean attend
 each query takes its cluster's answer (equations 3-6). The *improved* form asks again: of each
 cluster's best keys, every member weighs for itself how to share what the cluster gave them
 (equations 7-11). Clusters are found as in the paper: signs of random projections, then k-means on
-these codes by Hamming distance (see :mod:`vitrail.layers.hashing` for what is made deterministic).
+these codes by Hamming distance (see :mod:`vitrail.tokens.hashing` for what is made deterministic).
 
 Class tokens are queries of their own. Working tokens that stand for many count so often as keys,
 and in their cluster's mean.
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
-from vitrail.layers.cluster import spread_back, sum_by_owner
 from vitrail.layers.grid import Grid
-from vitrail.layers.hashing import HammingClusters
 from vitrail.layers.plan import Plan
 from vitrail.mixers.base import MixerSpec
 from vitrail.mixers.prototype import answer_all
 from vitrail.mixers.softmax import SoftmaxAttention, check_heads, key_bias
 from vitrail.specs import Place
+from vitrail.tokens.assignment import spread_back, sum_by_owner
+from vitrail.tokens.hashing import HammingClusters
 
 
 @dataclass(frozen=True, kw_only=True)

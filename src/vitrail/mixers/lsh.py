@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
 from vitrail.layers.grid import Grid
-from vitrail.layers.hashing import AngularBuckets
 from vitrail.layers.plan import Plan
 from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
+from vitrail.tokens.hashing import AngularBuckets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.layers.attend import attend, join_heads, project, split_heads, summarise_keys
-from vitrail.layers.cluster import count_members, spread_back, sum_by_owner
-from vitrail.layers.find import Finder, HashFinder, SortFinder, WindowFinder, window_products
 from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
@@ -26,6 +24,8 @@ from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.mixers.conv import Conv, add_position, relative_macs
 from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
+from vitrail.tokens.assignment import count_members, spread_back, sum_by_owner
+from vitrail.tokens.clusterers import Finder, HashFinder, SortFinder, WindowFinder, window_products
 
 
 @dataclass(frozen=True, kw_only=True)

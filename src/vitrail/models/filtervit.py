@@ -39,7 +39,6 @@ from vitrail.layers.drop import DropPath
 from vitrail.layers.grid import Grid, cells, grid_of, resample, to_map, to_tokens
 from vitrail.layers.inverted import InvertedResidual, init_conv
 from vitrail.layers.position import sinusoid
-from vitrail.layers.select import Chosen, best, first_best, lattice, put, share, take
 from vitrail.mixers import MixerSpec
 from vitrail.models.backbone import (
     Backbone,
@@ -55,6 +54,7 @@ from vitrail.models.filtervit_weights import RENAMES
 from vitrail.models.reading import DEEP, CamLayer, FieldWalk, State, every_second, pool_centres
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
+from vitrail.tokens.selection import Chosen, best, first_best, lattice, put, share, take
 
 __all__ = ["CONFIGS", "RENAMES", "FilterViT", "FilterViTConfig"]
 

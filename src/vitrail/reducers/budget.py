@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitrail.layers.cluster import count_members, destination_owners, spread_back
-from vitrail.layers.find import window_of, window_products
 from vitrail.layers.grid import Grid, cells
-from vitrail.layers.plan import Clusters, Plan, means
+from vitrail.layers.plan import Plan
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
+from vitrail.tokens.assignment import count_members, destination_owners, spread_back
+from vitrail.tokens.clusterers import window_of, window_products
+from vitrail.tokens.plans import Clusters, means
 
 
 @dataclass(frozen=True, kw_only=True)

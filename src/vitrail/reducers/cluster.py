@@ -9,8 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitrail.layers.cluster import count_members
-from vitrail.layers.find import (
+from vitrail.layers.grid import Grid, cells
+from vitrail.layers.plan import Plan
+from vitrail.reducers.base import Look, Reducer, ReducerSpec
+from vitrail.specs import Place
+from vitrail.tokens.assignment import count_members
+from vitrail.tokens.clusterers import (
     Finder,
     HashFinder,
     KMeansFinder,
@@ -19,10 +23,7 @@ from vitrail.layers.find import (
     cell_of,
     window_products,
 )
-from vitrail.layers.grid import Grid, cells
-from vitrail.layers.plan import Clusters, Plan
-from vitrail.reducers.base import Look, Reducer, ReducerSpec
-from vitrail.specs import Place
+from vitrail.tokens.plans import Clusters
 
 
 @dataclass(frozen=True, kw_only=True)

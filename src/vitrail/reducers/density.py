@@ -8,10 +8,10 @@ over a picture find the same clusters.
 
 from dataclasses import dataclass
 
-from vitrail.layers.find import PeakFinder, peaks
 from vitrail.reducers.base import ReducerSpec
 from vitrail.reducers.cluster import TokenClusters
 from vitrail.specs import Place
+from vitrail.tokens.clusterers import PeakFinder, peaks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ half of them go in several rounds.
 
 from dataclasses import dataclass
 
-from vitrail.layers.find import PairFinder
-from vitrail.layers.match import halvings
 from vitrail.reducers.cluster import TokenClusters
 from vitrail.reducers.select import Select
 from vitrail.specs import Place
+from vitrail.tokens.clusterers import PairFinder
+from vitrail.tokens.matching import halvings
 
 
 @dataclass(frozen=True, kw_only=True)

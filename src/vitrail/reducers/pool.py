@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vitrail.layers.grid import Grid, cells
-from vitrail.layers.plan import Cells, Plan
+from vitrail.layers.plan import Plan
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
+from vitrail.tokens.plans import Cells
 
 
 @dataclass(frozen=True, kw_only=True)

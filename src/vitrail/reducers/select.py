@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.layers.grid import Grid
-from vitrail.layers.select import Chosen, best, lattice, share
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
+from vitrail.tokens.selection import Chosen, best, lattice, share
 
 
 @dataclass(frozen=True, kw_only=True)

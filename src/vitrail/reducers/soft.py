@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.layers.grid import Grid, to_map, to_tokens
-from vitrail.layers.plan import Plan, Shares
+from vitrail.layers.plan import Plan
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
+from vitrail.tokens.plans import Shares
 
 WINDOW = 7
 """Tokens along the depthwise kernel."""

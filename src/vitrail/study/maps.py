@@ -10,15 +10,15 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vitrail.explain.base import explain, methods
-from vitrail.explain.guard import ExplainError
+from vitrail.attribution.base import explain, methods
+from vitrail.attribution.guard import ExplainError
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
+    from vitrail.attribution import Explanation
     from vitrail.data import Preprocess
-    from vitrail.explain import Explanation
 
 #: Tried in turn: the second where the first finds nothing that the answer hangs on.
 METHODS = ("occlusion", "saliency")
@@ -68,7 +68,7 @@ def _jpeg(image: "Image.Image", found: "Explanation", preprocess: "Preprocess") 
     import numpy as np
     from PIL import Image
 
-    from vitrail.explain.draw import as_array, overlay
+    from vitrail.attribution.draw import as_array, overlay
 
     pixels = preprocess.transform().prepare(image)
     seen = np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels

@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.layers.attend import join_heads
 from vitrail.layers.grid import Grid
-from vitrail.layers.plan import Clusters, Plan
+from vitrail.layers.plan import Plan
 from vitrail.mixers import Mixer, MixerSpec
 from vitrail.specs import Place, SpecError
+from vitrail.tokens.plans import Clusters
 
 GRID = (6, 8)
 Case = tuple[str, Place]

@@ -1,0 +1,324 @@
+"""Which gradient answers which torch function, so that activation times gradient is relevance.
+
+=============  ===================================================================================
+``natural``    as it is: linear in what depends on the picture, or the winner's (ReLU, max)
+``affine``     as it is, and what constants add is booked
+``shared``     convolutions and linear layers: the user's rule (:mod:`vitrail.attribution.shares`)
+``product``    of n live factors: each an n-th of the relevance
+``quotient``   the denominator is constant
+``power``      the relevance of the whole goes to the base
+``gate``       constant: softmax, sigmoid, exponentials, deviations, norms
+``bent``       GELU and its like: relevance passes, ``x sg(f(x) / x)``
+norms          the deviation is constant, the mean is not; shifts are booked
+attention      weights constant (CP), or products halved and softmax linearised (AttnLRP)
+in place       as out of place, then written where it belongs
+=============  ===================================================================================
+
+*Live* is what depends on the picture; *booked* means counted in the ledger; *sg* stops gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from vitrail.attribution.lrp_call import Call, Unruled, leaves
+from vitrail.attribution.lrp_layers import (
+    attention,
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    multi_head,
+    normalize,
+    rms_norm,
+)
+
+Rule = Callable[[Call], Any]
+ATTENTIONS = ("constant", "attnlrp")
+
+
+def natural(call: Call) -> Any:
+    """The gradient is the rule."""
+    return call.plain()
+
+
+def affine(call: Call) -> Any:
+    """Linear in what is live; what remains of it at zero is an offset."""
+    y = call.plain()
+    if any(not t.requires_grad for t in call.tensors) or len(call.tensors) < 2:
+        call.ledger.offset(y, lambda: call.mapped(torch.zeros_like).plain())
+    return y
+
+
+def joined(call: Call) -> Any:
+    """Puts tensors together; those that are constant are an offset."""
+    y = call.plain()
+    if any(not t.requires_grad for t in call.tensors):
+        call.ledger.offset(y, lambda: call.mapped(torch.zeros_like).plain())
+    return y
+
+
+def padded(call: Call) -> Any:
+    """Zeros and mirrors are linear; another number is an offset."""
+    return (
+        affine(call) if call.bound("input", "pad", "mode", "value").get("value") else natural(call)
+    )
+
+
+def blended(call: Call) -> Any:
+    """``lerp``: the weight is constant."""
+    start, end, weight = call.args
+    weight = weight.detach() if isinstance(weight, Tensor) else weight
+    return call.then(
+        torch.add, call.then(torch.mul, start, 1 - weight), call.then(torch.mul, end, weight)
+    )
+
+
+def larger(call: Call) -> Any:
+    """``maximum`` of two tensors: the winner's, and where a constant wins, an offset."""
+    if len(call.tensors) < 2:
+        return natural(call)
+    first, second = call.tensors
+    y = call.mapped(torch.detach).plain()
+    return call.then(torch.where, y == first.detach(), first, second)
+
+
+def shared(call: Call) -> Any:
+    """A linear layer: the user's rule, and its bias is booked."""
+    rest = call.args[3:]
+    given = {**dict(zip(LAYER, call.args, strict=False)), **call.kwargs}
+    x, weight, bias = given["input"], given["weight"], given.get("bias")
+    options = {name: value for name, value in call.kwargs.items() if name not in LAYER}
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
+        raise Unruled(f"{call.name} with a weight that depends on the picture has no rule")
+
+    def layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return cast(Tensor, call.func(x, weight, bias, *rest, **options))
+
+    rule = call.rules.linear if call.name == "linear" else call.rules.conv
+    y = rule.spread(layer, x, weight, bias)
+    if bias is not None:
+        call.ledger.channels(y, bias, weight.dim() - 2)
+    return y
+
+
+def product(call: Call) -> Any:
+    """Every live factor gets an equal part."""
+    y, factors = call.plain(), len(call.live)
+    if factors > 1:
+        y.register_hook(lambda grad: grad / factors)
+    return y
+
+
+def quotient(call: Call) -> Any:
+    """What divides is constant."""
+    above, below = call.args[:2]
+    below = below.detach() if isinstance(below, Tensor) else below
+    return call.func(above, below, *call.args[2:], **call.kwargs)
+
+
+def power(call: Call) -> Any:
+    """``x ** p``: a root is a norm's and constant, a whole power gives all to ``x``."""
+    exponent = call.args[1] if len(call.args) > 1 else 2
+    if isinstance(exponent, Tensor) or exponent < 1:
+        return gate(call)
+    y = call.plain()
+    y.register_hook(lambda grad: grad / exponent)
+    return y
+
+
+def gate(call: Call) -> Any:
+    """Constant: relevance goes to what is gated."""
+    return call.mapped(torch.detach).plain()
+
+
+def attended(call: Call) -> Any:
+    """A softmax: constant, or linearised."""
+    return gate(call) if call.rules.attention == "constant" else natural(call)
+
+
+class Bent(torch.autograd.Function):
+    """One value, another slope."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        """The value."""
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """The slope."""
+        return grad * ctx.saved_tensors[0], None, None
+
+
+def bent(call: Call) -> Any:
+    """An activation: what comes out is what came in, scaled; what it makes of zero is booked."""
+    given = call.bound("input")
+    inplace = given.pop("inplace", False)
+    x = given["input"]
+    apart = call.mapped(torch.detach)
+    value = call.func(**{**given, "input": x.detach()}) if inplace else apart.plain()
+    y = Bent.apply(x, value, torch.where(x == 0, 0, value / x).detach())
+    if call.name in AWAY_FROM_ZERO:
+        call.ledger.offset(y, lambda: torch.where(x == 0, value, 0))
+    return written(x, y) if inplace else y
+
+
+def added_product(call: Call) -> Any:
+    """``addcmul``, ``addmm`` and ``baddbmm``: a product, and then a sum."""
+    together = torch.mul if call.name == "addcmul" else torch.matmul
+    start, left, right, *factor = call.args
+    factor = factor[0] if factor else call.kwargs.get("value", call.kwargs.get("alpha", 1))
+    start = call.then(torch.mul, start, call.kwargs.get("beta", 1))
+    return call.then(torch.add, start, call.then(together, left, right), alpha=factor)
+
+
+def sampled(call: Call) -> Any:
+    """``grid_sample`` and ``roi_align``: linear in the map, where to look is constant."""
+    x, where, *rest = call.args
+    fixed = [t.detach() for t in leaves(where)]
+    return call.func(x, fixed[0] if isinstance(where, Tensor) else fixed, *rest, **call.kwargs)
+
+
+# ---- in place ------------------------------------------------------------------------------------
+
+
+def written(x: Tensor, y: Tensor) -> Tensor:
+    """``x`` overwritten by ``y``, and by what ``y`` depends on."""
+    base = x._base
+    if base is not None and not base.requires_grad and y.requires_grad and bool(base.any()):
+        raise Unruled("a part of a constant that is overwritten in place has no rule")
+    if not y.requires_grad and x.requires_grad:
+        if base is not None:
+            raise Unruled("a part of a tensor that is overwritten by a constant has no rule")
+        x.detach_()
+    return x.copy_(y)
+
+
+def in_place(call: Call) -> Any:
+    """As out of place, then written."""
+    apart = getattr(Tensor, call.name[:-1], None)
+    if apart is None:
+        return unruled(call)
+    return written(call.args[0], call.then(apart, *call.args, **call.kwargs))
+
+
+def copied(call: Call) -> Any:
+    """``x.copy_(y)``."""
+    x, y = call.args[:2]
+    return written(x, y)
+
+
+def assigned(call: Call) -> None:
+    """``x[where] = y``, one of which may be constant: an offset."""
+    x, where, y = call.args
+    whole = x.clone()
+    whole[where] = y
+
+    def added() -> Tensor:
+        rest = torch.zeros_like(x) if x.requires_grad else x.clone()
+        rest[where] = torch.zeros_like(y) if isinstance(y, Tensor) and y.requires_grad else y
+        return rest
+
+    call.ledger.offset(whole, added)
+    written(x, whole)
+
+
+def refilled(call: Call) -> Any:
+    """``zero_`` and its like: what was there is gone."""
+    return written(call.args[0], call.mapped(torch.zeros_like).plain())
+
+
+def unruled(call: Call) -> Any:
+    """No rule: fine as long as nothing that comes out depends on the picture.
+
+    Raises:
+        Unruled: it does.
+    """
+    if call.kwargs.get("out") is not None:
+        raise Unruled(f"{call.name} with out= has no rule")
+    if call.name.endswith("_") and not call.name.endswith("__"):
+        raise Unruled(f"{call.name}, in place, has no rule")
+    y = call.plain()
+    if any(t.requires_grad for t in leaves(y)):
+        raise Unruled(
+            f"{call.name} has no relevance rule; use gradcam or input_x_gradient, or give it one "
+            "in vitrail.attribution.lrp_rules.RULES"
+        )
+    return y
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+IN_PLACE = (
+    "add sub mul div neg exp sigmoid softmax addcmul relu6 clamp clamp_min clamp_max index_add "
+    "index_copy scatter scatter_add masked_fill lerp pow square sqrt tanh abs index_put"
+)
+OVERWRITTEN = "zero_ fill_ normal_ uniform_ exponential_ bernoulli_ random_"
+LAYER = ("input", "weight", "bias")
+AWAY_FROM_ZERO = ("softplus", "clamp", "clamp_min", "clamp_max", "hardtanh", "threshold")
+"""Activations that need not take zero to zero."""
+
+NAMES: dict[Rule, str] = {
+    natural: """
+        view reshape flatten unflatten permute transpose swapaxes swapdims movedim moveaxis t T mT H
+        adjoint squeeze unsqueeze expand expand_as view_as reshape_as broadcast_to
+        broadcast_tensors chunk split unsafe_chunk unsafe_split split_with_sizes tensor_split
+        hsplit vsplit unbind narrow select diagonal index_select gather take take_along_dim
+        __getitem__ masked_select unfold fold as_strided roll flip fliplr flipud rot90 repeat tile
+        repeat_interleave contiguous clone to float double half bfloat16 type type_as cpu cuda
+        pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu alias real
+        atleast_1d atleast_2d atleast_3d __iter__ __len__ ravel
+        sum mean nansum cumsum trace neg avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
+        adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample dropout dropout1d dropout2d
+        dropout3d feature_dropout
+        relu relu_ leaky_relu leaky_relu_ prelu rrelu abs max_pool1d max_pool2d max_pool3d
+        _max_pool1d _max_pool2d _max_pool3d max_pool1d_with_indices max_pool2d_with_indices
+        max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+        adaptive_max_pool2d_with_indices _adaptive_max_pool2d amax amin topk sort median kthvalue
+        requires_grad_ register_hook retain_grad detach_ backward
+    """,
+    affine: "add sub rsub where masked_fill masked_scatter",
+    joined: """
+        cat stack hstack vstack dstack column_stack index_copy index_add index_put scatter
+        scatter_add scatter_reduce slice_scatter select_scatter
+    """,
+    padded: "pad constant_pad_nd",
+    blended: "lerp",
+    larger: "max min maximum minimum",
+    shared: """
+        linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    """,
+    product: "mul matmul bmm mm mv dot einsum outer tensordot kron",
+    added_product: "addcmul addmm baddbmm",
+    quotient: "div",
+    power: "pow square float_power",
+    gate: """
+        rdiv rpow sigmoid hardsigmoid log_sigmoid logsigmoid exp expm1 log log1p log2 sqrt rsqrt
+        reciprocal var std var_mean std_mean norm vector_norm linalg_vector_norm logsumexp sin cos
+        erf softmin gumbel_softmax cosine_similarity cdist
+    """,
+    attended: "softmax _softmax",
+    bent: """
+        gelu silu hardswish mish relu6 elu selu celu softplus tanh softsign tanhshrink softshrink
+        hardshrink hardtanh clamp clip clamp_min clamp_max
+    """,
+    layer_norm: "layer_norm",
+    group_norm: "group_norm",
+    instance_norm: "instance_norm",
+    rms_norm: "rms_norm",
+    batch_norm: "batch_norm",
+    normalize: "normalize",
+    attention: "scaled_dot_product_attention",
+    multi_head: "multi_head_attention_forward",
+    sampled: "grid_sample grid_sampler roi_align",
+    copied: "copy_",
+    assigned: "__setitem__",
+    refilled: OVERWRITTEN,
+    in_place: " ".join(f"{name}_" for name in IN_PLACE.split()),
+}
+RULES: dict[str, Rule] = {name: rule for rule, names in NAMES.items() for name in names.split()}
+"""The rule of each function, by its name."""

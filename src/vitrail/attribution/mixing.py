@@ -1,0 +1,233 @@
+"""How one step mixes tokens, as an operator on *fields*.
+
+A field is one number a token, ``(B, K, 1)``. An operator takes weighted means of it, as the
+step's heads do on average: ``f -> A f`` with rows of A that are not negative and sum to one. No
+matrix is formed where the step has none (conv-attention), and its transpose is a gradient.
+
+With ``slopes``, the gradients of the score at the joined heads, the operator is that of Chefer
+et al. (ICCV 2021): ``f -> mean_h relu(A_h * dy/dA_h) f``, where ``dy/dA_ij`` is the product of
+the gradient at token i's answer with value j. That is exact, and asks for no other forward pass.
+"""
+
+from collections.abc import Callable
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.record import Meeting
+from vitrail.layers.attend import (
+    attention_weights,
+    join_heads,
+    mean_seen,
+    project,
+    split_heads,
+    summarise_keys,
+)
+from vitrail.layers.grid import Grid
+from vitrail.layers.plan import Plan
+from vitrail.layers.position import ConvRelative
+from vitrail.mixers import Mixer
+from vitrail.mixers.conv import ConvAttention
+from vitrail.mixers.prototype import PrototypeAttention, answer_all, attended
+
+Operator = Callable[[Tensor], Tensor]
+ROWS = 64
+"""Queries weighed by their gradient at once, where the matrix has to be formed for it."""
+
+
+@torch.no_grad()
+def operator(step: Meeting) -> Operator:
+    """The step's mean over heads, rows summing to one.
+
+    Raises:
+        ExplainError: an attention that cannot be read.
+    """
+    return _mixing(step.mixer, step)
+
+
+@torch.no_grad()
+def weighed(step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+    """The step's attention weighed by its gradient; rows sum to what they matter.
+
+    Args:
+        step: where tokens met.
+        slopes: ``(B, K, C)``, the score's gradient at the joined heads.
+        joined: ``(B, K, C)``, the joined heads.
+
+    Raises:
+        ExplainError: attention and values that are not what the step computes.
+    """
+    return _weighing(step.mixer, step, slopes, joined)
+
+
+def unreadable(step: Meeting, why: str) -> ExplainError:
+    """The error for an attention that cannot be read."""
+    return ExplainError(
+        f"{step.name} ({type(step.mixer).__name__}): {why}; take method 'gradcam', 'lrp' or 'rise'"
+    )
+
+
+def spelled_out(step: Meeting) -> dict[str, Tensor]:
+    """What the mixer itself says of the step.
+
+    Raises:
+        ExplainError: it says nothing of attention.
+    """
+    try:
+        parts = step.mixer.explain(step.tokens, step.grid, step.shared, step.plan)
+    except NotImplementedError as error:
+        raise unreadable(step, "it does not explain itself") from error
+    if "operator" in parts:  # one matrix for all channels: a single head that takes tokens
+        whole = parts["operator"].unsqueeze(1).expand(len(step.tokens), -1, -1, -1)
+        return {"attention": whole, "values": step.tokens.unsqueeze(1)}
+    if "attention" not in parts:
+        raise unreadable(step, f"it explains {', '.join(parts)}, which is no attention")
+    return dict(parts)
+
+
+@singledispatch
+def _mixing(mixer: Mixer, step: Meeting) -> Operator:
+    """Any mixer with an attention matrix: its positive part, rows normalised."""
+    parts = spelled_out(step)
+    weights = parts["attention"].clamp(min=0)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return _carried(step, weights, parts)
+
+
+@singledispatch
+def _weighing(mixer: Mixer, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+    """Any mixer that tells attention and values."""
+    parts = spelled_out(step)
+    if "values" not in parts:
+        raise unreadable(step, "it does not say what its attention takes ('values')")
+    attention, values = parts["attention"], parts["values"]
+    if not _same(join_heads(attention @ values), joined):
+        raise unreadable(step, "its attention and values do not make what it projects")
+    worth = split_heads(slopes, attention.shape[1]) @ values.mT
+    return _carried(step, (attention * worth).clamp(min=0), parts)
+
+
+def _carried(step: Meeting, weights: Tensor, parts: dict[str, Tensor]) -> Operator:
+    """Weights ``(B, heads, K, M)`` of keys, carried on to the tokens that keys are made of."""
+    if "sources" in parts:
+        matrix = (weights @ parts["sources"]).mean(1)
+        return lambda f: matrix @ f
+    matrix = weights.mean(1)
+    return lambda f: matrix @ _keys(step, f, matrix.shape[2])
+
+
+def _same(told: Tensor, seen: Tensor) -> bool:
+    return told.shape == seen.shape and torch.allclose(told, seen, rtol=1e-2, atol=1e-3)
+
+
+def _keys(step: Meeting, field: Tensor, count: int) -> Tensor:
+    """The field of the keys; what they are made of is the mixer's to say."""
+    made = step.mixer.make_keys(field, step.grid)
+    if made.shape[1] != count:
+        raise unreadable(step, f"it has {count} keys and tells what {made.shape[1]} are made of")
+    return made
+
+
+@_mixing.register
+def _(mixer: ConvAttention, step: Meeting) -> Operator:
+    """CoaT: ``relu(q) softmax(k)^T`` in linear cost, blended with what the convolutions see."""
+    q, k, v = project(mixer.qkv, step.tokens)
+    asked = split_heads(q, mixer.heads)
+    return _blended(step, *_linear(step, asked, k, v), q, v)
+
+
+@_mixing.register
+def _(mixer: PrototypeAttention, step: Meeting) -> Operator:
+    """Clustering CoaT: all members of a cluster ask with their mean."""
+    q, k, v = project(mixer.qkv, step.tokens)
+    asked, owner = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
+    if mixer.core is not attended:
+        asked = answer_all(asked, owner, step.extra)
+        return _blended(step, *_linear(step, asked, k, v), q, v)
+    matrix = attention_weights(asked, split_heads(k, mixer.heads))
+    content = answer_all(matrix @ split_heads(v, mixer.heads), owner, step.extra)
+    return _blended(
+        step,
+        lambda f: answer_all(matrix @ f.unsqueeze(1), owner, step.extra).mean(1),
+        join_heads(content),
+        q,
+        v,
+    )
+
+
+def _linear(step: Meeting, asked: Tensor, k: Tensor, v: Tensor) -> tuple[Operator, Tensor]:
+    """``relu(q) softmax(k)^T`` by two small products; and the content it stands for ``(B, K, C)``.
+
+    A query that is negative throughout asks all keys of its head alike.
+    """
+    keys = key_weights(k, asked.shape[1], step.plan)
+    wish = asked.clamp(min=0) + 1e-6
+    wish = wish / wish.sum(-1, keepdim=True)
+    sizes = None if step.plan is None else step.plan.sizes
+    content = join_heads(asked @ summarise_keys(k, v, asked.shape[1], sizes))
+    return lambda f: (wish @ (keys.mT @ f.unsqueeze(1))).mean(1), content
+
+
+def _blended(step: Meeting, ask: Operator, content: Tensor, q: Tensor, v: Tensor) -> Operator:
+    """What is asked and, on the grid, what the convolutions see: by the lengths of both terms."""
+    extra, shared = step.extra, step.shared
+    assert isinstance(shared, ConvRelative)
+    seen = q[:, extra:] * shared(v[:, extra:], step.grid, step.plan)
+    lengths = torch.stack((content[:, extra:].norm(dim=2), seen.norm(dim=2)))
+    share = (lengths[1] / lengths.sum(0).clamp(min=1e-12)).unsqueeze(2)
+
+    def mix(f: Tensor) -> Tensor:
+        answered = ask(f)
+        around = convolved(shared, f[:, extra:], step.grid, step.plan)
+        blended = torch.lerp(answered[:, extra:], around, share)
+        return torch.cat((answered[:, :extra], blended), 1) if extra else blended
+
+    return mix
+
+
+def key_weights(k: Tensor, heads: int, plan: Plan | None) -> Tensor:
+    """``softmax_tokens(k)`` ``(B, heads, K, d)``; a key that stands for n tokens counts n times."""
+    k = k if plan is None else k + plan.sizes.log().to(k.dtype).unsqueeze(2)
+    return split_heads(k.softmax(1), heads)
+
+
+def convolved(shared: ConvRelative, field: Tensor, grid: Grid, plan: Plan | None) -> Tensor:
+    """What a stage's convolutions see of a field ``(B, K - extra, 1)``, mean over channels."""
+    full = field if plan is None else plan.restore_grid(field)
+    seen = torch.zeros_like(full)
+    for conv, width in zip(shared.conv_list, shared.widths, strict=True):
+        assert isinstance(conv, nn.Conv2d)
+        seen = seen + mean_seen(conv, full, grid) * (width / sum(shared.widths))
+    return seen if plan is None else plan.reduce_grid(seen)
+
+
+@_weighing.register
+def _(mixer: ConvAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+    """CoaT: the implied signed matrix, formed some rows at a time, for its weights only."""
+    q, k, v = project(mixer.qkv, step.tokens)
+    return _implied(split_heads(q, mixer.heads), key_weights(k, mixer.heads, step.plan), v, slopes)
+
+
+@_weighing.register
+def _(mixer: PrototypeAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+    """Clustering CoaT: likewise, or the softmax of prototypes."""
+    q, k, v = project(mixer.qkv, step.tokens)
+    prototypes, owner = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
+    asked = answer_all(prototypes, owner, step.extra)
+    if mixer.core is attended:
+        return _implied(asked, split_heads(k, mixer.heads), v, slopes, softmax=True)
+    return _implied(asked, key_weights(k, mixer.heads, step.plan), v, slopes)
+
+
+def _implied(q: Tensor, keys: Tensor, v: Tensor, slopes: Tensor, softmax: bool = False) -> Operator:
+    """``mean_h relu(A_h * dy/dA_h)`` for ``A = q keys^T / sqrt(d)``, or its softmax."""
+    values, slopes = split_heads(v, q.shape[1]), split_heads(slopes, q.shape[1])
+    rows = []
+    for ask, slope in zip(q.split(ROWS, 2), slopes.split(ROWS, 2), strict=True):
+        said = ask @ keys.mT * q.shape[-1] ** -0.5
+        said = said.softmax(-1) if softmax else said
+        rows.append(said.mul_(slope @ values.mT).clamp_(min=0).mean(1))
+    matrix = torch.cat(rows, 1)
+    return lambda f: matrix @ f

@@ -1,0 +1,36 @@
+"""How far an explanation can be trusted: faithfulness, place, stability, randomisation.
+
+maps (B, H, W) of any method -> scores by picture -> a table beside four baselines
+"""
+
+from vitrail.attribution.scores.curves import Curve, deletion, insertion
+from vitrail.attribution.scores.makers import Maker, baselines
+from vitrail.attribution.scores.places import energy, pointing, rank_accuracy, segmentation
+from vitrail.attribution.scores.stability import (
+    Explainer,
+    class_contrast,
+    max_sensitivity,
+    randomisation,
+)
+from vitrail.attribution.scores.table import SCORES, Row, Settings, score, versus
+
+__all__ = [
+    "SCORES",
+    "Curve",
+    "Explainer",
+    "Maker",
+    "Row",
+    "Settings",
+    "baselines",
+    "class_contrast",
+    "deletion",
+    "energy",
+    "insertion",
+    "max_sensitivity",
+    "pointing",
+    "randomisation",
+    "rank_accuracy",
+    "score",
+    "segmentation",
+    "versus",
+]

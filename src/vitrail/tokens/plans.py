@@ -1,0 +1,160 @@
+"""The plans of reducers: how working tokens and full tokens belong together.
+
+:class:`~vitrail.layers.plan.Plan` is the contract; here stand one token a cluster
+(:class:`Clusters`), shares in all clusters (:class:`Shares`) and cells of the grid
+(:class:`Cells`). Places chosen one by one: :mod:`vitrail.tokens.selection`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.layers.grid import Grid, cells, to_map, to_tokens
+from vitrail.layers.plan import Plan
+from vitrail.tokens.assignment import cell_owners, count_members, spread_back, sum_by_owner
+
+
+@dataclass(frozen=True)
+class Clusters(Plan):
+    """Every grid token belongs to one cluster; a cluster's token is the mean of its members.
+
+    Attributes:
+        owner: ``(B, H * W)`` int, the cluster of each grid token, in ``[0, clusters)``.
+        clusters: how many clusters an image has.
+        counts: ``(B, clusters)`` float, members of each. A zero marks the padding that
+            data-dependent clustering needs inside a batch; static reducers never make one.
+    """
+
+    owner: Tensor
+    clusters: int
+    counts: Tensor
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    @property
+    def sizes(self) -> Tensor:
+        ones = self.counts.new_ones(self.counts.shape[0], self.extra)
+        return torch.cat((ones, self.counts), 1)
+
+    @property
+    def everyone(self) -> Tensor:
+        """``(B, N)``: owners of all tokens; class tokens in front own themselves.
+
+        One gather then serves the whole sequence: nothing is cut apart and joined again.
+        """
+        images = self.owner.shape[0]
+        ahead = torch.arange(self.extra, device=self.owner.device).expand(images, -1)
+        return torch.cat((ahead, self.owner + self.extra), 1)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return means(x, self.everyone, self.sizes)
+
+    def restore(self, update: Tensor) -> Tensor:
+        return spread_back(update, self.everyone)
+
+    def reduce_grid(self, x: Tensor) -> Tensor:
+        return means(x, self.owner, self.counts)
+
+    def restore_grid(self, update: Tensor) -> Tensor:
+        return spread_back(update, self.owner)
+
+    @property
+    def assignment(self) -> Tensor:
+        return self.owner
+
+
+def means(x: Tensor, owner: Tensor, sizes: Tensor) -> Tensor:
+    """Mean of each cluster's members, ``(B, N, E)`` -> ``(B, K, E)``; zero where there is none."""
+    summed = sum_by_owner(x, owner, sizes.shape[1])
+    return summed / sizes.clamp(min=1).to(summed.dtype).unsqueeze(2)
+
+
+@dataclass(frozen=True)
+class Shares(Plan):
+    """Every grid token belongs to all clusters, in shares that sum to one.
+
+    A cluster's token is the mean of the grid's, each weighted by its share in the cluster; what a
+    token gets back is the mean of the clusters', weighted by its shares. So a constant is kept
+    and sizes sum to N, but nothing comes back exactly: there and back is a smoother, not the
+    identity, even with as many clusters as tokens.
+
+    Attributes:
+        weights: ``(B, H * W, K - extra)``, not below zero; rows sum to one.
+    """
+
+    weights: Tensor
+
+    @property
+    def sizes(self) -> Tensor:
+        """``(B, K)``: what each cluster has of all tokens together, a real number."""
+        held = self.weights.sum(1, dtype=torch.promote_types(self.weights.dtype, torch.float32))
+        return torch.cat((held.new_ones(held.shape[0], self.extra), held), 1)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return torch.cat((x[:, : self.extra], self.reduce_grid(x[:, self.extra :])), 1)
+
+    def restore(self, update: Tensor) -> Tensor:
+        spread = self.restore_grid(update[:, self.extra :])
+        return torch.cat((update[:, : self.extra], spread), 1)
+
+    def reduce_grid(self, x: Tensor) -> Tensor:
+        held = self.sizes[:, self.extra :].clamp(min=LEAST).to(x.dtype).unsqueeze(2)
+        return (self.weights.to(x.dtype).mT @ x) / held
+
+    def restore_grid(self, update: Tensor) -> Tensor:
+        return self.weights.to(update.dtype) @ update
+
+    @property
+    def assignment(self) -> Tensor:
+        """``(B, H * W)``: the cluster of which each token has the largest share, for pictures."""
+        return self.weights.argmax(2)
+
+
+LEAST = 1e-6
+"""A soft cluster of less than this is divided by it."""
+
+
+@dataclass(frozen=True)
+class Cells(Plan):
+    """Every ``side x side`` cell of the grid is one working token; these form a coarser grid.
+
+    Attributes:
+        side: tokens along a cell; cells at the right and bottom edge may be ragged.
+        like: any tensor of the batch, for its shape, device and dtype.
+    """
+
+    side: int
+    like: Tensor
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    @property
+    def coarse(self) -> Grid:
+        """The grid the working tokens lie on."""
+        return cells(self.grid, self.side)
+
+    @property
+    def sizes(self) -> Tensor:
+        owner = self.assignment
+        counts = count_members(owner, self.coarse[0] * self.coarse[1])
+        return torch.cat((counts.new_ones(counts.shape[0], self.extra), counts), 1)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        image = to_map(x[:, self.extra :], self.grid)
+        pooled = to_tokens(F.avg_pool2d(image, self.side, ceil_mode=True, count_include_pad=False))
+        return torch.cat((x[:, : self.extra], pooled), 1) if self.extra else pooled
+
+    def restore(self, update: Tensor) -> Tensor:
+        spread = spread_back(update[:, self.extra :], self.assignment)
+        return torch.cat((update[:, : self.extra], spread), 1) if self.extra else spread
+
+    @property
+    def assignment(self) -> Tensor:
+        owner = cell_owners(self.grid, (self.side, self.side), self.like.device)
+        return owner.expand(self.like.shape[0], -1)

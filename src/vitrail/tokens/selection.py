@@ -1,0 +1,118 @@
+"""Choose some places, take their tokens, put them back: pure functions, and the plan they make.
+
+``index`` ``(B, K)`` names places of a grid's ``N = H * W`` tokens in rising order. K is a number
+known from the grid, so every shape is static: this compiles, and exports as TopK, Gather and
+Scatter. Used by FilterViT (Sun and Chen 2024, arXiv 2410.22709) in place of a boolean mask.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitrail.layers.grid import Grid
+from vitrail.layers.plan import Plan
+from vitrail.tokens.assignment import flat_owner
+
+
+def best(score: Tensor, count: int) -> Tensor:
+    """The places of the ``count`` largest scores, ``(B, N)`` -> ``(B, count)``, rising."""
+    return score.topk(count, dim=1, sorted=False).indices.sort(dim=1).values
+
+
+def first_best(score: Tensor, count: int) -> Tensor:
+    """:func:`best` for scores that saturate: of equal ones, the first places are taken.
+
+    Torch's ``topk`` leaves open which of them it gives. ONNX's takes the first, so it may stay in a
+    graph, and must: there is no stable sort in ONNX.
+    """
+    if torch.compiler.is_compiling():
+        return best(score, count)
+    order = score.sort(dim=1, descending=True, stable=True).indices
+    return order[:, :count].sort(dim=1).values
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """The tokens at those places, ``(B, N, C)`` -> ``(B, K, C)``."""
+    images, tokens, channels = x.shape
+    rows = x.flatten(0, 1).index_select(0, flat_owner(index, tokens))
+    return rows.view(images, index.shape[1], channels)
+
+
+def put(x: Tensor, index: Tensor, z: Tensor) -> Tensor:
+    """``x`` with those places overwritten by ``z``; a new tensor ``(B, N, C)``."""
+    rows = flat_owner(index, x.shape[1])
+    return x.flatten(0, 1).index_copy(0, rows, z.flatten(0, 1)).view_as(x)
+
+
+def share(keep: float, grid: Grid) -> int:
+    """How many places a share of the grid is, at least one: ``ceil(keep * H * W)``.
+
+    A hair is taken off first, so that ``256 / 55**2`` of 55 x 55 places is 256, not 257.
+    """
+    places = grid[0] * grid[1]
+    return min(places, max(1, math.ceil(keep * places - 1e-6)))
+
+
+def lattice(count: int, grid: Grid, device: torch.device) -> Tensor:
+    """``count`` places spread evenly, ``(1, count)``: rows of nearly equal length.
+
+    No chance and no table: the deterministic counterpart of a random choice. With
+    ``count = H * W`` it is every place.
+    """
+    height, width = grid
+    rows = min(height, count, max(round((count * height / width) ** 0.5), -(-count // width)))
+    k = torch.arange(count, device=device)
+    row = k * rows // count
+    first = -(-row * count // rows)
+    length = -(-(row + 1) * count // rows) - first
+    down = (2 * row + 1) * height // (2 * rows)
+    right = (2 * (k - first) + 1) * width // (2 * length)
+    return (down * width + right).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class Chosen(Plan):
+    """Some places work and stand for themselves; the others rest and receive nothing.
+
+    Attributes:
+        index: ``(B, K)`` int, the working places in rising order.
+        score: ``(B, H * W)``, what they were chosen by, or None.
+        gate: ``(B, K)``, what their update is multiplied by on the way back, or None for one.
+    """
+
+    index: Tensor
+    score: Tensor | None = None
+    gate: Tensor | None = None
+
+    @property
+    def single(self) -> bool:
+        """Every working token stands for itself alone."""
+        return True
+
+    @property
+    def exact(self) -> bool:
+        """But for what a gate takes away."""
+        return self.gate is None
+
+    @property
+    def sizes(self) -> Tensor:
+        images, count = self.index.shape
+        return torch.ones(images, self.extra + count, device=self.index.device)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        taken = take(x[:, self.extra :], self.index)
+        return torch.cat((x[:, : self.extra], taken), 1) if self.extra else taken
+
+    def restore(self, update: Tensor) -> Tensor:
+        chosen = update[:, self.extra :]
+        if self.gate is not None:
+            chosen = chosen * self.gate.to(chosen.dtype).unsqueeze(2)
+        rest = update.new_zeros(update.shape[0], self.grid[0] * self.grid[1], update.shape[2])
+        spread = put(rest, self.index, chosen)
+        return torch.cat((update[:, : self.extra], spread), 1) if self.extra else spread
+
+    @property
+    def importance(self) -> Tensor | None:
+        return self.score
