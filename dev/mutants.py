@@ -62,17 +62,17 @@ TESTS = {
 # fmt: off
 MUTANTS = (
     # tokens: plans, assignment, selection, hashing
-    Mutant("mean of a cluster", "tokens", "cluster match", "summed / sizes.clamp(min=1)", "summed / sizes.clamp(min=2)"),
+    Mutant("mean of a cluster", "tokens", "assignment matching", "summed / sizes.clamp(min=1)", "summed / sizes.clamp(min=2)"),
     Mutant("soft mean", "tokens", "soft", "(self.weights.to(x.dtype).mT @ x) / held", "(self.weights.to(x.dtype).mT @ x) * held"),
-    Mutant("worst instead of best", "tokens", "select", "score.sort(dim=1, descending=True, stable=True)", "score.sort(dim=1, descending=False, stable=True)"),
-    Mutant("how many are kept", "tokens", "select", "math.ceil(keep * places - 1e-6)", "math.floor(keep * places - 1e-6)"),
-    Mutant("lattice row", "tokens", "select", "(2 * row + 1) * height // (2 * rows)", "(2 * row) * height // (2 * rows)"),
-    Mutant("gate dropped", "tokens", "select", "chosen * self.gate.to(chosen.dtype).unsqueeze(2)", "chosen * 1"),
-    Mutant("padding may win", "tokens", "cluster", "likeness.masked_fill(outside, -torch.inf)", "likeness.masked_fill(outside, torch.inf)"),
-    Mutant("k-means distance", "tokens", "cluster", "- 2 * (x @ centres.mT)", "+ 2 * (x @ centres.mT)"),
-    Mutant("runs of the sort", "tokens", "cluster", "* clusters // tokens\n    return torch.empty_like", "% clusters\n    return torch.empty_like"),
+    Mutant("worst instead of best", "tokens", "selection", "score.sort(dim=1, descending=True, stable=True)", "score.sort(dim=1, descending=False, stable=True)"),
+    Mutant("how many are kept", "tokens", "selection", "math.ceil(keep * places - 1e-6)", "math.floor(keep * places - 1e-6)"),
+    Mutant("lattice row", "tokens", "selection", "(2 * row + 1) * height // (2 * rows)", "(2 * row) * height // (2 * rows)"),
+    Mutant("gate dropped", "tokens", "selection", "chosen * self.gate.to(chosen.dtype).unsqueeze(2)", "chosen * 1"),
+    Mutant("padding may win", "tokens", "assignment", "likeness.masked_fill(outside, -torch.inf)", "likeness.masked_fill(outside, torch.inf)"),
+    Mutant("k-means distance", "tokens", "assignment", "- 2 * (x @ centres.mT)", "+ 2 * (x @ centres.mT)"),
+    Mutant("runs of the sort", "tokens", "assignment", "* clusters // tokens\n    return torch.empty_like", "% clusters\n    return torch.empty_like"),
     Mutant("angular buckets", "tokens", "hashing lsh", "torch.cat((along, -along), -1)", "torch.cat((along, along), -1)"),
-    Mutant("pairs compared", "tokens", "match", "(n - n // 2) * (n // 2)", "n * (n // 2)"),
+    Mutant("pairs compared", "tokens", "matching", "(n - n // 2) * (n // 2)", "n * (n // 2)"),
     # layers: grid, windows, position, attention
     Mutant("cells at the rim", "layers", "grid", "-(-grid[0] // down), -(-grid[1] // right)", "grid[0] // down, -(-grid[1] // right)"),
     Mutant("shift the other way", "layers", "windows window", "x.roll((-self.shift[0], -self.shift[1]), (1, 2))", "x.roll((self.shift[0], self.shift[1]), (1, 2))"),

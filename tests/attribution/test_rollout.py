@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.contracts.test_backbones import SHALLOW, family_of
 from tests.attribution.models import TEXTS, build, pictures
+from tests.contracts.test_backbones import SHALLOW, family_of
 from torch import nn
 
 import vitrail
