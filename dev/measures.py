@@ -26,7 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 PAGE = HERE / "docs" / "explanation" / "measures.md"
 BLOCK = re.compile(r"(<!-- dev/measures.py -->\n).*?(<!-- end -->)", re.DOTALL)
-CMT, COAT = ("cmt", "cmt_ti", "reduced"), ("coat", "coat_lite_tiny", "conv")
+CMT, COAT = ("cmt", "cmt_ti", "reduced"), ("coat", "coat_lite_tiny", "conv_attention")
 """File, a model of it, and the file of its own mixer."""
 
 

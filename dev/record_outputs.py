@@ -48,7 +48,7 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for name in structures().STRUCTURES:
         yield name, name, {}
     reducers = [*ReducerSpec.registered(), "cluster(by='sort')", "pool(hold=2)", "random(hold=2)"]
-    pairs = [("softmax", r) for r in reducers] + [("conv", r) for r in reducers]
+    pairs = [("softmax", r) for r in reducers] + [("conv_attention", r) for r in reducers]
     pairs += [(m, r) for m in MixerSpec.registered() for r in ("all", "pool", "random", "cluster")]
     for model in PAIRED:
         for mixer, reducer in dict.fromkeys(pairs):
@@ -219,6 +219,19 @@ def check(new: Record, old: Record) -> dict[str, tuple[float, str]]:
     return worst
 
 
+def with_todays_names(recorded: dict[str, Record]) -> dict[str, Record]:
+    """Cases recorded when the mixer ``conv_attention`` was called ``conv``."""
+    found = {}
+    for name, values in recorded.items():
+        words = {
+            k: v.replace("'conv'", "'conv_attention'")
+            for k, v in values.items()
+            if isinstance(v, str)
+        }
+        found[name.replace(" conv ", " conv_attention ")] = values | words
+    return found
+
+
 def main() -> int:
     """Record all cases, or compare them; 1 where a difference is above the bound."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -229,7 +242,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    old = torch.load(args.file) if args.check else {}
+    old = with_todays_names(torch.load(args.file)) if args.check else {}
     found, equal, failed = {}, 0, 0
     for name, model, options in cases():
         if not name.startswith(args.only):

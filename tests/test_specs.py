@@ -1,15 +1,17 @@
 import pytest
 
+from vitrail import create
 from vitrail.errors import UserError
 from vitrail.mixers import MixerSpec
-from vitrail.mixers.conv import Conv, share_heads
+from vitrail.mixers.conv_attention import ConvAttention, share_heads
+from vitrail.models.zoo import text_of
 from vitrail.specs import Place, SpecError, parse_call, print_call
 
 
 def test_text_and_back():
     for text in (
-        "conv",
-        "conv(windows=(3, 5), shares=(1, 1))",
+        "conv_attention",
+        "conv_attention(windows=(3, 5), shares=(1, 1))",
         "prototype_conv(by='sort', ratio=9)",
     ):
         assert str(MixerSpec.parse(text)) == text
@@ -28,18 +30,31 @@ def test_nothing_but_names_and_literals(text):
 
 
 def test_names_are_unique_and_specs_frozen():
-    with pytest.raises(SpecError, match="two mixers are called 'conv'"):
-        type("Other", (MixerSpec,), {}, name="conv")
+    for name in ("conv_attention", "conv"):
+        with pytest.raises(SpecError, match=f"two mixers are called '{name}'"):
+            type("Other", (MixerSpec,), {}, name=name)
     with pytest.raises(AttributeError):
-        MixerSpec.parse("conv").windows = (1,)
+        MixerSpec.parse("conv_attention").windows = (1,)
     assert issubclass(SpecError, UserError)
+
+
+def test_old_names_are_read_and_written_anew():
+    options = "(windows=(3, 5), shares=(1, 1))"
+    assert str(MixerSpec.parse("conv" + options)) == "conv_attention" + options
+    assert "conv" not in MixerSpec.registered()
+    text = "coat_lite_tiny(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), heads=4, mixer={})"
+    old, new = (create(text.format(repr(name))) for name in ("conv", "conv_attention"))
+    assert old.config == new.config and old.state_dict().keys() == new.state_dict().keys()
+    assert "mixer" not in text_of(old)  # it is the paper's own
+    vit = create("vit_tiny(depth=1, mixer=' conv (windows=(3,), shares=(1,))')")
+    assert "mixer='conv_attention(windows=(3,), shares=(1,))'" in text_of(vit)
 
 
 @pytest.mark.parametrize(
     ("heads", "dealt"), [(8, (2, 3, 3)), (3, (1, 1, 1)), (16, (4, 6, 6)), (1, (0, 1, 0))]
 )
 def test_heads_are_dealt_over_windows(heads, dealt):
-    pairs = dict(share_heads(Conv(), heads))
+    pairs = dict(share_heads(ConvAttention(), heads))
     assert tuple(pairs.get(w, 0) for w in (3, 5, 7)) == dealt
 
 

@@ -2,7 +2,7 @@
 
 A *spec* is a frozen, keyword-only dataclass with a registered name. It is written as a call::
 
-    MixerSpec.parse("conv(windows=(3, 5))")  <->  str(Conv(windows=(3, 5)))
+    MixerSpec.parse("conv_attention(windows=(3, 5))")  <->  str(ConvAttention(windows=(3, 5)))
 
 The text is read with ``ast.literal_eval``; nothing in it is ever run. A *place* says where in a
 backbone the thing will stand, so that a spec can build what fits, or say why it cannot.
@@ -57,19 +57,27 @@ class SpecError(UserError):
 
 @dataclass(frozen=True)
 class Spec:
-    """Base of mixer and reducer specs: a registered name, call-like text, equality by value."""
+    """Base of mixer and reducer specs: a registered name, call-like text, equality by value.
+
+    Attributes:
+        old_names: names it had in earlier versions; they are read, and written as ``name``.
+    """
 
     name: ClassVar[str] = ""
+    old_names: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = "spec"
     known: ClassVar[dict[str, type["Spec"]]] = {}
 
-    def __init_subclass__(cls, name: str = "", **options: Any) -> None:
+    def __init_subclass__(
+        cls, name: str = "", old_names: tuple[str, ...] = (), **options: Any
+    ) -> None:
         super().__init_subclass__(**options)
         if not name:
             return
-        if name in cls.known:
-            raise SpecError(f"two {cls.kind}s are called {name!r}; rename one")
-        cls.name = name
+        for word in (name, *old_names):
+            if cls.current_name(word) in cls.known:
+                raise SpecError(f"two {cls.kind}s are called {word!r}; rename one")
+        cls.name, cls.old_names = name, old_names
         cls.known[name] = cls
 
     def __str__(self) -> str:
@@ -96,6 +104,17 @@ class Spec:
         )
 
     @classmethod
+    def current_name(cls, name: str) -> str:
+        """Today's name of a spec that may be given by an old one; other names as they are."""
+        return next((new for new, spec in cls.known.items() if name in spec.old_names), name)
+
+    @classmethod
+    def with_current_name(cls, text: str) -> str:
+        """``"old(option=1)"`` -> ``"new(option=1)"``; any other text as it is."""
+        name, bracket, options = text.partition("(")
+        return cls.current_name(name.strip()) + bracket + options if name.strip() else text
+
+    @classmethod
     def registered(cls) -> dict[str, type["Spec"]]:
         """All specs of this kind, those of others included (see :mod:`vitrail.plugins`)."""
         load_group(f"vitrail.{cls.kind}s")
@@ -112,6 +131,7 @@ class Spec:
         if isinstance(text, cls):
             return text
         name, options = parse_call(str(text))
+        name = cls.current_name(name)
         if name not in cls.known and name not in cls.registered():
             raise SpecError(
                 f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))} "

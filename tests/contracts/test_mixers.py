@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from vitrail.layers.attend import join_heads, split_heads
 from vitrail.mixers import Mixer, MixerSpec
-from vitrail.mixers.conv import add_position
+from vitrail.mixers.conv_attention import add_position
 from vitrail.mixers.prototype import factorised
 from vitrail.specs import Place, SpecError
 from vitrail.testing import GRID, MixerLaws, pairs_plan
@@ -20,7 +20,7 @@ class TestSoftmax(MixerLaws):
 
 
 class TestConv(MixerLaws):
-    specs = ["conv", "conv(windows=(3,), shares=(1,))"]
+    specs = ["conv_attention", "conv_attention(windows=(3,), shares=(1,))"]
     traces = False
 
     def spelled_out(self, mixer, x, grid, shared, plan=None):
@@ -42,7 +42,7 @@ class TestReduced(MixerLaws):
 class TestPrototypes(MixerLaws):
     specs = [
         f"prototype_{kind}(by={by!r}, ratio=4)"
-        for kind in ("conv", "softmax")
+        for kind in ("conv_attention", "softmax")
         for by in ("sort", "window")
     ]
     traces = False
@@ -162,7 +162,7 @@ def test_all_are_under_law():
 def test_explanations_know_what_working_tokens_stand_for(laws):
     """Where scattered tokens are served and the matrix says all."""
     place = Place(dim=32, heads=8, grid=GRID, extra=1, scattered=True)
-    if not laws.specs or MixerSpec.parse(laws.specs[0]).name == "conv":
+    if not laws.specs or MixerSpec.parse(laws.specs[0]).name == "conv_attention":
         return
     spec, plan = MixerSpec.parse(laws.specs[0]), pairs_plan(1)
     try:
@@ -276,7 +276,7 @@ def test_a_learned_bias_stays_on_the_fused_kernel_at_inference():
 def test_a_mixer_between_two_widths():
     place = MixerLaws.places[1]
     x = torch.randn(2, place.tokens, 40)
-    for name in ("softmax", "relative", "conv"):
+    for name in ("softmax", "relative", "conv_attention"):
         spec = MixerSpec.parse(name)
         mixer, shared = spec.build_between(place, 40, 56), spec.build_shared(place)
         assert mixer(x, GRID, shared).shape == (2, place.tokens, 56)

@@ -191,10 +191,10 @@ def test_qf_is_the_plain_output_averaged_over_clusters():
     from vitrail.tokens.assignment import count_members, spread_back, sum_by_owner
 
     place = Place(dim=16, heads=2, grid=(6, 6))
-    plain = MixerSpec.parse("conv").build(place)
+    plain = MixerSpec.parse("conv_attention").build(place)
     qf = MixerSpec.parse("prototype_conv(rounds=2, width=0.2)").build(place)
     qf.load_state_dict(plain.state_dict(), strict=False)
-    silent = MixerSpec.parse("conv").build_shared(place)
+    silent = MixerSpec.parse("conv_attention").build_shared(place)
     with torch.no_grad():
         for p in silent.parameters():
             p.zero_()

@@ -29,7 +29,7 @@ from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
 from vitrail.mixers import Mixer
-from vitrail.mixers.conv import ConvAttention
+from vitrail.mixers.conv_attention import FactorisedAttention
 from vitrail.mixers.prototype import PrototypeAttention, answer_all, attended
 
 Operator = Callable[[Tensor], Tensor]
@@ -131,7 +131,7 @@ def _keys(step: Meeting, field: Tensor, count: int) -> Tensor:
 
 
 @_mixing.register
-def _(mixer: ConvAttention, step: Meeting) -> Operator:
+def _(mixer: FactorisedAttention, step: Meeting) -> Operator:
     """CoaT: ``relu(q) softmax(k)^T`` in linear cost, blended with what the convolutions see."""
     q, k, v = project(mixer.qkv, step.tokens)
     asked = split_heads(q, mixer.heads)
@@ -204,7 +204,7 @@ def convolved(shared: ConvRelative, field: Tensor, grid: Grid, plan: Plan | None
 
 
 @_weighing.register
-def _(mixer: ConvAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+def _(mixer: FactorisedAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
     """CoaT: the implied signed matrix, formed some rows at a time, for its weights only."""
     q, k, v = project(mixer.qkv, step.tokens)
     return _implied(split_heads(q, mixer.heads), key_weights(k, mixer.heads, step.plan), v, slopes)

@@ -2,7 +2,7 @@
 
 from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.mixers.clustered import Clustered, ImprovedClustered
-from vitrail.mixers.conv import Conv
+from vitrail.mixers.conv_attention import ConvAttention
 from vitrail.mixers.deformable import Deformable
 from vitrail.mixers.gated import Gated
 from vitrail.mixers.linear import Linear
@@ -21,7 +21,7 @@ from vitrail.mixers.window import GridAttention, Window
 
 __all__ = [
     "Clustered",
-    "Conv",
+    "ConvAttention",
     "Deformable",
     "Gated",
     "GridAttention",

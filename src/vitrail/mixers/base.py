@@ -2,7 +2,7 @@
 
 A frozen *spec* describes a mixer; a *place* says where it goes; the spec builds the module::
 
-    spec = MixerSpec.parse("conv")
+    spec = MixerSpec.parse("conv_attention")
     mixer, shared = spec.build(place), spec.build_shared(place)
     y = mixer(x, grid, shared, plan)                 # (B, N, C) -> (B, N, C)
 

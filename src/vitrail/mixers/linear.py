@@ -21,7 +21,8 @@ class Linear(MixerSpec, name="linear"):
     """A kernel in place of the softmax: keys and values are summed before queries ask.
 
     ``y = proj(f(q) (f(k)^T v) / (f(q) sum f(k)))``, ``f(x) = elu(x) + 1``, positive; linear in
-    tokens. Unlike ``conv`` each row of its matrix is an average: weights are positive, sum to one.
+    tokens. Unlike in ``conv_attention`` each row of its matrix is an average: weights are positive
+    and sum to one.
     """
 
     def build(self, place: Place) -> "LinearAttention":

@@ -21,7 +21,7 @@ from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
 from vitrail.mixers.base import Mixer, MixerSpec
-from vitrail.mixers.conv import Conv, add_position, relative_macs
+from vitrail.mixers.conv_attention import ConvAttention, add_position, relative_macs
 from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
 from vitrail.tokens.assignment import count_members, spread_back, sum_by_owner
@@ -52,13 +52,13 @@ class PrototypeConv(MixerSpec, name="prototype_conv"):
 
     def build_shared(self, place: Place) -> ConvRelative:
         """CoaT's convolutions."""
-        return Conv().build_shared(place)
+        return ConvAttention().build_shared(place)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """An upper bound for ``e2lsh``, where it is reached if no two queries meet."""
         head = place.dim // place.heads
         core = (place.tokens + query_count(self, place)) * place.dim * head
-        fixed = 4 * place.tokens * place.dim**2 + relative_macs(Conv(), place)
+        fixed = 4 * place.tokens * place.dim**2 + relative_macs(ConvAttention(), place)
         return fixed + core + place.dim * comparisons(self, place)
 
 
@@ -82,12 +82,12 @@ class PrototypeSoftmax(MixerSpec, name="prototype_softmax"):
 
     def build_shared(self, place: Place) -> ConvRelative:
         """CoaT's convolutions."""
-        return Conv().build_shared(place)
+        return ConvAttention().build_shared(place)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """An upper bound for ``e2lsh``, where it is reached if no two queries meet."""
         core = 2 * query_count(self, place) * place.tokens * place.dim
-        fixed = 4 * place.tokens * place.dim**2 + relative_macs(Conv(), place)
+        fixed = 4 * place.tokens * place.dim**2 + relative_macs(ConvAttention(), place)
         return fixed + core + place.dim * comparisons(self, place)
 
 
@@ -104,7 +104,9 @@ def finder(spec: Prototypes, place: Place) -> Finder:
     check_heads(spec, place)
     if place.scattered:
         raise spec.refuse(
-            place, "its tokens are already chosen", "use mixer 'conv' or 'softmax' with a reducer"
+            place,
+            "its tokens are already chosen",
+            "use mixer 'conv_attention' or 'softmax' with a reducer",
         )
     head = place.dim // place.heads
     side = round(spec.ratio**0.5)

@@ -68,7 +68,7 @@ class CoaTConfig(Config):
     parallel: int = 0
     _: KW_ONLY
     heads: int = 8
-    mixer: tuple[str, ...] = ("conv",) * 4
+    mixer: tuple[str, ...] = ("conv_attention",) * 4
     reducer: tuple[str, ...] = ("all",) * 4
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from vitrail.errors import UserError
+from vitrail.mixers import MixerSpec
 from vitrail.models import (
     cct,
     ceit,
@@ -30,7 +31,11 @@ from vitrail.models.limits import check_options, check_size
 from vitrail.models.reader import State
 from vitrail.models.weights import load, translate
 from vitrail.plugins import load_group
-from vitrail.specs import parse_call, print_call
+from vitrail.reducers import ReducerSpec
+from vitrail.specs import Spec, parse_call, print_call
+
+SPECS: dict[str, type[Spec]] = {"mixer": MixerSpec, "reducer": ReducerSpec}
+"""The fields of a config that hold specs, one a stage."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ def entry(name: str) -> Entry:
 def configure(model: str, **options: Any) -> Any:
     """The config of a variant with changes, ``"vit_tiny(patch=8)"`` or as keywords.
 
-    A single ``mixer`` or ``reducer`` serves all stages; ``"native"`` keeps the paper's own.
+    A single ``mixer`` or ``reducer`` serves all stages; ``"native"`` keeps the paper's own. Old
+    names of specs become today's.
 
     Raises:
         UserError: unknown model or option, or an impossible value.
@@ -133,9 +139,10 @@ def configure(model: str, **options: Any) -> Any:
     for option in options:
         if option not in known:
             raise UserError(f"model {name!r} has no option {option!r}; it has {', '.join(known)}")
-    for kind in ("mixer", "reducer"):
+    for kind, spec in SPECS.items():
         if kind in options:
-            options[kind] = per_stage(options[kind], getattr(config, kind))
+            texts = per_stage(options[kind], getattr(config, kind))
+            options[kind] = tuple(spec.with_current_name(text) for text in texts)
     return replace(config, **check_options(name, config, options))
 
 
@@ -226,7 +233,7 @@ def text_of(model: Backbone) -> str:
     """What to give :func:`vitrail.create` for the same wiring, ``"vit_tiny(patch=8)"``."""
     name = name_of(model)
     changed = changes(entry(name).config, model.config)
-    for kind in ("mixer", "reducer"):
+    for kind in SPECS:
         if len(set(changed.get(kind, ()))) == 1:
             changed[kind] = changed[kind][0]
     return print_call(name, changed)

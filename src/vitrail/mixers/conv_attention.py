@@ -19,7 +19,7 @@ from vitrail.specs import Place
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv(MixerSpec, name="conv"):
+class ConvAttention(MixerSpec, name="conv_attention", old_names=("conv",)):
     """CoaT's conv-attention, linear in tokens: keys are summed over tokens before queries ask.
 
     ``G = softmax_tokens(k)^T v`` is ``d x d`` a head; ``y = proj(q G / sqrt(d) + q * DWConv(v))``.
@@ -30,10 +30,10 @@ class Conv(MixerSpec, name="conv"):
     windows: tuple[int, ...] = (3, 5, 7)
     shares: tuple[int, ...] = (2, 3, 3)
 
-    def build(self, place: Place) -> "ConvAttention":
+    def build(self, place: Place) -> "FactorisedAttention":
         """Serves every place whose heads divide its channels."""
         check_heads(self, place)
-        return ConvAttention(place.dim, place.heads)
+        return FactorisedAttention(place.dim, place.heads)
 
     def build_shared(self, place: Place) -> ConvRelative:
         """The depthwise convolutions of a stage (CRPE)."""
@@ -51,7 +51,7 @@ class Conv(MixerSpec, name="conv"):
         )
 
 
-def share_heads(spec: Conv, heads: int) -> tuple[tuple[int, int], ...]:
+def share_heads(spec: ConvAttention, heads: int) -> tuple[tuple[int, int], ...]:
     """``((window, heads), ...)``: heads dealt in the ratio of the shares, none left over."""
     total, dealt, pairs = sum(spec.shares), 0, []
     for i, window in enumerate(spec.windows):
@@ -61,13 +61,13 @@ def share_heads(spec: Conv, heads: int) -> tuple[tuple[int, int], ...]:
     return tuple((window, count) for window, count in pairs if count)
 
 
-def relative_macs(spec: Conv, place: Place) -> int:
+def relative_macs(spec: ConvAttention, place: Place) -> int:
     """Multiply-adds of the stage's convolutions in one block."""
     taps = sum(window**2 * count for window, count in share_heads(spec, place.heads))
     return place.grid[0] * place.grid[1] * taps * (place.dim // place.heads)
 
 
-class ConvAttention(Mixer):
+class FactorisedAttention(Mixer):
     """Factorised attention plus the query times what its place sees."""
 
     def __init__(self, dim: int, heads: int) -> None:
