@@ -1,0 +1,105 @@
+"""Features of a frozen backbone, computed once for each picture.
+
+pictures -> the weights' own preparation -> backbone without head -> (N, D), kept by picture
+
+A probe asks for more pictures from round to round; what was computed before is not computed again.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitrail.data import Item, Pictures, PictureSet, Preprocess, batches, plain_order
+from vitrail.train.probe import Features, Labels
+
+BATCH = 32
+
+
+@dataclass(kw_only=True)
+class FeatureBank:
+    """A backbone's features of the pictures it was asked about.
+
+    Attributes:
+        model: image ``(B, C, H, W)`` -> features ``(B, D)``; frozen, in evaluation mode.
+        pictures: where they are read from.
+        preprocess: how they become the model's input.
+        rows: key of a picture -> its features ``(D,)``.
+        seconds: spent computing, reading pictures included.
+    """
+
+    model: nn.Module
+    pictures: Pictures
+    preprocess: Preprocess
+    rows: dict[str, Features] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.model = faster_format(freeze(self.model), self.preprocess)
+
+    def features(self, items: Sequence[Item]) -> Features:
+        """``(len(items), D)``, in the order of ``items``."""
+        missing = list({item.key: item for item in items if item.key not in self.rows}.values())
+        started = time.perf_counter()
+        for lot, found in self.compute(missing):
+            self.rows.update(zip((item.key for item in lot), found.numpy(), strict=True))
+        self.seconds += time.perf_counter() - started
+        return np.stack([self.rows[item.key] for item in items])
+
+    def compute(self, items: Sequence[Item]) -> Iterator[tuple[Sequence[Item], Tensor]]:
+        """Some pictures at a time, and their features ``(B, D)``."""
+        pictures = PictureSet(self.pictures, items, self.preprocess.transform(), 0)
+        device = next(self.model.parameters()).device
+        for images, _, places in batches(pictures, order=plain_order(len(items), batch=BATCH)):
+            with torch.inference_mode():
+                found = self.model(images.to(device)).float().cpu()
+            yield [items[int(i)] for i in places], found
+
+    @property
+    def seconds_per_picture(self) -> float:
+        """So far; 0 before the first picture."""
+        return self.seconds / max(1, len(self.rows))
+
+
+def labels_of(items: Sequence[Item]) -> Labels:
+    """``(len(items),)``."""
+    return np.array([item.label for item in items], np.int64)
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """In evaluation mode, without gradients."""
+    return model.eval().requires_grad_(False)
+
+
+def faster_format(model: nn.Module, preprocess: Preprocess) -> nn.Module:
+    """The model in the memory format that runs a batch faster here: as it is, or channels-last.
+
+    Weights of four axes decide; a model without such is left alone. Each is tried three times in
+    turn, after one run that is not counted, and the least time speaks.
+    """
+    if not any(weight.dim() == 4 for weight in model.parameters()):
+        return model
+    side, device = preprocess.image, next(model.parameters()).device
+    images = torch.zeros(8, preprocess.in_chans, side, side, device=device)
+    formats = (torch.contiguous_format, torch.channels_last)
+    least = dict.fromkeys(formats, float("inf"))
+    for turn in range(3):
+        for memory in formats:
+            seconds = time_once(model.to(memory_format=memory), images.to(memory_format=memory))
+            least[memory] = min(least[memory], seconds if turn else float("inf"))
+    return model.to(memory_format=min(formats, key=least.__getitem__))
+
+
+def time_once(model: nn.Module, images: Tensor) -> float:
+    """Seconds of one forward pass."""
+    if images.device.type == "cuda":
+        torch.cuda.synchronize(images.device)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        model(images)
+    if images.device.type == "cuda":
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - started
