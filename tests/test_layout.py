@@ -52,6 +52,8 @@ SUITES = {
     "tests/data/test_table.py": "data/parquet.py",
     "tests/study/test_report.py": "study/figures.py study/glass.py study/record.py study/words.py",
     "tests/study/test_run.py": "study/costs.py study/progress.py study/table.py",
+    "tests/study/test_choose.py": "study/choose/features.py study/choose/halving.py "
+    "study/choose/pool.py",
     "tests/study/test_whole.py": "study/bench.py study/job.py",
     "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
     "train/display.py train/feed.py train/job.py train/mix.py train/result.py train/track.py "
