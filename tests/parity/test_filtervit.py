@@ -102,16 +102,15 @@ def test_filter_block_is_a_mask_and_nonzero():
     """The boolean way of the original, spelled out, gives the same map."""
     ours = block("filter", keep=0.3).eval()
     x = torch.randn(2, 16, 8, 8)
-    record = ours.explain(x)
-    assert record["mask"].flatten(1).sum(1).tolist() == [20, 20]
-    assert (record["gate"] >= 0.4576).all() and (record["gate"] < 1).all()
+    gate = ours.explain_selection(x)["gate"]
+    assert (gate >= 0.4576).all() and (gate < 1).all()
+    best = gate.flatten(1).topk(20).indices
     layer, code = reference_layer(ours.layers[0]), torch.zeros(64, 16)
     for i in range(8):
         angle = torch.arange(64) * 10000 ** (-2 * i / 16)
         code[:, 2 * i], code[:, 2 * i + 1] = angle.sin(), angle.cos()
-    wanted = (record["gate"].unsqueeze(1) * x).flatten(2).mT.clone()
-    for tokens, mask in zip(wanted, record["mask"].flatten(1), strict=True):
-        places = mask.nonzero().squeeze(1)
+    wanted = (gate.unsqueeze(1) * x).flatten(2).mT.clone()
+    for tokens, places in zip(wanted, best, strict=True):
         tokens[places] = layer((tokens[places] + code[places]).unsqueeze(0))[0]
     got = ours.attend(x).flatten(2).mT
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ bird and favours the borders. So scores come beside pictures (:mod:`vitrail.expl
 ``check`` tells the share of chosen places on the border, with what chance would put there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,14 +16,12 @@ from vitrail.attribution.base import Case, Finding, Layer, LayerKind, Need, meth
 from vitrail.attribution.centres import centres, lay_out
 from vitrail.attribution.guard import ExplainError
 from vitrail.attribution.record import Call, recording
-from vitrail.layers.grid import Grid, grid_of
+from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers.clustered import ClusteredAttention
 from vitrail.mixers.prototype import PrototypeAttention
-from vitrail.models.filtervit import Chooser, Drop, Filter
 from vitrail.models.reading import mixers_of
 from vitrail.reducers import Reducer
-from vitrail.reducers.select import TokenDraw
 from vitrail.tokens.plans import Clusters, Shares
 from vitrail.tokens.selection import Chosen
 
@@ -35,7 +33,7 @@ CLUSTERING = (PrototypeAttention, ClusteredAttention)
 @method("filter_mask", class_specific=False, needs=RECORD)
 def filter_mask(case: Case) -> Finding:
     """Which places each filter (or draw) lets work, and the mean over layers; chance is 1."""
-    model, calls = _run(case, (Chooser,))
+    model, calls = _run(case, lambda m: isinstance(m, Reducer) or chooses_places(m))
     layers = dict(_selections(calls, len(case.images)))
     if not layers:
         raise _nothing(model, "chooses places", "filtervit_*, dropoutvit_* or reducer='filter'")
@@ -56,7 +54,7 @@ def dropout_frequency(case: Case, *, draws: int = 64) -> Finding:
     totals: dict[str, Layer] = {}
     with _drawing(case.model):
         for _ in range(draws):
-            _, calls = _run(case, (Drop,), (TokenDraw,))
+            _, calls = _run(case, draws_places)
             for name, layer in _selections(calls, len(case.images)):
                 before = totals[name].tensors["mask"] if name in totals else 0
                 drawn = layer.tensors["mask"].float() / draws + before
@@ -70,7 +68,7 @@ def dropout_frequency(case: Case, *, draws: int = 64) -> Finding:
 @method("cluster_map", class_specific=False, needs=RECORD)
 def cluster_map(case: Case) -> Finding:
     """Which tokens share a working token, and how finely each place is seen; the mean is 1."""
-    model, calls = _run(case, CLUSTERING)
+    model, calls = _run(case, lambda m: isinstance(m, (Reducer, *CLUSTERING)))
     layers = dict(_clusterings(calls, len(case.images)))
     if not layers:
         raise _nothing(
@@ -88,17 +86,24 @@ def cluster_map(case: Case) -> Finding:
     return Finding(native=native, map=torch.stack(maps).mean(0), layers=layers)
 
 
-def _run(
-    case: Case, blocks: tuple[type, ...], reducers: tuple[type, ...] = (nn.Module,)
-) -> tuple[nn.Module, list[Call]]:
-    """One pass with all of the reducers and blocks that choose."""
+def chooses_places(module: nn.Module) -> bool:
+    """Whether a block lets only some places work, without a reducer (or a reducer draws them)."""
+    return hasattr(module, "draws_places")
+
+
+def draws_places(module: nn.Module) -> bool:
+    """Whether a block's or reducer's places are drawn at random in training."""
+    return getattr(module, "draws_places", False) is True
+
+
+def _run(case: Case, serves: Callable[[nn.Module], bool]) -> tuple[nn.Module, list[Call]]:
+    """One pass, recording the modules that ``serves`` accepts and the mixers inside them."""
     model = case.model
     assert isinstance(model, nn.Module)
     mixers, parts = mixers_of(model), dict[str, nn.Module]()
     for name, module in model.named_modules():
-        chooses = isinstance(module, Reducer) and isinstance(module, reducers)
         inside = name in mixers and any(name.startswith(f"{outer}.") for outer in parts)
-        if chooses or inside or isinstance(module, blocks):
+        if serves(module) or inside:
             parts[name] = module
     with torch.no_grad(), recording(model, parts) as calls:
         model(case.images)
@@ -110,17 +115,18 @@ def _nothing(model: nn.Module, what: str, models: str) -> ExplainError:
 
 
 def _selections(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Layer]]:
-    """The selecting layers, in order."""
+    """The selecting layers, in order: reducers, and blocks that choose places themselves."""
     for i, call in enumerate(calls):
-        if isinstance(call.module, Filter):
-            parts = dict(call.module.explain(call.args[0]))
-            parts["indices"] = parts.pop("index")
-            yield call.name, Layer("filter", grid_of(call.args[0]), parts)
-        elif isinstance(call.module, Drop):
-            inside = next(c for c in calls[:i] if c.name.startswith(f"{call.name}."))
-            yield call.name, _selection(inside.args[3], images)
-        elif isinstance(call.output, tuple) and isinstance(call.output[1], Chosen):
+        if isinstance(call.output, tuple) and isinstance(call.output[1], Chosen):
             yield call.name, _selection(call.output[1], images)
+        elif chooses_places(call.module):
+            inside = next(c for c in calls[:i] if c.name.startswith(f"{call.name}."))
+            layer = _selection(inside.args[3], images)
+            if explain := getattr(call.module, "explain_selection", None):
+                mask = {"mask": layer.tensors["mask"].bool()}
+                parts = {**layer.tensors, **mask, **explain(call.args[0])}
+                layer = Layer("filter", layer.grid, parts)
+            yield call.name, layer
 
 
 def _selection(plan: Chosen, images: int) -> Layer:
@@ -164,20 +170,15 @@ def _ring(grid: Grid | None) -> float:
 
 @contextmanager
 def _drawing(model: nn.Module) -> Iterator[None]:
-    """Layers that choose by chance draw, as they do in training; all else stays in evaluation."""
-    drops = [(m, m.chance) for m in model.modules() if isinstance(m, Drop)]
-    draws = [m for m in model.modules() if isinstance(m, TokenDraw)]
+    """What chooses places by chance draws, as in training; all else stays in evaluation."""
+    drawing = [module for module in model.modules() if draws_places(module)]
     try:
-        for drop, _ in drops:
-            drop.chance = "random"
-        for draw in draws:
-            draw.training = True
+        for module in drawing:
+            module.training = True
         yield
     finally:
-        for drop, chance in drops:
-            drop.chance = chance
-        for draw in draws:
-            draw.training = False
+        for module in drawing:
+            module.training = False
 
 
 def _clusterings(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Layer]]:

@@ -361,7 +361,7 @@ class Full(EncoderBlock):
 class Chooser(EncoderBlock):
     """What filter and drop blocks share: work at some places only."""
 
-    scattered = True
+    scattered, draws_places = True, False
 
     def work(self, x: Tensor, grid: Grid, index: Tensor) -> Tensor:
         """Encode the tokens at some places and overwrite them: ``(B, N, C)`` -> a map."""
@@ -392,18 +392,16 @@ class Filter(Chooser):
         """``(B, 1, H, W)`` into [0.457, 1): importance and gate in one."""
         return F.gelu(score).sigmoid()
 
-    def explain(self, x: Tensor) -> Mapping[str, Tensor]:
-        """``score``, ``gate`` and ``mask`` ``(B, H, W)``, ``index`` ``(B, K)``."""
+    def explain_selection(self, x: Tensor) -> Mapping[str, Tensor]:
+        """``score`` and ``gate`` ``(B, H, W)``."""
         score = self.score(x)
-        gate = self.gate(score).flatten(1)
-        index = first_best(gate, share(self.row.keep, grid_of(x)))
-        mask = torch.zeros_like(gate, dtype=torch.bool).scatter(1, index, True)
-        maps = {"score": score, "gate": gate, "mask": mask}
-        return {k: v.view(x.shape[0], *grid_of(x)) for k, v in maps.items()} | {"index": index}
+        return {"score": score.squeeze(1), "gate": self.gate(score).squeeze(1)}
 
 
 class Drop(Chooser):
     """Attention on random places, the same for all pictures of a batch (``DropOutBlock``)."""
+
+    draws_places = True
 
     def attend(self, x: Tensor) -> Tensor:
         """No score, no gate."""

@@ -9,6 +9,10 @@
 
 A block in which mixers do not stand in a plain residual branch has a method
 ``propagate(walk, call, steps)``: how a *field*, one number a token, goes through it.
+
+A block that lets only some places work, without a reducer, has ``draws_places``: whether chance
+chooses them in training (a reducer has it, too, where chance does). A block that scores its places
+has ``explain_selection(x)``: what the choice rests on, maps ``(B, H, W)`` by name.
 """
 
 from collections.abc import Callable, Sequence

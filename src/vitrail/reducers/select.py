@@ -123,6 +123,8 @@ class Random(Select, name="random"):
 class TokenDraw(Reducer):
     """Any K in training, a lattice of K in evaluation."""
 
+    draws_places = True
+
     def __init__(self, keep: float) -> None:
         super().__init__()
         self.keep = keep
