@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from vitrail.layers.windows import Halo, attend_tiles, spread, windows
+from vitrail.layers.windows import Halo, attend_tiles, dilated_tiles, windows
 
 TILINGS = [
     windows((8, 8), 4, 0),
     windows((8, 8), 4, 2),
     windows((7, 10), 4, 1),
     windows((3, 9), 4, 2),
-    spread((8, 8), 4),
-    spread((7, 10), 4),
-    spread((1, 5), 3),
+    dilated_tiles((8, 8), 4),
+    dilated_tiles((7, 10), 4),
+    dilated_tiles((1, 5), 3),
 ]
 
 
@@ -47,11 +47,11 @@ def test_whole_tiles_need_one_bias_only():
 
 def test_seats_are_places_in_a_tile():
     assert windows((8, 8), 4, 1).seat_of(0, torch.device("cpu")).tolist() == [3, 0, 1, 2] * 2
-    assert spread((6, 6), 3).seat_of(0, torch.device("cpu")).tolist() == [0, 0, 1, 1, 2, 2]
+    assert dilated_tiles((6, 6), 3).seat_of(0, torch.device("cpu")).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_ragged_spread_wastes_no_seats():
-    assert spread((8, 8), 7).size == (4, 4)
+    assert dilated_tiles((8, 8), 7).size == (4, 4)
 
 
 @pytest.mark.parametrize("grid", [(9, 7), (2, 5), (1, 1)])

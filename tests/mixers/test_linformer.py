@@ -36,8 +36,8 @@ def test_a_finer_grid_of_equal_tokens_has_the_same_answer():
 def test_weights_of_other_cells_are_resized_when_they_load():
     mixtures = built("linformer(rank=6, side=8)", grid=(8, 8)).mixtures
     coarse = torch.ones(2, 6, 4, 4)
-    assert mixtures.fitted(coarse).shape == (2, 6, 8, 8)
-    torch.testing.assert_close(mixtures.fitted(coarse).sum((2, 3)), coarse.sum((2, 3)))
+    assert mixtures.fit_table(coarse).shape == (2, 6, 8, 8)
+    torch.testing.assert_close(mixtures.fit_table(coarse).sum((2, 3)), coarse.sum((2, 3)))
 
 
 def test_options_without_meaning_are_refused():

@@ -170,7 +170,7 @@ def card_of(model: "nn.Module", labels: tuple[str, ...], preprocess: "Preprocess
     """
     from vitrail.data import Preprocess
     from vitrail.models import Backbone
-    from vitrail.models.backbone import sides
+    from vitrail.models.backbone import image_hw
     from vitrail.models.zoo import text_of
     from vitrail.tasks.card import Card
 
@@ -178,7 +178,7 @@ def card_of(model: "nn.Module", labels: tuple[str, ...], preprocess: "Preprocess
         raise UserError(f"{type(model).__name__} is no Vitrail backbone; timm saves its own models")
     if labels and len(labels) != model.classes:
         raise UserError(f"{len(labels)} labels for a model of {model.classes} classes")
-    image = max(sides(model.config.image))
+    image = max(image_hw(model.config.image))
     seen = preprocess or Preprocess(image=image, in_chans=model.in_chans)
     return Card(
         model=text_of(model),
@@ -198,7 +198,7 @@ def as_timm(model: "nn.Module") -> "nn.Module":
     import timm
 
     from vitrail.hub.timm_door import PREFIX, Door, register
-    from vitrail.models.backbone import sides
+    from vitrail.models.backbone import image_hw
     from vitrail.models.zoo import changes, entry, name_of
 
     if isinstance(model, Door):
@@ -209,7 +209,7 @@ def as_timm(model: "nn.Module") -> "nn.Module":
         f"{PREFIX}{name}",
         num_classes=model.classes,
         in_chans=model.in_chans,
-        img_size=sides(model.config.image),
+        img_size=image_hw(model.config.image),
         **changes(entry(name).config, model.config),
     )
     made.load_state_dict(model.state_dict())

@@ -31,7 +31,7 @@ from vitrail.errors import UserError
 from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import fetch
 from vitrail.layers.grid import grid_of, to_map, to_tokens
-from vitrail.models.backbone import Backbone, sides
+from vitrail.models.backbone import Backbone, image_hw
 from vitrail.models.pyramid import quarters
 from vitrail.models.reader import read_weights
 from vitrail.models.weights import fit_tables
@@ -185,13 +185,13 @@ class Door(Backbone):
         """Fit position tables to another image size once and for all; any size runs anyway."""
         if img_size is None:
             return
-        self.config = replace(self.config, image=sides(img_size))
+        self.config = replace(self.config, image=image_hw(img_size))
         fresh = self.twin()
         fresh.load_state_dict(fit_tables(self.state_dict(), fresh))
         parts = fresh.train(self.training).__dict__
         self.__dict__.update({key: part for key, part in parts.items() if "hook" not in key})
         traits = getattr(self, "_traits", {})
-        self.__dict__["_traits"] = {**traits, "img_size": sides(img_size)}
+        self.__dict__["_traits"] = {**traits, "img_size": image_hw(img_size)}
 
     def init_weights(self, *_: Any, **__: Any) -> None:
         """Draw all parameters and buffers anew, as at building, also after the meta device."""
@@ -301,7 +301,7 @@ def build(name: str, **options: Any) -> Door:
     own = {key: options.pop(key) for key in ("drop_rate", "global_pool") if key in options}
     device, dtype = options.pop("device", None), options.pop("dtype", None)
     if "img_size" in options:
-        options["img_size"] = sides(options["img_size"])
+        options["img_size"] = image_hw(options["img_size"])
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # from JSON
     config = configure(name, **{CONFIG_NAMES.get(k, k): v for k, v in options.items()})
     with torch.device(device) if device else nullcontext():
@@ -343,7 +343,7 @@ def describe(name: str) -> dict[str, dict[str, Any]]:
     }
     config = entry(name).config
     plain = {
-        "input_size": (config.in_chans, *sides(config.image)),
+        "input_size": (config.in_chans, *image_hw(config.image)),
         "num_classes": config.classes,
         "crop_pct": 0.9,
     }

@@ -1,4 +1,4 @@
-"""Where a token is: learned tables, resized to any grid, and convolutions that know by looking."""
+"""Positions: learned tables that are resized to any grid, and depthwise convolutions."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Table(nn.Module):
 
     table: nn.Parameter
 
-    def fitted(self, table: Tensor) -> Tensor:
+    def fit_table(self, table: Tensor) -> Tensor:
         """Another grid's ``table`` for the grid of this one."""
         raise NotImplementedError
 
@@ -106,16 +106,17 @@ class ConvRelative(nn.Module):
         )
 
     def forward(self, v: Tensor, grid: Grid, plan: Plan | None = None) -> Tensor:
-        """Look at the values around each token.
+        """Convolve the values on the grid.
 
-        Working tokens of a ``plan`` spread their values over the grid, look, and average back.
+        The values of a ``plan``'s working tokens are carried to the whole grid first, and what
+        comes out is reduced by the same plan.
         """
-        looked = []
+        outputs = []
         for conv, part in zip(self.conv_list, v.split(self.widths, 2), strict=True):
             full = part if plan is None else plan.restore_grid(part)
-            seen = to_tokens(conv(to_map(full, grid)))
-            looked.append(seen if plan is None else plan.reduce_grid(seen))
-        return torch.cat(looked, 2)
+            conv_out = to_tokens(conv(to_map(full, grid)))
+            outputs.append(conv_out if plan is None else plan.reduce_grid(conv_out))
+        return torch.cat(outputs, 2)
 
 
 def sinusoid(place: Tensor, dim: int) -> Tensor:

@@ -1,12 +1,12 @@
 """Cut a grid into tiles, let tokens meet inside them, put the grid together again.
 
-=========== ============================================ =====================================
-tiling      which places share a tile                    source
-=========== ============================================ =====================================
-`Windows`   neighbours; the boundaries may be shifted    Swin (Liu et al. 2021), section 3.2
-`Spread`    places as far apart as there are tiles       MaxViT (Tu et al. 2022), section 3.2
-`Halo`      neighbours, and all within reach of them     HaloNet (2021), Vision Longformer (2021)
-=========== ============================================ =====================================
+============== ========================================= =====================================
+tiling         which places share a tile                 source
+============== ========================================= =====================================
+`Windows`      neighbours; the boundaries may be shifted Swin (Liu et al. 2021), section 3.2
+`DilatedTiles` places as far apart as there are tiles    MaxViT (Tu et al. 2022), section 3.2
+`Halo`         neighbours, and all within reach of them  HaloNet (2021), Vision Longformer (2021)
+============== ========================================= =====================================
 
 Any grid is served. It is filled up to whole tiles at the bottom and right, and shifted by rolling;
 a bias of minus infinity keeps apart what does not belong together. Rows and columns are cut alike,
@@ -46,14 +46,14 @@ class Windows:
         return -(-self.grid[0] // self.size[0]), -(-self.grid[1] // self.size[1])
 
     @property
-    def padded(self) -> Grid:
+    def padded_grid(self) -> Grid:
         """The grid filled up to whole tiles."""
         return self.counts[0] * self.size[0], self.counts[1] * self.size[1]
 
     @property
     def places(self) -> int:
         """Places in all tiles, filled ones included."""
-        return self.padded[0] * self.padded[1]
+        return self.padded_grid[0] * self.padded_grid[1]
 
     @property
     def area(self) -> int:
@@ -62,7 +62,7 @@ class Windows:
 
     def fold(self, x: Tensor) -> Tensor:
         """``(B, H*W, C)`` -> ``(B, tiles, area, C)``."""
-        down, right = self.padded[0] - self.grid[0], self.padded[1] - self.grid[1]
+        down, right = self.padded_grid[0] - self.grid[0], self.padded_grid[1] - self.grid[1]
         x = x.unflatten(1, self.grid)
         x = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
         x = x.roll((-self.shift[0], -self.shift[1]), (1, 2)) if any(self.shift) else x
@@ -99,7 +99,7 @@ class Windows:
 
     def keep_apart(self, axis: int, like: Tensor) -> Tensor:
         """The bias between places of a tile along an axis, ``(tiles or 1, places, places)``."""
-        size, filled = self.size[axis], self.padded[axis] - self.grid[axis]
+        size, filled = self.size[axis], self.padded_grid[axis] - self.grid[axis]
         if not (filled or self.shift[axis]):
             return like.new_zeros(1, size, size)
         tile = F.pad(self.tile_of(axis, like.device), (0, filled), value=PADDING)
@@ -113,7 +113,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Spread(Windows):
+class DilatedTiles(Windows):
     """Tiles of places that lie as far apart as there are tiles: each tile sees the whole grid."""
 
     def cut(self, x: Tensor) -> Tensor:
@@ -146,10 +146,10 @@ def windows(grid: Grid, size: int, shift: int) -> Windows:
     return Windows(grid, (min(size, height), min(size, width)), moved)
 
 
-def spread(grid: Grid, size: int) -> Spread:
+def dilated_tiles(grid: Grid, size: int) -> DilatedTiles:
     """At most ``size x size`` places a tile; a ragged grid's tiles are as small as will do."""
     counts = cells(grid, size)
-    return Spread(grid, (-(-grid[0] // counts[0]), -(-grid[1] // counts[1])))
+    return DilatedTiles(grid, (-(-grid[0] // counts[0]), -(-grid[1] // counts[1])))
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Halo:
 
     def fold(self, x: Tensor) -> Tensor:
         """``(B, H*W, C)`` -> ``(B, tiles, area, C)``: the keys around each tile."""
-        (height, width), (down, across), reach = self.size, self.tiling.padded, self.radius
+        (height, width), (down, across), reach = self.size, self.tiling.padded_grid, self.radius
         right, below = across - self.grid[1] + reach, down - self.grid[0] + reach
         x = F.pad(x.unflatten(1, self.grid), (0, 0, reach, right, reach, below))
         x = x.unfold(1, height + 2 * reach, height).unfold(2, width + 2 * reach, width)

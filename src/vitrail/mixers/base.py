@@ -38,13 +38,13 @@ class MixerSpec(Spec):
             SpecError: the mixer cannot serve this place.
         """
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "Mixer":
-        """The module for a block that changes width: tokens come ``given``, leave ``wanted`` wide.
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "Mixer":
+        """The module for a block whose tokens come ``in_dim`` and leave ``out_dim`` wide.
 
         By default linear maps lead to ``place.dim`` and away from it; mixers whose own
         projections can do that build it so.
         """
-        return Between(self.build(place), place.dim, given, wanted)
+        return WidthAdapter(self.build(place), place.dim, in_dim, out_dim)
 
     def build_shared(self, place: Place) -> nn.Module | None:
         """What the blocks of a stage hold in common, owned once by the stage; mostly nothing."""
@@ -103,19 +103,19 @@ class Mixer(nn.Module, ABC):
         return field
 
 
-class Between(Mixer):
+class WidthAdapter(Mixer):
     """A mixer of its own width between two others."""
 
-    def __init__(self, inner: Mixer, dim: int, given: int, wanted: int) -> None:
+    def __init__(self, inner: Mixer, dim: int, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.enter = nn.Identity() if given == dim else nn.Linear(given, dim)
+        self.enter = nn.Identity() if in_dim == dim else nn.Linear(in_dim, dim)
         self.inner = inner
-        self.leave = nn.Identity() if wanted == dim else nn.Linear(dim, wanted)
+        self.leave = nn.Identity() if out_dim == dim else nn.Linear(dim, out_dim)
 
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Tensor:
-        """``(B, K, given)`` -> ``(B, K, wanted)``."""
+        """``(B, K, in_dim)`` -> ``(B, K, out_dim)``."""
         return self.leave(self.inner(self.enter(x), grid, shared, plan))
 
     def explain(

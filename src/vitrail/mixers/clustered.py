@@ -44,10 +44,10 @@ class Clustered(MixerSpec, name="clustered"):
         """Serves every place whose heads divide its channels, without padding."""
         return self.build_between(place, place.dim, place.dim)
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "ClusteredAttention":
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "ClusteredAttention":
         """Its own projections change the width."""
         self.check(place)
-        return ClusteredAttention(self, place, given, wanted)
+        return ClusteredAttention(self, place, in_dim, out_dim)
 
     def check(self, place: Place) -> None:
         """Options that mean something.
@@ -87,12 +87,12 @@ class ImprovedClustered(Clustered, name="improved_clustered"):
 
     best: int = 32
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "ImprovedAttention":
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "ImprovedAttention":
         """Its own projections change the width."""
         self.check(place)
         if self.best < 1:
             raise self.refuse(place, "no best keys are left", "try best=32, or 'clustered'")
-        return ImprovedAttention(self, place, given, wanted)
+        return ImprovedAttention(self, place, in_dim, out_dim)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Likewise, and two products of each query with its best keys."""
@@ -104,8 +104,8 @@ class ImprovedClustered(Clustered, name="improved_clustered"):
 class ClusteredAttention(SoftmaxAttention):
     """Cluster means ask; each query takes its cluster's answer."""
 
-    def __init__(self, spec: Clustered, place: Place, given: int, wanted: int) -> None:
-        super().__init__(place.dim, place.heads, given=given, wanted=wanted)
+    def __init__(self, spec: Clustered, place: Place, in_dim: int, out_dim: int) -> None:
+        super().__init__(place.dim, place.heads, in_dim=in_dim, out_dim=out_dim)
         self.clusters = spec.clusters
         self.find = HammingClusters(place.dim // place.heads, spec.bits, spec.steps)
 
@@ -151,8 +151,8 @@ class ClusteredAttention(SoftmaxAttention):
 class ImprovedAttention(ClusteredAttention):
     """Each query shares out anew what its cluster gave its best keys."""
 
-    def __init__(self, spec: ImprovedClustered, place: Place, given: int, wanted: int) -> None:
-        super().__init__(spec, place, given, wanted)
+    def __init__(self, spec: ImprovedClustered, place: Place, in_dim: int, out_dim: int) -> None:
+        super().__init__(spec, place, in_dim, out_dim)
         self.best = spec.best
 
     def forward(

@@ -29,10 +29,10 @@ class Linear(MixerSpec, name="linear"):
         """Serves every place whose heads divide its channels."""
         return self.build_between(place, place.dim, place.dim)
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "LinearAttention":
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "LinearAttention":
         """Its own projections change the width."""
         check_heads(self, place)
-        return LinearAttention(place.dim, place.heads, given=given, wanted=wanted)
+        return LinearAttention(place.dim, place.heads, in_dim=in_dim, out_dim=out_dim)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Four projections, two products of ``d x d`` a head, and the rows' sums."""

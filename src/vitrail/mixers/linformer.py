@@ -67,7 +67,7 @@ class Mixtures(Table):
         first, second = self.table.flatten(2).unbind(0)
         return first @ k, second @ v
 
-    def fitted(self, table: Tensor) -> Tensor:
+    def fit_table(self, table: Tensor) -> Tensor:
         """The matrices of other cells, resized bilinearly; the weight of an area stays the same."""
         old, new = table.shape[2:].numel(), self.table.shape[2:].numel()
         return F.interpolate(table, self.table.shape[2:], mode="bilinear") * (old / new)

@@ -69,7 +69,7 @@ class BiasTable(Table):
         bias = resize_bias(self.table, self.grid, grid, self.ratio).unsqueeze(0)
         return F.pad(bias, (extra, 0, extra, 0)) if extra else bias
 
-    def fitted(self, table: Tensor) -> Tensor:
+    def fit_table(self, table: Tensor) -> Tensor:
         """The table of another square grid for the grid of this one.
 
         Raises:

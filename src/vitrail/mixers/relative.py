@@ -41,7 +41,7 @@ class Relative(MixerSpec, name="relative"):
         """Serves tokens that lie on the grid."""
         return self.build_between(place, place.dim, place.dim)
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "RelativeAttention":
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "RelativeAttention":
         """Its own projections change the width."""
         check_heads(self, place)
         if place.scattered:
@@ -59,7 +59,7 @@ class Relative(MixerSpec, name="relative"):
                 place, "the options do not fit", "by is 'table' or 'mlp', hidden at least 1"
             )
         kind = RelativeAfter if self.after else RelativeAttention
-        return kind(place, given, wanted, kinds[self.by]())
+        return kind(place, in_dim, out_dim, kinds[self.by]())
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Projections, two products of tokens with tokens (three with ``after``), the network."""
@@ -83,7 +83,7 @@ class TableOffsets(Table):
         """The picture of offsets for a grid, ``(heads, 2H - 1, 2W - 1)``."""
         return resize_offsets(self.table, grid)
 
-    def fitted(self, table: Tensor) -> Tensor:
+    def fit_table(self, table: Tensor) -> Tensor:
         """Another grid's picture of offsets, or timm's flat ``(offsets, heads)``, for this grid.
 
         A flat table does not say its sides: they are this grid's, or else equal.
@@ -142,8 +142,8 @@ def reversed_bias(offsets: Tensor, grid: Grid, extra: int) -> Tensor:
 class RelativeAttention(SoftmaxAttention):
     """Multi-head attention with a bias before the softmax."""
 
-    def __init__(self, place: Place, given: int, wanted: int, offsets: nn.Module) -> None:
-        super().__init__(place.dim, place.heads, given=given, wanted=wanted)
+    def __init__(self, place: Place, in_dim: int, out_dim: int, offsets: nn.Module) -> None:
+        super().__init__(place.dim, place.heads, in_dim=in_dim, out_dim=out_dim)
         self.offsets = offsets
 
     def heads_and_bias(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -42,7 +42,7 @@ class Sliding(MixerSpec, name="sliding"):
         """Serves tokens on a grid."""
         return self.build_between(place, place.dim, place.dim)
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "SlidingAttention":
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "SlidingAttention":
         """Its own projections change the width."""
         check_heads(self, place)
         check_grid(self, place)
@@ -50,7 +50,7 @@ class Sliding(MixerSpec, name="sliding"):
             raise self.refuse(place, "an option is negative", "try radius=3, globals=1")
         if self.radius > max(FARTHEST, *place.grid):
             raise self.refuse(place, "the radius is larger than the grid", "try radius=3")
-        return SlidingAttention(self, place, given, wanted)
+        return SlidingAttention(self, place, in_dim, out_dim)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Projections; two products of each tile's queries with its halo and the global tokens;
@@ -67,8 +67,8 @@ class Sliding(MixerSpec, name="sliding"):
 class SlidingAttention(SoftmaxAttention):
     """``ask`` ``(globals, C)``: what the learned global tokens want to know."""
 
-    def __init__(self, spec: Sliding, place: Place, given: int, wanted: int) -> None:
-        super().__init__(place.dim, place.heads, given=given, wanted=wanted)
+    def __init__(self, spec: Sliding, place: Place, in_dim: int, out_dim: int) -> None:
+        super().__init__(place.dim, place.heads, in_dim=in_dim, out_dim=out_dim)
         self.radius = spec.radius
         learned = torch.empty(spec.globals, place.dim)
         self.ask = nn.Parameter(nn.init.trunc_normal_(learned, std=0.02)) if spec.globals else None

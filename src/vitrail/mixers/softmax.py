@@ -27,10 +27,10 @@ class Softmax(MixerSpec, name="softmax"):
         check_heads(self, place)
         return SoftmaxAttention(place.dim, place.heads, self.bias)
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "SoftmaxAttention":
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "SoftmaxAttention":
         """Its own projections change the width."""
         check_heads(self, place)
-        return SoftmaxAttention(place.dim, place.heads, self.bias, given=given, wanted=wanted)
+        return SoftmaxAttention(place.dim, place.heads, self.bias, in_dim=in_dim, out_dim=out_dim)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Four projections, two products of tokens with tokens."""
@@ -41,7 +41,7 @@ class Softmax(MixerSpec, name="softmax"):
 class SoftmaxAttention(Mixer):
     """Multi-head softmax attention; keys that stand for many tokens count so often.
 
-    Tokens come ``given`` and leave ``wanted`` wide, both ``dim`` unless said otherwise.
+    Tokens come ``in_dim`` and leave ``out_dim`` wide, both ``dim`` unless said otherwise.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class SoftmaxAttention(Mixer):
         heads: int,
         bias: bool = True,
         *,
-        given: int | None = None,
-        wanted: int | None = None,
+        in_dim: int | None = None,
+        out_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(given or dim, 3 * dim, bias=bias)
-        self.proj = nn.Linear(dim, wanted or dim)
+        self.qkv = nn.Linear(in_dim or dim, 3 * dim, bias=bias)
+        self.proj = nn.Linear(dim, out_dim or dim)
 
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None

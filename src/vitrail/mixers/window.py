@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
-from vitrail.layers.windows import Windows, attend_tiles, minus_infinity, spread, windows
+from vitrail.layers.windows import Windows, attend_tiles, dilated_tiles, minus_infinity, windows
 from vitrail.mixers.base import MixerSpec
 from vitrail.mixers.relative import reversed_bias
 from vitrail.mixers.softmax import SoftmaxAttention, check_grid, check_heads
@@ -38,13 +38,13 @@ class Tiled(MixerSpec):
         """Serves tokens on a grid."""
         return self.build_between(place, place.dim, place.dim)
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "TiledAttention":
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "TiledAttention":
         """Its own projections change the width."""
         check_heads(self, place)
         check_grid(self, place)
         if self.size < 1:
             raise self.refuse(place, "a tile has no places", "use size=7, or any from 1")
-        return TiledAttention(self, place, given, wanted)
+        return TiledAttention(self, place, in_dim, out_dim)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Projections; in each tile two products of its places with its keys; class tokens'."""
@@ -69,11 +69,11 @@ class Window(Tiled, name="window"):
         shift = self.size // 2 if self.shift is None else self.shift
         return windows(grid, self.size, shift if index % 2 else 0)
 
-    def build_between(self, place: Place, given: int, wanted: int) -> "TiledAttention":
+    def build_between(self, place: Place, in_dim: int, out_dim: int) -> "TiledAttention":
         """Its own projections change the width."""
         if self.shift is not None and not 0 <= self.shift < self.size:
             raise self.refuse(place, "windows shift by less than their size", "try shift=0 or 3")
-        return super().build_between(place, given, wanted)
+        return super().build_between(place, in_dim, out_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class GridAttention(Tiled, name="grid"):
 
     def tiling(self, grid: Grid, index: int) -> Windows:
         """The same in every block."""
-        return spread(grid, self.size)
+        return dilated_tiles(grid, self.size)
 
 
 class TileOffsets(nn.Module):
@@ -111,8 +111,8 @@ class TileOffsets(nn.Module):
 class TiledAttention(SoftmaxAttention):
     """Multi-head attention inside tiles; tokens are projected before they are cut."""
 
-    def __init__(self, spec: Tiled, place: Place, given: int, wanted: int) -> None:
-        super().__init__(place.dim, place.heads, given=given, wanted=wanted)
+    def __init__(self, spec: Tiled, place: Place, in_dim: int, out_dim: int) -> None:
+        super().__init__(place.dim, place.heads, in_dim=in_dim, out_dim=out_dim)
         self.spec, self.index = spec, place.index
         self.offsets = TileOffsets(place.heads, spec.size)
 

@@ -154,10 +154,10 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W)`` -> ``(B, classes)``."""
         if isinstance(x, Proxy):
-            return self.traced(x)
+            return self.forward_traced(x)
         return self.forward_head(self.forward_features(x))
 
-    def traced(self, x: Proxy) -> Tensor:
+    def forward_traced(self, x: Proxy) -> Tensor:
         """:meth:`forward` under ``torch.fx``: a node for each block and each layer beside them."""
         opened = above(self, {*self.chains()})
         with whole_layers(x.tracer, self, opened):
@@ -240,7 +240,7 @@ def init_weights(module: nn.Module) -> None:
         module.start()
 
 
-def rising(rate: float, depth: int) -> list[float]:
+def drop_path_rates(rate: float, depth: int) -> list[float]:
     """Drop-path rates from 0 at the first block to ``rate`` at the last."""
     return [rate * i / max(depth - 1, 1) for i in range(depth)]
 
@@ -267,7 +267,7 @@ class Choice:
         """The same for the stage's block of that number, for mixers that alternate."""
         return replace(self, place=replace(self.place, index=index))
 
-    def shared(self) -> nn.Module | None:
+    def build_shared(self) -> nn.Module | None:
         """What the mixers of the stage hold in common."""
         return self.mixer.build_shared(self.working)
 
@@ -368,7 +368,7 @@ def refuse_empty_choices(choices: Sequence[Choice]) -> None:
             )
 
 
-def sides(image: Size) -> Grid:
+def image_hw(image: Size) -> Grid:
     """Height and width in pixels."""
     return (image, image) if isinstance(image, int) else (image[0], image[1])
 

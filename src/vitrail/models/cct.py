@@ -33,9 +33,9 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    drop_path_rates,
+    image_hw,
     init_weights,
-    rising,
-    sides,
 )
 from vitrail.models.pyramid import pyramid
 from vitrail.models.reading import CamLayer, FieldWalk, last_block
@@ -109,14 +109,14 @@ class CCT(Backbone):
         check_choices(config, CHOICES)
         dim, self.extra = config.dim, 0
         self.width, self.channels = dim, (dim,) * 4
-        self.grid = tokenised(sides(config.image), config)
+        self.grid = token_grid(image_hw(config.image), config)
         place = Place(dim=dim, heads=config.heads, grid=self.grid, name="cct's blocks")
         (choice,) = choose([place], config.mixer, config.reducer)
         self.tokenizer = tokenizer(config)
         self.place_tokens(place.tokens)
-        self.shared = choice.shared()
+        self.shared = choice.build_shared()
         hidden = dim * config.mlp_ratio
-        rates = rising(config.drop_path, config.depth)
+        rates = drop_path_rates(config.drop_path, config.depth)
         self.blocks = choice.alone().blocks(partial(CCTBlock, dim, hidden), rates)
         self.norm = nn.LayerNorm(dim)
         self.weigh = nn.Linear(dim, 1)
@@ -195,7 +195,7 @@ def strides(kernel: int) -> tuple[int, int]:
     return max(1, kernel // 2 - 1), max(1, kernel // 2)
 
 
-def tokenised(image: Grid, config: CCTConfig) -> Grid:
+def token_grid(image: Grid, config: CCTConfig) -> Grid:
     """The grid of tokens for an image of that many pixels."""
     stride, padding = strides(config.kernel)
     height, width = image

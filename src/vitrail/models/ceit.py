@@ -34,9 +34,9 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    drop_path_rates,
+    image_hw,
     init_weights,
-    rising,
-    sides,
 )
 from vitrail.models.pyramid import pyramid
 from vitrail.models.reading import CamLayer, FieldWalk, last_mixer
@@ -120,7 +120,7 @@ class CeiT(Backbone):
         check_choices(config, {"resize": tuple(RESIZE)})
         dim, depth, self.extra = config.dim, config.depth, 1
         self.width, self.channels = dim, (dim,) * 4
-        self.grid = cells(sides(config.image), STRIDE)
+        self.grid = cells(image_hw(config.image), STRIDE)
         place = Place(dim=dim, heads=config.heads, grid=self.grid, extra=1, name="ceit's blocks")
         (choice,) = choose([place], config.mixer, config.reducer)
         hidden = dim * config.mlp_ratio
@@ -128,12 +128,12 @@ class CeiT(Backbone):
         self.patch = nn.Conv2d(config.stem, dim, STRIDE // 4, STRIDE // 4)
         self.cls = nn.Parameter(torch.zeros(1, 1, dim))
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
-        self.shared = choice.shared()
+        self.shared = choice.build_shared()
         choice = choice.alone().on_grid(
             "its feed-forward looks over a grid", "use reducer 'pool' or 'all'"
         )
         self.blocks = choice.blocks(
-            partial(CeiTBlock, dim, hidden), rising(config.drop_path, depth)
+            partial(CeiTBlock, dim, hidden), drop_path_rates(config.drop_path, depth)
         )
         self.layers = nn.Parameter(torch.zeros(1, depth, dim))
         self.lca = LayerAttention(dim, config.heads, hidden)

@@ -35,9 +35,9 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    drop_path_rates,
+    image_hw,
     init_weights,
-    rising,
-    sides,
 )
 from vitrail.models.reading import CamLayer
 from vitrail.specs import Place
@@ -83,7 +83,7 @@ class CMT(Backbone):
             conv3(config.in_chans, stem, stride=2), conv3(stem, stem), conv3(stem, stem)
         )
         choices = choose(places(config), config.mixer, config.reducer)
-        rates = rising(config.drop_path, sum(config.depths))
+        rates = drop_path_rates(config.drop_path, sum(config.depths))
         self.stages = nn.ModuleList()
         for in_dim, choice, depth in zip(
             (stem, *config.dims), choices, config.depths, strict=False
@@ -149,7 +149,10 @@ def places(config: CMTConfig) -> list[Place]:
     """Where each stage's mixers and reducers stand: strides 4, 8, 16, 32, odd sides padded."""
     return [
         Place(
-            dim=dim, heads=heads, grid=cells(sides(config.image), stride), name=f"cmt's stage {i}"
+            dim=dim,
+            heads=heads,
+            grid=cells(image_hw(config.image), stride),
+            name=f"cmt's stage {i}",
         )
         for i, dim, heads, stride in zip(
             range(1, 5), config.dims, config.heads, Backbone.strides, strict=False
@@ -165,7 +168,7 @@ class Stage(nn.Module):
         dim = choice.place.dim
         self.halve = nn.Conv2d(in_dim, dim, 2, 2)
         self.norm = nn.LayerNorm(dim)
-        self.shared = choice.shared()
+        self.shared = choice.build_shared()
         choice = choice.on_grid(
             "the feed-forward of a CMT block convolves and needs tokens on a grid",
             "use reducer 'pool', or a backbone with a plain feed-forward such as coat_lite_small",

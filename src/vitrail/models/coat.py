@@ -51,8 +51,8 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    image_hw,
     init_weights,
-    sides,
 )
 from vitrail.models.reading import CamLayer, FieldWalk, State, last_mixer
 from vitrail.specs import Place
@@ -208,7 +208,7 @@ def image_map(x: Tensor, grid: Grid) -> Tensor:
 
 def places(config: CoaTConfig) -> list[Place]:
     """Where each stage's mixers and reducers stand: strides 4, 8, 16, 32, one class token."""
-    height, width = sides(config.image)
+    height, width = image_hw(config.image)
     return [
         Place(
             dim=dim,
@@ -232,7 +232,7 @@ class Stage(nn.Module):
         self.embed = PatchEmbed(width, dim, patch)
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         self.cpe = ConvPosition(dim)
-        self.shared = choice.shared()
+        self.shared = choice.build_shared()
         self.blocks = choice.plain_blocks(dim * ratio, [drop_path] * depth)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Grid]:

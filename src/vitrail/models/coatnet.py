@@ -50,9 +50,9 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    drop_path_rates,
+    image_hw,
     init_weights,
-    rising,
-    sides,
 )
 from vitrail.models.coatnet_weights import RENAMES, convert
 from vitrail.models.reading import CamLayer
@@ -281,7 +281,7 @@ def stages(config: CoAtNetConfig, style: Style) -> list[nn.Module]:
     """The stages in order, drop path rising over all blocks."""
     mixers = [config.relation if m == "native" else m for m in config.mixer]
     choices = choose(places(config), mixers, config.reducer)
-    rates = rising(config.drop_path, sum(config.depths))
+    rates = drop_path_rates(config.drop_path, sum(config.depths))
     built: list[nn.Module] = []
     for i, given in enumerate((config.stem[1], *config.dims[:-1])):
         some, rates = rates[: config.depths[i]], rates[config.depths[i] :]
@@ -295,7 +295,7 @@ def stages(config: CoAtNetConfig, style: Style) -> list[nn.Module]:
 
 def places(config: CoAtNetConfig) -> list[Place]:
     """Where each stage's mixers and reducers stand."""
-    found, grid = [], cells(sides(config.image), 2)
+    found, grid = [], cells(image_hw(config.image), 2)
     for i, (dim, stride) in enumerate(zip(config.dims, config.strides, strict=True)):
         grid, heads = cells(grid, stride), max(1, dim // config.head_dim)
         found.append(Place(dim=dim, heads=heads, grid=grid, name=f"coatnet's stage {i + 1}"))
@@ -327,7 +327,7 @@ class AttentionStage(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.shared = choice.shared() if len(rates) > 1 else None
+        self.shared = choice.build_shared() if len(rates) > 1 else None
         enter = EnterBlock(in_dim, choice, stride, style, rates[0])
         later = replace(choice, first=1).blocks(partial(plain, style, choice.place.dim), rates[1:])
         self.blocks = Blocks([enter, *later])

@@ -30,9 +30,9 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    drop_path_rates,
+    image_hw,
     init_weights,
-    rising,
-    sides,
 )
 from vitrail.models.pyramid import pyramid
 from vitrail.models.reading import CamLayer, last_mixer
@@ -71,14 +71,14 @@ class ConViT(Backbone):
         check_choices(config, {"resize": tuple(RESIZE)})
         dim, self.extra = config.dim, 0
         self.width, self.channels = dim, (dim,) * 4
-        self.grid = cells(sides(config.image), config.patch)
+        self.grid = cells(image_hw(config.image), config.patch)
         self.patch = nn.Conv2d(config.in_chans, dim, config.patch, config.patch)
         self.cls = nn.Parameter(torch.zeros(1, 1, dim))
         self.position = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], dim))
         local, late = choose(places(config, self.grid), config.mixer, config.reducer)
         late = replace(late, first=config.local)
-        self.shared_local, self.shared_late = local.shared(), late.shared()
-        hidden, rates = int(dim * config.mlp_ratio), rising(config.drop_path, config.depth)
+        self.shared_local, self.shared_late = local.build_shared(), late.build_shared()
+        hidden, rates = int(dim * config.mlp_ratio), drop_path_rates(config.drop_path, config.depth)
         early = local.plain_blocks(hidden, rates[: config.local])
         self.blocks = Blocks([*early, *late.plain_blocks(hidden, rates[config.local :])])
         self.norm = nn.LayerNorm(dim, eps=1e-6)

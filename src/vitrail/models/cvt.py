@@ -28,9 +28,9 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    drop_path_rates,
+    image_hw,
     init_weights,
-    rising,
-    sides,
 )
 from vitrail.models.pyramid import grid_map, resample
 from vitrail.models.reading import CamLayer, last_mixer
@@ -93,7 +93,7 @@ class Stage(nn.Module):
         self.embed = nn.Conv2d(width, dim, *embed)
         self.norm = nn.LayerNorm(dim)
         self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if choice.place.extra else None
-        self.shared = choice.shared()
+        self.shared = choice.build_shared()
         self.blocks = choice.plain_blocks(hidden, rates, QuickMlp, 1e-5)
         if self.cls is not None:
             nn.init.trunc_normal_(self.cls, std=0.02)
@@ -120,7 +120,7 @@ class CvT(Backbone):
         widths = (config.in_chans, *config.dims[:-1])
         hidden = [dim * config.mlp_ratio for dim in config.dims]
         rates = [[0.0] * depth for depth in config.depths[:-1]]
-        rates.append(rising(config.drop_path, config.depths[-1]))
+        rates.append(drop_path_rates(config.drop_path, config.depths[-1]))
         rows = zip(widths, choices, EMBED, hidden, rates, strict=True)
         self.stages = nn.ModuleList(Stage(*row) for row in rows)
         self.norm = nn.LayerNorm(self.width)
@@ -172,7 +172,7 @@ class CvT(Backbone):
 
 def places(config: CvTConfig) -> list[Place]:
     """Where each stage's mixers and reducers stand: strides 4, 8, 16; a class token in the last."""
-    image = sides(config.image)
+    image = image_hw(config.image)
     return [
         Place(
             dim=dim,

@@ -45,10 +45,10 @@ from vitrail.models.backbone import (
     Config,
     States,
     check_image,
+    drop_path_rates,
+    image_hw,
     init_weights,
     mlp_head,
-    rising,
-    sides,
 )
 from vitrail.models.filtervit_weights import RENAMES
 from vitrail.models.reading import DEEP, CamLayer, FieldWalk, State, every_second, pool_centres
@@ -148,7 +148,9 @@ class FilterViT(Backbone):
         names = iter((["first"] if config.apart else []) + [str(i) for i in range(9)])
         width, grid, stride = config.stem, behind_stem(config, config.image), 2
         self.strides_of_blocks: list[int] = []
-        for row, rate in zip(config.rows, rising(config.drop_path, len(config.rows)), strict=True):
+        for row, rate in zip(
+            config.rows, drop_path_rates(config.drop_path, len(config.rows)), strict=True
+        ):
             block = KINDS[row.kind](width, row, grid, mixer, config, rate)
             if row.kind == "full":
                 self.late.append(block)
@@ -249,7 +251,7 @@ def behind_stem(config: FilterViTConfig, image: int | Grid) -> Grid:
     """The grid the blocks begin with, for images of a size."""
     if config.resample:
         return config.resample, config.resample
-    height, width = sides(image)
+    height, width = image_hw(image)
     return (height - 5) // 2 + 1, (width - 5) // 2 + 1
 
 

@@ -47,10 +47,10 @@ from vitrail.models.backbone import (
     States,
     check_image,
     choose,
+    drop_path_rates,
+    image_hw,
     init_weights,
     mlp_head,
-    rising,
-    sides,
 )
 from vitrail.models.reading import CamLayer, every_second
 from vitrail.reducers import Pool
@@ -95,7 +95,7 @@ class FilterViTv2(Backbone):
         self.stem = ConvNormAct(config.in_chans, config.stem, 5, 2)
         self.first = InvertedResidual(config.stem, config.stem, 1, 2)
         choices = choose(places(config), config.mixer, config.reducer)
-        rates = iter(rising(config.drop_path, sum(config.depths)))
+        rates = iter(drop_path_rates(config.drop_path, sum(config.depths)))
         self.stages = nn.ModuleList()
         width = config.stem
         for choice, depth, cell in zip(choices, config.depths, config.pooled, strict=True):
@@ -157,7 +157,7 @@ class FilterViTv2(Backbone):
 
 def places(config: FilterViTv2Config) -> list[Place]:
     """Where each stage's mixers and reducers stand."""
-    size = sides(config.image)
+    size = image_hw(config.image)
     return [
         Place(
             dim=dim,
@@ -185,9 +185,9 @@ class Stage(nn.Module):
         self.grid = choice.place.grid
         self.down = InvertedResidual(width, dim, 2, config.ratio)
         brief = replace(choice, reducer=Pool(size=cell)) if cell else None
-        self.shared_pooled = brief.shared() if brief else None
+        self.shared_pooled = brief.build_shared() if brief else None
         self.pooled = brief.plain_blocks(hidden, rates[:1])[0] if brief else None
-        self.shared = choice.shared()
+        self.shared = choice.build_shared()
         self.blocks = choice.alone().plain_blocks(hidden, rates)
         self.convs = Chain(InvertedResidual(dim, dim, 1, config.ratio, rate) for rate in rates)
 

@@ -37,9 +37,9 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    drop_path_rates,
+    image_hw,
     init_weights,
-    rising,
-    sides,
 )
 from vitrail.models.reading import CamLayer, FieldWalk, State
 from vitrail.specs import Place
@@ -85,7 +85,7 @@ class MobileViT(Backbone):
         super().__init__(config)
         self.channels, self.width = config.dims[1:], config.final
         choices = choose(places(config), config.mixer, config.reducer)
-        rates = iter(rising(config.drop_path, sum(config.depths)))
+        rates = iter(drop_path_rates(config.drop_path, sum(config.depths)))
         self.stem = ConvNormAct(config.in_chans, config.stem, 3, 2)
         self.stages = nn.ModuleList()
         width = config.stem
@@ -148,7 +148,7 @@ class MobileViT(Backbone):
 
 def places(config: MobileViTConfig) -> list[Place]:
     """Where the mixers of the last three stages stand: one token a patch."""
-    height, width = sides(config.image)
+    height, width = image_hw(config.image)
     return [
         Place(
             dim=dim,
@@ -176,7 +176,7 @@ class MobileViTBlock(nn.Module):
         width = choice.place.dim
         self.local = ConvNormAct(dim, dim, 3)
         self.widen = nn.Conv2d(dim, width, 1, bias=False)
-        self.shared = choice.shared()
+        self.shared = choice.build_shared()
         self.blocks = choice.plain_blocks(2 * width, rates, SmoothMlp, eps=1e-5)
         self.norm = nn.LayerNorm(width)
         self.narrow = ConvNormAct(width, dim)
@@ -184,12 +184,12 @@ class MobileViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim, H, W)`` -> the same shape."""
-        seen, size = self.widen(self.local(x)), grid_of(x)
+        size = grid_of(x)
         grid = cells(size, PATCH)
-        seen = resize(seen, (grid[0] * PATCH, grid[1] * PATCH))
-        z = self.blocks(unfold(seen, grid), grid, shared=self.shared)
-        seen = resize(fold(self.norm(z), grid), size)
-        return self.fuse(torch.cat((x, self.narrow(seen)), 1))
+        y = resize(self.widen(self.local(x)), (grid[0] * PATCH, grid[1] * PATCH))
+        z = self.blocks(unfold(y, grid), grid, shared=self.shared)
+        y = resize(fold(self.norm(z), grid), size)
+        return self.fuse(torch.cat((x, self.narrow(y)), 1))
 
     def propagate(self, walk: FieldWalk, call: Any, steps: Sequence[Any]) -> None:
         """A rollout's field: one sequence for each position inside a patch."""

@@ -31,9 +31,9 @@ from vitrail.models.backbone import (
     check_image,
     choose,
     classifier,
+    drop_path_rates,
+    image_hw,
     init_weights,
-    rising,
-    sides,
 )
 from vitrail.models.jax import from_jax
 from vitrail.models.pyramid import pyramid
@@ -101,7 +101,7 @@ class ViT(Backbone):
         check_choices(config, CHOICES)
         dim, self.extra = config.dim, self.count_tokens(config)
         self.width, self.channels = dim, (dim,) * 4
-        self.grid = cells(sides(config.image), config.patch)
+        self.grid = cells(image_hw(config.image), config.patch)
         place = Place(
             dim=dim,
             heads=config.heads,
@@ -113,8 +113,8 @@ class ViT(Backbone):
         self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if self.extra else None
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
         (choice,) = choose([place], config.mixer, config.reducer)
-        self.shared = choice.shared()
-        rates = rising(config.drop_path, config.depth)
+        self.shared = choice.build_shared()
+        rates = drop_path_rates(config.drop_path, config.depth)
         self.blocks = choice.plain_blocks(int(dim * config.mlp_ratio), rates, eps=config.eps)
         self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.head = classifier(dim, config.classes)

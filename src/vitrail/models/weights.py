@@ -82,7 +82,7 @@ def fit_tables(state: State, model: nn.Module) -> State:
             state[name] = fit_table(tensor, model)
         if name in tables and tensor.dim() in (2, 3, 4):  # timm's and the released layouts
             with contextlib.suppress(RuntimeError, IndexError):
-                state[name] = tables[name].fitted(tensor)
+                state[name] = tables[name].fit_table(tensor)
     return state
 
 

@@ -79,7 +79,7 @@ FREE = ("classes", "image", "in_chans", "drop_path")
 
 
 @cache
-def plugged() -> dict[str, Entry]:
+def plugin_entries() -> dict[str, Entry]:
     """Variants of other packages (entry points ``vitrail.models``); our own names stay ours."""
     found: dict[str, Entry] = {}
     for name, model in load_group("vitrail.models").items():
@@ -99,7 +99,7 @@ def plugged() -> dict[str, Entry]:
 
 def everything() -> dict[str, Entry]:
     """Our own variants and those of other packages."""
-    return {**ZOO, **plugged()}
+    return {**ZOO, **plugin_entries()}
 
 
 def list_models() -> list[str]:
@@ -113,7 +113,7 @@ def entry(name: str) -> Entry:
     Raises:
         UserError: no such model; the message names the closest.
     """
-    found = ZOO.get(name) or plugged().get(name)
+    found = ZOO.get(name) or plugin_entries().get(name)
     if found is None:
         close = difflib.get_close_matches(name, everything(), n=3) or list_models()[:3]
         raise UserError(
