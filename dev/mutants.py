@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant("vit's token", "models", "originals vit_layouts", "self.norm(x.mean(1)) if self.cls is None else x[:, 0]", "self.norm(x.mean(1)) if self.cls is None else x[:, 1]"),
     Mutant("cvt's gelu", "models", "cvt", "return x * torch.sigmoid(1.702 * x)", "return x * torch.sigmoid(1.7 * x)"),
     Mutant("deit's two heads", "models", "deit", "(label + teacher) / 2", "(label + 2 * teacher) / 3"),
-    Mutant("mobilevit's order", "models", "mobilevit", "torch.cat((x, self.narrow(seen)), 1)", "torch.cat((self.narrow(seen), x), 1)"),
+    Mutant("mobilevit's order", "models", "mobilevit", "torch.cat((x, self.narrow(y)), 1)", "torch.cat((self.narrow(y), x), 1)"),
     Mutant("cct's pooling", "models", "cct", "self.weigh(x).softmax(1)", "self.weigh(x).softmax(2)"),
     # train and tasks
     Mutant("ema at the start", "train", "average fit", "(min(decay, (1 + n) / (10 + n)))(", "(decay)("),
