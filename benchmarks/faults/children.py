@@ -69,7 +69,7 @@ class Child:
         self.no_orphans()
         return self.said(status)
 
-    def no_orphans(self, seconds: float = 20.0) -> None:
+    def no_orphans(self, seconds: float = 60.0) -> None:
         """Nothing that it started outlives it for long: torch's workers look every 5 seconds.
 
         Raises:
@@ -134,7 +134,7 @@ def _become(cwd: Path, out: IO[bytes], err: IO[bytes]) -> None:
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: PTH123, SIM115
 
 
-def finish(words: Sequence[str | Path], cwd: Path, seconds: float = 120) -> Said:
+def finish(words: Sequence[str | Path], cwd: Path, seconds: float = 600) -> Said:
     """Run a command to its end, in a process of its own."""
     return spawn(words, cwd).told(seconds)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
-from benchmarks.faults import worker
+from benchmarks.faults import limits, worker
 from benchmarks.faults.stage import Stage
-from benchmarks.faults.trial import Kind
+from benchmarks.faults.trial import PATIENCE, Kind
 from benchmarks.faults.worker import Tried, Worker
 
 Tell = Callable[[Tried], None]
@@ -18,12 +18,16 @@ Tell = Callable[[Tried], None]
 
 @dataclass
 class Place:
-    """One worker, and what it is busy with: ``(kind, index, since when)``."""
+    """One worker, and what it is busy with: ``(kind, index, since when)``.
+
+    ``had`` is the processor time that the worker had had before.
+    """
 
     kinds: Sequence[Kind]
     worker: Worker | None = None
     busy: tuple[Kind, int, float] | None = None
     seconds: float = 0.0
+    had: float = 0.0
 
 
 @dataclass
@@ -82,6 +86,7 @@ class Crew:
         self.begun[kind.name] = self.begun.get(kind.name, 0) + 1
         if place.worker is None:
             place.worker = worker.start(place.kinds, self.stage, self.seed)
+        place.had = limits.processor_seconds(place.worker.pid)
         place.worker.pipe.send((kind.name, index))
         place.busy = (kind, index, time.monotonic())
 
@@ -100,9 +105,10 @@ class Crew:
                 tried = Tried(kind.name, index, 1, "the process died", death, saved=str(saved))
             self._done(place, tried, tell)
         for place in places:
-            if place.busy and time.monotonic() - place.busy[2] > place.busy[0].seconds:
+            if place.busy and _hangs(place):
                 kind, index, _ = place.busy
-                why = f"no end within {kind.seconds:g} s"
+                took = time.monotonic() - place.busy[2]
+                why = f"no end within {took:.0f} s"
                 saved = next(self.stage.trials.glob(f"{kind.name}-{index}-*"), "")
                 assert place.worker
                 stack = place.worker.stack(self.stage)
@@ -130,3 +136,15 @@ class Crew:
         if tried.why and place.worker:  # what a fault left in the process must not reach the next
             self._replace(place)
         tell(tried)
+
+
+def _hangs(place: Place) -> bool:
+    """Whether a worker has had more time for its trial than any trial needs."""
+    assert place.busy and place.worker
+    kind, _, since = place.busy
+    if time.monotonic() - since > PATIENCE * kind.seconds:
+        return True
+    try:
+        return limits.processor_seconds(place.worker.pid) - place.had > kind.seconds
+    except OSError:  # it has died, which the pipe says
+        return False

@@ -35,6 +35,12 @@ def _field(name: str) -> int:
     raise OSError(f"/proc/self/status has no {name}")
 
 
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process has had until now."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def die_with_parent() -> None:
     """The system kills this process when its parent ends, however that ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

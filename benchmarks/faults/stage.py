@@ -166,11 +166,11 @@ def _stopped(stage: Stage) -> None:
     """A training that somebody stopped soon: its checkpoint is there."""
     out = stage.of("stopped")
     child = children.spawn(stage.train_words(out, epochs=40), stage.root)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not (out / "checkpoint.safetensors").exists() and time.monotonic() < until:
         time.sleep(0.01)
     child.send(signal.SIGINT)
-    status = child.end(60)
+    status = child.end(300)
     if status != 130 or not (out / "checkpoint.safetensors").exists():
         raise SystemExit(f"the stage cannot be set:\n{child.said(status).tail()}")
 
@@ -197,7 +197,7 @@ def _exported(format: str) -> Callable[[Stage], None]:
             "--out",
             stage.of(format),
         ]
-        must(children.finish(words, stage.root, 300))
+        must(children.finish(words, stage.root))
 
     return make
 
@@ -229,7 +229,7 @@ def study_words(stage: Stage, out: str | Path) -> list[Any]:
 
 
 def _study(stage: Stage) -> None:
-    must(children.finish(study_words(stage, stage.of("study")), stage.root, 400))
+    must(children.finish(study_words(stage, stage.of("study")), stage.root))
 
 
 MAKERS: dict[str, Callable[[Stage], None]] = {

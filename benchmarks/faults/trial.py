@@ -40,6 +40,10 @@ class Trial:
         return path
 
 
+PATIENCE = 8
+"""Processes that a processor may share between: the clock runs that much faster than the work."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """A kind of trial.
@@ -51,7 +55,8 @@ class Kind:
         needs: what of the stage must be there first.
         machine: whether processes or disks are broken (not inputs); these are counted by trial.
         weight: share of the time, beside others of its group.
-        seconds: a trial that takes longer is a hang.
+        seconds: of processor time after which a trial has hung; by the clock, which says little
+            on a busy machine, :data:`PATIENCE` times as many.
         memory: more bytes than this, above what the process held before, are a fault.
         warm_up: called once before workers are forked, for what all share.
         ready: whether it can be tried here; a line that says why not.

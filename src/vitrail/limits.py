@@ -8,6 +8,9 @@ from pathlib import Path
 
 from vitrail.errors import UserError
 
+UNPACKED_RATIO = 200
+"""Above ``FREE_BYTES``, a packed file may unpack to so many times its size."""
+FREE_BYTES = 1 << 24
 MOST = 2**16
 """No width, count or size of a model is larger."""
 SEEDS = 2**63

@@ -68,7 +68,7 @@ def runs_code(trial: Trial) -> None:
     ],
 )
 def test_what_breaks_is_a_fault(attempt: Callable[[Trial], None], why: str, tmp_path: Path) -> None:
-    tally = tried(attempt, tmp_path, seconds=1.0, memory=100 << 20)
+    tally = tried(attempt, tmp_path, seconds=0.5, memory=100 << 20)
     assert tally.faults == 1
     assert [found for _, found in tally.seen][0].startswith(why)
 

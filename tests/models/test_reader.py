@@ -119,6 +119,21 @@ def test_no_function_in_a_file_is_called(trap, tmp_path, monkeypatch) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
 
 
+def claims(path: Path) -> None:
+    torch.save({"position": torch.zeros(1).expand(1, 10**10, 24)}, path)
+
+
+def bomb(path: Path) -> None:
+    numpy.savez_compressed(path, table=numpy.zeros(1 << 25, numpy.uint8))
+
+
+@pytest.mark.parametrize(("write", "name"), [(claims, "w.pth"), (bomb, "w.npz")])
+def test_few_bytes_that_stand_for_many_are_refused_unread(write, name, tmp_path) -> None:
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=r"its .* stand for .* of weights"):
+        read_weights(tmp_path / name)
+
+
 def test_our_models_and_timms_take_the_same_weights_from_one_file(tmp_path) -> None:
     own = vitrail.create("vit_tiny", image=32, classes=3, depth=1, patch=16)
     state = own.state_dict()

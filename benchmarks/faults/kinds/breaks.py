@@ -13,7 +13,8 @@ from benchmarks.faults.kinds.victims import LIMIT_S, VICTIMS, Victim, lay_out
 from benchmarks.faults.trial import Kind, Trial
 from benchmarks.faults.verdict import HELD, STOPPED, judge
 
-GRACE_S = 30.0
+GRACE_S = 120.0
+"""Until a command that was asked to end has ended: seconds, but a machine may be busy."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -91,7 +92,7 @@ def _kind(
 ) -> Kind:
     return Kind(
         name=name, about=about, attempt=attempt, needs=needs, machine=True, weight=weight,
-        seconds=400,
+        seconds=200,
     )  # fmt: skip
 
 

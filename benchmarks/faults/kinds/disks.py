@@ -118,13 +118,13 @@ KINDS = (
         Kind(
             name=f"full-{victim.name}", about="the disk fills up, then there is room again",
             machine=True, attempt=partial(full, victim=victim), needs=victim.needs, weight=0.5,
-            seconds=400,
+            seconds=200,
         )
         for victim in VICTIMS
         if victim.name != "train-workers"
     ),
     Kind(
         name="small-shm", about="workers without shared memory", machine=True,
-        attempt=small_memory, weight=0.3, seconds=400, ready=only_root,
+        attempt=small_memory, weight=0.3, seconds=200, ready=only_root,
     ),
 )  # fmt: skip

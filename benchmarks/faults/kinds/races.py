@@ -83,7 +83,7 @@ def kinds() -> list[Kind]:
             Kind(
                 name=f"race-{victim.name}", about="at once on one folder", machine=True,
                 attempt=partial(same_folder, victim=victim), needs=victim.needs, weight=0.7,
-                seconds=400,
+                seconds=200,
             )
         )  # fmt: skip
     for name, parent in (("train", "runs"), ("explain", "explanations")):
@@ -91,12 +91,12 @@ def kinds() -> list[Kind]:
             Kind(
                 name=f"race-own-{name}", about="at once, no folder named", machine=True,
                 attempt=partial(own_folders, victim=NAMED[name], parent=parent),
-                needs=NAMED[name].needs, weight=0.7, seconds=400,
+                needs=NAMED[name].needs, weight=0.7, seconds=200,
             )
         )  # fmt: skip
     refused = Kind(
         name="refused-study", about="a second plan leaves the first study alone", machine=True,
-        attempt=refused_study, needs=("study",), weight=0.3, seconds=400,
+        attempt=refused_study, needs=("study",), weight=0.3, seconds=200,
     )  # fmt: skip
     return [*made, refused]
 

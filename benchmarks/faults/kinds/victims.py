@@ -24,7 +24,8 @@ from vitrail.files import MARK
 MINE = (".out.starting", ".out.1-0badcafe.vitrail-tmp", ".photos.vitrail-tmp")
 """Folders of the user's."""
 LEFT = re.compile(r"\.vitrail-(tmp|draft)$|\.starting$|\.part$|\.tmp$|^checkpoint\.safetensors$")
-LIMIT_S = 120.0
+LIMIT_S = 600.0
+"""A command that takes longer hangs; alone it takes seconds, on a busy machine minutes."""
 
 Words = Callable[[Stage, Path], Sequence[Any]]
 

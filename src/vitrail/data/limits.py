@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vitrail.limits import FREE_BYTES as FREE_BYTES
+from vitrail.limits import UNPACKED_RATIO as UNPACKED_RATIO
+
 #: Pictures with more pixels than this are refused before they are decoded (about 537 MB as RGB).
 MAX_PIXELS = 178_956_970
 
@@ -32,10 +35,6 @@ MAX_SCANNED = 1 << 32
 
 #: A file, or a zip's member once unpacked, that is larger than this is refused unread.
 MAX_BYTES = 1 << 30
-
-#: Above ``FREE_BYTES``, a zip's member may unpack to so many times its packed size.
-UNPACKED_RATIO = 200
-FREE_BYTES = 1 << 24
 
 #: A zip's table of contents; some 100 bytes a member.
 MAX_CONTENTS = 1 << 28

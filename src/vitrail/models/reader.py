@@ -8,6 +8,7 @@ import pickle
 import re
 import sys
 import warnings
+import zipfile
 from _compat_pickle import IMPORT_MAPPING
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import UserError, printable
+from vitrail.limits import FREE_BYTES, UNPACKED_RATIO, in_words
 from vitrail.tensors import load_tensors
 
 State = dict[str, Tensor]
@@ -37,13 +39,15 @@ def read_weights(path: str | Path, prefer: Prefer = "averaged") -> State:
     ones are taken, and a warning says so; ``FILE#raw`` and ``FILE#averaged`` choose by hand.
 
     Raises:
-        UserError: no such file, not a weight file, or one that holds more than tensors.
+        UserError: no such file, not a weight file, or one that holds more than tensors, or would
+            take far more memory than it has bytes.
     """
     path, prefer = choice(path, prefer)
     if not path.is_file():
         raise UserError(f"no weight file at {str(path)!r}")
     if path.suffix == ".safetensors":
         return bare_names(load_tensors(path)[0])
+    refuse_unpacked(path)
     try:
         content = read_npz(path) if path.suffix == ".npz" else read_pickle(path)
     except Exception as error:  # every reader has errors of its own; all mean the same here
@@ -52,7 +56,7 @@ def read_weights(path: str | Path, prefer: Prefer = "averaged") -> State:
             "not opened, Vitrail runs no code from files: save the state dict alone, or convert "
             "it to .safetensors where it was made"
         ) from error
-    return unwrap(content, path, prefer)
+    return refuse_claims(unwrap(content, path, prefer), path)
 
 
 def choice(path: str | Path, prefer: Prefer = "averaged") -> tuple[Path, Prefer]:
@@ -61,6 +65,45 @@ def choice(path: str | Path, prefer: Prefer = "averaged") -> tuple[Path, Prefer]
     if name and word in ("raw", "averaged") and not Path(path).exists():
         return Path(name), "raw" if word == "raw" else "averaged"
     return Path(path), prefer
+
+
+def refuse_unpacked(path: Path) -> None:
+    """Archives whose members unpack to far more than they hold are not read.
+
+    Raises:
+        UserError: it is one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # no archive, or one that no reader of weights takes either
+    packed = path.stat().st_size
+    if size > max(FREE_BYTES, UNPACKED_RATIO * packed):
+        raise too_large(path, size, packed)
+
+
+def refuse_claims(state: State, path: Path) -> State:
+    """``state``, if its tensors are not far larger than their file.
+
+    The views in a file of torch's can claim any shape: of one number, repeated without end.
+
+    Raises:
+        UserError: they are.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    packed = path.stat().st_size
+    if size > max(FREE_BYTES, UNPACKED_RATIO * packed):
+        raise too_large(path, size, packed)
+    return state
+
+
+def too_large(path: Path, size: int, packed: int) -> UserError:
+    """The one line for a file of few bytes that stand for many."""
+    return UserError(
+        f"cannot read {str(path)!r}: its {in_words(packed)} stand for {in_words(size)} of weights; "
+        "save the state dict anew, where it was made"
+    )
 
 
 def read_npz(path: Path) -> State:
