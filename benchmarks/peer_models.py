@@ -7,7 +7,7 @@ from benchmarks.modes import OURS, PEER
 from benchmarks.official_cmt import OFFICIAL
 from vitrail.cost import Counterparts
 from vitrail.hub.baselines import TIMM
-from vitrail.hub.counterparts import COUNTERPARTS as TIMM_NAMES
+from vitrail.hub.timm_names import TIMM_NAMES
 
 COUNTERPARTS = Counterparts(
     build="benchmarks.official_cmt:build",

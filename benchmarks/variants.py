@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import vitrail
 from benchmarks.published import PUBLISHED, SIBLINGS, Figure, read, reason_for, silence
 from vitrail.cost.counting import frozen
-from vitrail.hub.counterparts import COUNTERPARTS
+from vitrail.hub.timm_names import TIMM_NAMES
 from vitrail.models.zoo import entry
 from vitrail.specs import parse_call
 
@@ -186,7 +186,7 @@ def rows() -> Iterator[Row]:
 
 def timm_rows() -> Iterator[Row]:
     """Each variant that timm has too, with timm's count as the figure."""
-    others = {**COUNTERPARTS, **SIBLINGS}
+    others = {**TIMM_NAMES, **SIBLINGS}
     for name in sorted(others):
         image, own = size_of(name), ours(name)
         their = theirs(others[name], image)

@@ -63,7 +63,7 @@ SUITES = {
     "tests/hub/test_resolve.py": "hub/names.py hub/weights.py",
     "tests/hub/test_runs.py": "hub/locate.py",
     "tests/hub/test_save.py": "hub/modelcard.py",
-    "tests/hub/test_timm_door.py": "timm.py hub/counterparts.py",
+    "tests/hub/test_timm_adapter.py": "timm.py hub/timm_names.py",
     "tests/test_files.py": "disk.py",
     "tests/train/test_kill.py": "train/stop.py",
 }

@@ -142,13 +142,13 @@ def gauge(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def say(line: str) -> None:
+def print_stderr(line: str) -> None:
     """One line beside the result: to stderr, so that stdout stays the result."""
-    if speaks() and sys.stderr is not None:
+    if is_rank_zero() and sys.stderr is not None:
         print(printable(line), file=sys.stderr, flush=True)
 
 
-def speaks() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process speaks: of several that train together, only the first."""
     return os.environ.get("RANK", "0") == "0"
 

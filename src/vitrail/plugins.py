@@ -9,7 +9,7 @@ A package offers them in its ``pyproject.toml``; nothing is imported until a nam
 
 A file is named by hand: ``vitrail ... --plugin my.py``, ``vitrail.plugins.use("my.py")``, or the
 environment variable ``VITRAIL_PLUGINS`` (several, separated as in PATH). It is run once a process,
-and child processes run it too. A run remembers the file: see :mod:`vitrail.hub.plugged`.
+and child processes run it too. A run remembers the file: see :mod:`vitrail.hub.plugin_records`.
 """
 
 import hashlib
@@ -161,7 +161,7 @@ def source_behind(kind: type) -> Source | None:
     return None
 
 
-def keep(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
+def copy_plugins(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """Write into a run's folder, for people to read, the plugins of its records that ran here.
 
     Only code that this process executed is written, never a file that a record names.

@@ -1,4 +1,4 @@
-"""The door to timm: importing this registers every model as ``vitrail_<name>``.
+"""The adapter to timm: importing this registers every model as ``vitrail_<name>``.
 
 ::
 
@@ -10,7 +10,7 @@ Nothing else in Vitrail touches timm's registry. timm's own scripts import no pl
 that import this module and then run the script do.
 """
 
-from vitrail.hub.timm_door import PREFIX, register
+from vitrail.hub.timm_adapter import PREFIX, register
 
 __all__ = ["PREFIX", "register"]
 

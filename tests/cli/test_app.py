@@ -121,7 +121,7 @@ def test_the_torchvision_mismatch_is_one_line(give, monkeypatch: pytest.MonkeyPa
         raise RuntimeError("operator torchvision::nms does not exist")
 
     saying(monkeypatch, run)
-    monkeypatch.setattr("vitrail.hub.pairing.torchvision_problem", lambda: "reinstall both")
+    monkeypatch.setattr("vitrail.hub.doctor.torchvision_problem", lambda: "reinstall both")
     assert give("doctor").line == "reinstall both"
 
 

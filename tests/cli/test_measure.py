@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vitrail.hub import health
+from vitrail.hub import doctor
 
 TINY = "vit_tiny(patch=8,dim=24,heads=3,depth=1)"
 QUICK = ("--image", "32", "--rounds", "1", "--window", "0.01", "--classes", "3")
@@ -53,7 +53,7 @@ def test_doctor_finds_this_machine_in_order(give) -> None:
 
 def test_doctor_says_what_is_broken(give, monkeypatch: pytest.MonkeyPatch) -> None:
     sentence = "torchvision 0.28.0 does not fit torch 2.13.0+cpu: install both from one channel"
-    monkeypatch.setattr(health, "torchvision_problem", lambda: sentence)
+    monkeypatch.setattr(doctor, "torchvision_problem", lambda: sentence)
     said = give("doctor")
     assert said.status == 1
     assert "BROKEN" in said.out

@@ -30,7 +30,15 @@ from vitrail.cli.pictures import Check, Predict
 from vitrail.cli.reduce import Create, Reduce
 from vitrail.cli.study import Study
 from vitrail.cli.train import Train
-from vitrail.console import NARROWEST, careful_streams, drop_stdout, is_unicode, render, say, speaks
+from vitrail.console import (
+    NARROWEST,
+    careful_streams,
+    drop_stdout,
+    is_rank_zero,
+    is_unicode,
+    print_stderr,
+    render,
+)
 from vitrail.errors import UserError, printable, unknown
 from vitrail.signals import terminations_raise
 
@@ -111,7 +119,7 @@ def explain_error(error: Exception) -> tuple[str, int]:
     if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
         return f"out of memory; a smaller batch, picture or model needs less ({error})", 1
     if isinstance(error, RuntimeError) and "torchvision::nms" in str(error):
-        from vitrail.hub.pairing import torchvision_problem
+        from vitrail.hub.doctor import torchvision_problem
 
         return str(torchvision_problem() or error), 2
     return "", 0
@@ -155,7 +163,7 @@ def answer_to(words: list[str]) -> int:
         use_plugin(file)
     with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
         answer = command.run()
-    if speaks():
+    if is_rank_zero():
         show(answer, command.json)
     return answer.status
 
@@ -164,7 +172,7 @@ def use_plugin(file: str) -> None:
     """Run a plugin that was named, and trust this very file on this machine from now on."""
     place = plugins.remember(plugins.use(file))
     if place is not None:
-        say(
+        print_stderr(
             f"vitrail: {printable(file)} is trusted on this machine from now on: runs that need "
             f"exactly this file open without --plugin (to take that back, delete {place})"
         )
@@ -276,7 +284,7 @@ def fail(line: str, status: int, debug: bool) -> int:
     if debug and sys.stderr is not None:
         sys.stderr.write("\n".join(map(printable, traceback.format_exc().split("\n"))))
     line = " ".join(line.split())
-    say(f"vitrail: {line if len(line) <= LONGEST else line[:LONGEST] + '…'}")
+    print_stderr(f"vitrail: {line if len(line) <= LONGEST else line[:LONGEST] + '…'}")
     return status
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from vitrail.cli.command import Answer, table
 from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
 from vitrail.cli.options import CostOptions
-from vitrail.console import say, ticker
+from vitrail.console import print_stderr, ticker
 
 if TYPE_CHECKING:
     from vitrail.cost import Profile
@@ -94,7 +94,9 @@ def against(wanted: CostOptions) -> Answer:
         found = [
             each
             for one in settings(wanted)
-            for each in versus(wanted.models, other, one, known=elsewhere, tell=say, on_step=step)
+            for each in versus(
+                wanted.models, other, one, known=elsewhere, tell=print_stderr, on_step=step
+            )
         ]
     rows = [
         (
@@ -129,7 +131,7 @@ def train_steps(wanted: CostOptions) -> Answer:
                 one,
                 known=elsewhere,
                 with_memory=not wanted.no_memory,
-                tell=say,
+                tell=print_stderr,
                 on_step=step,
             )
             for one in settings(wanted)

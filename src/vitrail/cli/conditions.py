@@ -24,10 +24,10 @@ def known(wanted: CostOptions) -> "Counterparts":
     """
     from vitrail.cost import Counterparts
     from vitrail.hub.baselines import TIMM
-    from vitrail.hub.counterparts import COUNTERPARTS
+    from vitrail.hub.timm_names import TIMM_NAMES
 
     if not any(text.startswith("official") for text in (*wanted.models, wanted.against or "")):
-        timm = {ours: TIMM + theirs for ours, theirs in COUNTERPARTS.items()}
+        timm = {ours: TIMM + theirs for ours, theirs in TIMM_NAMES.items()}
         return Counterparts(texts={"timm": timm})
     try:
         found: Counterparts = import_module("benchmarks.peer_models").COUNTERPARTS

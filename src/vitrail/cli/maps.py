@@ -14,7 +14,7 @@ from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.options import ExplainOptions
 from vitrail.cli.pictures import find, picture_or_problem
 from vitrail.cli.settings import changes_of
-from vitrail.console import gauge, say
+from vitrail.console import gauge, print_stderr
 from vitrail.errors import UserError, unknown
 from vitrail.files import (
     Dated,
@@ -102,7 +102,7 @@ def written(
             step(i, len(names))
             image, problem = picture_or_problem(path)
             if image is None:
-                say(problem)
+                print_stderr(problem)
                 rows.append({"picture": str(path), "problem": problem})
                 continue
             told = told_of(image)
@@ -248,7 +248,7 @@ def kept(
     rows = [row(one, path, several) for one in told]
     for one, line in zip(told, rows, strict=True):
         if one.found is None:
-            say(f"{path}: {one.problem}")
+            print_stderr(f"{path}: {one.problem}")
             continue
         stem = f"{name}.{one.of.name}.{one.method}" if several else f"{name}.{one.method}"
         line["files"] = [file.name for file in pages(out, stem, one, image)]

@@ -109,7 +109,7 @@ class Doctor(Command):
 
     def run(self) -> Answer:
         """Every finding, with its cure."""
-        from vitrail.hub.health import examine
+        from vitrail.hub.doctor import examine
 
         found = examine(Path.cwd())
         rows = [("ok" if f.ok else "BROKEN", f.about, f.found) for f in found]

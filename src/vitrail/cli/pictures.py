@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, table
-from vitrail.console import bar, gauge, say
+from vitrail.console import bar, gauge, print_stderr
 from vitrail.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def pictures_in(folder: str) -> list[Path]:
 
     listing = Folder(folder).listing()
     for problem in listing.problems:
-        say(problem.line)
+        print_stderr(problem.line)
     inside = [Path(folder, name) for name in listing.files if is_picture(name)]
     if not inside:
         raise UserError(f"no pictures in folder {folder!r}")
@@ -248,7 +248,7 @@ def rows_of(
     tops = iter(top_classes(run, images, top) if images else [])
     for path, image, problem in some:
         if image is None:
-            say(problem)
+            print_stderr(problem)
             rows.append({"picture": str(path), "problem": problem})
         else:
             rows.append({"picture": str(path), "top": next(tops)})

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from vitrail.cli.command import Answer, Command, shown_as, table
-from vitrail.console import say
+from vitrail.console import print_stderr
 from vitrail.errors import UserError
 
 if TYPE_CHECKING:
-    from vitrail.hub.reduce import Reduced
+    from vitrail.hub.reduce import ReducedRun
 
 
 @dataclass(kw_only=True)
@@ -53,11 +53,11 @@ class Create(Reduce):
     def run(self) -> Answer:
         """Reduce, and say the new word; beside an error nothing else is said."""
         answer = super().run()
-        say("vitrail: 'vitrail create RUN' is called 'vitrail reduce RUN' now")
+        print_stderr("vitrail: 'vitrail create RUN' is called 'vitrail reduce RUN' now")
         return answer
 
 
-def facts(made: "Reduced") -> dict[str, object]:
+def facts(made: "ReducedRun") -> dict[str, object]:
     """For JSON."""
     return {
         "folder": str(made.folder),
@@ -71,7 +71,7 @@ def facts(made: "Reduced") -> dict[str, object]:
     }
 
 
-def costs(made: "Reduced") -> object:
+def costs(made: "ReducedRun") -> object:
     """Parameters and multiply-adds before and after."""
     rows = [
         (text, f"{c.params / 1e6:.2f}", f"{c.macs / 1e9:.3f}", f"{c.macs / made.before.macs:.0%}")
@@ -80,7 +80,7 @@ def costs(made: "Reduced") -> object:
     return table(("model", "M params", f"GMAC at {made.image} px", ""), rows)
 
 
-def lines(made: "Reduced", source: Path) -> list[str]:
+def lines(made: "ReducedRun", source: Path) -> list[str]:
     """What was newly initialised, and what to do next."""
     new = "nothing: every weight is the plain model's"
     if made.fresh:

@@ -14,7 +14,7 @@ from vitrail.attribution.scores.told import LEGEND, cells, head, lines
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
 from vitrail.cli.options import ExplainOptions
-from vitrail.console import gauge, say
+from vitrail.console import gauge, print_stderr
 from vitrail.errors import UserError, cell_text
 from vitrail.files import new_folder, publish, write_text
 
@@ -47,7 +47,9 @@ def scored(wanted: ExplainOptions) -> Answer:
         samples = samples_of(one, pictures, items, mask_of, wanted.count, wanted.seed)
         results.append((one, samples, rows_of(one, list(makers.values()), samples, settings)))
     if history is not None and (trained := history.overlap(items, pictures.name)):
-        say(f"{trained:,} of the {len(items):,} pictures were trained on by {history.name}")
+        print_stderr(
+            f"{trained:,} of the {len(items):,} pictures were trained on by {history.name}"
+        )
     told = [line for one, _, rows in results for line in lines(rows, run=one.name)]
     data: dict[str, Any] = {"out": "", "data": wanted.score, "settings": asdict(settings)}
     data |= {"runs": [as_data(*result) for result in results]}

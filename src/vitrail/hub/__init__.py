@@ -1,7 +1,7 @@
 """The doors to the ecosystem: models by text, baselines from timm, trained runs opened again."""
 
 from vitrail.hub.catalogue import catalogue
-from vitrail.hub.reduce import Reduced, give_reducer, reduce_run
+from vitrail.hub.reduce import ReducedRun, give_reducer, reduce_run
 from vitrail.hub.resolve import create
 from vitrail.hub.resolve import create as build
 from vitrail.hub.runs import Classifier, load, open_run
@@ -9,7 +9,7 @@ from vitrail.hub.save import from_pretrained, push_to_hub, save_timm
 
 __all__ = [
     "Classifier",
-    "Reduced",
+    "ReducedRun",
     "build",
     "catalogue",
     "create",

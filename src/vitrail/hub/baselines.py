@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vitrail.errors import UserError, unknown
-from vitrail.hub.pairing import require_torchvision
+from vitrail.hub.doctor import require_torchvision
 from vitrail.models.backbone import Size
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ def create_baseline(
     options: dict[str, Any] = {"num_classes": classes, "in_chans": in_chans}
     if config.fixed_input_size and not architecture.startswith(TAKES_ANY_SIZE):
         options["img_size"] = size
-    model = create(architecture, options, drop_path)
+    model = create_in_timm(architecture, options, drop_path)
     if weights is not None:
-        load(model, architecture, weights, classes=classes, in_chans=in_chans)
+        load_weights(model, architecture, weights, classes=classes, in_chans=in_chans)
     if trial and tuple(size) != tuple(usual):
         try_size(model, architecture, size, in_chans)
     return model
 
 
-def create(name: str, options: dict[str, Any], drop_path: float) -> "nn.Module":
+def create_in_timm(name: str, options: dict[str, Any], drop_path: float) -> "nn.Module":
     """timm's model, leaving out what its family has no argument for."""
     import timm
 
@@ -86,10 +86,10 @@ def create(name: str, options: dict[str, Any], drop_path: float) -> "nn.Module":
         warnings.warn(f"{TIMM}{name} has no drop path: built without it", stacklevel=2)
         drop_path = 0.0
     left = {key: value for key, value in options.items() if key not in refused}
-    return create(name, left, drop_path)
+    return create_in_timm(name, left, drop_path)
 
 
-def load(
+def load_weights(
     model: "nn.Module", name: str, weights: str | Path, *, classes: int, in_chans: int
 ) -> None:
     """Load a file by timm's rules, but miss nothing except the head (timm only logs the rest).
@@ -107,7 +107,7 @@ def load(
         return
     misfit = f"the weights in {str(weights)!r} do not fit {TIMM}{name}"
     try:
-        state = renamed(model, state)
+        state = filter_state_dict(model, state)
         missing = load_released(model, state, classes, in_chans)
     except UserError:
         raise
@@ -124,7 +124,7 @@ def same_shapes(state: "Mapping[str, Tensor]", own: "Mapping[str, Tensor]") -> b
     return state.keys() == own.keys() and all(state[n].shape == own[n].shape for n in own)
 
 
-def renamed(model: "nn.Module", state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+def filter_state_dict(model: "nn.Module", state: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """A released file's names and tables as timm's model has them, by timm's own filter."""
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if rename is None:

@@ -31,7 +31,7 @@ def fetch(config: Mapping[str, Any], cache_dir: str | Path | None = None) -> Pat
         UserError: it names none, the net is away, or the file is damaged.
     """
     if config.get("file"):
-        return inside(Path(config["file"]))
+        return weights_in(Path(config["file"]))
     if config.get("hf_hub_id"):
         name, _, revision = config["hf_hub_id"].partition("@")
         only = config.get("hf_hub_filename")
@@ -44,7 +44,7 @@ def fetch(config: Mapping[str, Any], cache_dir: str | Path | None = None) -> Pat
     )
 
 
-def inside(path: Path) -> Path:
+def weights_in(path: Path) -> Path:
     """The weight file of a saved folder; a file is itself.
 
     Raises:
@@ -93,7 +93,7 @@ def from_hub(
         try:
             found = next((path for file in files if (path := get(file, here))), None)
         except OSError as error:  # all of the hub's own errors that matter here are such
-            raise away(repository, str(error)) from error
+            raise offline_error(repository, str(error)) from error
         if found:
             return check(found, digest_of_blob(found))
     raise UserError(f"{repository!r} on the hub holds no {' or '.join(files)}")
@@ -114,7 +114,7 @@ def from_url(url: str, cache_dir: str | Path | None = None) -> Path:
         try:
             download_cached_file(url, cache_dir=str(folder))
         except (OSError, RuntimeError) as error:
-            raise away(name, str(error)) from error
+            raise offline_error(name, str(error)) from error
     promised = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
     return check(folder / name, promised.group(1) if promised else "")
 
@@ -150,7 +150,7 @@ def require_net(url: str, what: str) -> None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        raise away(what, "HF_HUB_OFFLINE is set")
+        raise offline_error(what, "HF_HUB_OFFLINE is set")
     if urllib.request.getproxies():
         return
     parts = urlparse(url)
@@ -158,10 +158,10 @@ def require_net(url: str, what: str) -> None:
     try:
         socket.create_connection((parts.hostname or "", port), timeout=WAIT).close()
     except OSError as error:
-        raise away(what, f"{parts.hostname}: {error}") from error
+        raise offline_error(what, f"{parts.hostname}: {error}") from error
 
 
-def away(what: str, why: str) -> UserError:
+def offline_error(what: str, why: str) -> UserError:
     """The one line for weights that cannot be had now."""
     reason = " ".join(why.split())[:160]
     return UserError(

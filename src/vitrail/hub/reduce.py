@@ -21,9 +21,9 @@ from vitrail.files import atomic_folder, refuse_bytes, refuse_taken, resolved, w
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.locate import WEIGHTS, run_of, weights_of
 from vitrail.hub.names import one_or_each, with_options
-from vitrail.hub.plugged import extra
+from vitrail.hub.plugin_records import card_extra
 from vitrail.hub.resolve import create_from_card, read_fitting_card
-from vitrail.plugins import keep
+from vitrail.plugins import copy_plugins
 from vitrail.schema import read_json
 from vitrail.seal import seal
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from vitrail.models import Backbone
     from vitrail.tasks.card import Card
 
-KEPT = ("recipe.yaml", "manifest.json", "problems.csv")
+COPIED_FILES = ("recipe.yaml", "manifest.json", "problems.csv")
 """What a new run folder has of the old one as it is; figures of the plain model it has not."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reduced:
+class ReducedRun:
     """What came of it.
 
     Attributes:
@@ -102,7 +102,7 @@ def load_plain(model: "nn.Module", state: "Mapping[str, Tensor]") -> tuple[list[
     return sorted((set(own) - same) & learned), sorted(set(old) - same)
 
 
-def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]) -> Reduced:
+def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]) -> ReducedRun:
     """Write a new run folder: the run ``source`` with a reducer, ready to predict and to tune.
 
     Args:
@@ -124,7 +124,7 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
     source = source if weights.name in WEIGHTS and source.is_dir() else weights
     text = with_reducer(read_card(weights).model, reducer)
     card = read_fitting_card(weights, source)
-    old, new = built(card), built(replace(card, model=text))
+    old, new = build_from_seed(card), build_from_seed(replace(card, model=text))
     origin = {"run": str(resolved(source)), "model": card.model, "command": sys.argv}
     with atomic_folder(out) as draft:
         for path in [source] if source.is_file() else [source / n for n in WEIGHTS]:
@@ -132,11 +132,11 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
                 continue
             fresh, dropped = load_plain(new, load_weights(path))
             name = WEIGHTS[0] if source.is_file() else path.name
-            said = replace(card, model=text, extra=extra(text) | {"from": origin})
+            said = replace(card, model=text, extra=card_extra(text) | {"from": origin})
             save_weights(draft / name, new.state_dict(), said)
-        carry(source, draft, {"model": text, "from": origin, **extra(text)})
-        keep(extra(text).get("plugins", ()), draft)
-    return Reduced(
+        copy_run_files(source, draft, {"model": text, "from": origin, **card_extra(text)})
+        copy_plugins(card_extra(text).get("plugins", ()), draft)
+    return ReducedRun(
         folder=out,
         model=text,
         plain=card.model,
@@ -159,7 +159,7 @@ def with_reducer(text: str, reducer: str | Sequence[str]) -> str:
     return with_options(text, {"reducer": one_or_each(reducer)})
 
 
-def built(card: "Card") -> "nn.Module":
+def build_from_seed(card: "Card") -> "nn.Module":
     """The model of a card, its first weights always the same."""
     import torch
 
@@ -168,11 +168,11 @@ def built(card: "Card") -> "nn.Module":
         return create_from_card(card).eval()
 
 
-def carry(source: Path, draft: Path, changed: dict[str, Any]) -> None:
+def copy_run_files(source: Path, draft: Path, changed: dict[str, Any]) -> None:
     """Of a run folder what holds for the new run too; ``run.json`` with what changed."""
     if source.is_file():
         return
-    for name in KEPT:
+    for name in COPIED_FILES:
         if (source / name).is_file() and not (source / name).is_symlink():
             copyfile(source / name, draft / name)
     if (source / "run.json").is_file():

@@ -17,7 +17,7 @@ from vitrail.hub.baselines import TIMM
 from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
 from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.names import build, one_or_each, with_options
-from vitrail.hub.plugged import recall
+from vitrail.hub.plugin_records import require_plugins
 from vitrail.hub.sizes import check_fits
 from vitrail.hub.weights import ENDINGS, is_repository
 from vitrail.models.backbone import Backbone, Size
@@ -111,7 +111,7 @@ def name_classes(model: nn.Module, card: Card) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class NamedModel:
     """What a text names: a model, and its card and weights where it is something saved."""
 
     text: str
@@ -119,7 +119,7 @@ class Named:
     weights: Path | None = None
 
 
-def find_model(word: str | Path) -> Named:
+def find_model(word: str | Path) -> NamedModel:
     """What ``word`` names; a name of our zoo goes before a folder of the same name.
 
     Raises:
@@ -129,13 +129,13 @@ def find_model(word: str | Path) -> Named:
     text = str(word)
     name = text.partition("(")[0].strip()
     if text.startswith(TIMM) or name in ZOO or name in everything():
-        return Named(text=text)
+        return NamedModel(text=text)
     path = Path(word)
     if not text or (not is_there(path) and not is_path(word)):
-        return Named(text=text)  # unknown: the zoo names the closest
+        return NamedModel(text=text)  # unknown: the zoo names the closest
     weights = weights_of(path) if is_there(path) or not is_repository(text) else download(text)
     card = read_fitting_card(weights, run_of(path) if is_there(path) else weights)
-    return Named(text=card.model, card=card, weights=weights)
+    return NamedModel(text=card.model, card=card, weights=weights)
 
 
 def read_fitting_card(path: Path, run: Path) -> Card:
@@ -146,7 +146,7 @@ def read_fitting_card(path: Path, run: Path) -> Card:
     """
     header = read_header(path)
     card = card_in(header, path)
-    recall(card.extra.get("plugins", ()), run)
+    require_plugins(card.extra.get("plugins", ()), run)
     check_fits(card, header.shapes, repr(str(path)))
     return card
 

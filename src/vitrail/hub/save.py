@@ -34,7 +34,7 @@ FACTS = ("run.json", "result.json")
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedModel:
     """A model with all that its folder shall say; no ``labels`` where nobody named classes."""
 
     model: "nn.Module"
@@ -147,7 +147,7 @@ def prepare(
     source: "nn.Module | Classifier | str | Path",
     labels: Sequence[str],
     preprocess: "Preprocess | None",
-) -> Ready:
+) -> PreparedModel:
     """Whatever was given, as model, card, class names and facts."""
     if isinstance(source, str | Path):
         facts = {name: read_json(run_of(Path(source)) / name) for name in FACTS}
@@ -157,9 +157,9 @@ def prepare(
         card = replace(source.card, classes=names)
         if preprocess:
             card = replace(card, preprocess=preprocess.to_dict())
-        return Ready(source.model, card, names)
+        return PreparedModel(source.model, card, names)
     card = card_of(source, tuple(labels), preprocess)
-    return Ready(source, card, tuple(labels))
+    return PreparedModel(source, card, tuple(labels))
 
 
 def card_of(model: "nn.Module", labels: tuple[str, ...], preprocess: "Preprocess | None") -> "Card":
@@ -197,11 +197,11 @@ def as_timm(model: "nn.Module") -> "nn.Module":
         return model
     import timm
 
-    from vitrail.hub.timm_door import PREFIX, Door, register
+    from vitrail.hub.timm_adapter import PREFIX, TimmAdapter, register
     from vitrail.models.backbone import image_hw
     from vitrail.models.zoo import changes, entry, name_of
 
-    if isinstance(model, Door):
+    if isinstance(model, TimmAdapter):
         return model
     register()
     name = name_of(model)
@@ -216,7 +216,7 @@ def as_timm(model: "nn.Module") -> "nn.Module":
     return made.train(model.training)
 
 
-def config_of(model: "nn.Module", ready: Ready) -> dict[str, Any]:
+def config_of(model: "nn.Module", ready: PreparedModel) -> dict[str, Any]:
     """timm's ``config.json``, readable by transformers too.
 
     timm 1.0.31 writes ``num_classes`` among the model's arguments, transformers 5.23 gives it a

@@ -43,7 +43,7 @@ def check_fits(card: "Card", shapes: Shapes, where: str, *, exact: bool = True) 
     """
     refuse_large_numbers(card.model, where)
     try:
-        own = {n: tuple(t.shape) for n, t in shell_of(card, shapes).state_dict().items()}
+        own = {n: tuple(t.shape) for n, t in build_on_meta(card, shapes).state_dict().items()}
     except UserError:
         raise
     except TooLarge as error:
@@ -74,7 +74,7 @@ def refuse_large_numbers(text: str, where: str) -> None:
         )
 
 
-def shell_of(card: "Card", shapes: Shapes) -> "nn.Module":
+def build_on_meta(card: "Card", shapes: Shapes) -> "nn.Module":
     """The model without memory, given up when it outgrows ``shapes``.
 
     Raises:
@@ -84,12 +84,12 @@ def shell_of(card: "Card", shapes: Shapes) -> "nn.Module":
 
     from vitrail.hub.names import build
 
-    with limited(shapes), torch.device("meta"):
+    with limit_building(shapes), torch.device("meta"):
         return build(card.model, card.size, trial=False)
 
 
 @contextmanager
-def limited(shapes: Shapes) -> Iterator[None]:
+def limit_building(shapes: Shapes) -> Iterator[None]:
     """Building stops when it has made more parts or values than such weights can belong to."""
     from torch.nn.modules import module
 

@@ -9,7 +9,7 @@ from vitrail.hub.baselines import TIMM
 from vitrail.hub.fetch import fetch
 from vitrail.hub.names import build
 from vitrail.hub.runs import open_run
-from vitrail.hub.weights import from_timm
+from vitrail.hub.weights import timm_config
 
 if TYPE_CHECKING:
     from vitrail.tasks.card import Card
@@ -26,10 +26,10 @@ def open_teacher(word: str, card: "Card") -> "Teacher":
         UserError: no such teacher, weights that cannot be had, or one that does not know all of
             the student's classes.
     """
-    return released(word, card) if word.startswith(TIMM) else trained(word, card)
+    return teacher_from_timm(word, card) if word.startswith(TIMM) else teacher_from_run(word, card)
 
 
-def trained(word: str, card: "Card") -> "Teacher":
+def teacher_from_run(word: str, card: "Card") -> "Teacher":
     """The best weights of a run; it may know more classes than the student, by name."""
     from vitrail.tasks.teacher import Teacher
 
@@ -43,11 +43,11 @@ def trained(word: str, card: "Card") -> "Teacher":
         name=word,
         own=run.card.preprocess,
         shown=card.preprocess,
-        order=find(card.classes, run.classes, word),
+        order=class_indices(card.classes, run.classes, word),
     )
 
 
-def find(wanted: Sequence[str], known: Sequence[str], word: str) -> list[int]:
+def class_indices(wanted: Sequence[str], known: Sequence[str], word: str) -> list[int]:
     """Where each wanted class stands among the known ones.
 
     Raises:
@@ -63,11 +63,11 @@ def find(wanted: Sequence[str], known: Sequence[str], word: str) -> list[int]:
     return [place[name] for name in wanted]
 
 
-def released(word: str, card: "Card") -> "Teacher":
+def teacher_from_timm(word: str, card: "Card") -> "Teacher":
     """timm's weights; nothing is downloaded for a teacher of another number of classes."""
     from vitrail.tasks.teacher import Teacher
 
-    config = from_timm(word)
+    config = timm_config(word)
     count = config["num_classes"]
     if count != len(card.classes):
         raise UserError(

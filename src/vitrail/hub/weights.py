@@ -5,9 +5,9 @@ from typing import Any
 
 from vitrail.errors import UserError, unknown
 from vitrail.hub.baselines import TIMM
-from vitrail.hub.counterparts import COUNTERPARTS
-from vitrail.hub.fetch import FILES, REPOSITORY, fetch, from_hub, inside
+from vitrail.hub.fetch import FILES, REPOSITORY, fetch, from_hub, weights_in
 from vitrail.hub.locate import WEIGHTS, is_there, run_of, weights_of
+from vitrail.hub.timm_names import TIMM_NAMES
 from vitrail.models.reader import choice
 from vitrail.specs import parse_call
 
@@ -30,7 +30,7 @@ def find_weights(word: str | Path | None, model: str) -> tuple[Path | None, int 
     kind, _, released = str(word).partition(":")
     if kind != RELEASED or is_there(Path(word)):
         return find_file(word), None
-    config = from_timm(model, released)
+    config = timm_config(model, released)
     return fetch(config), config["num_classes"]  # some of timm's know 11821 or 21843
 
 
@@ -54,23 +54,23 @@ def find_file(weights: str | Path) -> Path:
 def find_in_folder(path: Path) -> Path:
     """The weights in a run (its best) or a saved folder; a file is itself."""
     is_run = any((run_of(path) / name).is_file() for name in WEIGHTS)
-    return weights_of(path) if is_run else inside(path)
+    return weights_of(path) if is_run else weights_in(path)
 
 
 def counterpart_of(model: str) -> str:
     """timm's name for a model; empty where it has none."""
     if model.startswith(TIMM):
         return model.removeprefix(TIMM)
-    return COUNTERPARTS.get(parse_call(model)[0], "")
+    return TIMM_NAMES.get(parse_call(model)[0], "")
 
 
-def from_timm(model: str, released: str = "") -> dict[str, Any]:
+def timm_config(model: str, released: str = "") -> dict[str, Any]:
     """timm's description of its model ``released``, by default of our model's counterpart.
 
     Raises:
         UserError: no such model in timm, or it has no weights.
     """
-    from vitrail.hub.pairing import require_torchvision
+    from vitrail.hub.doctor import require_torchvision
 
     name = released or counterpart_of(model)
     if not name:

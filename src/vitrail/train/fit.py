@@ -18,7 +18,7 @@ from vitrail.data import Item, Pictures
 from vitrail.errors import UserError
 from vitrail.files import Dated, Goal, is_refusal, resolved, unwritable, write_text
 from vitrail.hub.locate import run_of
-from vitrail.hub.plugged import recall
+from vitrail.hub.plugin_records import require_plugins
 from vitrail.hub.teachers import open_teacher
 from vitrail.seal import seal_text
 from vitrail.tasks.card import Card
@@ -129,7 +129,7 @@ def resume(
     out = run_of(Path(out))
     run = folder.read_run(out)
     if build is None:
-        recall(run.card.extra.get("plugins", ()), run.folder)
+        require_plugins(run.card.extra.get("plugins", ()), run.folder)
     if run.result is not None:
         return _finished_before(out, run.result)
     model = rebuild_model(run) if build is None else build(run.card)
@@ -209,7 +209,7 @@ def _fill(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> None:
         progress=Progress(), model=job.model.state_dict(), ema={}, best={}, optim={}, scaler={}
     )
     checkpoint.save(draft / checkpoint.NAME, start)
-    plugins.keep(job.card.extra.get("plugins", ()), draft)
+    plugins.copy_plugins(job.card.extra.get("plugins", ()), draft)
     folder.write_json(draft / "run.json", _run_facts(job, digest) | dict(facts))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.data import Item, Pictures, Preprocess
 from vitrail.errors import UserError
-from vitrail.hub.plugged import extra
+from vitrail.hub.plugin_records import card_extra
 from vitrail.hub.resolve import create_from_card
 from vitrail.hub.sizes import check_fits
 from vitrail.hub.teachers import open_teacher
@@ -102,7 +102,7 @@ def card_for(
         image=preprocess.image,
         in_chans=preprocess.in_chans,
         preprocess=preprocess.to_dict(),
-        extra={**extra(text), **(facts or {})},
+        extra={**card_extra(text), **(facts or {})},
     )
 
 

@@ -28,8 +28,8 @@ from timm.models import (
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.hub.counterparts import COUNTERPARTS
 from vitrail.hub.fetch import fetch
+from vitrail.hub.timm_names import TIMM_NAMES
 from vitrail.layers.grid import grid_of, to_map, to_tokens
 from vitrail.models.backbone import Backbone, image_hw
 from vitrail.models.pyramid import quarters
@@ -50,7 +50,7 @@ SOURCE = ("hf_hub_id", "hf_hub_filename", "url", "num_classes", "mean", "std", "
 ABOUT = ("interpolation", "input_size", "license", "origin_url", "paper_ids", "paper_name")
 
 
-class Door(Backbone):
+class TimmAdapter(Backbone):
     """What timm asks of a model beyond what :class:`Backbone` promises; mixed into each model."""
 
     drop_rate: float = 0.0
@@ -62,7 +62,7 @@ class Door(Backbone):
     ) -> None:
         super().__init__(config)
         self.variant, self.drop_rate = variant, drop_rate
-        self.places = landmarks(self)
+        self.places = feature_modules(self)
         self.pool_by(global_pool)
 
     @property
@@ -103,14 +103,14 @@ class Door(Backbone):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """What the head pools: a map wherever there is one, else tokens."""
-        return self.laid_out(super().forward_features(x), x)
+        return self.to_timm_layout(super().forward_features(x), x)
 
     def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Four maps, and :meth:`forward_features` from the same pass."""
         maps, last = super().features_and_last(x)
-        return maps, self.laid_out(last, x)
+        return maps, self.to_timm_layout(last, x)
 
-    def laid_out(self, last: Tensor, image: Tensor) -> Tensor:
+    def to_timm_layout(self, last: Tensor, image: Tensor) -> Tensor:
         """The tokens of a map, ``(B, H*W, C)``, as timm wants them: ``(B, C, H, W)``."""
         grid = self.final_grid(grid_of(image))
         return to_map(last, grid) if self.flat_map and grid else last
@@ -186,7 +186,7 @@ class Door(Backbone):
         if img_size is None:
             return
         self.config = replace(self.config, image=image_hw(img_size))
-        fresh = self.twin()
+        fresh = self.clone_fresh()
         fresh.load_state_dict(fit_tables(self.state_dict(), fresh))
         parts = fresh.train(self.training).__dict__
         self.__dict__.update({key: part for key, part in parts.items() if "hook" not in key})
@@ -195,28 +195,28 @@ class Door(Backbone):
 
     def init_weights(self, *_: Any, **__: Any) -> None:
         """Draw all parameters and buffers anew, as at building, also after the meta device."""
-        self.adopt(set(self.state_dict()) | self.passing())
+        self.copy_from_fresh(set(self.state_dict()) | self.non_persistent_buffers())
 
     def init_non_persistent_buffers(self) -> None:
         """Make again what no state dict holds."""
-        self.adopt(self.passing())
+        self.copy_from_fresh(self.non_persistent_buffers())
 
-    def passing(self) -> set[str]:
+    def non_persistent_buffers(self) -> set[str]:
         """Names of buffers that are not saved."""
         return {name for name, _ in self.named_buffers()} - set(self.state_dict())
 
     @torch.no_grad()
-    def adopt(self, names: set[str]) -> None:
+    def copy_from_fresh(self, names: set[str]) -> None:
         """Copy the named tensors from a model just built."""
         if not names:
             return
-        fresh = self.twin()
+        fresh = self.clone_fresh()
         given = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
         for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
             if name in names and name in given:
                 tensor.copy_(given[name])
 
-    def twin(self) -> "Door":
+    def clone_fresh(self) -> "TimmAdapter":
         """A new model of the same kind, on the same device."""
         some = next(self.parameters())
         with torch.device(some.device):
@@ -243,7 +243,7 @@ class Door(Backbone):
         self.load_state_dict(read_weights(checkpoint_path))
 
 
-def landmarks(model: Backbone) -> list[str]:
+def feature_modules(model: Backbone) -> list[str]:
     """The module each map comes from: its stage or block, as ``torch.fx`` names its nodes."""
     count = len(model.channels)
     stages: Any = getattr(model, "stages", None)
@@ -279,15 +279,15 @@ def checkpoint_filter_fn(state: Mapping[str, Tensor], model: Any) -> dict[str, T
 
 
 @cache
-def door(model: type[Backbone]) -> type[Door]:
+def adapt(model: type[Backbone]) -> type[TimmAdapter]:
     """A paper's class with timm's contract; found in this module by ``pickle``."""
-    made = types.new_class(f"Timm{model.__name__}", (Door, model))
+    made = types.new_class(f"Timm{model.__name__}", (TimmAdapter, model))
     made.__module__ = __name__
     globals()[made.__name__] = made
     return made
 
 
-def build(name: str, **options: Any) -> Door:
+def create_adapter(name: str, **options: Any) -> TimmAdapter:
     """Our model ``name`` from timm's keywords; others are fields of the model's config.
 
     Raises:
@@ -305,11 +305,11 @@ def build(name: str, **options: Any) -> Door:
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # from JSON
     config = configure(name, **{CONFIG_NAMES.get(k, k): v for k, v in options.items()})
     with torch.device(device) if device else nullcontext():
-        model = door(entry(name).model)(config, variant=name, **own)
+        model = adapt(entry(name).model)(config, variant=name, **own)
     return model.to(dtype) if dtype else model
 
 
-def enter(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+def create(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
     """timm's entry point of one model.
 
     Raises:
@@ -323,7 +323,7 @@ def enter(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
             found = fetch(config, options.get("cache_dir"))
             options["pretrained_cfg_overlay"] = overlay | {"file": str(found), "source": ""}
     return build_model_with_cfg(
-        partial(build, name),
+        partial(create_adapter, name),
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
@@ -335,7 +335,7 @@ def enter(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
 def describe(name: str) -> dict[str, dict[str, Any]]:
     """timm's ``pretrained_cfg`` of one of our models, for each set of weights that fits it."""
     variant = f"{PREFIX}{name}"
-    theirs = get_arch_pretrained_cfgs(COUNTERPARTS[name]) if name in COUNTERPARTS else {}
+    theirs = get_arch_pretrained_cfgs(TIMM_NAMES[name]) if name in TIMM_NAMES else {}
     released = {
         f"{variant}.{tagged.split('.', 1)[1]}": {k: getattr(config, k) for k in SOURCE + ABOUT}
         for tagged, config in theirs.items()
@@ -359,10 +359,10 @@ def register() -> None:
     for name in list_models():
         variant = f"{PREFIX}{name}"
         default_cfgs.update(generate_default_cfgs(describe(name)))
-        door(entry(name).model)
+        adapt(entry(name).model)
 
         def point(pretrained: bool = False, *, _name: str = name, **options: Any) -> nn.Module:
-            return enter(_name, pretrained, **options)
+            return create(_name, pretrained, **options)
 
         point.__name__ = point.__qualname__ = variant
         point.__doc__ = (entry(name).paper.__doc__ or name).strip().splitlines()[0]

@@ -12,7 +12,7 @@ import pytest
 from vitrail import plugins
 from vitrail.cli import main
 from vitrail.errors import UserError
-from vitrail.hub.plugged import extra, recall
+from vitrail.hub.plugin_records import card_extra, require_plugins
 from vitrail.mixers import MixerSpec
 from vitrail.models import list_models
 
@@ -139,7 +139,7 @@ def test_no_path_of_a_record_is_followed(
     (tmp_path / "link.py").symlink_to(tmp_path / "its.py")
     base = {"absolute": str(tmp_path), "relative": ".", "/proc/self/cwd": how}[how]
     with pytest.raises(UserError, match="needs mixer stirred of the plugin its.py .SHA-256 .*not "):
-        recall([record(path=f"{base}/{place}")], tmp_path / "run")
+        require_plugins([record(path=f"{base}/{place}")], tmp_path / "run")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -164,20 +164,20 @@ def test_no_path_of_a_record_is_followed(
 )
 def test_records_of_another_shape(found: object, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="plugin"):
-        recall(found, tmp_path / "run")
+        require_plugins(found, tmp_path / "run")
 
 
 def test_nothing_that_a_record_names_is_copied(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
-    plugins.keep([record(path=str(tmp_path / "secret"), file="../out.py")], tmp_path)
+    plugins.copy_plugins([record(path=str(tmp_path / "secret"), file="../out.py")], tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["secret"]
 
 
 def test_names_that_another_file_gives_are_taken_with_a_word(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="mixer softmax: not the its.py that the run was made"):
-        recall([record(names=["mixer softmax"])], tmp_path / "run")
+        require_plugins([record(names=["mixer softmax"])], tmp_path / "run")
 
 
 def test_models_without_plugins_need_none() -> None:
-    assert extra("timm:resnet18") == {}
-    assert all(extra(name) == {} for name in list_models())
+    assert card_extra("timm:resnet18") == {}
+    assert all(card_extra(name) == {} for name in list_models())

@@ -25,7 +25,7 @@ _FILE = re.compile(r"[^/\\\x00]{1,200}\.py")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class PluginRecord:
     """What a run says of a plugin: its file's name and digest, and the names that it gives.
 
     ``path`` is where the file was; it is for people and is not read.
@@ -46,13 +46,13 @@ class Record:
                 raise UserError(f"a plugin gives names such as 'mixer swirl', not {name!r}")
 
 
-def extra(arm: str) -> dict[str, Any]:
+def card_extra(arm: str) -> dict[str, Any]:
     """What the card of a model says of the plugins it needs; nothing for one that needs none."""
-    found = records(arm)
+    found = find_records(arm)
     return {"plugins": found} if found else {}
 
 
-def records(arm: str) -> list[dict[str, Any]]:
+def find_records(arm: str) -> list[dict[str, Any]]:
     """The files in which the mixers and reducers of a model's text were written."""
     if arm.startswith(TIMM):
         return []
@@ -76,18 +76,20 @@ def records(arm: str) -> list[dict[str, Any]]:
     ]
 
 
-def read_records(found: Any, at: Path) -> tuple[Record, ...]:
+def read_records(found: Any, at: Path) -> tuple[PluginRecord, ...]:
     """Records as they stand in a file, held against their types.
 
     Raises:
         UserError: something else stands there.
     """
     where = f"{str(at)!r}: plugins"
-    result: tuple[Record, ...] = convert(tuple[Record, ...], found, where, extra_keys=True)
+    result: tuple[PluginRecord, ...] = convert(
+        tuple[PluginRecord, ...], found, where, extra_keys=True
+    )
     return result
 
 
-def recall(found: Any, at: Path) -> None:
+def require_plugins(found: Any, at: Path) -> None:
     """See that what a run's records name is known, before its model is built.
 
     Args:
@@ -98,9 +100,11 @@ def recall(found: Any, at: Path) -> None:
         UserError: a plugin that is neither named now nor trusted on this machine.
     """
     for record in read_records(found, at):
-        if not known(record.names) and not (use_trusted(record.sha256) and known(record.names)):
-            raise untrusted(record, at)
-        if not same(record):
+        if not are_registered(record.names) and not (
+            use_trusted(record.sha256) and are_registered(record.names)
+        ):
+            raise untrusted_error(record, at)
+        if not has_same_digest(record):
             warnings.warn(
                 f"{', '.join(record.names)}: not the {printable(record.file)} that the run was "
                 "made with",
@@ -108,7 +112,7 @@ def recall(found: Any, at: Path) -> None:
             )
 
 
-def untrusted(record: Record, at: Path) -> UserError:
+def untrusted_error(record: PluginRecord, at: Path) -> UserError:
     """The one line for a plugin that does not run by itself; it says where it can be looked at."""
     copy = (at if at.is_dir() else at.parent) / FOLDER / record.file
     there = copy.is_file()
@@ -120,18 +124,18 @@ def untrusted(record: Record, at: Path) -> UserError:
     )
 
 
-def same(record: Record) -> bool:
+def has_same_digest(record: PluginRecord) -> bool:
     """Whether the names are given by a file with the record's digest."""
-    behind = [source_behind(type_of(name)) for name in record.names]
+    behind = [source_behind(registered_class(name)) for name in record.names]
     return all(source is not None and source.digest == record.sha256 for source in behind)
 
 
-def known(names: Iterable[str]) -> bool:
+def are_registered(names: Iterable[str]) -> bool:
     """Whether somebody gave all these names, ``"mixer swirl"``."""
     return all(text.split()[1] in registry(text.split()[0]) for text in names)
 
 
-def type_of(name: str) -> type:
+def registered_class(name: str) -> type:
     """The class behind ``"mixer swirl"``."""
     kind, word = name.split()
     return registry(kind)[word]

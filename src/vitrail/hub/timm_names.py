@@ -2,7 +2,7 @@
 
 from vitrail.models.zoo import PAPERS
 
-COUNTERPARTS: dict[str, str] = {
+TIMM_NAMES: dict[str, str] = {
     ours: theirs for paper, _ in PAPERS for ours, theirs in getattr(paper, "TIMM", {}).items()
 }
 """Ours -> timm's."""

@@ -18,7 +18,7 @@ from vitrail.models.zoo import entry, our_names
 
 timm = pytest.importorskip("timm")
 import vitrail.timm  # noqa: E402
-from vitrail.hub.counterparts import COUNTERPARTS  # noqa: E402
+from vitrail.hub.timm_names import TIMM_NAMES  # noqa: E402
 
 NAMES = vitrail.list_models()
 
@@ -71,7 +71,7 @@ few = pytest.mark.parametrize("name", FEW)
 
 def test_every_model_is_registered_under_a_prefix_and_a_module_of_its_own():
     assert set(timm.list_models("vitrail_*")) == {f"vitrail_{n}" for n in NAMES}
-    assert timm.list_models(module="timm_door") == timm.list_models("vitrail_*")
+    assert timm.list_models(module="timm_adapter") == timm.list_models("vitrail_*")
     assert timm.is_model_pretrained("coat_tiny")  # timm's own entry is as it was
 
 
@@ -273,15 +273,15 @@ def test_export_with_a_free_batch(name):
         torch.testing.assert_close(exported.module()(three), model(three), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", COUNTERPARTS)
+@pytest.mark.parametrize("name", TIMM_NAMES)
 def test_counterparts_are_timms_and_described_by_it(name):
-    theirs = timm.get_pretrained_cfg(COUNTERPARTS[name])
+    theirs = timm.get_pretrained_cfg(TIMM_NAMES[name])
     ours = timm.get_pretrained_cfg(f"vitrail_{name}")
     assert (ours.mean, ours.std, ours.crop_pct) == (theirs.mean, theirs.std, theirs.crop_pct)
     assert ours.hf_hub_id == theirs.hf_hub_id and ours.has_weights
     with torch.device("meta"):
         model = vitrail.create(name)
-        released = timm.create_model(COUNTERPARTS[name], num_classes=1000).state_dict()
+        released = timm.create_model(TIMM_NAMES[name], num_classes=1000).state_dict()
     blank = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in released.items()}
     renamed = {
         key: tensor.shape for key, tensor in fit_tables(our_names(model, blank), model).items()
