@@ -8,6 +8,7 @@
         specs = ["swirl", "swirl(turns=3)"]
 """
 
+from vitrail.testing.cases import case
 from vitrail.testing.layer_laws import LayerLaws
 from vitrail.testing.mixer_laws import GRID, MixerLaws, pairs_plan
 from vitrail.testing.reducer_laws import (
@@ -26,6 +27,7 @@ __all__ = [
     "ReducerLaws",
     "SelectionLaws",
     "SoftLaws",
+    "case",
     "pairs_plan",
     "same",
 ]

@@ -4,7 +4,9 @@ class TestMine(MixerLaws):
     specs = ["mine", "mine(option=2)"]
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from typing import Any, ClassVar
 
 import pytest
@@ -17,11 +19,24 @@ from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers import Mixer, MixerSpec
 from vitrail.specs import Place, SpecError
+from vitrail.testing.cases import case
 from vitrail.tokens.plans import Clusters
 
 GRID = (6, 8)
-Case = tuple[str, Place]
 Built = tuple[MixerSpec, Place, Any, nn.Module | None]
+
+
+def in_every_place(law: Callable[[Any, Built], None]) -> Callable[[Any, str], None]:
+    """Hold a law of one built mixer in all ``places`` of its suite."""
+
+    @wraps(law)
+    def held(self: "MixerLaws", text: str) -> None:
+        for place in self.places:
+            with case(text, place):
+                law(self, self.build(text, place))
+
+    del held.__wrapped__  # pytest asks it for the fixtures
+    return held
 
 
 class MixerLaws:
@@ -32,7 +47,6 @@ class MixerLaws:
         Place(dim=32, heads=8, grid=GRID, extra=1, index=1),
         Place(dim=24, heads=3, grid=GRID),
     ]
-    order_free = False  # whether tokens may come in any order
     exact_macs = True  # whether macs() is a count, not an upper bound
     half_error = 0.05  # relative; more where a rounded score may choose another cluster
     learns = True  # whether it has parameters
@@ -40,14 +54,15 @@ class MixerLaws:
     counts_exactly = True  # whether a token of size n is n equal tokens
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        cases = [(s, p) for s in self.specs for p in self.places]
-        if "case" in metafunc.fixturenames:
-            ids = [f"{s}-extra{p.extra}-heads{p.heads}" for s, p in cases]
-            metafunc.parametrize("case", cases, ids=ids)
+        """Every law for every spec; only the first is traced, which is slow."""
+        if "text" in metafunc.fixturenames:
+            metafunc.parametrize("text", self.specs)
+        if "traced" in metafunc.fixturenames:
+            metafunc.parametrize("traced", self.specs[:1] if self.traces else [])
 
-    @pytest.fixture
-    def built(self, case: Case) -> Built:
-        spec, place = MixerSpec.parse(case[0]), case[1]
+    def build(self, text: str, place: Place) -> Built:
+        """A mixer and what it shares, every parameter moved away from where it starts."""
+        spec = MixerSpec.parse(text)
         torch.manual_seed(0)
         mixer, shared = spec.build(place).eval(), spec.build_shared(place)
         with torch.no_grad():
@@ -55,33 +70,29 @@ class MixerLaws:
                 p.add_(torch.randn_like(p) * 0.2)
         return spec, place, mixer, shared
 
-    def test_text_round_trip(self, case: Case) -> None:
-        spec = MixerSpec.parse(case[0])
+    def test_text_round_trip(self, text: str) -> None:
+        spec = MixerSpec.parse(text)
         assert MixerSpec.parse(str(spec)) == spec
 
-    def test_keeps_the_shape(self, built: Built) -> None:
+    @in_every_place
+    def test_serves_any_grid(self, built: Built) -> None:
         _, place, mixer, shared = built
-        x = torch.randn(2, place.tokens, place.dim)
-        assert mixer(x, place.grid, shared).shape == x.shape
-
-    def test_serves_other_grids(self, built: Built) -> None:
-        _, place, mixer, shared = built
-        for grid in ((1, 1), (3, 5), (7, 7), (16, 12)):
-            x = torch.randn(1, place.extra + grid[0] * grid[1], place.dim)
+        for grid in (place.grid, (1, 1), (3, 5), (7, 7), (16, 12)):
+            x = torch.randn(2, place.extra + grid[0] * grid[1], place.dim)
             y = mixer(x, grid, shared)
-            assert y.shape == x.shape and y.isfinite().all()
+            assert y.shape == x.shape and y.isfinite().all(), grid
 
+    @in_every_place
     def test_images_do_not_see_each_other(self, built: Built) -> None:
+        """Nor does an answer change when it is asked for twice."""
         _, place, mixer, shared = built
         x = torch.randn(3, place.tokens, place.dim)
+        together = mixer(x, place.grid, shared)
         alone = torch.cat([mixer(image[None], place.grid, shared) for image in x])
-        torch.testing.assert_close(mixer(x, place.grid, shared), alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+        assert torch.equal(mixer(x, place.grid, shared), together)
 
-    def test_answers_the_same_twice(self, built: Built) -> None:
-        _, place, mixer, shared = built
-        x = torch.randn(2, place.tokens, place.dim)
-        assert torch.equal(mixer(x, place.grid, shared), mixer(x, place.grid, shared))
-
+    @in_every_place
     def test_every_parameter_learns(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = torch.randn(2, place.tokens, place.dim, requires_grad=True)
@@ -91,6 +102,7 @@ class MixerLaws:
         assert bool(parameters) == self.learns
         assert [n for n, p in parameters if p.grad is None or not p.grad.any()] == []
 
+    @in_every_place
     def test_gradient_is_right(self, built: Built) -> None:
         _, place, mixer, shared = built
         mixer = mixer.double()
@@ -104,6 +116,7 @@ class MixerLaws:
 
         torch.autograd.gradcheck(value, x, fast_mode=True)
 
+    @in_every_place
     def test_cost_formula_is_what_it_costs(self, built: Built) -> None:
         spec, place, mixer, shared = built
         x = torch.randn(1, place.tokens, place.dim)
@@ -116,6 +129,7 @@ class MixerLaws:
         else:
             assert counted <= spec.macs(place)
 
+    @in_every_place
     def test_half_precision_is_finite(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = 3 * torch.randn(1, place.tokens, place.dim)
@@ -125,12 +139,11 @@ class MixerLaws:
         assert got.isfinite().all()
         assert (got - wanted).abs().mean() < self.half_error * wanted.abs().mean() + 0.02
 
-    def test_working_tokens_or_a_remedy(self, case: Case) -> None:
+    @in_every_place
+    def test_working_tokens_or_a_remedy(self, built: Built) -> None:
         """Scattered tokens are either served, with sizes that count, or refused in words."""
-        spec, place = MixerSpec.parse(case[0]), case[1]
-        scattered = Place(
-            dim=place.dim, heads=place.heads, grid=GRID, extra=place.extra, scattered=True
-        )
+        spec, place, *_ = built
+        scattered = replace(place, grid=GRID, scattered=True)
         try:
             mixer, shared = spec.build(scattered).eval(), spec.build_shared(scattered)
         except SpecError as error:
@@ -164,17 +177,19 @@ class MixerLaws:
         parts = mixer.explain(x, grid, shared, plan)
         return mixer.proj(join_heads(parts["attention"] @ parts["values"]))
 
+    @in_every_place
     def test_keys_are_means_of_tokens(self, built: Built) -> None:
         _, place, mixer, shared = explained(built)
         x = torch.randn(2, place.tokens, place.dim)
         parts = mixer.explain(x, place.grid, shared)
         if "values" not in parts:
-            return
+            pytest.skip("its explanation has no values")
         rows = mixer.make_keys(torch.ones(2, place.tokens, 1), place.grid)[:, :, 0]
         if "sources" in parts:
             rows = parts["sources"].sum(3)[:, 0]
         torch.testing.assert_close(rows, torch.ones(2, parts["values"].shape[2]))
 
+    @in_every_place
     def test_explanation_is_the_fast_path_spelled_out(self, built: Built) -> None:
         _, place, mixer, shared = explained(built)
         for grid in (place.grid, (5, 9)):
@@ -184,11 +199,8 @@ class MixerLaws:
                 self.spelled_out(mixer, x, grid, shared), wanted, rtol=1e-4, atol=1e-5
             )
 
-    def test_one_graph_and_export(self, built: Built) -> None:
-        spec, place, mixer, shared = built
-        first = str(spec) == str(MixerSpec.parse(self.specs[0])) and place == self.places[0]
-        if not (first and self.traces):
-            return  # tracing is slow, and options change no wiring
+    def test_one_graph_and_export(self, traced: str) -> None:
+        _, place, mixer, shared = self.build(traced, self.places[0])
         whole = OnGrid(mixer, shared, place.grid)
         two, three = (torch.randn(b, place.tokens, place.dim) for b in (2, 3))
         torch.compiler.reset()

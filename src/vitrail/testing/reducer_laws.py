@@ -5,6 +5,8 @@ class TestMine(ReducerLaws):
     identities = ["mine(option=1)"]  # those with K = N
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitrail.layers.grid import Grid
 from vitrail.reducers import Reducer, ReducerSpec
 from vitrail.specs import Place
+from vitrail.testing.cases import case
 
 GRIDS = [(8, 8), (6, 10), (7, 5), (1, 1), (16, 4)]
 DIM = 12
@@ -30,6 +33,19 @@ def constant(x: Tensor) -> Tensor:
     return x.detach()
 
 
+def on_every_grid(law: Callable[..., None]) -> Callable[..., None]:
+    """Hold a law on all ``GRIDS``."""
+
+    @wraps(law)
+    def held(self: "ReducerLaws", spec: ReducerSpec) -> None:
+        for grid in GRIDS:
+            with case(spec, grid):
+                law(self, spec, grid)
+
+    del held.__wrapped__  # type: ignore[attr-defined]  # pytest asks it for the fixtures
+    return held
+
+
 class ReducerLaws:
     """Laws of :mod:`vitrail.reducers.base`, for a partition: every token has one cluster."""
 
@@ -39,10 +55,6 @@ class ReducerLaws:
     def pytest_generate_tests(self, metafunc: Any) -> None:
         if "spec" in metafunc.fixturenames:
             metafunc.parametrize("spec", [ReducerSpec.parse(s) for s in self.specs], ids=str)
-        if "identity" in metafunc.fixturenames:
-            metafunc.parametrize("identity", [ReducerSpec.parse(s) for s in self.identities])
-        if "grid" in metafunc.fixturenames:
-            metafunc.parametrize("grid", GRIDS, ids=str)
 
     def build(self, spec: ReducerSpec, grid: Grid, extra: int = 1) -> Reducer:
         """Built twice it is the same module: what is learned begins with the same weights."""
@@ -63,42 +75,47 @@ class ReducerLaws:
     def test_text_round_trip(self, spec: ReducerSpec) -> None:
         assert ReducerSpec.parse(str(spec)) == spec
 
-    @pytest.mark.parametrize("extra", [0, 1])
-    def test_sizes_sum_to_all_and_none_is_empty(
-        self, spec: ReducerSpec, grid: Grid, extra: int
-    ) -> None:
-        _, z, plan = self.reduced(spec, grid, extra, images=1)
-        assert plan.sizes.shape == z.shape[:2]
-        assert plan.sizes.sum(1).tolist() == [extra + grid[0] * grid[1]]
-        assert (plan.sizes >= 1).all()
+    @on_every_grid
+    def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
+        for extra in (0, 1):
+            _, z, plan = self.reduced(spec, grid, extra, images=1)
+            assert plan.sizes.shape == z.shape[:2]
+            assert plan.sizes.sum(1).tolist() == [extra + grid[0] * grid[1]]
+            assert (plan.sizes >= 1).all()
 
+    @on_every_grid
     def test_working_count_follows_from_the_grid(self, spec: ReducerSpec, grid: Grid) -> None:
         _, z, _ = self.reduced(spec, grid)
         promised = spec.working(self.place(grid))
         assert z.shape[1] == promised if spec.static else z.shape[1] <= promised
 
+    @on_every_grid
     def test_class_tokens_pass_untouched(self, spec: ReducerSpec, grid: Grid) -> None:
         x, z, plan = self.reduced(spec, grid)
         assert torch.equal(z[:, 0], x[:, 0]) and torch.equal(plan.restore(z)[:, 0], x[:, 0])
 
+    @on_every_grid
     def test_restore_gives_every_token_its_own_working_token(
         self, spec: ReducerSpec, grid: Grid
     ) -> None:
+        """A plan without an assignment gives each token itself."""
         _, z, plan = self.reduced(spec, grid)
-        owner = plan.assignment
-        if owner is None:
-            return
+        places = grid[0] * grid[1]
+        owner = torch.arange(places).expand(2, -1) if plan.assignment is None else plan.assignment
+        assert owner.shape == (2, places)
         assert owner.min() >= 0 and owner.max() < z.shape[1] - 1
         assert torch.equal(
             plan.restore(z)[:, 1:], torch.stack([z[b, 1:][owner[b]] for b in range(2)])
         )
 
+    @on_every_grid
     def test_reducing_what_was_restored_gives_it_back(self, spec: ReducerSpec, grid: Grid) -> None:
         """In evaluation, where tokens then may go on as they are."""
         _, z, plan = self.reduced(spec, grid, images=1)
         assert plan.exact
         torch.testing.assert_close(plan.reduce(plan.restore(z)), z)
 
+    @on_every_grid
     def test_images_do_not_see_each_other(self, spec: ReducerSpec, grid: Grid) -> None:
         x, _, plan = self.reduced(spec, grid, images=3)
         module = self.build(spec, grid)
@@ -108,10 +125,12 @@ class ReducerLaws:
                 plan.restore(plan.reduce(x))[b : b + 1], alone.restore(z), rtol=1e-5, atol=1e-6
             )
 
+    @on_every_grid
     def test_answers_the_same_twice(self, spec: ReducerSpec, grid: Grid) -> None:
         x, z, _ = self.reduced(spec, grid)
         assert torch.equal(z, self.build(spec, grid)(x, grid, same)[0])
 
+    @on_every_grid
     def test_constant_image_is_kept(self, spec: ReducerSpec, grid: Grid) -> None:
         x = torch.ones(1, 1 + grid[0] * grid[1], DIM)
         z, plan = spec.build(self.place(grid)).eval()(x, grid, same)
@@ -132,6 +151,7 @@ class ReducerLaws:
 
         torch.autograd.gradcheck(value, x, fast_mode=True)
 
+    @on_every_grid
     def test_cost_formula_is_what_it_costs(self, spec: ReducerSpec, grid: Grid) -> None:
         x = torch.randn(1, 1 + grid[0] * grid[1], DIM)
         module = spec.build(self.place(grid)).eval()
@@ -139,10 +159,14 @@ class ReducerLaws:
             module(x, grid, same)
         assert spec.macs(self.place(grid)) == counter.get_total_flops() / 2
 
-    def test_identity_to_the_bit(self, identity: ReducerSpec, grid: Grid) -> None:
-        x, z, plan = self.reduced(identity, grid)
-        assert torch.equal(z, x) and torch.equal(plan.restore(z), x)
-        assert torch.equal(plan.reduce(x), x) and plan.sizes.eq(1).all()
+    def test_identity_to_the_bit(self) -> None:
+        """Where K is N."""
+        for text in self.identities:
+            for grid in GRIDS:
+                with case(text, grid):
+                    x, z, plan = self.reduced(ReducerSpec.parse(text), grid)
+                    assert torch.equal(z, x) and torch.equal(plan.restore(z), x)
+                    assert torch.equal(plan.reduce(x), x) and plan.sizes.eq(1).all()
 
     def test_one_graph(self, spec: ReducerSpec) -> None:
         if not spec.static:
@@ -170,16 +194,28 @@ class ThereAndBack(torch.nn.Module):
 class SelectionLaws(ReducerLaws):
     """Where a choice differs from a partition: the others stand for nobody and receive nothing."""
 
-    @pytest.mark.parametrize("extra", [0, 1])
-    def test_sizes_sum_to_all_and_none_is_empty(
-        self, spec: ReducerSpec, grid: Grid, extra: int
+    @on_every_grid
+    def test_restore_gives_every_token_its_own_working_token(
+        self, spec: ReducerSpec, grid: Grid
     ) -> None:
-        """A chosen token stands for itself alone, so sizes sum to the working count."""
-        _, z, plan = self.reduced(spec, grid, extra, images=1)
-        assert plan.single and plan.sizes.shape == z.shape[:2]
-        assert plan.sizes.eq(1).all()
-        assert plan.sizes.sum() == spec.working(self.place(grid, extra))
+        """And nothing to a token that was not chosen."""
+        _, z, plan = self.reduced(spec, grid)
+        assert plan.assignment is None
+        wanted = torch.zeros(2, grid[0] * grid[1], DIM)
+        for image, chosen, working in zip(wanted, plan.index, z[:, 1:], strict=True):
+            image[chosen] = working
+        assert torch.equal(plan.restore(z)[:, 1:], wanted)
 
+    @on_every_grid
+    def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
+        """A chosen token stands for itself alone, so sizes sum to the working count."""
+        for extra in (0, 1):
+            _, z, plan = self.reduced(spec, grid, extra, images=1)
+            assert plan.single and plan.sizes.shape == z.shape[:2]
+            assert plan.sizes.eq(1).all()
+            assert plan.sizes.sum() == spec.working(self.place(grid, extra))
+
+    @on_every_grid
     def test_constant_image_is_kept(self, spec: ReducerSpec, grid: Grid) -> None:
         """Nothing is averaged: a constant comes back where it worked, and zero elsewhere."""
         x = torch.ones(1, 1 + grid[0] * grid[1], DIM)
@@ -189,6 +225,7 @@ class SelectionLaws(ReducerLaws):
         assert set(back.unique().tolist()) <= {0.0, 1.0}
         assert back[..., 0].sum() == spec.working(self.place(grid))
 
+    @on_every_grid
     def test_places_are_distinct_and_rise(self, spec: ReducerSpec, grid: Grid) -> None:
         _, _, plan = self.reduced(spec, grid)
         assert (plan.index.diff(dim=1) > 0).all()
@@ -213,17 +250,17 @@ class SoftLaws(ReducerLaws):
 
     look = staticmethod(same)  # shares are differentiable: the gradient check goes through them
 
-    @pytest.mark.parametrize("extra", [0, 1])
-    def test_sizes_sum_to_all_and_none_is_empty(
-        self, spec: ReducerSpec, grid: Grid, extra: int
-    ) -> None:
+    @on_every_grid
+    def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
         """Column sums of shares that sum to one in each row."""
-        _, z, plan = self.reduced(spec, grid, extra, images=1)
-        assert plan.sizes.shape == z.shape[:2] and (plan.sizes > 0).all()
-        wanted = torch.tensor([float(extra + grid[0] * grid[1])])
-        torch.testing.assert_close(plan.sizes.sum(1), wanted)
-        torch.testing.assert_close(plan.weights.sum(2), torch.ones(1, grid[0] * grid[1]))
+        for extra in (0, 1):
+            _, z, plan = self.reduced(spec, grid, extra, images=1)
+            assert plan.sizes.shape == z.shape[:2] and (plan.sizes > 0).all()
+            wanted = torch.tensor([float(extra + grid[0] * grid[1])])
+            torch.testing.assert_close(plan.sizes.sum(1), wanted)
+            torch.testing.assert_close(plan.weights.sum(2), torch.ones(1, grid[0] * grid[1]))
 
+    @on_every_grid
     def test_restore_gives_every_token_its_own_working_token(
         self, spec: ReducerSpec, grid: Grid
     ) -> None:
@@ -233,6 +270,7 @@ class SoftLaws(ReducerLaws):
         torch.testing.assert_close(plan.restore(z)[:, 1:], wanted)
         assert plan.assignment.max() < z.shape[1] - 1
 
+    @on_every_grid
     def test_reducing_what_was_restored_gives_it_back(self, spec: ReducerSpec, grid: Grid) -> None:
         """It does not, but nothing is lost on the whole: the mean over all tokens stays."""
         x, z, plan = self.reduced(spec, grid, images=1)
@@ -242,6 +280,7 @@ class SoftLaws(ReducerLaws):
         )
         torch.testing.assert_close(plan.restore(z).sum(1), x.sum(1), rtol=1e-4, atol=1e-4)
 
+    @on_every_grid
     def test_constant_image_is_kept(self, spec: ReducerSpec, grid: Grid) -> None:
         x = torch.ones(1, 1 + grid[0] * grid[1], DIM)
         z, plan = self.build(spec, grid)(x, grid, same)

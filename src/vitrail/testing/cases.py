@@ -1,0 +1,21 @@
+"""Cases of one test that say the same of many: a case that fails gives its name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def case(*names: object) -> Iterator[None]:
+    """Add the names to whatever is raised inside; pytest prints them below the failure.
+
+    ::
+
+        for grid in ((8, 8), (7, 5)):
+            with case(grid):
+                assert build(grid).shape == grid
+    """
+    try:
+        yield
+    except Exception as failure:
+        failure.add_note("in the case " + ", ".join(map(str, names)))
+        raise
