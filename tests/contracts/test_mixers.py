@@ -43,7 +43,7 @@ class TestReduced(MixerLaws):
 class TestPrototypes(MixerLaws):
     specs = [
         f"prototype_{kind}(by={by!r}, ratio=4)"
-        for kind in ("conv_attention", "softmax")
+        for kind in ("conv", "softmax")
         for by in ("sort", "window")
     ]
     traces = False

@@ -42,7 +42,7 @@ def on_every_grid(law: Callable[..., None]) -> Callable[..., None]:
             with case(spec, grid):
                 law(self, spec, grid)
 
-    del held.__wrapped__  # type: ignore[attr-defined]  # pytest asks it for the fixtures
+    del held.__wrapped__  # pytest asks it for the fixtures
     return held
 
 
