@@ -24,12 +24,13 @@ SUITES = {
     "tests/contracts/test_backbones.py": "models/backbone.py models/pyramid.py models/zoo.py",
     "tests/attribution/test_lrp.py": "attribution/lrp_call.py attribution/lrp_layers.py "
     "attribution/lrp_rules.py",
-    "tests/layers/test_fused.py": "layers/feed.py testing/layer_laws.py",
+    "tests/layers/test_fused.py": "layers/conv.py layers/feed.py layers/mbconv.py "
+    "testing/layer_laws.py",
     "tests/parity/test_cct.py": "models/cct.py",
     "tests/parity/test_ceit.py": "models/ceit.py",
     "tests/parity/test_cmt.py": "models/cmt.py",
-    "tests/parity/test_coatnet.py": "layers/conv.py models/coatnet.py models/coatnet_weights.py "
-    "models/vit_rel.py",
+    "tests/parity/test_coatnet.py": "models/coatnet.py models/coatnet_rw.py "
+    "models/coatnet_weights.py models/vit_rel.py",
     "tests/parity/test_convit.py": "models/convit.py",
     "tests/parity/test_cvt.py": "models/cvt.py",
     "tests/parity/test_deit.py": "models/deit.py",

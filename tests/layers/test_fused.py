@@ -12,12 +12,11 @@ from vitrail.layers.conv import (
     ConvStem,
     DepthwiseProjection,
     ImageToTokens,
-    MBConv,
-    MBConvStyle,
 )
 from vitrail.layers.feed import InvertedFeedForward, LocalFeedForward, Mlp
 from vitrail.layers.fused import has_hooks, is_stock_layer, may_fuse
 from vitrail.layers.inverted import ConvNorm, ConvNormAct
+from vitrail.layers.mbconv import MBConv, MBConvRW, MBConvRWStyle
 from vitrail.layers.position import ConvPosition
 from vitrail.testing import LayerLaws
 
@@ -43,11 +42,13 @@ class TestLayers(LayerLaws):
         "conv_norm_act": lambda: (ConvNormAct(8, 12), (image(8),)),
         "conv_norm_few": lambda: (ConvNorm(8, 12, 3), (image(8, 2),)),
         "conv_act_norm": lambda: (conv_act_norm(), (image(8),)),
-        "conv_stem": lambda: (ConvStem(3, (8, 12)), (image(3, 12),)),
+        "conv_stem": lambda: (ConvStem(3, (8, 12), nn.SiLU()), (image(3, 12),)),
         "depthwise": lambda: (DepthwiseProjection(8, 2), (image(8),)),
         "image_to_tokens": lambda: (ImageToTokens(3, 8), (image(3, 16),)),
-        "mbconv": lambda: (MBConv(8, 8, 1, MBConvStyle()), (image(8),)),
-        "mbconv_early": lambda: (MBConv(8, 12, 2, EARLY), (image(8),)),
+        "mbconv": lambda: (MBConv(8, 8, 1), (image(8),)),
+        "mbconv_dagger": lambda: (MBConv(8, 12, 2, halve="depthwise"), (image(8),)),
+        "mbconv_rw_late": lambda: (MBConvRW(8, 8, 1, LATE), (image(8),)),
+        "mbconv_rw_early": lambda: (MBConvRW(8, 12, 2, EARLY), (image(8),)),
         "irffn": lambda: (InvertedFeedForward(8, 24), (tokens(), GRID)),
         "irffn_few": lambda: (InvertedFeedForward(8, 24), (tokens(2), FEW)),
         "leff": lambda: (OnGrid(8, 24), (tokens(), GRID)),
@@ -55,7 +56,8 @@ class TestLayers(LayerLaws):
     trains = frozenset({"mlp", "conv_position"})
 
 
-EARLY = MBConvStyle(act="silu", act_first=True, halve="pool", squeeze="early", squeeze_act="relu")
+LATE = MBConvRWStyle("depthwise", False, "late", nn.SiLU)
+EARLY = MBConvRWStyle("pool", True, "early", nn.ReLU)
 
 
 class OnMap(ConvPosition):
@@ -129,7 +131,7 @@ def test_one_predicate_chooses() -> None:
 
 def test_graphs_are_the_papers() -> None:
     """``torch.export`` sees one operator a layer, in the paper's order."""
-    layer = MBConv(4, 4, 1, MBConvStyle()).eval()
+    layer = MBConv(4, 4, 1).eval()
     graph = torch.export.export(layer, (torch.randn(2, 4, 8, 8),)).graph
     names = [str(n.target).split(".")[1] for n in graph.nodes if n.op == "call_function"]
     kernels = [n for n in names if n in ("conv2d", "batch_norm")]

@@ -8,14 +8,14 @@ from torch.utils.flop_counter import FlopCounterMode
 import vitrail
 from vitrail.errors import UserError
 from vitrail.models import load_into
-from vitrail.models.coatnet import CONFIGS
+from vitrail.models.coatnet_rw import CONFIGS
 
 timm = pytest.importorskip("timm")
 
 MAX = {"conv_pool_type": "max2", "transformer_pool_type": "max2"}  # timm's default averages
 PAPER = {"conv_stride_mode": "1x1", **MAX}  # ... and halves in the depthwise convolution
 TIMM = {
-    **{name: {} for name in CONFIGS if "_rw" in name},
+    **{name: {} for name in CONFIGS},
     **{f"coatnet_{i}": PAPER for i in range(4)},
     "coatnet_0(style='dagger')": MAX,
 }

@@ -31,12 +31,18 @@ class Block(nn.Module):
     """Mix the tokens, mix the channels; pre-norm, with residuals."""
 
     def __init__(
-        self, dim: int, mixer: nn.Module, mlp: Mlp, drop_path: float = 0.0, eps: float = 1e-6
+        self,
+        dim: int,
+        mixer: nn.Module,
+        mlp: Mlp,
+        drop_path: float = 0.0,
+        eps: float = 1e-6,
+        norm: Callable[..., nn.Module] = nn.LayerNorm,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.norm1 = norm(dim, eps=eps)
         self.mixer = mixer
-        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.norm2 = norm(dim, eps=eps)
         self.mlp = mlp
         self.drop_path = DropPath(drop_path)
 
