@@ -96,8 +96,8 @@ MUTANTS = (
     # reducers
     Mutant("budget from the wrong side", "reducers", "budget", "coarsest(torch.stack(lost, 1) <= self.lost)", "coarsest(torch.stack(lost, 1) >= self.lost)"),
     Mutant("soft over tokens", "reducers", "soft", "told[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)", "told[..., : min(self.clusters, grid[0] * grid[1])].softmax(1)"),
-    Mutant("gate in evaluation", "reducers", "select", "hard_gate(score.gather(1, index).sigmoid()) if self.training else None", "hard_gate(score.gather(1, index).sigmoid())"),
-    Mutant("size of a pool's cells", "reducers", "pooling", "plan = Cells(grid=grid, extra=extra, side=self.size, like=x)", "plan = Cells(grid=grid, extra=extra, side=self.size + 1, like=x)"),
+    Mutant("gate in evaluation", "reducers", "select", "straight_through_gate(score.gather(1, index).sigmoid()) if self.training else None", "straight_through_gate(score.gather(1, index).sigmoid())"),
+    Mutant("size of a pool's cells", "reducers", "pooling", "plan = GridPooling(grid=grid, extra=extra, side=self.size, like=x)", "plan = GridPooling(grid=grid, extra=extra, side=self.size + 1, like=x)"),
     # models
     Mutant("vit's token", "models", "originals vit_layouts", "self.norm(x.mean(1)) if self.cls is None else x[:, 0]", "self.norm(x.mean(1)) if self.cls is None else x[:, 1]"),
     Mutant("cvt's gelu", "models", "cvt", "return x * torch.sigmoid(1.702 * x)", "return x * torch.sigmoid(1.7 * x)"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from vitrail.reducers import Reducer, ReducerSpec
-from vitrail.tokens.selection import Chosen
+from vitrail.tokens.selection import Selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +43,5 @@ class EveryOther(Reducer):
         """``look(x)`` would give what the mixer sees, for a choice that depends on it."""
         tokens = grid[0] * grid[1]
         index = torch.arange(0, tokens, self.step, device=x.device).expand(x.shape[0], -1)
-        plan = Chosen(grid=grid, extra=x.shape[1] - tokens, index=index)
+        plan = Selection(grid=grid, extra=x.shape[1] - tokens, index=index)
         return plan.reduce(x), plan

@@ -7,8 +7,8 @@ from tests.attribution.models import TEXTS, build, pictures
 import vitrail
 from vitrail.attribution.record import meetings, parts_of, projection, recording
 from vitrail.models.reading import mixers_of
-from vitrail.tokens.plans import Cells
-from vitrail.tokens.selection import Chosen
+from vitrail.tokens.plans import GridPooling
+from vitrail.tokens.selection import Selection
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -34,8 +34,8 @@ def test_plans_of_reducers_are_told() -> None:
         with recording(model, parts_of(model)) as calls:
             model(pictures())
     plans = {step.name: step.block_plan for step in meetings(calls)}
-    assert isinstance(plans["stages.0.pooled.mixer"], Cells)
-    assert isinstance(plans["stages.0.blocks.0.mixer"], Chosen)
+    assert isinstance(plans["stages.0.pooled.mixer"], GridPooling)
+    assert isinstance(plans["stages.0.blocks.0.mixer"], Selection)
     assert plans["stages.2.blocks.0.mixer"] is None
 
 

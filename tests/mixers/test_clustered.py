@@ -35,9 +35,9 @@ def test_queries_of_one_cluster_hear_the_same():
     mixer = built("clustered(clusters=4)")
     x = torch.randn(1, 35, 24)
     parts = mixer.explain(x, GRID)
-    for head, owner in enumerate(parts["clusters"][0]):
-        for cluster in owner.unique():
-            rows = parts["attention"][0, head, owner == cluster]
+    for head, assignment in enumerate(parts["clusters"][0]):
+        for cluster in assignment.unique():
+            rows = parts["attention"][0, head, assignment == cluster]
             torch.testing.assert_close(rows, rows[:1].expand_as(rows))
 
 
@@ -47,9 +47,9 @@ def test_every_query_weighs_its_best_keys_and_leaves_the_others():
     parts = mixer.explain(x, GRID)
     q, k, _ = (split_heads(t, 3) for t in mixer.qkv(x).chunk(3, 2))
     asked, _ = mixer.prototypes(q, 0, None)
-    own, owner = attention_weights(q, k)[0, 1], parts["clusters"][0, 1]
+    own, assignment = attention_weights(q, k)[0, 1], parts["clusters"][0, 1]
     for token in range(35):
-        cluster = attention_weights(asked, k)[0, 1, owner[token]]
+        cluster = attention_weights(asked, k)[0, 1, assignment[token]]
         best = cluster.topk(6).indices
         wanted = cluster.clone()
         wanted[best] = own[token, best] / own[token, best].sum() * cluster[best].sum()

@@ -10,9 +10,11 @@ from vitrail.tokens.plans import Clusters
 
 
 def some_plan(images: int, tokens: int, full: int) -> Plan:
-    owner = torch.arange(full).remainder(tokens - 1).expand(images, -1)
-    counts = torch.nn.functional.one_hot(owner, tokens - 1).sum(1).float()
-    return Clusters(grid=(1, full), extra=1, owner=owner, clusters=tokens - 1, counts=counts)
+    assignment = torch.arange(full).remainder(tokens - 1).expand(images, -1)
+    counts = torch.nn.functional.one_hot(assignment, tokens - 1).sum(1).float()
+    return Clusters(
+        grid=(1, full), extra=1, cluster_of=assignment, clusters=tokens - 1, counts=counts
+    )
 
 
 @pytest.mark.parametrize("width", [3, 8, NARROW_HEAD])

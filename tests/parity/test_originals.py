@@ -188,7 +188,7 @@ def test_one_cluster_a_token_is_the_plain_model():
 def test_qf_is_the_plain_output_averaged_over_clusters():
     from vitrail.mixers import MixerSpec
     from vitrail.specs import Place
-    from vitrail.tokens.assignment import count_members, spread_back, sum_by_owner
+    from vitrail.tokens.assignment import count_members, scatter_to_tokens, sum_by_cluster
 
     place = Place(dim=16, heads=2, grid=(6, 6))
     plain = MixerSpec.parse("conv_attention").build(place)
@@ -202,12 +202,15 @@ def test_qf_is_the_plain_output_averaged_over_clusters():
             mixer.proj.weight.copy_(torch.eye(16))
             mixer.proj.bias.zero_()
     x = torch.randn(1, 36, 16)
-    owner = qf.explain(x, (6, 6), silent)["clusters"][0]
-    assert 1 < owner.max() < 35
+    assignment = qf.explain(x, (6, 6), silent)["clusters"][0]
+    assert 1 < assignment.max() < 35
     full = plain(x, (6, 6), silent).unflatten(2, (2, 8))[0].transpose(0, 1)
-    count = int(owner.max()) + 1
-    mean = sum_by_owner(full, owner, count) / count_members(owner, count).clamp(min=1)[..., None]
-    wanted = spread_back(mean, owner).transpose(0, 1).flatten(1)
+    count = int(assignment.max()) + 1
+    mean = (
+        sum_by_cluster(full, assignment, count)
+        / count_members(assignment, count).clamp(min=1)[..., None]
+    )
+    wanted = scatter_to_tokens(mean, assignment).transpose(0, 1).flatten(1)
     torch.testing.assert_close(qf(x, (6, 6), silent)[0], wanted, rtol=1e-5, atol=1e-6)
 
 

@@ -10,7 +10,7 @@ from vitrail.reducers import ReducerSpec
 from vitrail.reducers.budget import coarsest, variance_lost
 from vitrail.specs import Place, SpecError
 from vitrail.testing import same
-from vitrail.tokens.assignment import cell_owners
+from vitrail.tokens.assignment import assign_to_cells
 
 GRID = (8, 8)
 PLACE = ReducerSpec.parse("budget").place(Place(dim=6, heads=2, grid=GRID, extra=1))
@@ -82,12 +82,12 @@ def test_compiled_and_exported_it_answers_the_same_at_the_finest():
 
 def test_lost_variance_is_what_the_means_miss():
     x = torch.randn(3, 64, 6)
-    owner = cell_owners(GRID, (2, 2), x.device).expand(3, -1)
+    assignment = assign_to_cells(GRID, (2, 2), x.device).expand(3, -1)
     pooled = x.unflatten(1, (4, 2, 4, 2)).mean((2, 4), keepdim=True).expand(3, 4, 2, 4, 2, 6)
     missed = (x - pooled.reshape(3, 64, 6)).square().sum((1, 2))
     wanted = missed / (x - x.mean(1, keepdim=True)).square().sum((1, 2))
-    torch.testing.assert_close(variance_lost(x, owner, 16), wanted)
-    assert variance_lost(torch.ones(1, 64, 6), owner[:1], 16).item() == 0.0
+    torch.testing.assert_close(variance_lost(x, assignment, 16), wanted)
+    assert variance_lost(torch.ones(1, 64, 6), assignment[:1], 16).item() == 0.0
 
 
 def test_the_coarsest_that_fits_or_else_the_finest():

@@ -3,34 +3,34 @@ import torch
 
 from vitrail.layers.attend import attend, attention_weights, join_heads, size_bias, split_heads
 from vitrail.tokens.assignment import (
-    cell_owners,
+    assign_by_code,
+    assign_by_kmeans,
+    assign_by_sorting,
+    assign_to_cells,
+    assign_to_destinations,
     count_members,
-    destination_owners,
     hash_digits,
-    hash_owners,
-    kmeans_owners,
     mix_digits,
-    sorted_owners,
-    spread_back,
-    sum_by_owner,
+    scatter_to_tokens,
+    sum_by_cluster,
 )
-from vitrail.tokens.clusterers import HashFinder, cell_of, window_of
+from vitrail.tokens.clusterers import HashClusterer, cell_of, window_of
 
 
 def test_sum_and_spread_are_adjoint():
-    owner = torch.randint(0, 5, (3, 20))
+    assignment = torch.randint(0, 5, (3, 20))
     x, z = torch.randn(3, 20, 4), torch.randn(3, 5, 4)
-    left = (sum_by_owner(x, owner, 5) * z).sum()
-    torch.testing.assert_close(left, (x * spread_back(z, owner)).sum())
-    assert count_members(owner, 5).sum(1).tolist() == [20, 20, 20]
+    left = (sum_by_cluster(x, assignment, 5) * z).sum()
+    torch.testing.assert_close(left, (x * scatter_to_tokens(z, assignment)).sum())
+    assert count_members(assignment, 5).sum(1).tolist() == [20, 20, 20]
 
 
 def test_a_members_gradient_is_its_prototypes_divided():
-    owner = torch.tensor([[0, 0, 0, 1]])
+    assignment = torch.tensor([[0, 0, 0, 1]])
     x = torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True)
-    counts = count_members(owner, 2).double()[..., None]
+    counts = count_members(assignment, 2).double()[..., None]
     g = torch.randn(1, 2, 2, dtype=torch.float64)
-    ((sum_by_owner(x, owner, 2) / counts) * g).sum().backward()
+    ((sum_by_cluster(x, assignment, 2) / counts) * g).sum().backward()
     torch.testing.assert_close(
         x.grad, torch.stack((g[0, 0], g[0, 0], g[0, 0], 3 * g[0, 1]))[None] / 3
     )
@@ -44,7 +44,7 @@ def test_destinations_against_the_definition(grid, cell):
     height, width = grid
     (down, right), window = cell, window_of(grid, cell)
     x = torch.randn(2, height * width, 6)
-    got = destination_owners(x, grid, cell, window)
+    got = assign_to_destinations(x, grid, cell, window)
     across = -(-width // right)
     unit = torch.nn.functional.normalize(x, dim=-1)
     for b in range(2):
@@ -53,14 +53,14 @@ def test_destinations_against_the_definition(grid, cell):
             if r % down == 0 and c % right == 0:
                 assert got[b, t] == r // down * across + c // right
                 continue
-            seats = [
+            anchors = [
                 (rr, cc)
                 for rr in range(height)
                 for cc in range(width)
                 if rr // window[0] == r // window[0] and cc // window[1] == c // window[1]
                 if rr % down == 0 and cc % right == 0
             ]
-            best = max(seats, key=lambda s: (unit[b, t] @ unit[b, s[0] * width + s[1]]).item())
+            best = max(anchors, key=lambda s: (unit[b, t] @ unit[b, s[0] * width + s[1]]).item())
             assert got[b, t] == best[0] // down * across + best[1] // right
 
 
@@ -69,11 +69,11 @@ def test_windows_follow_the_grid():
 
 
 def test_kmeans_finds_blobs_and_sort_cuts_equal_runs():
-    blobs = cell_owners((8, 8), (4, 4), torch.device("cpu"))
+    blobs = assign_to_cells((8, 8), (4, 4), torch.device("cpu"))
     x = torch.nn.functional.one_hot(blobs, 4).float() + 0.01 * torch.randn(1, 64, 4)
-    assert torch.equal(kmeans_owners(x, (8, 8), (4, 4), 3), blobs)
+    assert torch.equal(assign_by_kmeans(x, (8, 8), (4, 4), 3), blobs)
     key = torch.randn(2, 21)
-    runs = sorted_owners(key, 5)
+    runs = assign_by_sorting(key, 5)
     assert count_members(runs, 5).tolist() == [[5, 4, 4, 4, 4]] * 2
     assert (runs.gather(1, key.argsort(1)).diff(dim=1) >= 0).all(), "runs follow the key"
 
@@ -91,17 +91,17 @@ def test_hash_follows_e2lsh_collision_probability():
 def test_digits_do_not_spill():
     """ACT's base-4 code merges (4, 0) with (0, 1); the mixed code keeps all digits apart."""
     digits = torch.cartesian_prod(*[torch.arange(-3, 9)] * 3)[None]
-    owner, counts = hash_owners(mix_digits(digits))
-    assert counts.item() == 12**3 and owner.unique().numel() == 12**3
+    assignment, counts = assign_by_code(mix_digits(digits))
+    assert counts.item() == 12**3 and assignment.unique().numel() == 12**3
 
 
 def test_hash_is_the_same_every_time_and_saved():
-    finder = HashFinder(8, 4, 1.0)
+    finder = HashClusterer(8, 4, 1.0)
     x = torch.randn(2, 30, 8)
-    assert torch.equal(finder(x, (5, 6))[0], HashFinder(8, 4, 1.0)(x, (5, 6))[0])
+    assert torch.equal(finder(x, (5, 6))[0], HashClusterer(8, 4, 1.0)(x, (5, 6))[0])
     assert set(finder.state_dict()) == {"planes", "offsets"}
-    owner, count = finder(x[:, [0] * 30], (5, 6))
-    assert count == 1 and not owner.any()
+    assignment, count = finder(x[:, [0] * 30], (5, 6))
+    assert count == 1 and not assignment.any()
 
 
 def test_sized_keys_count_as_often_as_they_stand_for():

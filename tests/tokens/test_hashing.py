@@ -22,18 +22,18 @@ def test_what_is_alike_shares_a_bucket_more_often():
 
 def test_clusters_of_codes_find_separate_groups():
     centres = 4 * torch.randn(5, 16)
-    group = torch.arange(40) % 5  # the first seats lie in different groups
+    group = torch.arange(40) % 5  # the first anchors lie in different groups
     x = centres[group] + 0.1 * torch.randn(40, 16)
-    order = group.argsort()  # 8 of each group in a row: seats 0, 8, 16, ...
-    owner = HammingClusters(16, 31, 5)(x[order].unsqueeze(0), 5)[0]
-    assert torch.equal(owner, group[order])
+    order = group.argsort()  # 8 of each group in a row: anchors 0, 8, 16, ...
+    assignment = HammingClusters(16, 31, 5)(x[order].unsqueeze(0), 5)[0]
+    assert torch.equal(assignment, group[order])
 
 
 def test_clusters_do_not_depend_on_other_images_nor_on_the_draw():
     x = torch.randn(3, 30, 8)
-    owner = HammingClusters(8, 15, 3)(x, 4)
+    assignment = HammingClusters(8, 15, 3)(x, 4)
     torch.manual_seed(7)
-    assert torch.equal(HammingClusters(8, 15, 3)(x[1:2], 4), owner[1:2])
+    assert torch.equal(HammingClusters(8, 15, 3)(x[1:2], 4), assignment[1:2])
 
 
 def test_as_many_clusters_as_tokens_is_the_identity():

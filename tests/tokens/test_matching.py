@@ -6,7 +6,12 @@ import torch
 
 from vitrail.tokens import matching as match
 from vitrail.tokens.assignment import count_members
-from vitrail.tokens.matching import bipartite_owners, density_owners, halvings, merged_owners
+from vitrail.tokens.matching import (
+    assign_by_merging,
+    assign_pairs,
+    assign_to_density_peaks,
+    halving_rounds,
+)
 from vitrail.tokens.plans import means
 
 
@@ -22,19 +27,19 @@ def pairs_by_loop(x, merges):
 
 
 def owners_of(groups, count):
-    owner = np.empty(count, int)
+    assignment = np.empty(count, int)
     for number, group in enumerate(groups):
-        owner[group] = number
-    return owner
+        assignment[group] = number
+    return assignment
 
 
 @pytest.mark.parametrize(("tokens", "merges"), [(2, 1), (9, 4), (16, 8), (25, 7)])
 def test_matching_against_a_loop(tokens, merges):
     torch.manual_seed(tokens)
     x = torch.randn(3, tokens, 5, dtype=torch.float64)
-    got = bipartite_owners(x, merges)
-    for image, owner in zip(x.numpy(), got.numpy(), strict=True):
-        assert owner.tolist() == owners_of(pairs_by_loop(image, merges), tokens).tolist()
+    got = assign_pairs(x, merges)
+    for image, assignment in zip(x.numpy(), got.numpy(), strict=True):
+        assert assignment.tolist() == owners_of(pairs_by_loop(image, merges), tokens).tolist()
 
 
 def test_rounds_carry_sizes_against_a_loop():
@@ -45,22 +50,22 @@ def test_rounds_carry_sizes_against_a_loop():
     groups = pairs_by_loop(image, 10)
     merged = np.stack([image[g].mean(0) for g in groups])
     groups = [[t for i in g for t in groups[i]] for g in pairs_by_loop(merged, 4)]
-    assert merged_owners(x, 6)[0].tolist() == owners_of(groups, 20).tolist()
-    assert list(halvings(20, 6)) == [(20, 10), (10, 6)] and list(halvings(5, 5)) == []
+    assert assign_by_merging(x, 6)[0].tolist() == owners_of(groups, 20).tolist()
+    assert list(halving_rounds(20, 6)) == [(20, 10), (10, 6)] and list(halving_rounds(5, 5)) == []
 
 
 def test_ties_go_to_the_earlier():
     x = torch.ones(2, 8, 3)
-    assert bipartite_owners(x, 2).tolist() == [[0, 0, 0, 1, 2, 3, 4, 5]] * 2
-    assert density_owners(x, 3, 2).tolist() == [[0, 1, 2, 0, 0, 0, 0, 0]] * 2
+    assert assign_pairs(x, 2).tolist() == [[0, 0, 0, 1, 2, 3, 4, 5]] * 2
+    assert assign_to_density_peaks(x, 3, 2).tolist() == [[0, 1, 2, 0, 0, 0, 0, 0]] * 2
 
 
 def test_rows_of_similarities_change_nothing(monkeypatch):
     x = torch.randn(2, 40, 6)
-    wanted = bipartite_owners(x, 13), density_owners(x, 9, 4)
+    wanted = assign_pairs(x, 13), assign_to_density_peaks(x, 9, 4)
     monkeypatch.setattr(match, "HELD", 120)
-    assert torch.equal(bipartite_owners(x, 13), wanted[0])
-    assert torch.equal(density_owners(x, 9, 4), wanted[1])
+    assert torch.equal(assign_pairs(x, 13), wanted[0])
+    assert torch.equal(assign_to_density_peaks(x, 9, 4), wanted[1])
 
 
 def test_matching_is_that_of_the_papers_code():
@@ -69,9 +74,9 @@ def test_matching_is_that_of_the_papers_code():
     x = torch.randn(2, 16, 8)
     there, _ = merge.bipartite_soft_matching(x, 5)
     wanted, sizes = merge.merge_wavg(there, x)
-    owner = bipartite_owners(x, 5)
-    counts = count_members(owner, 11)
-    got = means(x, owner, counts)
+    assignment = assign_pairs(x, 5)
+    counts = count_members(assignment, 11)
+    got = means(x, assignment, counts)
     for b in range(2):  # theirs: first set's survivors, then the second set
         ours = sorted(zip(got[b].tolist(), counts[b].tolist(), strict=True))
         theirs = sorted(zip(wanted[b].tolist(), sizes[b, :, 0].tolist(), strict=True))
@@ -92,24 +97,24 @@ def peaks_by_loop(x, clusters, k):
         ]
     )
     centres = sorted(np.argsort(-rho * delta, kind="stable")[:clusters])
-    owner = [int(np.argmin(far[i, centres])) for i in range(len(x))]
+    assignment = [int(np.argmin(far[i, centres])) for i in range(len(x))]
     for number, centre in enumerate(centres):
-        owner[centre] = number
-    return owner
+        assignment[centre] = number
+    return assignment
 
 
 @pytest.mark.parametrize(("tokens", "clusters", "k"), [(1, 1, 5), (12, 3, 5), (30, 8, 4)])
 def test_density_peaks_against_a_loop(tokens, clusters, k):
     torch.manual_seed(tokens)
     x = torch.randn(2, tokens, 3, dtype=torch.float64)
-    got = density_owners(x, clusters, k)
-    for image, owner in zip(x.numpy(), got.tolist(), strict=True):
-        assert owner == peaks_by_loop(image, clusters, k)
+    got = assign_to_density_peaks(x, clusters, k)
+    for image, assignment in zip(x.numpy(), got.tolist(), strict=True):
+        assert assignment == peaks_by_loop(image, clusters, k)
 
 
 def test_density_finds_the_crowds():
     torch.manual_seed(0)
     crowds = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]]).repeat_interleave(10, 0)
-    owner = density_owners((crowds + 0.3 * torch.randn(30, 2))[None], 3, 5)[0]
-    groups = [set(part.tolist()) for part in owner.split(10)]
+    assignment = assign_to_density_peaks((crowds + 0.3 * torch.randn(30, 2))[None], 3, 5)[0]
+    groups = [set(part.tolist()) for part in assignment.split(10)]
     assert all(len(group) == 1 for group in groups) and len(set.union(*groups)) == 3

@@ -3,13 +3,20 @@
 import pytest
 import torch
 
-from vitrail.tokens.selection import best, first_best, lattice, put, share, take
+from vitrail.tokens.selection import (
+    gather,
+    keep_count,
+    lattice,
+    scatter,
+    stable_topk_indices,
+    topk_indices,
+)
 
 
 def test_best_take_put_are_a_mask_and_nonzero():
     score, x, z = torch.randn(3, 40), torch.randn(3, 40, 5), torch.randn(3, 7, 5)
-    index = best(score, 7)
-    taken, placed = take(x, index), put(x, index, z)
+    index = topk_indices(score, 7)
+    taken, placed = gather(x, index), scatter(x, index, z)
     for b in range(3):
         mask = score[b] >= score[b].sort(descending=True).values[6]
         assert torch.equal(index[b], mask.nonzero().squeeze(1))
@@ -21,9 +28,9 @@ def test_best_take_put_are_a_mask_and_nonzero():
 
 def test_putting_back_what_was_taken_changes_nothing_and_leaves_the_input():
     x = torch.randn(2, 12, 3)
-    kept, index = x.clone(), best(torch.randn(2, 12), 4)
-    assert torch.equal(put(x, index, take(x, index)), x)
-    put(x, index, torch.zeros(2, 4, 3))
+    kept, index = x.clone(), topk_indices(torch.randn(2, 12), 4)
+    assert torch.equal(scatter(x, index, gather(x, index)), x)
+    scatter(x, index, torch.zeros(2, 4, 3))
     assert torch.equal(x, kept)
 
 
@@ -37,7 +44,7 @@ def test_putting_back_what_was_taken_changes_nothing_and_leaves_the_input():
     ],
 )
 def test_shares(keep, grid, count):
-    assert share(keep, grid) == count
+    assert keep_count(keep, grid) == count
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (5, 7), (8, 3), (1, 9), (6, 6)])
@@ -58,6 +65,6 @@ def test_lattice_is_even():
 
 def test_of_equal_scores_the_first_places_are_taken():
     score = torch.tensor([[0.5, 0.9, 0.5, 0.5, 0.7, 0.5]])
-    assert first_best(score, 4).tolist() == [[0, 1, 2, 4]]
+    assert stable_topk_indices(score, 4).tolist() == [[0, 1, 2, 4]]
     drawn = torch.rand(3, 50)
-    assert torch.equal(first_best(drawn, 7), best(drawn, 7))
+    assert torch.equal(stable_topk_indices(drawn, 7), topk_indices(drawn, 7))

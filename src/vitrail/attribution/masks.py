@@ -22,8 +22,8 @@ from vitrail.mixers.clustered import ClusteredAttention
 from vitrail.mixers.prototype import PrototypeAttention
 from vitrail.models.reading import mixers_of
 from vitrail.reducers import Reducer
-from vitrail.tokens.plans import Clusters, Shares
-from vitrail.tokens.selection import Chosen
+from vitrail.tokens.plans import Clusters, SoftAssignment
+from vitrail.tokens.selection import Selection
 
 RECORD = {Need.LAYERS, Need.RECORD}
 CLUSTERING = (PrototypeAttention, ClusteredAttention)
@@ -117,7 +117,7 @@ def _nothing(model: nn.Module, what: str, models: str) -> ExplainError:
 def _selections(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Layer]]:
     """The selecting layers, in order: reducers, and blocks that choose places themselves."""
     for i, call in enumerate(calls):
-        if isinstance(call.output, tuple) and isinstance(call.output[1], Chosen):
+        if isinstance(call.output, tuple) and isinstance(call.output[1], Selection):
             yield call.name, _selection(call.output[1], images)
         elif chooses_places(call.module):
             inside = next(c for c in calls[:i] if c.name.startswith(f"{call.name}."))
@@ -129,7 +129,7 @@ def _selections(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Layer
             yield call.name, layer
 
 
-def _selection(plan: Chosen, images: int) -> Layer:
+def _selection(plan: Selection, images: int) -> Layer:
     """A selecting plan as a record; of the four sequences of a MobileViT image, their mean."""
     tokens = plan.grid[0] * plan.grid[1]
     mask = torch.zeros(len(plan.index), tokens, device=plan.index.device)
@@ -188,7 +188,9 @@ def _clusterings(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Laye
             parts = call.module.explain(*call.args)
             labels, grid = parts["clusters"], call.args[1]
             yield call.name, _clustering(labels, grid, int(labels.amax()) + 1, {})
-        elif isinstance(call.output, tuple) and isinstance(call.output[1], Clusters | Shares):
+        elif isinstance(call.output, tuple) and isinstance(
+            call.output[1], Clusters | SoftAssignment
+        ):
             plan = call.output[1]
             labels = plan.assignment.unflatten(0, (images, -1))
             spread = _spread(call.args[0], plan).unflatten(0, (images, -1)).mean(1)

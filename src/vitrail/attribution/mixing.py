@@ -30,7 +30,7 @@ from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
 from vitrail.mixers import Mixer
 from vitrail.mixers.conv_attention import FactorisedAttention
-from vitrail.mixers.prototype import PrototypeAttention, answer_all, attended
+from vitrail.mixers.prototype import PrototypeAttention, attended, broadcast_to_members
 
 Operator = Callable[[Tensor], Tensor]
 ROWS = 64
@@ -142,15 +142,15 @@ def _(mixer: FactorisedAttention, step: Meeting) -> Operator:
 def _(mixer: PrototypeAttention, step: Meeting) -> Operator:
     """Clustering CoaT: all members of a cluster ask with their mean."""
     q, k, v = project(mixer.qkv, step.tokens)
-    asked, owner = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
+    asked, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
     if mixer.core is not attended:
-        asked = answer_all(asked, owner, step.extra)
+        asked = broadcast_to_members(asked, assignment, step.extra)
         return _blended(step, *_linear(step, asked, k, v), q, v)
     matrix = attention_weights(asked, split_heads(k, mixer.heads))
-    content = answer_all(matrix @ split_heads(v, mixer.heads), owner, step.extra)
+    content = broadcast_to_members(matrix @ split_heads(v, mixer.heads), assignment, step.extra)
     return _blended(
         step,
-        lambda f: answer_all(matrix @ f.unsqueeze(1), owner, step.extra).mean(1),
+        lambda f: broadcast_to_members(matrix @ f.unsqueeze(1), assignment, step.extra).mean(1),
         join_heads(content),
         q,
         v,
@@ -214,8 +214,8 @@ def _(mixer: FactorisedAttention, step: Meeting, slopes: Tensor, joined: Tensor)
 def _(mixer: PrototypeAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
     """Clustering CoaT: likewise, or the softmax of prototypes."""
     q, k, v = project(mixer.qkv, step.tokens)
-    prototypes, owner = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
-    asked = answer_all(prototypes, owner, step.extra)
+    prototypes, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
+    asked = broadcast_to_members(prototypes, assignment, step.extra)
     if mixer.core is attended:
         return _implied(asked, split_heads(k, mixer.heads), v, slopes, softmax=True)
     return _implied(asked, key_weights(k, mixer.heads, step.plan), v, slopes)

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx import GraphModule
 
 from vitrail.export.verify import ExportError
-from vitrail.tokens.clusterers import HashFinder
+from vitrail.tokens.clusterers import HashClusterer
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -70,7 +70,7 @@ def program_of(
     from torch._dynamo.exc import TorchDynamoException
 
     for name, part in model.named_modules():
-        if isinstance(part, HashFinder):
+        if isinstance(part, HashClusterer):
             raise ExportError(
                 f"{name} makes as many clusters as a picture has codes (by='e2lsh'), so its shapes "
                 "are not known beforehand and it cannot be exported; build the model with "

@@ -21,10 +21,10 @@ from vitrail.layers.attend import attend, attention_weights, join_heads, split_h
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers.base import MixerSpec
-from vitrail.mixers.prototype import answer_all
+from vitrail.mixers.prototype import broadcast_to_members
 from vitrail.mixers.softmax import SoftmaxAttention, check_heads, key_bias
 from vitrail.specs import Place
-from vitrail.tokens.assignment import spread_back, sum_by_owner
+from vitrail.tokens.assignment import scatter_to_tokens, sum_by_cluster
 from vitrail.tokens.hashing import HammingClusters
 
 
@@ -110,19 +110,19 @@ class ClusteredAttention(SoftmaxAttention):
         self.find = HammingClusters(place.dim // place.heads, spec.bits, spec.steps)
 
     def prototypes(self, q: Tensor, extra: int, plan: Plan | None) -> tuple[Tensor, Tensor]:
-        """Class queries and cluster means ``(B, heads, E + K, d)``, owners ``(B * heads, N)``."""
+        """Class queries and cluster means ``(B, heads, E + K, d)``; the cluster of each query."""
         tokens = q[:, :, extra:].flatten(0, 1)
         count = min(self.clusters, tokens.shape[1])
         with torch.no_grad():
-            owner = self.find(tokens, count)
+            assignment = self.find(tokens, count)
             sizes = tokens.new_ones(tokens.shape[:2]).unsqueeze(2)
             if plan is not None and not plan.single:
                 many = plan.sizes[:, None, extra:].expand(-1, q.shape[1], -1)
                 sizes = many.flatten(0, 1).to(q.dtype).unsqueeze(2)
-            total = sum_by_owner(sizes, owner, count).clamp(min=1e-6)  # may be padding
-            shares = sizes / spread_back(total, owner)
-        means = sum_by_owner(tokens * shares, owner, count)
-        return torch.cat((q[:, :, :extra], means.unflatten(0, q.shape[:2])), 2), owner
+            total = sum_by_cluster(sizes, assignment, count).clamp(min=1e-6)  # may be padding
+            shares = sizes / scatter_to_tokens(total, assignment)
+        means = sum_by_cluster(tokens * shares, assignment, count)
+        return torch.cat((q[:, :, :extra], means.unflatten(0, q.shape[:2])), 2), assignment
 
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
@@ -130,9 +130,9 @@ class ClusteredAttention(SoftmaxAttention):
         """See :class:`~vitrail.mixers.base.Mixer`."""
         q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
-        asked, owner = self.prototypes(q, extra, plan)
+        asked, assignment = self.prototypes(q, extra, plan)
         answers = attend(asked, k, v, key_bias(plan, q))
-        return self.proj(join_heads(answer_all(answers, owner, extra)))
+        return self.proj(join_heads(broadcast_to_members(answers, assignment, extra)))
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
@@ -142,9 +142,11 @@ class ClusteredAttention(SoftmaxAttention):
         """
         q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
-        asked, owner = self.prototypes(q, extra, plan)
-        weights = answer_all(attention_weights(asked, k, key_bias(plan, q)), owner, extra)
-        clusters = owner.unflatten(0, q.shape[:2])
+        asked, assignment = self.prototypes(q, extra, plan)
+        weights = broadcast_to_members(
+            attention_weights(asked, k, key_bias(plan, q)), assignment, extra
+        )
+        clusters = assignment.unflatten(0, q.shape[:2])
         return {"attention": weights, "values": v, "clusters": clusters}
 
 
@@ -161,13 +163,15 @@ class ImprovedAttention(ClusteredAttention):
         """See :class:`~vitrail.mixers.base.Mixer`."""
         q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
-        asked, owner = self.prototypes(q, extra, plan)
+        asked, assignment = self.prototypes(q, extra, plan)
         weights = attention_weights(asked, k, key_bias(plan, q))
         rest, mass, best = self.split(weights, extra)
-        again = self.weigh(q[:, :, extra:], k, best, owner, plan) * spread(mass, owner)
-        few_v = spread(take(v, best), owner)
+        again = self.weigh(q[:, :, extra:], k, best, assignment, plan) * rows_of_members(
+            mass, assignment
+        )
+        few_v = rows_of_members(gather_rows(v, best), assignment)
         shared_out = (again.unsqueeze(3) @ few_v).squeeze(3)
-        answers = answer_all(rest @ v, owner, extra)
+        answers = broadcast_to_members(rest @ v, assignment, extra)
         answers = torch.cat((answers[:, :, :extra], answers[:, :, extra:] + shared_out), 2)
         return self.proj(join_heads(answers))
 
@@ -179,13 +183,17 @@ class ImprovedAttention(ClusteredAttention):
         rest = weights[:, :, extra:].scatter(3, top.indices, 0.0)
         return torch.cat((weights[:, :, :extra], rest), 2), top.values.sum(3, True), top.indices
 
-    def weigh(self, q: Tensor, k: Tensor, best: Tensor, owner: Tensor, plan: Plan | None) -> Tensor:
+    def weigh(
+        self, q: Tensor, k: Tensor, best: Tensor, assignment: Tensor, plan: Plan | None
+    ) -> Tensor:
         """Each query's softmax over its cluster's best keys, ``(B, heads, N, T)``."""
-        logits = (spread(take(k, best), owner) @ q.unsqueeze(4)).squeeze(4) * q.shape[3] ** -0.5
+        logits = (rows_of_members(gather_rows(k, best), assignment) @ q.unsqueeze(4)).squeeze(
+            4
+        ) * q.shape[3] ** -0.5
         counts = key_bias(plan, q)
         if counts is not None:
             every = counts.expand(*best.shape[:3], -1).gather(3, best)
-            logits = logits + spread(every, owner)
+            logits = logits + rows_of_members(every, assignment)
         return logits.softmax(3)
 
     def explain(
@@ -194,27 +202,27 @@ class ImprovedAttention(ClusteredAttention):
         """``attention`` ``(B, heads, K, K)``: rows sum to one; ``values``; ``clusters`` by head."""
         q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
-        asked, owner = self.prototypes(q, extra, plan)
+        asked, assignment = self.prototypes(q, extra, plan)
         counts = key_bias(plan, q)
-        whole = answer_all(attention_weights(asked, k, counts), owner, extra)
+        whole = broadcast_to_members(attention_weights(asked, k, counts), assignment, extra)
         best = self.split(attention_weights(asked, k, counts), extra)[2]
         chosen = torch.zeros_like(whole[:, :, extra:], dtype=torch.bool)
-        chosen = chosen.scatter(3, spread(best, owner), True)
+        chosen = chosen.scatter(3, rows_of_members(best, assignment), True)
         mine = attention_weights(q[:, :, extra:], k, counts) * chosen
         mine = mine / mine.sum(3, True) * (whole[:, :, extra:] * chosen).sum(3, True)
         rows = torch.where(chosen, mine, whole[:, :, extra:])
         whole = torch.cat((whole[:, :, :extra], rows), 2)
-        clusters = owner.unflatten(0, q.shape[:2])
+        clusters = assignment.unflatten(0, q.shape[:2])
         return {"attention": whole, "values": v, "clusters": clusters}
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
+def gather_rows(x: Tensor, index: Tensor) -> Tensor:
     """The rows of ``(B, heads, N, d)`` at ``(B, heads, K, T)`` -> ``(B, heads, K, T, d)``."""
     rows = index.flatten(2).unsqueeze(3).expand(-1, -1, -1, x.shape[3])
     return x.gather(2, rows).unflatten(2, index.shape[2:])
 
 
-def spread(z: Tensor, owner: Tensor) -> Tensor:
+def rows_of_members(z: Tensor, assignment: Tensor) -> Tensor:
     """Every query its cluster's row: ``(B, heads, K, ...)`` -> ``(B, heads, N, ...)``."""
-    rows = spread_back(z.flatten(0, 1).flatten(2), owner)
+    rows = scatter_to_tokens(z.flatten(0, 1).flatten(2), assignment)
     return rows.unflatten(2, z.shape[3:]).unflatten(0, z.shape[:2])

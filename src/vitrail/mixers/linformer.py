@@ -17,7 +17,7 @@ from vitrail.layers.attend import split_heads
 from vitrail.layers.grid import Grid, grid_of, to_map, to_tokens
 from vitrail.layers.position import Table
 from vitrail.mixers.base import MixerSpec
-from vitrail.mixers.keyed import Keyed
+from vitrail.mixers.reduced_keys import ReducedKeysAttention
 from vitrail.mixers.softmax import check_grid, check_heads
 from vitrail.specs import Place
 
@@ -73,7 +73,7 @@ class Mixtures(Table):
         return F.interpolate(table, self.table.shape[2:], mode="bilinear") * (old / new)
 
 
-class LinformerAttention(Keyed):
+class LinformerAttention(ReducedKeysAttention):
     """Multi-head attention from all tokens to few mixtures."""
 
     def __init__(self, dim: int, heads: int, rank: int, cells: Grid) -> None:

@@ -45,9 +45,9 @@ class Pooling(MixerSpec, name="pooling"):
 class Identity(MixerSpec, name="identity"):
     """The control of controls: tokens do not meet; what is left of a block is its feed-forward."""
 
-    def build(self, place: Place) -> "Unmixed":
+    def build(self, place: Place) -> "IdentityMixer":
         """Serves every place."""
-        return Unmixed()
+        return IdentityMixer()
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Free."""
@@ -69,7 +69,7 @@ class NeighbourMean(Mixer):
         around = F.avg_pool2d(
             to_map(x[:, extra:], grid), self.size, 1, self.size // 2, count_include_pad=False
         )
-        return behind_means(x, to_tokens(around) - x[:, extra:], plan)
+        return prepend_mean(x, to_tokens(around) - x[:, extra:], plan)
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
@@ -82,10 +82,10 @@ class NeighbourMean(Mixer):
             reach = (place[:, None] - place).abs() <= self.size // 2
             near = torch.kron(near, reach.to(x.dtype))
         around = near / near.sum(1, keepdim=True) - torch.eye(near.shape[0]).to(x)
-        return {"operator": hear_means(around, mean_weights(x, extra, plan), extra)}
+        return {"operator": prepend_mean_rows(around, mean_weights(x, extra, plan), extra)}
 
 
-class Unmixed(Mixer):
+class IdentityMixer(Mixer):
     """Every token as it is; class tokens hear the mean of the others."""
 
     def forward(
@@ -93,7 +93,7 @@ class Unmixed(Mixer):
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`."""
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
-        return behind_means(x, x[:, extra:], plan)
+        return prepend_mean(x, x[:, extra:], plan)
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
@@ -101,7 +101,7 @@ class Unmixed(Mixer):
         """``operator`` ``(B or 1, K, K)``: the identity, but for class tokens."""
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
         same = torch.eye(x.shape[1] - extra).to(x)
-        return {"operator": hear_means(same, mean_weights(x, extra, plan), extra)}
+        return {"operator": prepend_mean_rows(same, mean_weights(x, extra, plan), extra)}
 
 
 def mean_weights(x: Tensor, extra: int, plan: Plan | None) -> Tensor:
@@ -112,7 +112,7 @@ def mean_weights(x: Tensor, extra: int, plan: Plan | None) -> Tensor:
     return (sizes / sizes.sum(1, keepdim=True)).to(x.dtype)
 
 
-def behind_means(x: Tensor, mixed: Tensor, plan: Plan | None) -> Tensor:
+def prepend_mean(x: Tensor, mixed: Tensor, plan: Plan | None) -> Tensor:
     """``mixed`` behind class tokens, where there are any, that hear the mean of the others."""
     extra = x.shape[1] - mixed.shape[1]
     if not extra:
@@ -122,7 +122,7 @@ def behind_means(x: Tensor, mixed: Tensor, plan: Plan | None) -> Tensor:
     return torch.cat((mean.expand(-1, extra, -1), mixed), 1)
 
 
-def hear_means(operator: Tensor, weights: Tensor, extra: int) -> Tensor:
+def prepend_mean_rows(operator: Tensor, weights: Tensor, extra: int) -> Tensor:
     """The same for an operator ``(K - E, K - E)`` spelled out: ``(B or 1, K, K)``."""
     whole = F.pad(operator, (extra, 0, extra, 0)).repeat(weights.shape[0], 1, 1)
     whole[:, :extra, extra:] = weights.unsqueeze(1)

@@ -13,7 +13,7 @@ from vitrail.layers.attend import mean_seen, split_heads
 from vitrail.layers.conv import DepthwiseProjection
 from vitrail.layers.grid import Grid, cells, to_map
 from vitrail.mixers.base import MixerSpec
-from vitrail.mixers.keyed import Keyed
+from vitrail.mixers.reduced_keys import ReducedKeysAttention
 from vitrail.mixers.softmax import check_grid, check_heads
 from vitrail.specs import Place
 
@@ -46,7 +46,7 @@ class Projected(MixerSpec, name="projected"):
         return 2 * (tokens + keys) * place.dim**2 + taps + 2 * tokens * keys * place.dim
 
 
-class ProjectedAttention(Keyed):
+class ProjectedAttention(ReducedKeysAttention):
     """Multi-head attention of tokens that have looked around first."""
 
     def __init__(self, dim: int, heads: int, stride: int) -> None:

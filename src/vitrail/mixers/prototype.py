@@ -24,8 +24,14 @@ from vitrail.mixers.base import Mixer, MixerSpec
 from vitrail.mixers.conv_attention import ConvAttention, add_position, relative_macs
 from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
-from vitrail.tokens.assignment import count_members, spread_back, sum_by_owner
-from vitrail.tokens.clusterers import Finder, HashFinder, SortFinder, WindowFinder, window_products
+from vitrail.tokens.assignment import count_members, scatter_to_tokens, sum_by_cluster
+from vitrail.tokens.clusterers import (
+    Clusterer,
+    HashClusterer,
+    SortClusterer,
+    WindowClusterer,
+    window_products,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +101,7 @@ Prototypes = PrototypeConv | PrototypeSoftmax
 Core = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def finder(spec: Prototypes, place: Place) -> Finder:
+def finder(spec: Prototypes, place: Place) -> Clusterer:
     """The module that finds clusters for one head.
 
     Raises:
@@ -111,11 +117,11 @@ def finder(spec: Prototypes, place: Place) -> Finder:
     head = place.dim // place.heads
     side = round(spec.ratio**0.5)
     if spec.by == "e2lsh" and spec.rounds > 0 and spec.width > 0:
-        return HashFinder(head, spec.rounds, spec.width)
+        return HashClusterer(head, spec.rounds, spec.width)
     if spec.by == "sort" and spec.ratio > 0:
-        return SortFinder(head, spec.ratio)
+        return SortClusterer(head, spec.ratio)
     if spec.by == "window" and side * side == spec.ratio:
-        return WindowFinder((side, side))
+        return WindowClusterer((side, side))
     raise spec.refuse(
         place,
         "the options do not fit",
@@ -153,7 +159,7 @@ def attended(p: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class PrototypeAttention(Mixer):
     """Queries meet keys as prototypes, head by head; each token takes its prototype's answer."""
 
-    def __init__(self, place: Place, find: Finder, core: Core) -> None:
+    def __init__(self, place: Place, find: Clusterer, core: Core) -> None:
         super().__init__()
         self.heads = place.heads
         self.qkv = nn.Linear(place.dim, 3 * place.dim)
@@ -168,30 +174,32 @@ class PrototypeAttention(Mixer):
         assert shared is not None
         q, k, v = project(self.qkv, x)
         extra = x.shape[1] - grid[0] * grid[1]
-        asked, owner = self.prototypes(split_heads(q, self.heads), extra, grid)
+        asked, assignment = self.prototypes(split_heads(q, self.heads), extra, grid)
         k_heads, v_heads = split_heads(k, self.heads), split_heads(v, self.heads)
-        content = join_heads(answer_all(self.core(asked, k_heads, v_heads), owner, extra))
+        content = join_heads(
+            broadcast_to_members(self.core(asked, k_heads, v_heads), assignment, extra)
+        )
         return self.proj(add_position(content, q, v, grid, shared, plan))
 
     def prototypes(self, q: Tensor, extra: int, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Class queries and cluster means ``(B, heads, E + C, d)``, owners ``(B * heads, N)``."""
+        """Class queries and cluster means ``(B, heads, E + C, d)``; the cluster of each query."""
         tokens = q[:, :, extra:].flatten(0, 1)
         with torch.no_grad():
-            owner, count = self.find(tokens * q.shape[-1] ** -0.5, grid)
-            members = count_members(owner, count).clamp(min=1).unsqueeze(2).to(q.dtype)
-        means = sum_by_owner(tokens, owner, count) / members
-        return torch.cat((q[:, :, :extra], means.view(*q.shape[:2], count, -1)), 2), owner
+            assignment, count = self.find(tokens * q.shape[-1] ** -0.5, grid)
+            members = count_members(assignment, count).clamp(min=1).unsqueeze(2).to(q.dtype)
+        means = sum_by_cluster(tokens, assignment, count) / members
+        return torch.cat((q[:, :, :extra], means.view(*q.shape[:2], count, -1)), 2), assignment
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> dict[str, Tensor]:
         """``clusters`` ``(B, heads, N)``: which prototype each query joined."""
         q = split_heads(project(self.qkv, x)[0], self.heads)
-        owner = self.prototypes(q, x.shape[1] - grid[0] * grid[1], grid)[1]
-        return {"clusters": owner.view(*q.shape[:2], -1)}
+        assignment = self.prototypes(q, x.shape[1] - grid[0] * grid[1], grid)[1]
+        return {"clusters": assignment.view(*q.shape[:2], -1)}
 
 
-def answer_all(answers: Tensor, owner: Tensor, extra: int) -> Tensor:
+def broadcast_to_members(answers: Tensor, assignment: Tensor, extra: int) -> Tensor:
     """``(B, heads, E + C, d)`` -> ``(B, heads, E + N, d)``: every token its prototype's answer."""
-    spread = spread_back(answers[:, :, extra:].flatten(0, 1), owner)
+    spread = scatter_to_tokens(answers[:, :, extra:].flatten(0, 1), assignment)
     return torch.cat((answers[:, :, :extra], spread.unflatten(0, answers.shape[:2])), 2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import mean_seen, split_heads
 from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
 from vitrail.mixers.base import MixerSpec
-from vitrail.mixers.keyed import Keyed
+from vitrail.mixers.reduced_keys import ReducedKeysAttention
 from vitrail.mixers.softmax import check_grid, check_heads
 from vitrail.specs import Place
 
@@ -42,7 +42,7 @@ class Spatial(MixerSpec, name="spatial"):
         return 2 * (tokens + keys) * place.dim**2 + conv + 2 * tokens * keys * place.dim
 
 
-class SpatialAttention(Keyed):
+class SpatialAttention(ReducedKeysAttention):
     """Multi-head attention from all tokens to a coarser grid; names as in the released code."""
 
     def __init__(self, dim: int, heads: int, ratio: int) -> None:

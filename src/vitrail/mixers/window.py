@@ -130,7 +130,7 @@ class TiledAttention(SoftmaxAttention):
             bias = F.pad(bias, (extra, 0))
         mixed = tiling.unfold(attend_tiles(q, k, v, bias).transpose(2, 3).flatten(3))
         if extra:
-            mixed = torch.cat((ask_all(qkv, extra, self.heads), mixed), 1)
+            mixed = torch.cat((attend_class_tokens(qkv, extra, self.heads), mixed), 1)
         return self.proj(mixed)
 
     def heads_of(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,19 +152,19 @@ class TiledAttention(SoftmaxAttention):
         tiling, offsets = self.spec.tiling(grid, self.index), []
         together = torch.ones(1, 1, dtype=torch.bool, device=like.device)
         for axis in (0, 1):
-            tile, seat = every_place(tiling, axis, like.device)
+            tile, position = every_place(tiling, axis, like.device)
             together = together & (tile[:, None] == tile)
-            offsets.append(seat[:, None] - seat + self.spec.size - 1)
+            offsets.append(position[:, None] - position + self.spec.size - 1)
         table = self.offsets.table[:, offsets[0], offsets[1]]
         return table + minus_infinity(~together, table)
 
 
 def every_place(tiling: Windows, axis: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tile and seat along one axis of all ``H * W`` places."""
+    """Tile and position along one axis of all ``H * W`` places."""
     shape = (-1, 1) if axis == 0 else (1, -1)
     along = (tiling.tile_of(axis, device), tiling.seat_of(axis, device))
-    tile, seat = (t.view(shape).expand(tiling.grid).flatten() for t in along)
-    return tile, seat
+    tile, position = (t.view(shape).expand(tiling.grid).flatten() for t in along)
+    return tile, position
 
 
 def beside(first: Tensor, tiles: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def beside(first: Tensor, tiles: Tensor) -> Tensor:
     return torch.cat((first.expand(-1, tiles.shape[1], -1, -1, -1), tiles), 3)
 
 
-def ask_all(qkv: Tensor, extra: int, heads: int) -> Tensor:
+def attend_class_tokens(qkv: Tensor, extra: int, heads: int) -> Tensor:
     """What class tokens hear from all tokens: ``(B, E + N, 3 C)`` -> ``(B, E, C)``."""
     q, k, v = (split_heads(t, heads) for t in qkv.chunk(3, 2))
     return join_heads(attend(q[:, :, :extra], k, v))

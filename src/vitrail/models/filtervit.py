@@ -54,7 +54,7 @@ from vitrail.models.filtervit_weights import RENAMES
 from vitrail.models.reading import DEEP, CamLayer, FieldWalk, State, every_second, pool_centres
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
-from vitrail.tokens.selection import Chosen, best, first_best, lattice, put, share, take
+from vitrail.tokens import selection
 
 __all__ = ["CONFIGS", "RENAMES", "FilterViT", "FilterViTConfig"]
 
@@ -267,7 +267,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, grid: Grid, plan: Chosen | None = None) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, plan: selection.Selection | None = None) -> Tensor:
         """``(B, K, C)`` -> the same shape."""
         x = self.norm1(x + self.drop(self.mixer(x, grid, self.shared, plan)))
         return self.norm2(x + self.drop(self.fc2(self.drop(self.fc1(x).relu()))))
@@ -304,7 +304,7 @@ class EncoderBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.conv = InvertedResidual(width, row.dim, row.stride, ratio, drop_path)
 
-    def encode(self, x: Tensor, grid: Grid, plan: Chosen | None = None) -> Tensor:
+    def encode(self, x: Tensor, grid: Grid, plan: selection.Selection | None = None) -> Tensor:
         """The encoder layers, one after the other."""
         for layer in self.layers:
             x = layer(x, grid, plan)
@@ -367,10 +367,10 @@ class Chooser(EncoderBlock):
 
     def work(self, x: Tensor, grid: Grid, index: Tensor) -> Tensor:
         """Encode the tokens at some places and overwrite them: ``(B, N, C)`` -> a map."""
-        z = take(x, index)
+        z = selection.gather(x, index)
         z = z + sinusoid(index, z.shape[2]).to(z.dtype)
-        z = self.encode(z, grid, Chosen(grid=grid, extra=0, index=index))
-        return to_map(put(x, index, z.to(x.dtype)), grid)
+        z = self.encode(z, grid, selection.Selection(grid=grid, extra=0, index=index))
+        return to_map(selection.scatter(x, index, z.to(x.dtype)), grid)
 
 
 class Filter(Chooser):
@@ -381,14 +381,14 @@ class Filter(Chooser):
 
     def __init__(self, width: int, *args: Any) -> None:
         super().__init__(width, *args)
-        look = nn.Conv2d(width, 1, 7, padding=15, dilation=5)
-        self.score = nn.Sequential(look, nn.BatchNorm2d(1))
+        conv = nn.Conv2d(width, 1, 7, padding=15, dilation=5)
+        self.score = nn.Sequential(conv, nn.BatchNorm2d(1))
 
     def attend(self, x: Tensor) -> Tensor:
         """Gate all, encode the best, overwrite them."""
-        gate, grid = self.gate(self.score(x)), grid_of(x)
-        index = first_best(gate.detach().flatten(1), share(self.row.keep, grid))
-        return self.work(to_tokens(gate * x), grid, index)
+        gate, count = self.gate(self.score(x)), selection.keep_count(self.row.keep, grid_of(x))
+        index = selection.stable_topk_indices(gate.detach().flatten(1), count)
+        return self.work(to_tokens(gate * x), grid_of(x), index)
 
     def gate(self, score: Tensor) -> Tensor:
         """``(B, 1, H, W)`` into [0.457, 1): importance and gate in one."""
@@ -408,11 +408,11 @@ class Drop(Chooser):
     def attend(self, x: Tensor) -> Tensor:
         """No score, no gate."""
         grid = grid_of(x)
-        places, count = grid[0] * grid[1], share(self.row.keep, grid)
+        places, count = grid[0] * grid[1], selection.keep_count(self.row.keep, grid)
         if self.training or self.chance == "random":
-            index = best(torch.rand(1, places, device=x.device), count)
+            index = selection.topk_indices(torch.rand(1, places, device=x.device), count)
         else:
-            index = lattice(places if self.chance == "all" else count, grid, x.device)
+            index = selection.lattice(places if self.chance == "all" else count, grid, x.device)
         return self.work(to_tokens(x), grid, index.expand(x.shape[0], -1))
 
 

@@ -99,7 +99,7 @@ class All(ReducerSpec, name="all"):
 
     def build(self, place: Place) -> Reducer:
         """Nothing to build: models leave the plain block as it is."""
-        return Everything()
+        return IdentityReducer()
 
     def working(self, place: Place) -> int:
         """All of them."""
@@ -114,16 +114,16 @@ class All(ReducerSpec, name="all"):
         return place.grid
 
 
-class Everything(Reducer):
+class IdentityReducer(Reducer):
     """The identity, with a plan that says so."""
 
     def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
         """``x`` itself."""
-        return x, Untouched(grid=grid, extra=x.shape[1] - grid[0] * grid[1], like=x)
+        return x, IdentityPlan(grid=grid, extra=x.shape[1] - grid[0] * grid[1], like=x)
 
 
 @dataclass(frozen=True)
-class Untouched(Plan):
+class IdentityPlan(Plan):
     """Every token stands for itself.
 
     Attributes:

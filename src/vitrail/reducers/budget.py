@@ -15,7 +15,7 @@ from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
-from vitrail.tokens.assignment import count_members, destination_owners, spread_back
+from vitrail.tokens.assignment import assign_to_destinations, count_members, scatter_to_tokens
 from vitrail.tokens.clusterers import window_of, window_products
 from vitrail.tokens.plans import Clusters, means
 
@@ -75,32 +75,34 @@ class BudgetClusters(Reducer):
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
         with torch.no_grad():
-            owner, clusters = self.find(look(x)[:, extra:], grid)
-            counts = count_members(owner, clusters)
-        plan = Clusters(grid=grid, extra=extra, owner=owner, clusters=clusters, counts=counts)
+            assignment, clusters = self.find(look(x)[:, extra:], grid)
+            counts = count_members(assignment, clusters)
+        plan = Clusters(
+            grid=grid, extra=extra, cluster_of=assignment, clusters=clusters, counts=counts
+        )
         return plan.reduce(x), plan
 
     def find(self, seen: Tensor, grid: Grid) -> tuple[Tensor, int]:
-        """``(B, N, D)`` -> owners ``(B, N)`` as each picture chose, and the largest count."""
+        """``(B, N, D)`` -> assignment ``(B, N)`` as each picture chose, and the largest count."""
         squares = [(side, side) for side in self.sides]
-        offers = [destination_owners(seen, grid, s, window_of(grid, s)) for s in squares]
+        offers = [assign_to_destinations(seen, grid, s, window_of(grid, s)) for s in squares]
         counts = [height * width for height, width in (cells(grid, s) for s in squares)]
         lost = [variance_lost(seen, o, c) for o, c in zip(offers, counts, strict=True)]
         choice = coarsest(torch.stack(lost, 1) <= self.lost)
         picked = choice.view(-1, 1, 1).expand(-1, 1, seen.shape[1])
-        owner = torch.stack(offers, 1).gather(1, picked).squeeze(1)
+        assignment = torch.stack(offers, 1).gather(1, picked).squeeze(1)
         if torch.compiler.is_compiling():
-            return owner, counts[0]
-        return owner, counts[int(choice.min())]
+            return assignment, counts[0]
+        return assignment, counts[int(choice.min())]
 
 
-def variance_lost(x: Tensor, owner: Tensor, clusters: int) -> Tensor:
+def variance_lost(x: Tensor, assignment: Tensor, clusters: int) -> Tensor:
     """The share of the tokens' variance that goes when each becomes its cluster's mean, ``(B,)``.
 
     Nothing is lost of a picture without variance.
     """
     x = x.float()
-    kept = spread_back(means(x, owner, count_members(owner, clusters)), owner)
+    kept = scatter_to_tokens(means(x, assignment, count_members(assignment, clusters)), assignment)
     missed = (x - kept).square().sum((1, 2))
     whole = (x - x.mean(1, keepdim=True)).square().sum((1, 2))
     return missed / whole.clamp(min=torch.finfo(x.dtype).tiny)

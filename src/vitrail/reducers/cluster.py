@@ -15,11 +15,11 @@ from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
 from vitrail.tokens.assignment import count_members
 from vitrail.tokens.clusterers import (
-    Finder,
-    HashFinder,
-    KMeansFinder,
-    SortFinder,
-    WindowFinder,
+    Clusterer,
+    HashClusterer,
+    KMeansClusterer,
+    SortClusterer,
+    WindowClusterer,
     cell_of,
     window_products,
 )
@@ -64,7 +64,7 @@ class Cluster(ReducerSpec, name="cluster"):
         """Serves every place."""
         return TokenClusters(self.finder(place))
 
-    def finder(self, place: Place) -> Finder:
+    def finder(self, place: Place) -> Clusterer:
         """The module that finds the clusters.
 
         Raises:
@@ -75,13 +75,13 @@ class Cluster(ReducerSpec, name="cluster"):
                 place, "ratio must be a whole number of at least 1", "try cluster(ratio=4)"
             )
         if self.by == "window":
-            return WindowFinder(self.cell)
+            return WindowClusterer(self.cell)
         if self.by == "kmeans" and self.steps > 0:
-            return KMeansFinder(self.cell, self.steps)
+            return KMeansClusterer(self.cell, self.steps)
         if self.by == "sort":
-            return SortFinder(place.dim, self.ratio)
+            return SortClusterer(place.dim, self.ratio)
         if self.by == "e2lsh" and self.rounds > 0 and self.width > 0:
-            return HashFinder(place.dim, self.rounds, self.width)
+            return HashClusterer(place.dim, self.rounds, self.width)
         raise self.refuse(
             place,
             "the options do not fit",
@@ -110,7 +110,7 @@ class Cluster(ReducerSpec, name="cluster"):
 class TokenClusters(Reducer):
     """Means of clusters found in what the mixer would see, without gradient."""
 
-    def __init__(self, find: Finder) -> None:
+    def __init__(self, find: Clusterer) -> None:
         super().__init__()
         self.find = find
 
@@ -118,7 +118,9 @@ class TokenClusters(Reducer):
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
         with torch.no_grad():
-            owner, clusters = self.find(look(x)[:, extra:], grid)
-            counts = count_members(owner, clusters)
-        plan = Clusters(grid=grid, extra=extra, owner=owner, clusters=clusters, counts=counts)
+            assignment, clusters = self.find(look(x)[:, extra:], grid)
+            counts = count_members(assignment, clusters)
+        plan = Clusters(
+            grid=grid, extra=extra, cluster_of=assignment, clusters=clusters, counts=counts
+        )
         return plan.reduce(x), plan

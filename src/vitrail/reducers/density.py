@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vitrail.reducers.base import ReducerSpec
 from vitrail.reducers.cluster import TokenClusters
 from vitrail.specs import Place
-from vitrail.tokens.clusterers import PeakFinder, peaks
+from vitrail.tokens.clusterers import PeakClusterer, peaks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class DensityPeaks(ReducerSpec, name="dpc_knn"):
             raise self.refuse(
                 place, "ratio and neighbours are at least 1", "try dpc_knn(ratio=4, neighbours=5)"
             )
-        return TokenClusters(PeakFinder(self.ratio, self.neighbours))
+        return TokenClusters(PeakClusterer(self.ratio, self.neighbours))
 
     def working(self, place: Place) -> int:
         """Class tokens, and one cluster for ``ratio`` tokens, rounded up."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from vitrail.reducers.cluster import TokenClusters
 from vitrail.reducers.select import Select
 from vitrail.specs import Place
-from vitrail.tokens.clusterers import PairFinder
-from vitrail.tokens.matching import halvings
+from vitrail.tokens.clusterers import PairClusterer
+from vitrail.tokens.matching import halving_rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Merge(Select, name="merge"):
     def build(self, place: Place) -> TokenClusters:
         """Serves every place."""
         self.check(place)
-        return TokenClusters(PairFinder(self.keep))
+        return TokenClusters(PairClusterer(self.keep))
 
     def macs(self, place: Place) -> int:
         """Every other token with all the others, in each round."""
         tokens, wanted = place.grid[0] * place.grid[1], self.working(place) - place.extra
-        pairs = sum((n - n // 2) * (n // 2) for n, _ in halvings(tokens, wanted))
+        pairs = sum((n - n // 2) * (n // 2) for n, _ in halving_rounds(tokens, wanted))
         return pairs * place.dim

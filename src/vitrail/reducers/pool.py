@@ -8,7 +8,7 @@ from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
-from vitrail.tokens.plans import Cells
+from vitrail.tokens.plans import GridPooling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,5 +55,5 @@ class CellPool(Reducer):
     def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
-        plan = Cells(grid=grid, extra=extra, side=self.size, like=x)
+        plan = GridPooling(grid=grid, extra=extra, side=self.size, like=x)
         return plan.reduce(x), plan

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitrail.layers.grid import Grid
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
-from vitrail.tokens.selection import Chosen, best, lattice, share
+from vitrail.tokens.selection import Selection, keep_count, lattice, topk_indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Select(ReducerSpec):
 
     def working(self, place: Place) -> int:
         """Class tokens and the kept share, at least one token."""
-        return place.extra + share(self.keep, place.grid)
+        return place.extra + keep_count(self.keep, place.grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,10 @@ class Filter(Select, name="filter"):
 
     Score ``z = w . norm(x) + b``, monotone. In training ``noise`` times Gumbel noise is added to
     it, which with 1.0 draws tokens without replacement by ``exp(z)``: an untrained filter begins
-    as a random choice, and tokens it would drop are tried. Each update passes a straight-through
-    gate that raises the score of a token whose work lowers the loss (:func:`hard_gate`); one in
-    four is held back, so that it shows whether it is missed. In evaluation: the top K, nothing
-    else.
+    as a random choice, and tokens it would drop are tried. Each update passes a gate that raises
+    the score of a token whose work lowers the loss (:func:`straight_through_gate`); one update in
+    four is dropped, so that the gradient shows whether it is missed. In evaluation: the top K,
+    nothing else.
     """
 
     noise: float = 1.0
@@ -71,16 +71,16 @@ class TokenFilter(Reducer):
         self.keep, self.noise = keep, noise
         self.score = nn.Linear(dim, 1)
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Chosen]:
+    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Selection]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
         score = self.score(look(x)[:, extra:]).squeeze(2).float()
-        index = best(self.stirred(score.detach()), share(self.keep, grid))
-        gate = hard_gate(score.gather(1, index).sigmoid()) if self.training else None
-        plan = Chosen(grid=grid, extra=extra, index=index, score=score, gate=gate)
+        index = topk_indices(self.add_gumbel_noise(score.detach()), keep_count(self.keep, grid))
+        gate = straight_through_gate(score.gather(1, index).sigmoid()) if self.training else None
+        plan = Selection(grid=grid, extra=extra, index=index, score=score, gate=gate)
         return plan.reduce(x), plan
 
-    def stirred(self, score: Tensor) -> Tensor:
+    def add_gumbel_noise(self, score: Tensor) -> Tensor:
         """The score with Gumbel noise in training, as it is otherwise."""
         if not self.training or self.noise == 0.0:
             return score
@@ -88,18 +88,18 @@ class TokenFilter(Reducer):
         return score + self.noise * gumbel
 
 
-def hard_gate(x: Tensor) -> Tensor:
-    """One in value, or for a share of :data:`MUTED` zero, with the gradient of ``x``.
+def straight_through_gate(x: Tensor) -> Tensor:
+    """One in value, or zero at the rate :data:`DROP_UPDATE_RATE`, with the gradient of ``x``.
 
-    Straight-through (Bengio et al. 2013). At one, the gradient says whether *more* of an update
-    would help, which is nothing once the update is right; at zero, whether it is missed. The
-    mean of both is what the update is worth, by the trapezoid rule.
+    Straight-through (Bengio et al. 2013). The gradient at one says whether *more* of an update
+    would help, and vanishes once the update is right; the gradient at zero says whether the update
+    is missed. By the trapezoid rule the mean of both is the worth of the update.
     """
-    return (x - x.detach()) + (torch.rand_like(x) >= MUTED)
+    return (x - x.detach()) + (torch.rand_like(x) >= DROP_UPDATE_RATE)
 
 
-MUTED = 0.25
-"""Chosen tokens whose update is held back in training, as a share."""
+DROP_UPDATE_RATE = 0.25
+"""The share of the chosen tokens whose update is dropped in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +129,13 @@ class TokenDraw(Reducer):
         super().__init__()
         self.keep = keep
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Chosen]:
+    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Selection]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
-        count = share(self.keep, grid)
+        count = keep_count(self.keep, grid)
         if self.training:
-            index = best(torch.rand(x.shape[0], grid[0] * grid[1], device=x.device), count)
+            index = topk_indices(torch.rand(x.shape[0], grid[0] * grid[1], device=x.device), count)
         else:
             index = lattice(count, grid, x.device).expand(x.shape[0], -1)
-        plan = Chosen(grid=grid, extra=extra, index=index)
+        plan = Selection(grid=grid, extra=extra, index=index)
         return plan.reduce(x), plan

@@ -19,7 +19,7 @@ from vitrail.layers.grid import Grid, to_map, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.reducers.base import Look, Reducer, ReducerSpec
 from vitrail.specs import Place
-from vitrail.tokens.plans import Shares
+from vitrail.tokens.plans import SoftAssignment
 
 WINDOW = 7
 """Tokens along the depthwise kernel."""
@@ -68,5 +68,5 @@ class SoftClusters(Reducer):
         near = to_tokens(self.near(to_map(look(x)[:, extra:], grid)))
         told = self.tell(F.gelu(self.mix(F.gelu(near))))
         weights = told[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)
-        plan = Shares(grid=grid, extra=extra, weights=weights)
+        plan = SoftAssignment(grid=grid, extra=extra, weights=weights)
         return plan.reduce(x), plan

@@ -238,6 +238,8 @@ def single(plan: Clusters) -> Clusters:
 def pairs_plan(extra: int) -> Clusters:
     """Neighbours in a row are one cluster."""
     tokens = GRID[0] * GRID[1]
-    owner = (torch.arange(tokens) // 2).expand(2, -1)
+    assignment = (torch.arange(tokens) // 2).expand(2, -1)
     counts = torch.full((2, tokens // 2), 2.0)
-    return Clusters(grid=GRID, extra=extra, owner=owner, clusters=tokens // 2, counts=counts)
+    return Clusters(
+        grid=GRID, extra=extra, cluster_of=assignment, clusters=tokens // 2, counts=counts
+    )

@@ -101,11 +101,13 @@ class ReducerLaws:
         """A plan without an assignment gives each token itself."""
         _, z, plan = self.reduced(spec, grid)
         places = grid[0] * grid[1]
-        owner = torch.arange(places).expand(2, -1) if plan.assignment is None else plan.assignment
-        assert owner.shape == (2, places)
-        assert owner.min() >= 0 and owner.max() < z.shape[1] - 1
+        assignment = (
+            torch.arange(places).expand(2, -1) if plan.assignment is None else plan.assignment
+        )
+        assert assignment.shape == (2, places)
+        assert assignment.min() >= 0 and assignment.max() < z.shape[1] - 1
         assert torch.equal(
-            plan.restore(z)[:, 1:], torch.stack([z[b, 1:][owner[b]] for b in range(2)])
+            plan.restore(z)[:, 1:], torch.stack([z[b, 1:][assignment[b]] for b in range(2)])
         )
 
     @on_every_grid

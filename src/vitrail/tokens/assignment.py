@@ -1,7 +1,7 @@
 """Which token belongs to which cluster: pure functions over ``(B, N, D)`` features.
 
-Every function returns ``owner`` ``(B, N)``: the cluster of each token. All but
-:func:`hash_owners` make a number of clusters that follows from the grid alone.
+Every function returns ``assignment`` ``(B, N)``: the cluster of each token. All but
+:func:`assign_by_code` make a number of clusters that follows from the grid alone.
 
 Sources: destination matching inside windows is this project's (reference page "CoaT, clustered
 attention", C7); the hash is E2LSH (Datar et al. 2004) as used by ACT (Zheng et al., BMVC 2021),
@@ -15,43 +15,43 @@ from torch import Tensor
 from vitrail.layers.grid import Grid, cells
 
 
-def sum_by_owner(x: Tensor, owner: Tensor, clusters: int) -> Tensor:
+def sum_by_cluster(x: Tensor, assignment: Tensor, clusters: int) -> Tensor:
     """Add up the members of each cluster, ``(B, N, E)`` -> ``(B, clusters, E)``."""
     # scatter_add, not index_add: inductor turns the latter into atomic additions on a CPU, eight
     # times slower than torch's own kernel; eagerly they are the same.
     images, _, channels = x.shape
-    rows = flat_owner(owner, clusters).unsqueeze(1).expand(-1, channels)
+    rows = flat_assignment(assignment, clusters).unsqueeze(1).expand(-1, channels)
     sums = x.new_zeros(images * clusters, channels).scatter_add(0, rows, x.flatten(0, 1))
     return sums.view(images, clusters, channels)
 
 
-def spread_back(z: Tensor, owner: Tensor) -> Tensor:
+def scatter_to_tokens(z: Tensor, assignment: Tensor) -> Tensor:
     """Give each token its cluster's row, ``(B, clusters, E)`` -> ``(B, N, E)``."""
     images, clusters, channels = z.shape
-    rows = z.flatten(0, 1).index_select(0, flat_owner(owner, clusters))
-    return rows.view(images, owner.shape[1], channels)
+    rows = z.flatten(0, 1).index_select(0, flat_assignment(assignment, clusters))
+    return rows.view(images, assignment.shape[1], channels)
 
 
-def flat_owner(owner: Tensor, clusters: int) -> Tensor:
-    """Owners numbered over the whole batch, ``(B, N)`` -> ``(B * N,)``."""
-    first = torch.arange(owner.shape[0], device=owner.device).unsqueeze(1) * clusters
-    return (owner + first).flatten()
+def flat_assignment(assignment: Tensor, clusters: int) -> Tensor:
+    """Assignment numbered over the whole batch, ``(B, N)`` -> ``(B * N,)``."""
+    first = torch.arange(assignment.shape[0], device=assignment.device).unsqueeze(1) * clusters
+    return (assignment + first).flatten()
 
 
-def count_members(owner: Tensor, clusters: int) -> Tensor:
+def count_members(assignment: Tensor, clusters: int) -> Tensor:
     """``(B, N)`` -> ``(B, clusters)`` float: how many tokens each cluster has."""
-    ones = torch.ones(owner.shape, device=owner.device, dtype=torch.float32)
-    return sum_by_owner(ones.unsqueeze(2), owner, clusters).squeeze(2)
+    ones = torch.ones(assignment.shape, device=assignment.device, dtype=torch.float32)
+    return sum_by_cluster(ones.unsqueeze(2), assignment, clusters).squeeze(2)
 
 
-def cell_owners(grid: Grid, cell: Grid, device: torch.device) -> Tensor:
+def assign_to_cells(grid: Grid, cell: Grid, device: torch.device) -> Tensor:
     """The plainest clustering: ``(1, H*W)``, every cell is one cluster."""
     rows = torch.arange(grid[0], device=device) // cell[0]
     columns = torch.arange(grid[1], device=device) // cell[1]
     return (rows[:, None] * cells(grid, cell)[1] + columns).view(1, -1)
 
 
-def destination_owners(x: Tensor, grid: Grid, cell: Grid, window: Grid) -> Tensor:
+def assign_to_destinations(x: Tensor, grid: Grid, cell: Grid, window: Grid) -> Tensor:
     """Join the most similar destination of one's window, ``(B, N, D)`` -> ``(B, N)``.
 
     The top-left token of each cell is a destination, so there are as many clusters as cells and
@@ -64,19 +64,19 @@ def destination_owners(x: Tensor, grid: Grid, cell: Grid, window: Grid) -> Tenso
     x = x.view(images, *grid, features)
     x = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
     tiles = x.view(images, across[0], window[0], across[1], window[1], features).transpose(2, 3)
-    seats = tiles.unflatten(3, (per[0], cell[0])).unflatten(5, (per[1], cell[1]))
-    seats = seats[:, :, :, :, 0, :, 0]
-    likeness = tiles.flatten(3, 4) @ F.normalize(seats.flatten(3, 4), dim=-1).mT
-    number, outside = seat_numbers(grid, cell, window, x.device)
+    anchors = tiles.unflatten(3, (per[0], cell[0])).unflatten(5, (per[1], cell[1]))
+    anchors = anchors[:, :, :, :, 0, :, 0]
+    likeness = tiles.flatten(3, 4) @ F.normalize(anchors.flatten(3, 4), dim=-1).mT
+    number, outside = anchor_numbers(grid, cell, window, x.device)
     if down or right:
         likeness = likeness.masked_fill(outside, -torch.inf)
     local = likeness.argmax(-1)
-    owner = number.expand(images, -1, -1, -1).gather(3, local)
-    owner = owner.unflatten(3, window).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return own_seats(owner[:, : grid[0], : grid[1]].flatten(1), grid, cell)
+    assignment = number.expand(images, -1, -1, -1).gather(3, local)
+    assignment = assignment.unflatten(3, window).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return assign_anchors(assignment[:, : grid[0], : grid[1]].flatten(1), grid, cell)
 
 
-def seat_numbers(
+def anchor_numbers(
     grid: Grid, cell: Grid, window: Grid, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Clusters by window: numbers ``(1, a, b, S)`` and whether each lies in the padding
@@ -93,16 +93,16 @@ def seat_numbers(
     return tiled(rows * real[1] + columns), tiled(outside).unsqueeze(3)
 
 
-def own_seats(owner: Tensor, grid: Grid, cell: Grid) -> Tensor:
+def assign_anchors(assignment: Tensor, grid: Grid, cell: Grid) -> Tensor:
     """Let the top-left token of every cell own itself: then no cluster is ever empty."""
     real = cells(grid, cell)
-    number = torch.arange(real[0] * real[1], device=owner.device)
-    seat = number // real[1] * cell[0] * grid[1] + number % real[1] * cell[1]
-    seat, number = seat.expand(owner.shape[0], -1), number.expand(owner.shape[0], -1)
-    return owner.scatter(1, seat, number)
+    number = torch.arange(real[0] * real[1], device=assignment.device)
+    anchor = number // real[1] * cell[0] * grid[1] + number % real[1] * cell[1]
+    anchor, number = anchor.expand(assignment.shape[0], -1), number.expand(assignment.shape[0], -1)
+    return assignment.scatter(1, anchor, number)
 
 
-def sorted_owners(key: Tensor, clusters: int) -> Tensor:
+def assign_by_sorting(key: Tensor, clusters: int) -> Tensor:
     """Sort tokens by ``key`` ``(B, N)`` and cut the line into ``clusters`` equal runs."""
     tokens = key.shape[1]
     order = key.argsort(dim=1, stable=True)
@@ -110,20 +110,20 @@ def sorted_owners(key: Tensor, clusters: int) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, rank.expand_as(order))
 
 
-def kmeans_owners(x: Tensor, grid: Grid, cell: Grid, steps: int) -> Tensor:
+def assign_by_kmeans(x: Tensor, grid: Grid, cell: Grid, steps: int) -> Tensor:
     """Lloyd's iterations from the means of cells, ``(B, N, D)`` -> ``(B, N)``.
 
     The top-left token of each cell stays with its cell's centre, so no cluster is empty.
     """
     real = cells(grid, cell)
     clusters = real[0] * real[1]
-    owner = cell_owners(grid, cell, x.device).expand(x.shape[0], -1)
+    assignment = assign_to_cells(grid, cell, x.device).expand(x.shape[0], -1)
     for _ in range(steps):
-        counts = count_members(owner, clusters).unsqueeze(2).to(x.dtype)
-        centres = sum_by_owner(x, owner, clusters) / counts
+        counts = count_members(assignment, clusters).unsqueeze(2).to(x.dtype)
+        centres = sum_by_cluster(x, assignment, clusters) / counts
         far = centres.square().sum(-1).unsqueeze(1) - 2 * (x @ centres.mT)
-        owner = own_seats(far.argmin(-1), grid, cell)
-    return owner
+        assignment = assign_anchors(far.argmin(-1), grid, cell)
+    return assignment
 
 
 def hash_digits(x: Tensor, planes: Tensor, offsets: Tensor, width: float) -> Tensor:
@@ -153,8 +153,8 @@ def mix_digits(digits: Tensor) -> Tensor:
     return code
 
 
-def hash_owners(code: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the distinct codes of each image: ``(B, N)`` -> owners ``(B, N)``, counts ``(B,)``.
+def assign_by_code(code: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the distinct codes of each image: ``(B, N)`` -> ``(B, N)`` and counts ``(B,)``.
 
     How many clusters an image gets depends on its content: nothing here has a static shape.
     """

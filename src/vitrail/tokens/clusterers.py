@@ -1,6 +1,6 @@
-"""Small modules that find clusters: ``(B, N, D)`` features and a grid in, owners and a count out.
+"""Small modules that find clusters, from ``(B, N, D)`` features and their grid.
 
-The count is that of the fullest image; only :class:`HashFinder` lets images differ.
+The count is that of the fullest image; only :class:`HashClusterer` lets images differ.
 """
 
 from abc import ABC, abstractmethod
@@ -11,30 +11,30 @@ from torch import Tensor, nn
 
 from vitrail.layers.grid import Grid, cells
 from vitrail.tokens.assignment import (
-    destination_owners,
+    assign_by_code,
+    assign_by_kmeans,
+    assign_by_sorting,
+    assign_to_destinations,
     hash_digits,
-    hash_owners,
-    kmeans_owners,
     mix_digits,
-    sorted_owners,
 )
-from vitrail.tokens.matching import density_owners, merged_owners
-from vitrail.tokens.selection import share
+from vitrail.tokens.matching import assign_by_merging, assign_to_density_peaks
+from vitrail.tokens.selection import keep_count
 
 SEED = 2011_09315
 """Random planes are drawn once from this seed and kept as buffers, saved with the weights: two
 passes over a picture find the same clusters (ACT's code draws anew at every forward)."""
 
 
-class Finder(nn.Module, ABC):
+class Clusterer(nn.Module, ABC):
     """Finds clusters, without gradient."""
 
     @abstractmethod
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
-        """Owners ``(B, N)`` and the number of clusters."""
+        """Assignment ``(B, N)`` and the number of clusters."""
 
 
-class WindowFinder(Finder):
+class WindowClusterer(Clusterer):
     """The most similar destination of one's window; one destination a cell."""
 
     def __init__(self, cell: Grid) -> None:
@@ -42,10 +42,10 @@ class WindowFinder(Finder):
         self.cell = cell
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
-        """Owners ``(B, N)`` and the number of clusters."""
+        """Assignment ``(B, N)`` and the number of clusters."""
         height, width = cells(grid, self.cell)
         window = window_of(grid, self.cell)
-        return destination_owners(x, grid, self.cell, window), height * width
+        return assign_to_destinations(x, grid, self.cell, window), height * width
 
 
 def cell_of(ratio: int) -> Grid:
@@ -63,13 +63,13 @@ def window_of(grid: Grid, cell: Grid) -> Grid:
 
 
 def window_products(grid: Grid, cell: Grid) -> int:
-    """Similarities :class:`WindowFinder` computes, padding of ragged grids included."""
+    """Similarities :class:`WindowClusterer` computes, padding of ragged grids included."""
     window = window_of(grid, cell)
     (height, width), (down, right) = cells(grid, window), cells(window, cell)
     return height * width * window[0] * window[1] * down * right
 
 
-class KMeansFinder(Finder):
+class KMeansClusterer(Clusterer):
     """Lloyd's iterations over the whole grid: a ceiling of quality, quadratic in tokens."""
 
     def __init__(self, cell: Grid, steps: int) -> None:
@@ -78,12 +78,12 @@ class KMeansFinder(Finder):
         self.steps = steps
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
-        """Owners ``(B, N)`` and the number of clusters."""
+        """Assignment ``(B, N)`` and the number of clusters."""
         height, width = cells(grid, self.cell)
-        return kmeans_owners(x, grid, self.cell, self.steps), height * width
+        return assign_by_kmeans(x, grid, self.cell, self.steps), height * width
 
 
-class SortFinder(Finder):
+class SortClusterer(Clusterer):
     """Equal runs along one fixed random projection: fastest, and blind to place."""
 
     plane: Tensor
@@ -95,12 +95,12 @@ class SortFinder(Finder):
         self.register_buffer("plane", torch.randn(features, 1, generator=draw))
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
-        """Owners ``(B, N)`` and the number of clusters."""
+        """Assignment ``(B, N)`` and the number of clusters."""
         clusters = max(1, x.shape[1] // self.ratio)
-        return sorted_owners((x @ self.plane.to(x.dtype)).squeeze(2), clusters), clusters
+        return assign_by_sorting((x @ self.plane.to(x.dtype)).squeeze(2), clusters), clusters
 
 
-class HashFinder(Finder):
+class HashClusterer(Clusterer):
     """ACT's E2LSH: as many clusters as there are distinct codes, so nothing here is static."""
 
     planes: Tensor
@@ -114,13 +114,13 @@ class HashFinder(Finder):
         self.register_buffer("offsets", torch.rand(rounds, generator=draw))
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
-        """Owners ``(B, N)`` and the number of clusters of the fullest image."""
+        """Assignment ``(B, N)`` and the number of clusters of the fullest image."""
         digits = hash_digits(x.float(), self.planes.float(), self.offsets.float(), self.width)
-        owner, counts = hash_owners(mix_digits(digits))
-        return owner, int(counts.max())
+        assignment, counts = assign_by_code(mix_digits(digits))
+        return assignment, int(counts.max())
 
 
-class PairFinder(Finder):
+class PairClusterer(Clusterer):
     """The most similar pairs of the whole grid, until a share of the tokens is left."""
 
     def __init__(self, keep: float) -> None:
@@ -128,9 +128,9 @@ class PairFinder(Finder):
         self.keep = keep
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
-        """Owners ``(B, N)`` and the number of clusters."""
-        wanted = share(self.keep, grid)
-        return merged_owners(x, wanted), wanted
+        """Assignment ``(B, N)`` and the number of clusters."""
+        wanted = keep_count(self.keep, grid)
+        return assign_by_merging(x, wanted), wanted
 
 
 def peaks(grid: Grid, ratio: float) -> int:
@@ -138,7 +138,7 @@ def peaks(grid: Grid, ratio: float) -> int:
     return ceil(grid[0] * grid[1] / ratio)
 
 
-class PeakFinder(Finder):
+class PeakClusterer(Clusterer):
     """Peaks of density among the tokens of the whole grid."""
 
     def __init__(self, ratio: float, neighbours: int) -> None:
@@ -147,6 +147,6 @@ class PeakFinder(Finder):
         self.neighbours = neighbours
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, int]:
-        """Owners ``(B, N)`` and the number of clusters."""
+        """Assignment ``(B, N)`` and the number of clusters."""
         clusters = peaks(grid, self.ratio)
-        return density_owners(x, clusters, self.neighbours), clusters
+        return assign_to_density_peaks(x, clusters, self.neighbours), clusters

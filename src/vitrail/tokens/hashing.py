@@ -7,7 +7,7 @@ a fixed seed and kept as buffers, saved with the weights.
 import torch
 from torch import Tensor, nn
 
-from vitrail.tokens.assignment import count_members, sum_by_owner
+from vitrail.tokens.assignment import count_members, sum_by_cluster
 
 SEED = 2001_04451
 """Of the random planes: two passes over a picture find the same buckets and clusters."""
@@ -53,17 +53,19 @@ class HammingClusters(nn.Module):
         self.register_buffer("offsets", torch.randn(bits, generator=draw))
 
     def forward(self, x: Tensor, clusters: int) -> Tensor:
-        """``(B, N, d)`` -> owners ``(B, N)`` int in ``[0, clusters)``; ``clusters`` at most N."""
+        """``(B, N, d)`` -> the cluster of each, ``(B, N)``; ``clusters`` is at most N."""
         tokens = x.shape[1]
         if clusters == tokens:  # the same law as a reducer's: K = N is the identity
             return torch.arange(tokens, device=x.device).expand(x.shape[0], -1)
         codes = signs(x @ self.planes.to(x.dtype) + self.offsets.to(x.dtype))
-        seats = torch.arange(clusters, device=x.device) * tokens // clusters
-        centres = codes.index_select(1, seats)
+        anchors = torch.arange(clusters, device=x.device) * tokens // clusters
+        centres = codes.index_select(1, anchors)
         for _ in range(self.steps):
-            owner = nearest(codes, centres)
-            members = count_members(owner, clusters).unsqueeze(2)
-            centres = torch.where(members > 0, signs(sum_by_owner(codes, owner, clusters)), centres)
+            assignment = nearest(codes, centres)
+            members = count_members(assignment, clusters).unsqueeze(2)
+            centres = torch.where(
+                members > 0, signs(sum_by_cluster(codes, assignment, clusters)), centres
+            )
         return nearest(codes, centres)
 
 

@@ -1,9 +1,9 @@
 """Which tokens belong together, by comparing all with all: pairs, and peaks of density.
 
-Pure functions over ``(B, N, D)`` features that return ``owner`` ``(B, N)``, as those of
-:mod:`vitrail.tokens.assignment`: owners are numbered in the order of their clusters' own tokens, so
-with as many clusters as tokens every token owns itself. Both compare tokens of the whole grid, so
-their cost is quadratic.
+Pure functions over ``(B, N, D)`` features that return an assignment ``(B, N)``, as those of
+:mod:`vitrail.tokens.assignment`. Clusters are numbered in the order of the tokens that represent
+them, so with as many clusters as tokens the assignment counts from 0. Both compare tokens of the
+whole grid, so their cost is quadratic.
 
 Sources: bipartite soft matching is ToMe's (Bolya et al., ICLR 2023, arXiv 2210.09461, section 3
 and appendix D); density peaks with k nearest neighbours are TCFormer's (Zeng et al., CVPR 2022,
@@ -23,7 +23,7 @@ HELD = 2**24
 """How many similarities of an image are held at once: 64 MB of them, whatever the picture."""
 
 
-def bipartite_owners(x: Tensor, merges: int) -> Tensor:
+def assign_pairs(x: Tensor, merges: int) -> Tensor:
     """Join the ``merges`` best pairs, ``(B, N, D)`` -> ``(B, N)`` in ``[0, N - merges)``.
 
     Tokens are dealt by turns to two sets. Each of the first finds the most similar (cosine) of
@@ -42,11 +42,11 @@ def bipartite_owners(x: Tensor, merges: int) -> Tensor:
 
 def most_similar(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """For each of ``a`` ``(B, n, D)`` the largest product with one of ``b``, and which."""
-    found = [(part @ b.mT).max(-1) for part in a.split(rows_held(b), 1)]
+    found = [(part @ b.mT).max(-1) for part in a.split(rows_at_once(b), 1)]
     return torch.cat([f.values for f in found], 1), torch.cat([f.indices for f in found], 1)
 
 
-def halvings(tokens: int, wanted: int) -> Iterator[tuple[int, int]]:
+def halving_rounds(tokens: int, wanted: int) -> Iterator[tuple[int, int]]:
     """Rounds of matching from ``tokens`` down to ``wanted``: (before, after) each."""
     while tokens > wanted:
         fewer = max(wanted, tokens - tokens // 2)
@@ -54,22 +54,22 @@ def halvings(tokens: int, wanted: int) -> Iterator[tuple[int, int]]:
         tokens = fewer
 
 
-def merged_owners(x: Tensor, wanted: int) -> Tensor:
+def assign_by_merging(x: Tensor, wanted: int) -> Tensor:
     """Match, merge, and match again until ``wanted`` are left; ``(B, N, D)`` -> ``(B, N)``.
 
     What was merged is the mean of *all* it stands for: sizes are carried from round to round.
     """
     images, tokens, _ = x.shape
-    owner = torch.arange(tokens, device=x.device).expand(images, -1)
+    assignment = torch.arange(tokens, device=x.device).expand(images, -1)
     merged = x
-    for before, after in halvings(tokens, wanted):
+    for before, after in halving_rounds(tokens, wanted):
         if before < tokens:
-            merged = means(x, owner, count_members(owner, before))
-        owner = bipartite_owners(merged, before - after).gather(1, owner)
-    return owner
+            merged = means(x, assignment, count_members(assignment, before))
+        assignment = assign_pairs(merged, before - after).gather(1, assignment)
+    return assignment
 
 
-def density_owners(x: Tensor, clusters: int, neighbours: int) -> Tensor:
+def assign_to_density_peaks(x: Tensor, clusters: int, neighbours: int) -> Tensor:
     """Tokens that are dense and far from any denser one are centres, ``(B, N, D)`` -> ``(B, N)``.
 
     Density ``rho`` is ``exp(-mean of the squared distances to the k nearest)``, itself among
@@ -79,11 +79,13 @@ def density_owners(x: Tensor, clusters: int, neighbours: int) -> Tensor:
     Distances are computed twice, so that they need not all be held at once.
     """
     near = sparsity(x, min(neighbours, x.shape[1]))
-    score = 0.5 * to_denser(x, near).log() - near
+    score = 0.5 * distance_to_denser(x, near).log() - near
     centres = score.argsort(dim=1, descending=True, stable=True)[:, :clusters].sort(1).values
-    seats = x.gather(1, centres.unsqueeze(2).expand(-1, -1, x.shape[2]))
-    owner = torch.cat([distances(part, seats).argmin(-1) for part in slices(x)], 1)
-    return owner.scatter(1, centres, torch.arange(clusters, device=x.device).expand_as(centres))
+    anchors = x.gather(1, centres.unsqueeze(2).expand(-1, -1, x.shape[2]))
+    assignment = torch.cat([distances(part, anchors).argmin(-1) for part in slices(x)], 1)
+    return assignment.scatter(
+        1, centres, torch.arange(clusters, device=x.device).expand_as(centres)
+    )
 
 
 def sparsity(x: Tensor, neighbours: int) -> Tensor:
@@ -92,10 +94,10 @@ def sparsity(x: Tensor, neighbours: int) -> Tensor:
     return torch.cat([found.values.mean(-1) for found in nearest], 1)
 
 
-def to_denser(x: Tensor, near: Tensor) -> Tensor:
+def distance_to_denser(x: Tensor, near: Tensor) -> Tensor:
     """Squared distance to the nearest denser token, or the largest there is, ``(B, N)``."""
     nearest, farthest = [], []
-    for part, own in zip(slices(x), near.split(rows_held(x), 1), strict=True):
+    for part, own in zip(slices(x), near.split(rows_at_once(x), 1), strict=True):
         far = distances(part, x)
         denser = near.unsqueeze(1) < own.unsqueeze(2)
         nearest.append(far.masked_fill(~denser, torch.inf).amin(-1))
@@ -110,11 +112,11 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     return (length - 2 * (a @ b.mT)).clamp(min=0) / a.shape[2]
 
 
-def rows_held(x: Tensor) -> int:
+def rows_at_once(x: Tensor) -> int:
     """How many tokens are compared with all at once."""
     return max(1, HELD // x.shape[1])
 
 
 def slices(x: Tensor) -> tuple[Tensor, ...]:
     """Tokens in lots of that size."""
-    return x.split(rows_held(x), 1)
+    return x.split(rows_at_once(x), 1)

@@ -1,8 +1,8 @@
 """The plans of reducers: how working tokens and full tokens belong together.
 
 :class:`~vitrail.layers.plan.Plan` is the contract; here stand one token a cluster
-(:class:`Clusters`), shares in all clusters (:class:`Shares`) and cells of the grid
-(:class:`Cells`). Places chosen one by one: :mod:`vitrail.tokens.selection`.
+(:class:`Clusters`), shares in all clusters (:class:`SoftAssignment`) and cells of the grid
+(:class:`GridPooling`). Places chosen one by one: :mod:`vitrail.tokens.selection`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,12 @@ from torch import Tensor
 
 from vitrail.layers.grid import Grid, cells, to_map, to_tokens
 from vitrail.layers.plan import Plan
-from vitrail.tokens.assignment import cell_owners, count_members, spread_back, sum_by_owner
+from vitrail.tokens.assignment import (
+    assign_to_cells,
+    count_members,
+    scatter_to_tokens,
+    sum_by_cluster,
+)
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,13 @@ class Clusters(Plan):
     """Every grid token belongs to one cluster; a cluster's token is the mean of its members.
 
     Attributes:
-        owner: ``(B, H * W)`` int, the cluster of each grid token, in ``[0, clusters)``.
+        cluster_of: ``(B, H * W)`` int, the cluster of each grid token, in ``[0, clusters)``.
         clusters: how many clusters an image has.
         counts: ``(B, clusters)`` float, members of each. A zero marks the padding that
             data-dependent clustering needs inside a batch; static reducers never make one.
     """
 
-    owner: Tensor
+    cluster_of: Tensor
     clusters: int
     counts: Tensor
 
@@ -41,40 +46,40 @@ class Clusters(Plan):
         return torch.cat((ones, self.counts), 1)
 
     @property
-    def everyone(self) -> Tensor:
-        """``(B, N)``: owners of all tokens; class tokens in front own themselves.
+    def cluster_of_all(self) -> Tensor:
+        """``(B, N)``: clusters of all tokens; class tokens in front are clusters of their own.
 
         One gather then serves the whole sequence: nothing is cut apart and joined again.
         """
-        images = self.owner.shape[0]
-        ahead = torch.arange(self.extra, device=self.owner.device).expand(images, -1)
-        return torch.cat((ahead, self.owner + self.extra), 1)
+        images = self.cluster_of.shape[0]
+        ahead = torch.arange(self.extra, device=self.cluster_of.device).expand(images, -1)
+        return torch.cat((ahead, self.cluster_of + self.extra), 1)
 
     def reduce(self, x: Tensor) -> Tensor:
-        return means(x, self.everyone, self.sizes)
+        return means(x, self.cluster_of_all, self.sizes)
 
     def restore(self, update: Tensor) -> Tensor:
-        return spread_back(update, self.everyone)
+        return scatter_to_tokens(update, self.cluster_of_all)
 
     def reduce_grid(self, x: Tensor) -> Tensor:
-        return means(x, self.owner, self.counts)
+        return means(x, self.cluster_of, self.counts)
 
     def restore_grid(self, update: Tensor) -> Tensor:
-        return spread_back(update, self.owner)
+        return scatter_to_tokens(update, self.cluster_of)
 
     @property
     def assignment(self) -> Tensor:
-        return self.owner
+        return self.cluster_of
 
 
-def means(x: Tensor, owner: Tensor, sizes: Tensor) -> Tensor:
+def means(x: Tensor, assignment: Tensor, sizes: Tensor) -> Tensor:
     """Mean of each cluster's members, ``(B, N, E)`` -> ``(B, K, E)``; zero where there is none."""
-    summed = sum_by_owner(x, owner, sizes.shape[1])
+    summed = sum_by_cluster(x, assignment, sizes.shape[1])
     return summed / sizes.clamp(min=1).to(summed.dtype).unsqueeze(2)
 
 
 @dataclass(frozen=True)
-class Shares(Plan):
+class SoftAssignment(Plan):
     """Every grid token belongs to all clusters, in shares that sum to one.
 
     A cluster's token is the mean of the grid's, each weighted by its share in the cluster; what a
@@ -119,7 +124,7 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True)
-class Cells(Plan):
+class GridPooling(Plan):
     """Every ``side x side`` cell of the grid is one working token; these form a coarser grid.
 
     Attributes:
@@ -141,8 +146,8 @@ class Cells(Plan):
 
     @property
     def sizes(self) -> Tensor:
-        owner = self.assignment
-        counts = count_members(owner, self.coarse[0] * self.coarse[1])
+        assignment = self.assignment
+        counts = count_members(assignment, self.coarse[0] * self.coarse[1])
         return torch.cat((counts.new_ones(counts.shape[0], self.extra), counts), 1)
 
     def reduce(self, x: Tensor) -> Tensor:
@@ -151,10 +156,10 @@ class Cells(Plan):
         return torch.cat((x[:, : self.extra], pooled), 1) if self.extra else pooled
 
     def restore(self, update: Tensor) -> Tensor:
-        spread = spread_back(update[:, self.extra :], self.assignment)
+        spread = scatter_to_tokens(update[:, self.extra :], self.assignment)
         return torch.cat((update[:, : self.extra], spread), 1) if self.extra else spread
 
     @property
     def assignment(self) -> Tensor:
-        owner = cell_owners(self.grid, (self.side, self.side), self.like.device)
-        return owner.expand(self.like.shape[0], -1)
+        assignment = assign_to_cells(self.grid, (self.side, self.side), self.like.device)
+        return assignment.expand(self.like.shape[0], -1)

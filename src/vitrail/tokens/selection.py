@@ -13,40 +13,40 @@ from torch import Tensor
 
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
-from vitrail.tokens.assignment import flat_owner
+from vitrail.tokens.assignment import flat_assignment
 
 
-def best(score: Tensor, count: int) -> Tensor:
+def topk_indices(score: Tensor, count: int) -> Tensor:
     """The places of the ``count`` largest scores, ``(B, N)`` -> ``(B, count)``, rising."""
     return score.topk(count, dim=1, sorted=False).indices.sort(dim=1).values
 
 
-def first_best(score: Tensor, count: int) -> Tensor:
-    """:func:`best` for scores that saturate: of equal ones, the first places are taken.
+def stable_topk_indices(score: Tensor, count: int) -> Tensor:
+    """:func:`topk_indices` for scores that saturate: of equal ones, the first places are taken.
 
     Torch's ``topk`` leaves open which of them it gives. ONNX's takes the first, so it may stay in a
     graph, and must: there is no stable sort in ONNX.
     """
     if torch.compiler.is_compiling():
-        return best(score, count)
+        return topk_indices(score, count)
     order = score.sort(dim=1, descending=True, stable=True).indices
     return order[:, :count].sort(dim=1).values
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
+def gather(x: Tensor, index: Tensor) -> Tensor:
     """The tokens at those places, ``(B, N, C)`` -> ``(B, K, C)``."""
     images, tokens, channels = x.shape
-    rows = x.flatten(0, 1).index_select(0, flat_owner(index, tokens))
+    rows = x.flatten(0, 1).index_select(0, flat_assignment(index, tokens))
     return rows.view(images, index.shape[1], channels)
 
 
-def put(x: Tensor, index: Tensor, z: Tensor) -> Tensor:
+def scatter(x: Tensor, index: Tensor, z: Tensor) -> Tensor:
     """``x`` with those places overwritten by ``z``; a new tensor ``(B, N, C)``."""
-    rows = flat_owner(index, x.shape[1])
+    rows = flat_assignment(index, x.shape[1])
     return x.flatten(0, 1).index_copy(0, rows, z.flatten(0, 1)).view_as(x)
 
 
-def share(keep: float, grid: Grid) -> int:
+def keep_count(keep: float, grid: Grid) -> int:
     """How many places a share of the grid is, at least one: ``ceil(keep * H * W)``.
 
     A hair is taken off first, so that ``256 / 55**2`` of 55 x 55 places is 256, not 257.
@@ -73,7 +73,7 @@ def lattice(count: int, grid: Grid, device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Chosen(Plan):
+class Selection(Plan):
     """Some places work and stand for themselves; the others rest and receive nothing.
 
     Attributes:
@@ -102,7 +102,7 @@ class Chosen(Plan):
         return torch.ones(images, self.extra + count, device=self.index.device)
 
     def reduce(self, x: Tensor) -> Tensor:
-        taken = take(x[:, self.extra :], self.index)
+        taken = gather(x[:, self.extra :], self.index)
         return torch.cat((x[:, : self.extra], taken), 1) if self.extra else taken
 
     def restore(self, update: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Chosen(Plan):
         if self.gate is not None:
             chosen = chosen * self.gate.to(chosen.dtype).unsqueeze(2)
         rest = update.new_zeros(update.shape[0], self.grid[0] * self.grid[1], update.shape[2])
-        spread = put(rest, self.index, chosen)
+        spread = scatter(rest, self.index, chosen)
         return torch.cat((update[:, : self.extra], spread), 1) if self.extra else spread
 
     @property

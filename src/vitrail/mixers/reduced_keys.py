@@ -14,7 +14,7 @@ from vitrail.layers.plan import Plan
 from vitrail.mixers.base import Mixer
 
 
-class Keyed(Mixer):
+class ReducedKeysAttention(Mixer):
     """Multi-head attention; a mixer says how its queries, keys and values are made.
 
     Attributes:
