@@ -31,7 +31,7 @@ from vitrail.attribution.scores.makers import Maker, baselines
 from vitrail.attribution.scores.table import Row, Settings, best, chance, refused, score, versus
 from vitrail.attribution.scores.told import CENTRE, LEGEND, markdown
 from vitrail.cost import machine
-from vitrail.data import Item, Pictures, Preprocess
+from vitrail.data import ImageDataset, Item, Preprocess
 from vitrail.errors import UserError
 from vitrail.files import write_text
 from vitrail.hub import open_run
@@ -149,7 +149,7 @@ class Ground:
     """The pictures, the part that is scored on, and what knows their masks."""
 
     options: Options
-    pictures: Pictures
+    pictures: ImageDataset
     mask_of: MaskOf
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command, contract
-from vitrail.console import ticker
+from vitrail.console import status_bar
 from vitrail.cost import Growth, Settings, draw, growth, ratio
 from vitrail.cost.resolution import GrowthRow
 
@@ -61,7 +61,7 @@ def main(options: Options) -> Path:
     record = contract.Record("growth", asdict(options) | {"exponents": []}, options.out)
     for family in options.families:
         print(f"\n{family}", flush=True)
-        with ticker(f"measuring {family}") as step:
+        with status_bar(f"measuring {family}") as step:
             grown = growth(
                 FAMILIES[family],
                 options.sizes,

@@ -26,7 +26,14 @@ from benchmarks import command, contract
 from benchmarks.placing import PLAIN, many
 from vitrail.cost import Settings, count, ratio
 from vitrail.cost.candidates import forward, interleaved
-from vitrail.data import Pictures, PictureSet, Preprocess, batches, fraction, open_pictures
+from vitrail.data import (
+    ImageDataset,
+    ImageTensors,
+    Preprocess,
+    batches,
+    open_dataset,
+    take_fraction,
+)
 from vitrail.data.items import Item
 from vitrail.hub import give_reducer
 from vitrail.models import Backbone
@@ -101,9 +108,9 @@ class Table:
     options: Options
 
     @cached_property
-    def pictures(self) -> Pictures:
+    def pictures(self) -> ImageDataset:
         """All of them, each decoded once."""
-        found = open_pictures(self.options.data)
+        found = open_dataset(self.options.data)
         return replace(found, store=Remembered(found.store))
 
     @cached_property
@@ -115,7 +122,7 @@ class Table:
     def tested(self) -> tuple[Item, ...]:
         """The test part, or validation where there is none; never trained on, never chosen by."""
         items = self.pictures.split("test") or self.pictures.split("val")
-        return fraction(items, min(1.0, self.options.tested / len(items)), 0)
+        return take_fraction(items, min(1.0, self.options.tested / len(items)), 0)
 
     @cached_property
     def asked(self) -> tuple[Item, ...]:
@@ -125,7 +132,7 @@ class Table:
 
     def trained(self, seed: int) -> tuple[Item, ...]:
         """The training part."""
-        return fraction(self.pictures.split("train"), self.options.share, seed)
+        return take_fraction(self.pictures.split("train"), self.options.share, seed)
 
     def build(self, reducer: str, seed: int) -> Backbone:
         """A fresh model; the same seed gives the same weights whatever the reducer."""
@@ -160,13 +167,13 @@ class Table:
     def recipe(self, seed: int, **changes: Any) -> Recipe:
         """The recipe of plain and from scratch."""
         values = {"epochs": self.options.epochs, "batch": self.options.batch, "seed": seed}
-        suited = Recipe.suited(len(self.trained(seed))).to_dict()
+        suited = Recipe.suggest(len(self.trained(seed))).to_dict()
         own = json.loads(self.options.changes)
         return Recipe.from_dict({**suited, **values, **own, **changes})
 
     def right(self, model: Backbone) -> NDArray[np.bool_]:
         """Which of the asked pictures the model knows."""
-        shown = PictureSet(self.pictures, self.asked, self.preprocess.transform(), seed=0)
+        shown = ImageTensors(self.pictures, self.asked, self.preprocess.transform(), seed=0)
         order = [list(part) for part in np.array_split(range(len(shown)), len(shown) // 50 + 1)]
         scores = evaluate(model, batches(shown, order=order, workers=0), len(self.pictures.classes))
         return np.array(scores.labels) == np.array(scores.predictions)

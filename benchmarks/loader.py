@@ -61,7 +61,7 @@ def main(options: Options) -> Path:
     """Time both, print and write the rows, and give the file's path."""
     with tempfile.TemporaryDirectory() as folder:
         source = options.data or photos(Path(folder), options.count, 2 * options.image)
-        pictures = data.open_pictures(source)
+        pictures = data.open_dataset(source)
         items = pictures.split("train")[: options.count]
         calls = {
             f"loader, {w} workers": reading(pictures, items, w, options) for w in options.workers
@@ -116,11 +116,11 @@ def per_picture(calls: Ratio, each: float) -> Ratio:
 
 
 def reading(
-    pictures: data.Pictures, items: tuple[data.Item, ...], workers: int, options: Options
+    pictures: data.ImageDataset, items: tuple[data.Item, ...], workers: int, options: Options
 ) -> Callable[[], object]:
     """A call that reads and augments all items once, as training does."""
     transform = data.Augment().transform(data.Preprocess(image=options.image))
-    chosen = data.PictureSet(pictures, items, transform, seed=0, cache=options.cache)
+    chosen = data.ImageTensors(pictures, items, transform, seed=0, cache=options.cache)
     order = data.epoch_order(len(items), batch=options.batch, seed=0, epoch=0)
 
     def call() -> object:
@@ -137,7 +137,7 @@ def training(options: Options, classes: int) -> Callable[[], object]:
 
 def photos(folder: Path, count: int, edge: int) -> str:
     """A folder of generated scenes as JPEG files of ``edge`` pixels, one subfolder a class."""
-    scenes = data.open_pictures(f"scenes(size={edge}, count={count}, classes=4, seed=0)")
+    scenes = data.open_dataset(f"scenes(size={edge}, count={count}, classes=4, seed=0)")
     for number, item in enumerate(scenes.split("train")[:count]):
         home = folder / scenes.classes[item.label]
         home.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ import argparse
 import os
 import statistics
 
-from vitrail.data import Augment, PictureSet, Preprocess, measure_loader, open_pictures
+from vitrail.data import Augment, ImageTensors, Preprocess, measure_loader, open_dataset
 
 
 def main() -> None:
@@ -20,10 +20,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    pictures = open_pictures(arguments.source)
+    pictures = open_dataset(arguments.source)
     transform = Augment().transform(Preprocess(image=arguments.image))
     sets = {
-        cache: PictureSet(pictures, pictures.split("train"), transform, 0, cache=cache)
+        cache: ImageTensors(pictures, pictures.split("train"), transform, 0, cache=cache)
         for cache in (None, "memory")
     }
     speeds: dict[tuple[str | None, int], list[float]] = {}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks import command
 from benchmarks.placing import PLAIN, many
-from vitrail.data import PictureSet, fraction, open_pictures
+from vitrail.data import ImageTensors, open_dataset, take_fraction
 from vitrail.hub import give_reducer, open_run
 from vitrail.models import Backbone
 from vitrail.reducers import Reducer
@@ -73,10 +73,10 @@ def main(options: Options) -> dict[str, Lost]:
     """Print and give, by reducer, what is lost in answers and at each choice."""
     run = open_run(options.run)
     plain = give_reducer(run.model, PLAIN)
-    pictures = open_pictures(options.data)
+    pictures = open_dataset(options.data)
     items = pictures.split("test") or pictures.split("val")
-    items = fraction(items, min(1.0, options.tested / len(items)), 0)
-    shown = PictureSet(pictures, items, run.preprocess.transform(), 0)
+    items = take_fraction(items, min(1.0, options.tested / len(items)), 0)
+    shown = ImageTensors(pictures, items, run.preprocess.transform(), 0)
     asked = [shown[i] for i in range(len(items))]
     images, labels = torch.stack([a[0] for a in asked]), torch.tensor([int(a[1]) for a in asked])
     some = images[:: max(1, len(items) // options.looked)]

@@ -21,7 +21,7 @@ import torch
 
 import vitrail
 from benchmarks import command, contract, matrix_table
-from vitrail.console import bar
+from vitrail.console import track_items
 from vitrail.cost import Settings, count, memory, pinned, ratio
 from vitrail.cost.candidates import forward, interleaved
 from vitrail.errors import UserError
@@ -114,7 +114,7 @@ def main(options: Options) -> Path:
     earlier = json.loads(options.resume.read_text()) if options.resume else nothing
     if options.only_tables:
         return tables(earlier, options)
-    found = dict(survey(bar("building", list(cells(options)))))
+    found = dict(survey(track_items("building", list(cells(options)))))
     record = contract.Record("matrix", settings_of(options, found), options.out)
     record.rows = list(earlier["rows"])
     record.settings["too_large"] += earlier["settings"]["too_large"]
@@ -123,7 +123,7 @@ def main(options: Options) -> Path:
     until = time.monotonic() + 60 * (options.minutes or 1e9)
     done |= {key(large) for large in record.settings["too_large"]}
     todo = list(runs([cell for cell, why in found.items() if why is None], options, done))
-    for backbone, image, some in bar("measuring", todo):
+    for backbone, image, some in track_items("measuring", todo):
         if time.monotonic() > until:
             print("time is up: --resume goes on with this file", flush=True)
             break

@@ -13,14 +13,14 @@ import time
 import torch
 from torch import Tensor, nn
 
-from vitrail.data import PictureSet, Preprocess
+from vitrail.data import ImageTensors, Preprocess
 from vitrail.data.scenes import Scenes
 
 
 def tensors(scenes: Scenes, split: str) -> tuple[Tensor, Tensor]:
-    pictures = scenes.pictures()
+    pictures = scenes.dataset()
     transform = Preprocess(image=scenes.size, crop=1.0).transform()
-    samples = PictureSet(pictures, pictures.split(split), transform, seed=0)
+    samples = ImageTensors(pictures, pictures.split(split), transform, seed=0)
     images, labels, _ = zip(*(samples[i] for i in range(len(samples))), strict=True)
     return torch.stack(images), torch.tensor(labels)
 

@@ -7,18 +7,18 @@ import pytest
 from rich.console import Console
 
 from vitrail.console import (
-    Words,
+    FieldColumn,
     as_text,
-    bar,
-    careful_streams,
+    counting_bar,
     drop_stdout,
-    gauge,
     is_unicode,
     make_console,
     make_progress,
     make_table,
     render,
-    ticker,
+    status_bar,
+    tolerant_streams,
+    track_items,
 )
 
 NAMES = {
@@ -43,7 +43,7 @@ def test_a_name_through_every_renderer(name: str) -> None:
     assert render(name).replace("\n", "\\x0a") == shown + "\\x0a"
     held = io.StringIO()
     terminal = Console(file=held, force_terminal=True, width=200, _environ={"TERM": "xterm"})
-    with make_progress(Words("what"), console=terminal) as bars:
+    with make_progress(FieldColumn("what"), console=terminal) as bars:
         bars.add_task(name, what=name)
     console = make_console()
     console.file = held
@@ -70,7 +70,7 @@ class Broken(io.TextIOBase):
 
 def test_stderr_that_takes_nothing_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Broken())
-    with careful_streams():
+    with tolerant_streams():
         print("lost", file=sys.stderr, flush=True)
         make_console(stderr=True).print("lost")
     assert isinstance(sys.stderr, Broken)
@@ -80,7 +80,7 @@ def test_stdout_escapes_what_it_cannot_encode(monkeypatch: pytest.MonkeyPatch) -
     bytes_out = io.BytesIO()
     out = io.TextIOWrapper(bytes_out, encoding="cp1252", errors="strict")
     monkeypatch.setattr(sys, "stdout", out)
-    with careful_streams():
+    with tolerant_streams():
         sys.stdout.write(render("é 猫\udcff") + render(make_table(("a",), [("猫",)])))
         sys.stdout.flush()
     assert out.errors == "strict" and not is_unicode(out)
@@ -92,10 +92,10 @@ def test_stdout_escapes_what_it_cannot_encode(monkeypatch: pytest.MonkeyPatch) -
 def test_bars_go_to_a_terminal_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert list(bar("counting", ["a", "b"])) == ["a", "b"]
-    with gauge("looking") as seen:
+    assert list(track_items("counting", ["a", "b"])) == ["a", "b"]
+    with counting_bar("looking") as seen:
         seen(1, 2)
-    with ticker("measuring") as tell:
+    with status_bar("measuring") as tell:
         tell("a")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "")

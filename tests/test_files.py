@@ -25,7 +25,7 @@ def test_killed_between_any_two_steps(tmp_path: Path, step: str) -> None:
     pid = os.fork()
     if pid == 0:
         _die_before(step)
-        with files.whole(path) as draft:
+        with files.atomic_file(path) as draft:
             draft.write_text("new" * 1000)
             if step == "written":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -41,21 +41,21 @@ def _die_before(step: str) -> None:
     def die(*arguments: object, **options: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    flush = files._flush
+    flush = files._fsync
     if step == "touch":
         Path.touch = die  # type: ignore[method-assign]
     elif step == "fsync":
-        files._flush = die  # type: ignore[assignment]
+        files._fsync = die  # type: ignore[assignment]
     elif step == "replace":
         Path.replace = die  # type: ignore[assignment, method-assign]
     elif step == "fsync folder":
-        files._flush = lambda path, flags: die() if path.is_dir() else flush(path, flags)
+        files._fsync = lambda path, flags: die() if path.is_dir() else flush(path, flags)
 
 
 def test_an_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), files.whole(path) as draft:
+    with pytest.raises(ZeroDivisionError), files.atomic_file(path) as draft:
         draft.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -75,14 +75,14 @@ def test_an_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
 def test_what_the_system_refuses_is_one_line_with_a_remedy(
     tmp_path: Path, number: int, remedy: str
 ) -> None:
-    for place in (files.whole, files.atomic_folder):
+    for place in (files.atomic_file, files.atomic_folder):
         with (
             pytest.raises(files.DiskError, match=f"cannot write '.*/out': .*{remedy}"),
             place(tmp_path / "out"),
         ):
             raise OSError(number, os.strerror(number))
     assert not list(tmp_path.iterdir())
-    other = files.unwritable(tmp_path, ValueError(f"I/O error: full (os error {number})"))
+    other = files.write_error(tmp_path, ValueError(f"I/O error: full (os error {number})"))
     assert re.search(remedy, str(other)), "errors of Rust writers have the number in their text"
 
 
@@ -123,7 +123,7 @@ def test_a_full_disk(small_disk: Path) -> None:
     assert (small_disk / "a").read_text() == "old"
     with pytest.raises(UserError, match="is a disk of its own; name a new folder inside"):
         (small_disk / "a").unlink()
-        files.refuse_taken(small_disk)
+        files.refuse_occupied(small_disk)
 
 
 def test_a_folder_is_whole_or_absent_and_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -145,13 +145,13 @@ def test_of_two_that_want_one_name_one_is_told(tmp_path: Path) -> None:
         (first.path / "first").touch()
         (second.path / "second").touch()
         assert first.claim(out) and not second.claim(out)
-        assert files.publish(second, files.Dated(tmp_path, "out")).name.startswith("out-2")
+        assert files.publish(second, files.DatedFolder(tmp_path, "out")).name.startswith("out-2")
     assert [p.name for p in out.iterdir()] == ["first"]
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_two_at_once_get_a_dated_folder_each(tmp_path: Path) -> None:
-    dated = files.Dated(tmp_path, "out")
+    dated = files.DatedFolder(tmp_path, "out")
     with files.new_folder(dated) as first, files.new_folder(dated) as second:
         for draft in (first, second):
             (draft.path / "a").touch()
@@ -179,7 +179,7 @@ def _killed(work: Callable[[], AbstractContextManager[Any]]) -> int:
 
 def test_sweep_takes_what_killed_processes_left_and_nothing_else(tmp_path: Path) -> None:
     dead = _killed(lambda: files.draft_folder(tmp_path / "killed"))
-    _killed(lambda: files.whole(tmp_path / "killed.txt"))
+    _killed(lambda: files.atomic_file(tmp_path / "killed.txt"))
     assert len(list(tmp_path.iterdir())) == 2
     theirs = [
         tmp_path / f".mine.{dead}-{files._host()}cdef.vitrail-tmp",  # a folder without our mark
@@ -193,20 +193,23 @@ def test_sweep_takes_what_killed_processes_left_and_nothing_else(tmp_path: Path)
         (path / "a").touch()
     for path in theirs[1::2]:
         path.touch()
-    with files.whole(tmp_path / "running.txt") as file, files.draft_folder(tmp_path / "b") as now:
+    with (
+        files.atomic_file(tmp_path / "running.txt") as file,
+        files.draft_folder(tmp_path / "b") as now,
+    ):
         files.sweep_dead(tmp_path)
         assert set(tmp_path.iterdir()) == {*theirs, file, now.path}
 
 
 def test_a_held_folder_is_swept_and_refused_to_others(tmp_path: Path) -> None:
-    _killed(lambda: files.whole(tmp_path / "a.txt"))
+    _killed(lambda: files.atomic_file(tmp_path / "a.txt"))
     (tmp_path / files.MARK).touch()
-    with files.hold(tmp_path, "busy"):
+    with files.lock_folder(tmp_path, "busy"):
         assert [p.name for p in tmp_path.iterdir()] == [files.LOCK]
         pid = os.fork()
         if pid == 0:
             try:
-                with files.hold(tmp_path, "busy"):
+                with files.lock_folder(tmp_path, "busy"):
                     os._exit(0)
             except UserError as error:
                 os._exit(3 if str(error) == "busy" else 1)

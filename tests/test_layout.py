@@ -48,16 +48,16 @@ SUITES = {
     "export/verify.py",
     "tests/data/test_loader.py": "data/cache.py",
     "tests/data/test_decode.py": "data/limits.py",
-    "tests/data/test_sources.py": "data/items.py data/layout.py data/look.py data/pictures.py "
-    "data/settle.py data/summary.py",
+    "tests/data/test_sources.py": "data/items.py data/layout.py data/scan.py data/dataset.py "
+    "data/clean.py data/summary.py",
     "tests/data/test_table.py": "data/parquet.py",
     "tests/study/test_report.py": "study/figures.py study/glass.py study/record.py study/words.py",
     "tests/study/test_run.py": "study/costs.py study/progress.py study/table.py",
     "tests/study/test_choose.py": "study/choose/features.py study/choose/halving.py "
     "study/choose/pool.py",
     "tests/study/test_whole.py": "study/bench.py study/job.py",
-    "tests/train/test_fit.py": "train/average.py train/chance.py train/checkpoint.py "
-    "train/display.py train/feed.py train/job.py train/mix.py train/result.py train/track.py "
+    "tests/train/test_fit.py": "train/ema.py train/sampling.py train/checkpoint.py "
+    "train/display.py train/loaders.py train/job.py train/mixup.py train/result.py train/track.py "
     "train/trainer.py",
     "tests/attribution/test_cam.py": "attribution/cam_layers.py models/reading.py",
     "tests/attribution/test_masks.py": "attribution/centres.py",

@@ -13,11 +13,11 @@ def test_memory_is_the_machine_s_or_the_container_s(monkeypatch: pytest.MonkeyPa
     assert whole == 0 or whole > 2**28
     monkeypatch.setattr(limits, "_read", {limits.GROUPS[0]: "1000", limits.GROUPS[1]: "max"}.get)
     assert limits.usable_memory() == 1000
-    assert limits.fits(1000) and not limits.fits(1001)
+    assert limits.fits_in_memory(1000) and not limits.fits_in_memory(1001)
     with pytest.raises(UserError, match="2 pictures of 10 x 20 pixels at once take 19.2 kB or mor"):
         limits.refuse_large_batch(2, (10, 20))
     monkeypatch.setattr(limits, "usable_memory", lambda: 0)
-    assert limits.fits(10**18)
+    assert limits.fits_in_memory(10**18)
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,9 @@ def test_numbers_that_cannot_be(call: Callable[[], object], said: str) -> None:
 
 
 def test_amounts_in_words() -> None:
-    assert [limits.in_words(v) for v in (3e15, 2.5e10, 999, 0)] == ["3 PB", "25 GB", "999 B", "0 B"]
+    assert [limits.format_amount(v) for v in (3e15, 2.5e10, 999, 0)] == [
+        "3 PB",
+        "25 GB",
+        "999 B",
+        "0 B",
+    ]

@@ -16,7 +16,10 @@ from vitrail import signals
 def test_a_signal_becomes_an_interrupt_and_what_was_before_comes_back(number: int) -> None:
     before = signal.getsignal(number)
     name = signal.Signals(number).name
-    with pytest.raises(KeyboardInterrupt, match=f"stopped by {name}"), signals.terminations_raise():
+    with (
+        pytest.raises(KeyboardInterrupt, match=f"stopped by {name}"),
+        signals.raise_on_termination(),
+    ):
         os.kill(os.getpid(), number)
         time.sleep(5)  # Python hears a signal at its next step: here, and not after the block
     assert signal.getsignal(number) is before
@@ -30,7 +33,7 @@ def test_a_signal_in_a_callback_is_not_lost(capfd: pytest.CaptureFixture[str]) -
     """Python prints an exception that is raised in a weak reference's callback, and goes on."""
     held = Held()
     known = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(KeyboardInterrupt), signals.terminations_raise():
+    with pytest.raises(KeyboardInterrupt), signals.raise_on_termination():
         del held
         time.sleep(5)
     assert known() is None
@@ -41,7 +44,7 @@ def test_what_is_ignored_stays_ignored() -> None:
     """As ``nohup`` has it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals.terminations_raise():
+        with signals.raise_on_termination():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -54,7 +57,7 @@ def test_output_to_a_terminal_that_is_gone_harms_nobody() -> None:
     if pid == 0:
         status = 1
         try:
-            with signals.terminations_raise():
+            with signals.raise_on_termination():
                 os.write(theirs, b"x")
                 signal.pause()
         except KeyboardInterrupt:

@@ -86,7 +86,7 @@ def as_text(value: object) -> Text:
     return Text(printable(value))
 
 
-class Words(ProgressColumn):
+class FieldColumn(ProgressColumn):
     """A column of a progress bar that shows a field of its task, or the description, as it is."""
 
     def __init__(self, field: str = "") -> None:
@@ -105,7 +105,7 @@ def make_progress(
     console = console or make_console(stderr=True)
     shown = console.is_terminal and not console.is_dumb_terminal and not console.quiet
     return Progress(
-        Words(),
+        FieldColumn(),
         BarColumn(),
         *columns,
         console=console,
@@ -120,14 +120,14 @@ def make_bar(*, counted: bool) -> Progress:
     return make_progress(*((MofNCompleteColumn(),) if counted else ()), TimeElapsedColumn())
 
 
-def bar(title: str, things: Sequence[T]) -> Iterator[T]:
+def track_items(title: str, things: Sequence[T]) -> Iterator[T]:
     """``things`` one by one, with a bar that says how far we are."""
     with make_bar(counted=True) as progress:
         yield from progress.track(things, description=title)
 
 
 @contextlib.contextmanager
-def ticker(title: str) -> Iterator[Callable[[str], None]]:
+def status_bar(title: str) -> Iterator[Callable[[str], None]]:
     """A bar without an end, which shows the words it is given."""
     with make_bar(counted=False) as progress:
         task = progress.add_task(title, total=None)
@@ -135,7 +135,7 @@ def ticker(title: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextlib.contextmanager
-def gauge(title: str) -> Iterator[Callable[[int, int], None]]:
+def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told how many are done, of how many."""
     with make_bar(counted=True) as progress:
         task = progress.add_task(title, total=None)
@@ -154,7 +154,7 @@ def is_rank_zero() -> bool:
 
 
 @contextlib.contextmanager
-def kept_warnings() -> Iterator[list[str]]:
+def collect_warnings() -> Iterator[list[str]]:
     """Warnings inside the block as lines, to be said later: beside an error they are noise."""
     lines: list[str] = []
 
@@ -204,7 +204,7 @@ class _Lenient:
 
 
 @contextlib.contextmanager
-def careful_streams() -> Iterator[None]:
+def tolerant_streams() -> Iterator[None]:
     """Stdout escapes what it cannot encode; what stderr cannot take is dropped."""
     out, err = sys.stdout, sys.stderr
     errors = getattr(out, "errors", None)

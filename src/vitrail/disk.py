@@ -33,26 +33,26 @@ _REMEDIES = {
 }
 
 
-def is_refusal(error: OSError) -> bool:
+def is_disk_error(error: OSError) -> bool:
     """Whether it is about files, and not, say, a connection."""
     return error.errno == errno.EIO or error.errno in _REMEDIES
 
 
-def unwritable(path: Path, error: Exception) -> DiskError:
+def write_error(path: Path, error: Exception) -> DiskError:
     """The one line for a file that cannot be written; also for errors of writers in other words."""
-    number = _number(error)
+    number = _errno_of(error)
     why = os.strerror(number) if number else str(error)
     remedy = _REMEDIES.get(number, "choose a folder you can write to")
     return DiskError(f"cannot write {str(path)!r}: {why}; {remedy}", path, error)
 
 
-def unreadable(path: Path, error: OSError) -> DiskError:
+def read_error(path: Path, error: OSError) -> DiskError:
     """The one line for a file or folder that cannot be read."""
     remedy = f"; {_REMEDIES[errno.EMFILE]}" if error.errno == errno.EMFILE else ""
     return DiskError(f"cannot read {str(path)!r}: {error.strerror or error}{remedy}", path, error)
 
 
-def _number(error: Exception) -> int:
+def _errno_of(error: Exception) -> int:
     """The system's number of an error; safetensors has it in its text only."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
@@ -60,12 +60,12 @@ def _number(error: Exception) -> int:
     return int(found[1] or found[2]) if found else 0
 
 
-def resolved(path: str | Path) -> Path:
+def resolve_path(path: str | Path) -> Path:
     """The absolute path behind links; links in a circle stay as they are, to be refused later."""
     return Path(os.path.realpath(path))
 
 
-def refuse_bytes(out: str | Path) -> None:
+def refuse_non_utf8_name(out: str | Path) -> None:
     """Files of weights need a name that is text.
 
     Raises:

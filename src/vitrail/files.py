@@ -19,11 +19,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from vitrail.disk import DiskError as DiskError
-from vitrail.disk import is_refusal as is_refusal
-from vitrail.disk import refuse_bytes as refuse_bytes
-from vitrail.disk import resolved as resolved
-from vitrail.disk import unreadable as unreadable
-from vitrail.disk import unwritable as unwritable
+from vitrail.disk import is_disk_error as is_disk_error
+from vitrail.disk import read_error as read_error
+from vitrail.disk import refuse_non_utf8_name as refuse_non_utf8_name
+from vitrail.disk import resolve_path as resolve_path
+from vitrail.disk import write_error as write_error
 from vitrail.errors import UserError
 
 _DRAFT = re.compile(r"\..*\.(?P<process>\d+)(-(?P<host>[0-9a-f]{4})[0-9a-f]{4})?\.vitrail-tmp")
@@ -47,7 +47,7 @@ def _host() -> str:
 
 
 @contextlib.contextmanager
-def whole(path: str | Path, *, private: bool = False) -> Iterator[Path]:
+def atomic_file(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     """Write to the yielded name; ``path`` becomes that file when the block ends well.
 
     A ``private`` file is for its owner only.
@@ -65,9 +65,9 @@ def whole(path: str | Path, *, private: bool = False) -> Iterator[Path]:
         mode = draft.stat().st_mode
         yield draft
         draft.chmod(mode)  # some writers put a private file in its place
-        _flush(draft, os.O_RDWR)
+        _fsync(draft, os.O_RDWR)
         draft.replace(path)
-        _flush(path.parent, os.O_RDONLY)
+        _fsync(path.parent, os.O_RDONLY)
     except OSError as error:
         raise _disk_error(path, draft, error) from error
     finally:
@@ -93,17 +93,17 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a whole file, or leave the old one."""
-    with whole(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_bytes(content)
 
 
-def taken(folder: str | Path) -> bool:
+def is_occupied(folder: str | Path) -> bool:
     """Whether something is there that writing could overwrite: a file, or a folder not empty."""
     folder = Path(folder)
     try:
         return os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
-        raise unreadable(folder, error) from error
+        raise read_error(folder, error) from error
 
 
 @contextlib.contextmanager
@@ -117,7 +117,7 @@ def atomic_folder(out: str | Path) -> Iterator[Path]:
             cannot be written.
     """
     out = Path(out)
-    refuse_taken(out)
+    refuse_occupied(out)
     with draft_folder(out) as draft:
         yield draft.path
         draft.publish(out)
@@ -136,25 +136,25 @@ class DraftFolder:
             UserError: something is there, or the place cannot be written.
         """
         if not self.claim(out):
-            raise already_there(out)
+            raise occupied_error(out)
 
     def claim(self, out: Path) -> bool:
         """Rename to ``out``; False where something is there (two processes never share a name)."""
-        goal = resolved(out) if out.is_symlink() and out.is_dir() else out
+        goal = resolve_path(out) if out.is_symlink() and out.is_dir() else out
         try:
-            _flush(self.path, os.O_RDONLY)
+            _fsync(self.path, os.O_RDONLY)
             if goal.is_symlink() or goal.is_file():
                 return False
-            if os.name == "nt" and goal.is_dir() and not taken(goal):
+            if os.name == "nt" and goal.is_dir() and not is_occupied(goal):
                 goal.rmdir()
             self.path.rename(goal)
         except OSError as error:
-            if goal.is_dir() and taken(goal):
+            if goal.is_dir() and is_occupied(goal):
                 return False
-            raise unwritable(out, error) from error
+            raise write_error(out, error) from error
         self.path = out
         (out / MARK).unlink(missing_ok=True)
-        _flush(goal.parent, os.O_RDONLY)
+        _fsync(goal.parent, os.O_RDONLY)
         return True
 
 
@@ -169,20 +169,20 @@ def draft_folder(beside: Path) -> Iterator[DraftFolder]:
         DiskError: the place cannot be written, or a file that is needed cannot be read.
     """
     if beside.is_symlink() and beside.is_dir():
-        beside = resolved(beside)
+        beside = resolve_path(beside)
     path, handle = draft_name(beside), None
     new_parents = [parent for parent in path.parents if not parent.exists()]
     sweep_dead(beside.parent)
     draft = DraftFolder(path)
     try:
-        _make(path)
-        handle = _marked(path)
+        _make_folder(path)
+        handle = _write_locked_mark(path)
         yield draft
     except OSError as error:
         raise _disk_error(beside, path, error) from error
     except DiskError as error:
         if error.path.absolute().is_relative_to(path.absolute()):
-            raise unwritable(beside, error.cause) from error  # nobody knows the draft's name
+            raise write_error(beside, error.cause) from error  # nobody knows the draft's name
         raise
     finally:
         if handle is not None:
@@ -194,7 +194,7 @@ def draft_folder(beside: Path) -> Iterator[DraftFolder]:
                     parent.rmdir()
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     """Make a folder and its parents, which another process may just be removing again."""
     with contextlib.suppress(FileNotFoundError):
         folder.mkdir(parents=True)
@@ -202,7 +202,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True)
 
 
-def _marked(folder: Path) -> int:
+def _write_locked_mark(folder: Path) -> int:
     """Put our mark into a draft; it has its name only once it is locked, so nobody sweeps it."""
     unlocked = folder / f"{MARK}-new"
     handle = os.open(unlocked, os.O_RDWR | os.O_CREAT, 0o644)
@@ -211,20 +211,20 @@ def _marked(folder: Path) -> int:
     return handle
 
 
-def refuse_taken(out: str | Path) -> None:
+def refuse_occupied(out: str | Path) -> None:
     """Nothing of the user's is overwritten.
 
     Raises:
         UserError: ``out`` is a file, a folder that holds something, or a disk of its own (a
             folder that is complete at once gets its name at the end, which a disk cannot).
     """
-    if taken(out):
-        raise already_there(Path(out))
+    if is_occupied(out):
+        raise occupied_error(Path(out))
     if os.path.ismount(out):
         raise UserError(f"{str(out)!r} is a disk of its own; name a new folder inside it")
 
 
-def already_there(out: Path) -> UserError:
+def occupied_error(out: Path) -> UserError:
     """The one line for a name that is not free."""
     return UserError(
         f"{str(out)!r} is there already and nothing is overwritten; choose another folder"
@@ -232,7 +232,7 @@ def already_there(out: Path) -> UserError:
 
 
 @dataclass(frozen=True)
-class Dated:
+class DatedFolder:
     """A new folder ``parent/NAME-DATE`` that nobody named; of two in one minute each gets one."""
 
     parent: Path
@@ -246,21 +246,21 @@ class Dated:
             yield self.parent / f"{stem}-{number}"
 
 
-Goal = Path | Dated
+Destination = Path | DatedFolder
 """Where a folder is to be made: under this name, or under the first that is free."""
 
 
 @contextlib.contextmanager
-def new_folder(out: Goal) -> Iterator[DraftFolder]:
+def new_folder(out: Destination) -> Iterator[DraftFolder]:
     """A draft for ``out``, to be given its name with :func:`publish`."""
     if isinstance(out, Path):
-        refuse_taken(out)
+        refuse_occupied(out)
     with draft_folder(out if isinstance(out, Path) else next(out.names())) as draft:
         yield draft
 
 
 def publish(
-    draft: DraftFolder, out: Goal, complete: Callable[[Path], None] = lambda name: None
+    draft: DraftFolder, out: Destination, complete: Callable[[Path], None] = lambda name: None
 ) -> Path:
     """Give a draft its name, and tell it; ``complete`` writes what the name must be known for.
 
@@ -271,16 +271,16 @@ def publish(
         complete(name)
         if draft.claim(name):
             return name
-    raise already_there(name)
+    raise occupied_error(name)
 
 
 def sweep(folder: str | Path) -> None:
     """Remove all drafts in a folder that only we write, and that we hold."""
-    for draft in _drafts(folder):
+    for draft in _find_drafts(folder):
         with contextlib.suppress(OSError):
             if draft.is_file():
                 draft.unlink()
-            elif _abandoned(draft):
+            elif _is_abandoned(draft):
                 shutil.rmtree(draft, ignore_errors=True)
     with contextlib.suppress(OSError):  # a kill right after the claim
         (Path(folder) / MARK).unlink(missing_ok=True)
@@ -292,15 +292,15 @@ def sweep_dead(folder: str | Path) -> None:
     A folder goes if it holds our mark and nobody has the lock on it, a file if the process in its
     name was on this machine and is gone. Whatever else looks like a draft stays.
     """
-    for draft in _drafts(folder):
+    for draft in _find_drafts(folder):
         with contextlib.suppress(OSError):
-            if draft.is_file() and _of_dead(draft):
+            if draft.is_file() and _is_of_dead_process(draft):
                 draft.unlink()
-            elif draft.is_dir() and _abandoned(draft):
+            elif draft.is_dir() and _is_abandoned(draft):
                 shutil.rmtree(draft, ignore_errors=True)
 
 
-def _drafts(folder: str | Path) -> list[Path]:
+def _find_drafts(folder: str | Path) -> list[Path]:
     try:
         names = [entry.name for entry in os.scandir(folder) if not entry.is_symlink()]
     except OSError:
@@ -308,7 +308,7 @@ def _drafts(folder: str | Path) -> list[Path]:
     return [Path(folder) / name for name in names if _DRAFT.fullmatch(name)]
 
 
-def _of_dead(draft: Path) -> bool:
+def _is_of_dead_process(draft: Path) -> bool:
     """Whether a draft file was written on this machine by a process that is gone."""
     found = _DRAFT.fullmatch(draft.name)
     if os.name == "nt" or found is None or found["host"] != _host():
@@ -322,7 +322,7 @@ def _of_dead(draft: Path) -> bool:
     return False
 
 
-def _abandoned(draft: Path) -> bool:
+def _is_abandoned(draft: Path) -> bool:
     """Whether a folder is a draft of ours that no process holds."""
     mark = draft / MARK
     if mark.is_symlink() or not mark.is_file():
@@ -332,7 +332,7 @@ def _abandoned(draft: Path) -> bool:
         free = _try_lock(handle)
     finally:
         os.close(handle)
-    return _of_dead(draft) if free is None else free
+    return _is_of_dead_process(draft) if free is None else free
 
 
 def _try_lock(handle: int) -> bool | None:
@@ -354,7 +354,7 @@ def _try_lock(handle: int) -> bool | None:
 
 
 @contextlib.contextmanager
-def hold(folder: Path, refusal: str) -> Iterator[None]:
+def lock_folder(folder: Path, refusal: str) -> Iterator[None]:
     """Hold a folder while the block runs, and sweep it; a kill lets go of it.
 
     Raises:
@@ -364,7 +364,7 @@ def hold(folder: Path, refusal: str) -> Iterator[None]:
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise write_error(folder, error) from error
     try:
         if not _try_own_lock(handle):
             raise UserError(refusal)
@@ -395,13 +395,13 @@ def _try_own_lock(handle: int) -> bool:
 def _disk_error(goal: Path, draft: Path, error: OSError) -> DiskError:
     """What to say of an error while ``draft`` was filled: it may have been about another file."""
     if not isinstance(error.filename, str):
-        return unwritable(goal, error)
+        return write_error(goal, error)
     about, here = Path(error.filename).absolute(), draft.absolute()
     ours = about.is_relative_to(here) or here.is_relative_to(about)
-    return unwritable(goal, error) if ours else unreadable(Path(error.filename), error)
+    return write_error(goal, error) if ours else read_error(Path(error.filename), error)
 
 
-def _flush(path: Path, flags: int) -> None:
+def _fsync(path: Path, flags: int) -> None:
     """Wait until ``path`` is on the disk; folders only where the system can (not on Windows)."""
     if os.name == "nt" and path.is_dir():
         return

@@ -36,13 +36,13 @@ def _read(path: str) -> str:
         return ""
 
 
-def fits(needed: int) -> bool:
+def fits_in_memory(needed: int) -> bool:
     """Whether so many bytes can be held; yes where nobody knows."""
     usable = usable_memory()
     return not usable or needed <= usable
 
 
-def in_words(amount: float, unit: str = "B") -> str:
+def format_amount(amount: float, unit: str = "B") -> str:
     """``3e9`` -> ``"3 GB"``."""
     for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if amount >= scale:
@@ -58,10 +58,11 @@ def refuse_large_batch(batch: int, image: int | tuple[int, int], in_chans: int =
     """
     height, width = (image, image) if isinstance(image, int) else image
     needed = PIXEL_COPIES * 4 * batch * in_chans * height * width
-    if not fits(needed):
+    if not fits_in_memory(needed):
         raise UserError(
-            f"{batch} pictures of {height} x {width} pixels at once take {in_words(needed)} or "
-            f"more, this machine has {in_words(usable_memory())}; choose fewer or smaller ones"
+            f"{batch} pictures of {height} x {width} pixels at once take {format_amount(needed)} "
+            f"or more, this machine has {format_amount(usable_memory())}; choose fewer or smaller "
+            "ones"
         )
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from vitrail import trust
 from vitrail.errors import UserError
-from vitrail.files import resolved
+from vitrail.files import resolve_path
 
 GROUPS = ("vitrail.models", "vitrail.mixers", "vitrail.reducers")
 VARIABLE = "VITRAIL_PLUGINS"
@@ -49,15 +49,15 @@ def load_group(group: str) -> dict[str, Any]:
         except Exception as error:
             package = point.dist.name if point.dist else point.value
             warnings.warn(
-                f"the plug-in {point.name!r} of {package} ({group}) is left out: {gist(error)}; "
-                f"update {package}, or remove it",
+                f"the plug-in {point.name!r} of {package} ({group}) is left out: "
+                f"{error_summary(error)}; update {package}, or remove it",
                 stacklevel=3,
             )
     return loaded
 
 
 @dataclass(frozen=True)
-class Source:
+class PluginSource:
     """The file of a plugin as it was run: what is recorded and copied is what was executed."""
 
     path: Path
@@ -76,9 +76,9 @@ def use(file: str | Path) -> ModuleType:
     Raises:
         UserError: no such file, or it fails.
     """
-    path = resolved(file)
+    path = resolve_path(file)
     module = load_file(path)
-    pass_on(path)
+    pass_to_children(path)
     return module
 
 
@@ -92,18 +92,18 @@ def use_trusted(digest: str) -> bool:
     if found is None:
         return False
     path, code = found
-    run(Source(path, code))
-    pass_on(path)
+    run_source(PluginSource(path, code))
+    pass_to_children(path)
     return True
 
 
-def remember(module: ModuleType) -> Path | None:
+def trust_plugin(module: ModuleType) -> Path | None:
     """Trust the file that a module was run from, from now on; the place of its copy, if new."""
-    source: Source = module.__plugin__
+    source: PluginSource = module.__plugin__
     return trust.trust(source.path.name, source.code)
 
 
-def pass_on(path: Path) -> None:
+def pass_to_children(path: Path) -> None:
     """Let child processes run the file too."""
     named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     if str(path) not in named:
@@ -118,7 +118,7 @@ def load_named() -> None:
     """
     for name in os.environ.get(VARIABLE, "").split(os.pathsep):
         if name:
-            load_file(resolved(name))
+            load_file(resolve_path(name))
 
 
 def load_file(path: Path) -> ModuleType:
@@ -127,10 +127,10 @@ def load_file(path: Path) -> ModuleType:
     Raises:
         UserError: no such file, or it fails: importing a user's code can fail in any way.
     """
-    return run(Source(path, trust.read_code(path)))
+    return run_source(PluginSource(path, trust.read_code(path)))
 
 
-def run(source: Source) -> ModuleType:
+def run_source(source: PluginSource) -> ModuleType:
     """Execute these very bytes, unless they were executed before.
 
     Raises:
@@ -148,15 +148,15 @@ def run(source: Source) -> ModuleType:
         exec(compile(source.code, str(source.path), "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[name]
-        raise UserError(f"the plugin {str(source.path)!r} fails: {gist(error)}") from error
+        raise UserError(f"the plugin {str(source.path)!r} fails: {error_summary(error)}") from error
     return module
 
 
-def source_behind(kind: type) -> Source | None:
+def source_behind(kind: type) -> PluginSource | None:
     """The plugin that a class, or one it builds on, was written in; None for all others."""
     for base in kind.__mro__:
         if base.__module__.startswith(_PREFIX):
-            source: Source = sys.modules[base.__module__].__plugin__
+            source: PluginSource = sys.modules[base.__module__].__plugin__
             return source
     return None
 
@@ -174,6 +174,6 @@ def copy_plugins(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
             (folder / FOLDER / source.path.name).write_bytes(source.code)
 
 
-def gist(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """An exception's first line, or its kind."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

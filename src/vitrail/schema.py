@@ -16,8 +16,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from vitrail.digests import check_digest
 from vitrail.errors import UserError, unknown
-from vitrail.seal import open_seal
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def parse_json(text: str, kind: Any = Any, where: str = "JSON") -> Any:
         UserError: not JSON, of another shape, or changed since it was written.
     """
     try:
-        value = open_seal(json.loads(text), where)
+        value = check_digest(json.loads(text), where)
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
@@ -78,7 +78,7 @@ def build(cls: type[T], values: Any, where: str, *, extra_keys: bool = False) ->
         UserError: no mapping, an unknown or a missing key, a value of another type.
     """
     if not isinstance(values, Mapping):
-        raise UserError(f"{where} must be keys with values, not {_shown(values)}")
+        raise UserError(f"{where} must be keys with values, not {_format_value(values)}")
     hints = get_type_hints(cls)
     own = {f.name: f for f in fields(cast(Any, cls)) if f.init}
     for key in values:
@@ -132,7 +132,7 @@ def convert(kind: Any, value: Any, where: str, *, extra_keys: bool = False) -> A
         return _as_float(value, where)
     if isinstance(kind, type) and type(value) is kind:
         return value
-    raise UserError(f"{where} must be {_name(kind)}, not {_shown(value)}")
+    raise UserError(f"{where} must be {_name(kind)}, not {_format_value(value)}")
 
 
 def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, extra_keys: bool) -> Any:
@@ -145,7 +145,7 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, extra_keys: b
         except UserError:
             if len(some) == 1 or (kind is some[-1] and isinstance(value, list | tuple | Mapping)):
                 raise  # says which value inside it
-    raise UserError(f"{where} must be {' or '.join(map(_name, some))}, not {_shown(value)}")
+    raise UserError(f"{where} must be {' or '.join(map(_name, some))}, not {_format_value(value)}")
 
 
 def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str, extra_keys: bool) -> Any:
@@ -174,6 +174,6 @@ def _name(kind: Any) -> str:
     return "nothing" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     text = reprlib.repr(value)  # values may hold one another over and over
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '…'}"

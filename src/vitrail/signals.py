@@ -43,7 +43,7 @@ def restore(before: Mapping[int, Any]) -> None:
 
 
 @contextlib.contextmanager
-def terminations_raise() -> Iterator[None]:
+def raise_on_termination() -> Iterator[None]:
     """SIGTERM and SIGHUP raise :class:`Terminated`, so that drafts are removed and children end.
 
     The second one ends the process at once.
@@ -52,19 +52,19 @@ def terminations_raise() -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         restore(before)
-        leave_lost_terminal()
+        redirect_lost_terminal()
         raise Terminated(f"stopped by {signal.Signals(number).name}")
 
     before |= listen(end, TERMINATIONS)
     try:
-        with raised_again():
+        with reraise_lost_interrupts():
             yield
     finally:
         restore(before)
 
 
 @contextlib.contextmanager
-def raised_again() -> Iterator[None]:
+def reraise_lost_interrupts() -> Iterator[None]:
     """An interruption that falls into a callback of Python's own is raised a moment later.
 
     In the callback of a weak reference or a finaliser it would only be printed, and lost.
@@ -89,7 +89,7 @@ def raised_again() -> Iterator[None]:
             timer.cancel()
 
 
-def leave_lost_terminal() -> None:
+def redirect_lost_terminal() -> None:
     """Where the terminal is gone, output goes nowhere: an error of a print must not end us."""
     for output in (1, 2):
         try:

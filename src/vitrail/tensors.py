@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import UserError, printable
-from vitrail.files import whole
+from vitrail.files import atomic_file
 
 DIGEST = "vitrail.sha256"
 _TYPES = {
@@ -63,7 +63,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], texts: Mapping
         }
     text = json.dumps(header, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with whole(path) as draft, draft.open("wb") as file:
+    with atomic_file(path) as draft, draft.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             file.write(_values(ready[name]))
@@ -75,12 +75,12 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: no such file, not safetensors, or changed since it was written.
     """
-    with opened(path) as file:
+    with open_tensors(path) as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         texts = dict(file.metadata() or {})
     promised = texts.pop(DIGEST, None)
     if promised is not None and promised != _digest(tensors, texts):
-        raise damaged(path)
+        raise damage_error(path)
     return tensors, texts
 
 
@@ -90,7 +90,7 @@ def read_header(path: str | Path) -> Header:
     Raises:
         UserError: no such file, or not safetensors.
     """
-    with opened(path) as file:
+    with open_tensors(path) as file:
         names = list(file.keys())
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
         texts = dict(file.metadata() or {})
@@ -99,7 +99,7 @@ def read_header(path: str | Path) -> Header:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Any]:
+def open_tensors(path: str | Path) -> Iterator[Any]:
     """The file in safetensors' own reader.
 
     Raises:
@@ -126,7 +126,7 @@ def check_file(path: Path, digest: str) -> None:
         UserError: it has another one.
     """
     if file_digest(path) != digest:
-        raise damaged(path)
+        raise damage_error(path)
 
 
 def file_digest(path: Path) -> str:
@@ -135,7 +135,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def damaged(path: str | Path) -> UserError:
+def damage_error(path: str | Path) -> UserError:
     """The one line for a file that is no longer what was written."""
     return UserError(
         f"{str(path)!r} is damaged: its content is not what was written (SHA-256 differs); "

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from vitrail.errors import UserError
-from vitrail.files import whole
+from vitrail.files import atomic_file
 
 MOST_BYTES = 2**22
 """No file of code is larger; a larger one is not read."""
@@ -58,7 +58,7 @@ def find_trusted(digest: str) -> tuple[Path, bytes] | None:
     if folder is None or not DIGEST.fullmatch(digest):
         return None
     try:
-        files = [p for p in sorted((folder / digest).glob("*.py")) if _only_mine(p)]
+        files = [p for p in sorted((folder / digest).glob("*.py")) if _is_private(p)]
     except OSError:
         return None
     for path in files:
@@ -77,14 +77,14 @@ def trust(name: str, code: bytes) -> Path | None:
     place = folder / digest
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with whole(place / name, private=True) as draft:
+        with atomic_file(place / name, private=True) as draft:
             draft.write_bytes(code)
     except (OSError, UserError):
         return None  # without a home that can be written, a person names the file each time
     return place
 
 
-def _only_mine(path: Path) -> bool:
+def _is_private(path: Path) -> bool:
     """Whether nobody else could have written the file: the system's check, where it has owners."""
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode):

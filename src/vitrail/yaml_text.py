@@ -45,11 +45,11 @@ def parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{where} is not YAML: {why or type(error).__name__}") from error
-    refuse_endless(found, where)
+    refuse_endless_values(found, where)
     return found
 
 
-def refuse_endless(value: Any, where: str) -> None:
+def refuse_endless_values(value: Any, where: str) -> None:
     """Refuse values that hold themselves, or a few aliases that stand for millions.
 
     Raises:
@@ -67,10 +67,10 @@ def refuse_endless(value: Any, where: str) -> None:
             waiting.extend(one)
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with ``changes``, inner mappings merged too."""
     out = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merged(out[key], value) if both else value
+        out[key] = merge(out[key], value) if both else value
     return out

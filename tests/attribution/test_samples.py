@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitrail.attribution.samples import gather, open_truth, shaped
 from vitrail.data import History, Manifest, Preprocess, Scenes
-from vitrail.data.transforms import middle
+from vitrail.data.transforms import crop_thin
 from vitrail.errors import UserError
 
 PLAIN = Preprocess(image=32, crop=1.0)
@@ -159,7 +159,7 @@ def test_a_damaged_mask_is_one_line(folder: Path) -> None:
 def test_thin_pictures_and_masks_are_cut_before_they_are_enlarged() -> None:
     thin = Image.new("L", (3, 4000), 255)
     assert shaped(thin, PLAIN).all()
-    assert middle(thin).size == (3, 150) and middle(Image.new("L", (7, 3))).size == (7, 3)
+    assert crop_thin(thin).size == (3, 150) and crop_thin(Image.new("L", (7, 3))).size == (7, 3)
 
 
 def test_scoring_holds_what_the_run_validated_on(folder: Path) -> None:

@@ -31,7 +31,7 @@ def test_the_ratio_is_per_picture() -> None:
 
 
 def test_generated_photos_are_a_folder_of_classes(tmp_path: Path) -> None:
-    found = data.open_pictures(loader.photos(tmp_path, count=8, edge=32))
+    found = data.open_dataset(loader.photos(tmp_path, count=8, edge=32))
     assert len(found.classes) == 4
     assert len(found.items) == 8
     assert found.read(found.items[0]).size == (32, 32)

@@ -4,7 +4,7 @@ import pytest
 
 from vitrail.cli.settings import changes_of
 from vitrail.errors import UserError
-from vitrail.yaml_text import merged
+from vitrail.yaml_text import merge
 
 
 def test_values_are_read_as_yaml_reads_them() -> None:
@@ -20,7 +20,7 @@ def test_dots_go_inside() -> None:
 
 def test_merged_goes_inside_too() -> None:
     base = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert merged(base, {"a": {"b": 5}, "d": 4}) == {"a": {"b": 5, "c": 2}, "d": 4}
+    assert merge(base, {"a": {"b": 5}, "d": 4}) == {"a": {"b": 5, "c": 2}, "d": 4}
     assert base["a"]["b"] == 1
 
 

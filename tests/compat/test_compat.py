@@ -14,7 +14,7 @@ import torch
 
 from vitrail import explain, plugins, study
 from vitrail.cli import main
-from vitrail.data import open_pictures
+from vitrail.data import open_dataset
 from vitrail.export import open_folder
 from vitrail.hub import open_run
 
@@ -45,7 +45,7 @@ def expected(made: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def images() -> list[Any]:
-    sample = open_pictures("fashion")
+    sample = open_dataset("fashion")
     return [sample.read(item) for item in sample.split("test")[:4]]
 
 

@@ -164,9 +164,9 @@ def slices_change_nothing(build: Build) -> None:
 @cache
 def clothes(size: int) -> tuple[Tensor, Tensor]:
     """16 photographs of clothes of 5 kinds, from the built-in sample."""
-    from vitrail.data import Preprocess, open_pictures
+    from vitrail.data import Preprocess, open_dataset
 
-    sample = open_pictures("fashion")
+    sample = open_dataset("fashion")
     items = [item for item in sample.split("train") if item.label < 5][:16]
     transform = Preprocess(image=size, crop=1.0).transform()
     images = torch.stack([transform(sample.read(item)) for item in items])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.data.corpus import numbered, small_set, write
 
-from vitrail.data import Augment, PictureSet, Preprocess, open_pictures
+from vitrail.data import Augment, ImageTensors, Preprocess, open_dataset
 
 COMMON = small_set("a", each=20)
 RARE = {f"b/{i}.png": numbered(5000 + i) for i in range(5)}
@@ -15,7 +15,7 @@ COPIES = {f"b/copy{j}-{k[2:]}": v for k, v in RARE.items() for j in range(3)}
 
 
 def by_split(source: Path, copies: bool) -> Counter[tuple[str, int]]:
-    pictures = open_pictures(source, copies=copies)
+    pictures = open_dataset(source, copies=copies)
     held = {i.digest for i in pictures.items if i.split != "train"}
     assert not held & {i.digest for i in pictures.split("train")}
     for split in ("val", "test"):
@@ -30,7 +30,7 @@ def test_copies_of_the_rare_class_count_in_training_alone(tmp_path):
     counts = by_split(tmp_path, True)
     assert (counts["train", 1], counts["val", 1]) == (16, 1)
     assert counts["train", 0] == 16
-    lines = [p.line for p in open_pictures(tmp_path, copies=True).problems]
+    lines = [p.line for p in open_dataset(tmp_path, copies=True).problems]
     assert lines == [
         "15 copies of pictures counted again in training, as asked ('b' 15)",
         "3 copies of pictures to validate or test with left out",
@@ -46,7 +46,7 @@ def test_what_is_held_out_by_the_folders_leaves_no_copy(tmp_path):
 
 def test_copies_with_two_labels_are_left_out_all_the_same(tmp_path):
     write(tmp_path, COMMON | RARE | {"a/x.png": RARE["b/0.png"]})
-    pictures = open_pictures(tmp_path, copies=True)
+    pictures = open_dataset(tmp_path, copies=True)
     assert [p.kind for p in pictures.problems] == ["two-labels"]
 
 
@@ -63,9 +63,9 @@ def test_repeated_rows_are_augmented_each_in_their_own_way(first, tmp_path):
     write(tmp_path, RARE)
     rows = [f"{k},{'bc'[i % 2]}" for i, k in enumerate(RARE)] * 2
     (tmp_path / "t.csv").write_text("path,label\n" + "\n".join(rows), "utf-8")
-    pictures = open_pictures(tmp_path / "t.csv", copies=True)
+    pictures = open_dataset(tmp_path / "t.csv", copies=True)
     train = pictures.split("train")
     again = [i for i, item in enumerate(train) if item.key == train[first].key]
-    loaded = PictureSet(pictures, train, Augment().transform(Preprocess(image=16)), 0)
+    loaded = ImageTensors(pictures, train, Augment().transform(Preprocess(image=16)), 0)
     assert len(again) == 2
     assert not torch.equal(loaded[0, again[0]][0], loaded[0, again[1]][0])

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from tests.data.corpus import BAD, GOOD, HEIGHT, WIDTH, Bad, Good, picture, saved, truth
 
 from vitrail.data import decode as module
-from vitrail.data.decode import PictureError, decode, decode_values, probe, to_rgb
+from vitrail.data.decode import ImageError, decode, decode_values, probe, to_rgb
 from vitrail.data.items import KINDS
 from vitrail.data.limits import MemoryGate
 
@@ -30,7 +30,7 @@ def test_odd_pictures_decode_to_what_they_show(good: Good):
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
 @pytest.mark.parametrize("read", [decode, probe])
 def test_bad_pictures_say_why(bad: Bad, read):
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         read(bad.data())
     assert caught.value.kind == bad.kind
     assert bad.says in str(caught.value)
@@ -40,7 +40,7 @@ def test_bad_pictures_say_why(bad: Bad, read):
 
 def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     monkeypatch.setattr(module, "MAX_PIXELS", WIDTH * HEIGHT - 1)
-    with pytest.raises(PictureError, match="24 x 16 is more than 383 pixels"):
+    with pytest.raises(ImageError, match="24 x 16 is more than 383 pixels"):
         decode(picture())
 
 
@@ -69,7 +69,7 @@ def test_large_jpegs_may_be_decoded_small_but_never_below_the_short_side():
 def test_truncation_is_seen_in_small_decoding_too():
     large = saved(Image.fromarray(truth()).resize((640, 400)), "JPEG", quality=95)
     for short_side in (None, 50, 100):
-        with pytest.raises(PictureError, match="truncated"):
+        with pytest.raises(ImageError, match="truncated"):
             decode(large[: len(large) // 2], short_side=short_side)
 
 
@@ -105,7 +105,7 @@ def test_damage_gives_a_picture_or_a_reason_and_nothing_else(kind, cuts, end):
     for read in (decode, probe):
         try:
             read(damaged)
-        except PictureError as error:
+        except ImageError as error:
             assert KINDS[error.kind]
 
 
@@ -123,7 +123,7 @@ def test_a_header_alone_costs_nothing(compression):
     data = tiff_header(13_000, 13_000, bits=32, compression=compression)
     tracemalloc.start()
     for read in (decode, probe, decode_values):
-        with pytest.raises(PictureError, match="bytes cannot hold 13000 x 13000 pixels|truncated"):
+        with pytest.raises(ImageError, match="bytes cannot hold 13000 x 13000 pixels|truncated"):
             read(data)
     assert tracemalloc.get_traced_memory()[1] < 1 << 22
     tracemalloc.stop()
@@ -136,7 +136,7 @@ def test_blank_scans_are_no_bombs():
 
 @pytest.mark.parametrize("size", [(1, 2_001), (6_003, 3)])
 def test_too_thin(size):
-    with pytest.raises(PictureError, match="is thinner than 1 to 2,000") as caught:
+    with pytest.raises(ImageError, match="is thinner than 1 to 2,000") as caught:
         decode(saved(Image.new("L", size), "PNG"))
     assert caught.value.kind == "too-large"
 
@@ -157,10 +157,10 @@ def test_whatever_a_reader_raises_is_a_reason(error, monkeypatch):
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     for read in (decode, probe, decode_values):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             read(picture(kind="PPM"))
     monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         decode(picture())
 
 
@@ -186,6 +186,6 @@ def test_a_jpeg_of_endless_scans_is_refused_unread():
     data = saved(Image.new("L", (2048, 2048), 128), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     assert probe(data) == probe(data[:-2] + 5 * last + data[-2:]) == (2048, 2048)
-    with pytest.raises(PictureError, match=r"1,\d\d\d scans of 2048 x 2048 pixels") as caught:
+    with pytest.raises(ImageError, match=r"1,\d\d\d scans of 2048 x 2048 pixels") as caught:
         probe(data[:-2] + 1024 * last + data[-2:])
     assert caught.value.kind == "too-large"

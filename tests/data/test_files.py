@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.data.corpus import numbered, small_set, write
 
-from vitrail.data import limits, open_pictures
-from vitrail.data.decode import PictureError
+from vitrail.data import limits, open_dataset
+from vitrail.data.decode import ImageError
 from vitrail.data.files import Archive, Folder, read_regular
 from vitrail.errors import UserError
 
@@ -40,7 +40,7 @@ def edited(path: Path, *edits: tuple[bytes, int, bytes]) -> Path:
 def test_pipes_and_devices_are_said_and_never_opened(tmp_path):
     write(tmp_path, SET)
     os.mkfifo(tmp_path / "a" / "pipe.png")
-    lines = [p.line for p in open_pictures(tmp_path).problems]
+    lines = [p.line for p in open_dataset(tmp_path).problems]
     assert lines == ["a/pipe.png: a pipe, a socket or a device; left out unopened"]
 
 
@@ -50,15 +50,15 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"123")
     for name in ("pipe", "dir", "/dev/zero", "/dev/tty"):
         if Path(tmp_path / name).exists():
-            with pytest.raises(PictureError, match="cannot be read"):
+            with pytest.raises(ImageError, match="cannot be read"):
                 Folder(str(tmp_path)).read(name)
     for name in ("gone", "file/below", "nul\0", "x" * 300):
-        with pytest.raises(PictureError, match="there is no such file|too long") as caught:
+        with pytest.raises(ImageError, match="there is no such file|too long") as caught:
             Folder(str(tmp_path)).read(name)
         assert caught.value.kind == "missing"
     assert read_regular(tmp_path / "file") == b"123"
     monkeypatch.setattr(limits, "MAX_BYTES", 2)
-    with pytest.raises(PictureError, match="3 bytes are too many"):
+    with pytest.raises(ImageError, match="3 bytes are too many"):
         read_regular(tmp_path / "file")
 
 
@@ -71,7 +71,7 @@ def test_folders_and_zips_hide_the_same(hidden, tmp_path):
     write(tmp_path / "d", SET | {hidden: numbered(7)})
     archive = zipped(tmp_path / "z.zip", SET | {hidden: numbered(7)})
     for source in (tmp_path / "d", archive):
-        pictures = open_pictures(source)
+        pictures = open_dataset(source)
         assert (len(pictures.items), pictures.problems) == (10, ())
 
 
@@ -92,7 +92,7 @@ def test_farms_of_links_end(tmp_path):
 
 def test_folders_too_deep_are_left_out(tmp_path):
     write(tmp_path, SET | {"a/" + "d/" * 100 + "x.png": numbered(5)})
-    pictures = open_pictures(tmp_path)
+    pictures = open_dataset(tmp_path)
     assert len(pictures.items) == 10
     assert "folders inside each other; left out" in pictures.problems[0].line
 
@@ -103,7 +103,7 @@ def test_folders_too_deep_are_left_out(tmp_path):
 def test_zips_made_on_windows(tmp_path):
     path = zipped(tmp_path / "z.zip", {k.replace("/", "\\"): v for k, v in SET.items()})
     assert Archive(str(path)).listing().files == tuple(sorted(SET))
-    assert len(open_pictures(path).items) == 10
+    assert len(open_dataset(path).items) == 10
 
 
 @pytest.mark.parametrize("encoding", ["cp437", "utf-8"])
@@ -130,7 +130,7 @@ def test_a_name_twice_is_said(tmp_path):
     path = tmp_path / "z.zip"
     with zipfile.ZipFile(zipped(path, SET), "a") as archive, pytest.warns(UserWarning):
         archive.writestr("a/0.png", numbered(500))
-    pictures = open_pictures(path)
+    pictures = open_dataset(path)
     assert [p.line for p in pictures.problems] == ["a/0.png: twice in the zip; the last one counts"]
     assert pictures.store.files.read("a/0.png") == numbered(500)  # type: ignore[attr-defined]
 
@@ -143,7 +143,7 @@ def test_damaged_members_cost_a_line_each(method, tmp_path):
     path = zipped(tmp_path / "z.zip", SET, METHODS[method])
     start = 30 + len("a/0.png")
     edited(path, (b"PK\3\4", start, b"\xff" * 20))
-    pictures = open_pictures(path)
+    pictures = open_dataset(path)
     assert [p.where for p in pictures.problems] == ["a/0.png"]
     assert pictures.problems[0].line.startswith("a/0.png: damaged inside the zip (")
 
@@ -161,7 +161,7 @@ def test_damaged_members_cost_a_line_each(method, tmp_path):
 )
 def test_what_a_member_claims(edit, kind, tmp_path):
     path = edited(zipped(tmp_path / "z.zip", SET), edit)
-    pictures = open_pictures(path)
+    pictures = open_dataset(path)
     assert [p.kind for p in pictures.problems] == [kind]
     assert pictures.problems[0].where == "a/0.png" and len(pictures.items) == 9
 
@@ -169,11 +169,11 @@ def test_what_a_member_claims(edit, kind, tmp_path):
 def test_bombs_are_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "FREE_BYTES", 1 << 16)
     path = zipped(tmp_path / "z.zip", SET | {"a/bomb.png": bytes(1 << 20)}, zipfile.ZIP_DEFLATED)
-    (line,) = [p.line for p in open_pictures(path).problems]
+    (line,) = [p.line for p in open_dataset(path).problems]
     assert "that unpack to 1,048,576, refused as a decompression bomb" in line
     monkeypatch.setattr(limits, "MAX_CONTENTS", 100)
     with pytest.raises(UserError, match="its table of contents has"):
-        open_pictures(path)
+        open_dataset(path)
 
 
 def test_overlapping_members_are_a_bomb(tmp_path):
@@ -188,12 +188,12 @@ def test_overlapping_members_are_a_bomb(tmp_path):
                 setattr(info, name, getattr(first, name))
             archive.filelist.append(info)
     with pytest.raises(UserError, match="a zip bomb, or damaged"):
-        open_pictures(path)
+        open_dataset(path)
 
 
 def test_names_of_many_folders(tmp_path):
     path = zipped(tmp_path / "z.zip", SET | {"d/" * 20_000 + "x.png": numbered(3)})
-    (problem,) = open_pictures(path).problems
+    (problem,) = open_dataset(path).problems
     assert problem.kind == "unsafe-name" and "64 folders inside each other" in problem.line
 
 
@@ -202,7 +202,7 @@ def test_cut_zips_are_one_line(cut, tmp_path):
     path = zipped(tmp_path / "z.zip", SET)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match="is not a zip file that can be read") as caught:
-        open_pictures(path)
+        open_dataset(path)
     assert "\n" not in str(caught.value)
 
 
@@ -211,4 +211,4 @@ def test_a_pipe_called_zip_or_csv_is_refused(tmp_path):
         os.mkfifo(tmp_path / name)
         assert stat.S_ISFIFO((tmp_path / name).stat().st_mode)
         with pytest.raises(UserError, match="regular file"):
-            open_pictures(tmp_path / name)
+            open_dataset(tmp_path / name)

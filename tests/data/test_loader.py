@@ -11,14 +11,14 @@ from tests.data.corpus import saved, small_set, write
 
 from vitrail.data import (
     Augment,
+    ImageTensors,
     Loader,
-    PictureSet,
     Preprocess,
     batches,
     epoch_order,
     measure_loader,
-    open_pictures,
-    plain_order,
+    open_dataset,
+    sequential_order,
 )
 from vitrail.errors import UserError
 
@@ -28,12 +28,12 @@ STRONG = Augment(color_jitter=0.3, erase=0.5)
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return open_pictures(write(tmp_path_factory.mktemp("set"), small_set("abc", each=6)))
+    return open_dataset(write(tmp_path_factory.mktemp("set"), small_set("abc", each=6)))
 
 
 def make(pictures, *, seed=0, cache=None, augment=STRONG):
     transform = augment.transform(PRE) if augment else PRE.transform()
-    return PictureSet(pictures, pictures.split("train"), transform, seed, cache=cache)
+    return ImageTensors(pictures, pictures.split("train"), transform, seed, cache=cache)
 
 
 def run(data, workers=0, epoch=2, order=None):
@@ -81,7 +81,7 @@ def test_a_sample_depends_on_seed_epoch_and_key_alone(pictures):
     assert torch.equal(data[3, 1][0], first)
     assert not torch.equal(data[4, 1][0], first)
     assert not torch.equal(make(pictures, seed=1)[3, 1][0], first)
-    turned = PictureSet(pictures, data.items[::-1], data.transform, 0)
+    turned = ImageTensors(pictures, data.items[::-1], data.transform, 0)
     assert torch.equal(turned[3, len(data) - 2][0], first)
     assert torch.equal(data[1][0], data[0, 1][0])
 
@@ -125,7 +125,7 @@ def test_workers_live_on_and_an_epoch_may_be_left_early(pictures):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_lost_on_the_way_is_named_in_one_line(tmp_path, workers):
-    pictures = open_pictures(write(tmp_path, small_set()))
+    pictures = open_dataset(write(tmp_path, small_set()))
     data = make(pictures)
     (tmp_path / data.items[0].key).unlink()
     with pytest.raises(UserError) as caught:
@@ -136,7 +136,7 @@ def test_a_file_lost_on_the_way_is_named_in_one_line(tmp_path, workers):
 @pytest.mark.parametrize("augment", [None, STRONG])
 def test_the_caches_size_is_known_before(pictures, augment):
     data = make(pictures, cache="memory", augment=augment)
-    assert data.cache.bytes == PictureSet.cache_bytes(data.items, data.transform) > 0
+    assert data.cache.bytes == ImageTensors.cache_bytes(data.items, data.transform) > 0
 
 
 def test_no_such_cache(pictures):
@@ -145,7 +145,7 @@ def test_no_such_cache(pictures):
 
 
 def test_an_empty_set_can_be_cached(pictures):
-    assert len(PictureSet(pictures, (), PRE.transform(), 0, cache="memory")) == 0
+    assert len(ImageTensors(pictures, (), PRE.transform(), 0, cache="memory")) == 0
 
 
 @given(st.integers(0, 60), st.integers(1, 9), st.integers(0, 99), st.integers(0, 9), st.booleans())
@@ -155,7 +155,7 @@ def test_orders_hold_everything_once(count, batch, seed, epoch, drop):
     assert lots == epoch_order(count, batch=batch, seed=seed, epoch=epoch, drop_last=drop)
     assert all(len(lot) == batch for lot in lots[: None if drop else -1])
     assert len(set(flat)) == len(flat) == (count // batch * batch if drop else count)
-    assert sum(plain_order(count, batch=batch), []) == list(range(count))
+    assert sum(sequential_order(count, batch=batch), []) == list(range(count))
 
 
 def test_epochs_and_seeds_are_shuffled_differently():
@@ -173,15 +173,15 @@ def test_the_loaders_speed_is_a_number(pictures, workers):
 def test_the_cache_never_takes_more_than_its_limit(known, tmp_path, monkeypatch):
     """Long, thin pictures are far larger than their short side says."""
     files = {f"{c}/{i}.png": _thin(9 * i + (c == "b")) for c in "ab" for i in range(3)}
-    pictures = open_pictures(write(tmp_path, files))
+    pictures = open_dataset(write(tmp_path, files))
     items = [i if known else replace(i, size=(0, 0)) for i in pictures.items]
     transform = Augment().transform(Preprocess(image=16))
     size = sum(transform.prepared_bytes(i.size) for i in pictures.items)
-    kept = PictureSet(pictures, items, transform, 0, cache="memory", limit=size)
+    kept = ImageTensors(pictures, items, transform, 0, cache="memory", limit=size)
     assert kept.cache is not None and kept.cache.bytes == size == 6 * 8 * 800 * 3
     read = []
-    monkeypatch.setattr(PictureSet, "_prepared", lambda self, i: read.append(i) or np.zeros(size))
-    assert PictureSet(pictures, items, transform, 0, cache="memory", limit=size - 1).cache is None
+    monkeypatch.setattr(ImageTensors, "_prepare", lambda self, i: read.append(i) or np.zeros(size))
+    assert ImageTensors(pictures, items, transform, 0, cache="memory", limit=size - 1).cache is None
     assert bool(read) != known
 
 

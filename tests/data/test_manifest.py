@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from vitrail.data import manifest_digest, open_pictures, read_manifest, write_manifest
+from vitrail.data import manifest_digest, open_dataset, read_manifest, write_manifest
 from vitrail.data.items import Item
 from vitrail.errors import UserError
 
@@ -16,7 +16,7 @@ CLASSES = ("a", "b")
 
 @pytest.fixture(scope="module")
 def pictures():
-    return replace(open_pictures("fashion"), classes=CLASSES)
+    return replace(open_dataset("fashion"), classes=CLASSES)
 
 
 def test_round_trip(tmp_path, pictures):

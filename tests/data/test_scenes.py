@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from vitrail.data import open_pictures
+from vitrail.data import open_dataset
 from vitrail.data.scenes import SHAPES, Scenes
 from vitrail.errors import UserError
 
@@ -46,7 +46,7 @@ def test_masks_of_a_known_scene_have_not_changed():
 
 
 def test_scenes_as_a_source():
-    pictures = open_pictures("scenes(size=32, count=30, classes=3)")
+    pictures = open_dataset("scenes(size=32, count=30, classes=3)")
     assert pictures.name == "scenes(size=32, count=30, classes=3)"
     assert pictures.classes == ("disc", "square", "triangle")
     assert [pictures.counts(split) for split in ("train", "val", "test")] == [
@@ -55,8 +55,8 @@ def test_scenes_as_a_source():
     item = pictures.split("val")[1]
     scene = Scenes(size=32, count=30, classes=3).scene("val", 1)
     np.testing.assert_array_equal(np.asarray(pictures.read(item)), scene.image)
-    assert open_pictures("scenes").name == "scenes"
-    digests = {open_pictures(f"scenes(count=6, seed={s})").items[0].digest for s in range(3)}
+    assert open_dataset("scenes").name == "scenes"
+    digests = {open_dataset(f"scenes(count=6, seed={s})").items[0].digest for s in range(3)}
     assert len(digests) == 3
 
 
@@ -76,4 +76,4 @@ def test_scenes_as_a_source():
 )
 def test_scenes_refuse(text, line):
     with pytest.raises(UserError, match=line):
-        open_pictures(text)
+        open_dataset(text)

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from tests.data.corpus import BAD, GOOD, numbered, small_set, write
 
-from vitrail.data import fraction, open_pictures, write_problems
-from vitrail.data.decode import PictureError
+from vitrail.data import open_dataset, take_fraction, write_problems
+from vitrail.data.clean import clean, split_validation
+from vitrail.data.decode import ImageError
 from vitrail.data.files import Folder, Listing
 from vitrail.data.items import KINDS
-from vitrail.data.layout import Row, arrange
-from vitrail.data.look import Seen
-from vitrail.data.settle import cut, settle
+from vitrail.data.layout import ImageRow, parse_folders
+from vitrail.data.scan import ScannedImage
 from vitrail.data.sources import check
-from vitrail.data.table import arrange_table
+from vitrail.data.table import parse_table
 from vitrail.errors import UserError
 
 SET = small_set()
@@ -116,7 +116,7 @@ def test_layouts(name: str, tmp_path: Path):
 
 def test_labels_follow_the_folders(tmp_path):
     write(tmp_path, small_set(["1", "10", "2", "B", "a"], each=3))
-    pictures = open_pictures(tmp_path)
+    pictures = open_dataset(tmp_path)
     assert pictures.classes == ("1", "10", "2", "B", "a")
     assert all(pictures.classes[item.label] == item.key.split("/")[0] for item in pictures.items)
 
@@ -244,7 +244,7 @@ FAULTS = (
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_faults_give_their_line_and_the_rest_goes_on(fault: Fault, tmp_path: Path):
     source = fault.build(tmp_path)
-    pictures = open_pictures(source)
+    pictures = open_dataset(source)
     found = [p for p in pictures.problems if p.kind == fault.kind]
     assert any(p.line.startswith(fault.line) for p in found), pictures.problems
     assert all("\n" not in p.line for p in pictures.problems)
@@ -257,9 +257,9 @@ def test_strict_stops_on_what_would_be_left_out(fault: Fault, tmp_path: Path):
     source = fault.build(tmp_path)
     if KINDS[fault.kind]:
         with pytest.raises(UserError, match="^strict: "):
-            open_pictures(source, strict=True)
+            open_dataset(source, strict=True)
     else:
-        assert len(open_pictures(source, strict=True).items) == fault.left
+        assert len(open_dataset(source, strict=True).items) == fault.left
 
 
 def test_every_kind_of_problem_is_tried_and_written_down():
@@ -314,7 +314,7 @@ def test_stops_with_one_line(name: str, tmp_path: Path):
     named = {"not UTF-8": "list.csv", "no zip": "x.zip", "another file": "x.tar"}
     source = source / named.get(name, "x.parquet" if name == "no parquet" else "")
     with pytest.raises(UserError, match=line) as caught:
-        open_pictures(source)
+        open_dataset(source)
     assert "\n" not in str(caught.value)
 
 
@@ -324,16 +324,16 @@ def test_stops_with_one_line(name: str, tmp_path: Path):
 def test_hidden_files_are_passed_over_in_silence(tmp_path):
     hidden = ["a/.DS_Store", "a/._0.png", ".git/a.png", "a/Thumbs.db", "b/desktop.ini"]
     write(tmp_path, SET | dict.fromkeys(hidden, b"x"))
-    assert open_pictures(tmp_path).problems == ()
+    assert open_dataset(tmp_path).problems == ()
     archive = zipped(tmp_path / "s.zip", SET | {"__MACOSX/a/._0.png": b"x", "a/.DS_Store": b""})
-    assert open_pictures(archive).problems == ()
+    assert open_dataset(archive).problems == ()
 
 
 def test_linked_class_folders_are_followed(tmp_path):
     write(tmp_path, small_set("c", prefix="elsewhere/"))
     write(tmp_path, {f"set/{k}": v for k, v in small_set(seed=4).items()})
     (tmp_path / "set" / "c").symlink_to(tmp_path / "elsewhere" / "c")
-    assert open_pictures(tmp_path / "set").classes == ("a", "b", "c")
+    assert open_dataset(tmp_path / "set").classes == ("a", "b", "c")
 
 
 def test_unreadable_folder_and_file(tmp_path, monkeypatch):
@@ -347,13 +347,13 @@ def test_unreadable_folder_and_file(tmp_path, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    lines = [p.line for p in open_pictures(tmp_path).problems]
+    lines = [p.line for p in open_dataset(tmp_path).problems]
     assert "c: the folder cannot be read (Permission denied); left out" in lines
 
 
 def test_what_is_there_but_cannot_be_read_says_so(tmp_path):
     (tmp_path / "x.png").mkdir()
-    with pytest.raises(PictureError, match="cannot be read \\(Is a directory\\)") as caught:
+    with pytest.raises(ImageError, match="cannot be read \\(Is a directory\\)") as caught:
         Folder(str(tmp_path)).read("x.png")
     assert caught.value.kind == "unreadable"
 
@@ -362,7 +362,7 @@ def test_what_is_there_but_cannot_be_read_says_so(tmp_path):
 def test_unreadable_file(tmp_path):
     write(tmp_path, SET)
     (tmp_path / "a" / "0.png").chmod(0)
-    lines = [p.line for p in open_pictures(tmp_path).problems]
+    lines = [p.line for p in open_dataset(tmp_path).problems]
     assert lines == ["a/0.png: cannot be read (Permission denied); left out"]
 
 
@@ -388,7 +388,7 @@ def test_a_mixed_set_of_everything_goes_through(tmp_path):
 
 def test_a_picture_that_changes_later_is_named(tmp_path):
     write(tmp_path, SET)
-    pictures = open_pictures(tmp_path)
+    pictures = open_dataset(tmp_path)
     (tmp_path / pictures.items[0].key).write_bytes(b"")
     with pytest.raises(UserError, match=f"{pictures.items[0].key}: the file has zero bytes"):
         pictures.read(pictures.items[0])
@@ -396,13 +396,13 @@ def test_a_picture_that_changes_later_is_named(tmp_path):
 
 def test_the_validation_part_is_seeded_stratified_and_stable(tmp_path):
     write(tmp_path, small_set("abc", each=10))
-    first, second = open_pictures(tmp_path, seed=1), open_pictures(tmp_path, seed=2)
+    first, second = open_dataset(tmp_path, seed=1), open_dataset(tmp_path, seed=2)
     assert first.counts("val") == second.counts("val") == (2, 2, 2)
     assert first.split("val") != second.split("val")
-    assert open_pictures(tmp_path, seed=1).items == first.items
-    assert open_pictures(tmp_path, val=0.5).counts("val") == (5, 5, 5)
+    assert open_dataset(tmp_path, seed=1).items == first.items
+    assert open_dataset(tmp_path, val=0.5).counts("val") == (5, 5, 5)
     write(tmp_path, {"a/more.png": numbered(5)})  # one more: the others keep their part
-    grown = {item.key: item.split for item in open_pictures(tmp_path, seed=1).items}
+    grown = {item.key: item.split for item in open_dataset(tmp_path, seed=1).items}
     moved = [item.key for item in first.items if grown[item.key] != item.split]
     assert len(moved) <= 1
 
@@ -410,7 +410,7 @@ def test_the_validation_part_is_seeded_stratified_and_stable(tmp_path):
 @pytest.mark.parametrize("val", [0.0, 1.0, -1.0])
 def test_validation_share_out_of_range(val):
     with pytest.raises(UserError, match="validation share"):
-        open_pictures("fashion", val=val)
+        open_dataset("fashion", val=val)
 
 
 class Name(str):
@@ -438,12 +438,12 @@ def steps(classes: int) -> int:
     Name.compared = 0
     sys.setprofile(count_call)
     try:
-        layout = arrange("photos", listing)
-        rows = [Row(row.key, Name(row.name), row.split) for row in layout.rows]
-        settled = settle("photos", layout, [Seen(row, row.key, (1, 1)) for row in rows])
-        items, _ = cut(settled.classes, settled.items, 0.2, 0)
-        fraction(items, 0.5, 0)
-        arrange_table(
+        layout = parse_folders("photos", listing)
+        rows = [ImageRow(row.key, Name(row.name), row.split) for row in layout.rows]
+        settled = clean("photos", layout, [ScannedImage(row, row.key, (1, 1)) for row in rows])
+        items, _ = split_validation(settled.classes, settled.items, 0.2, 0)
+        take_fraction(items, 0.5, 0)
+        parse_table(
             "t.csv", b"path,label\n" + b"".join(b"%d.png,%d\n" % (i, i) for i in range(classes))
         )
     finally:

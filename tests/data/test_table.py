@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 from tests.data.corpus import numbered, small_set, write
 
-from vitrail.data import Pictures, limits, open_pictures
-from vitrail.data.table import is_nothing
+from vitrail.data import ImageDataset, limits, open_dataset
+from vitrail.data.table import is_missing_value
 from vitrail.errors import UserError
 
 SET = small_set()
 NAMES = list(SET)
 
 
-def opened(folder: Path, text: str | bytes, name: str = "list.csv", **options: object) -> Pictures:
+def opened(
+    folder: Path, text: str | bytes, name: str = "list.csv", **options: object
+) -> ImageDataset:
     write(folder, SET)
     data = text if isinstance(text, bytes) else text.encode()
     (folder / name).write_bytes(data)
-    return open_pictures(folder / name, **options)  # type: ignore[arg-type]
+    return open_dataset(folder / name, **options)  # type: ignore[arg-type]
 
 
 def rows(head: str, label: object = lambda name: name[0], sep: str = ",") -> str:
@@ -117,7 +119,9 @@ def test_no_class_is_called_nan(nothing, tmp_path):
 
 
 def test_words_that_are_classes():
-    assert not any(map(is_nothing, ["0", "Na", "naan", "nothing", "No", "-", "None of these"]))
+    assert not any(
+        map(is_missing_value, ["0", "Na", "naan", "nothing", "No", "-", "None of these"])
+    )
 
 
 @pytest.mark.parametrize("gone", ["a/", "b/1", "/"])
@@ -151,8 +155,8 @@ def test_accents_written_either_way(tmp_path):
     files |= {f"{other}/{i}{one}.png": numbered(10 + i) for i in range(3)}
     files |= {f"tea/{i}.png": numbered(20 + i) for i in range(3)}
     write(tmp_path / "d", files)
-    assert open_pictures(tmp_path / "d").classes == (one, "tea")
-    assert len(open_pictures(tmp_path / "d").items) == 9
+    assert open_dataset(tmp_path / "d").classes == (one, "tea")
+    assert len(open_dataset(tmp_path / "d").items) == 9
     (tmp_path / "d" / one / "1.png").rename(tmp_path / "d" / other / "1.png")
     shutil.rmtree(tmp_path / "d" / one)
     listed = [n for n in files if not n.startswith(one + "/")] + [f"{other}/1.png"]
@@ -161,14 +165,14 @@ def test_accents_written_either_way(tmp_path):
         for i, n in enumerate(listed)
     )
     (tmp_path / "d" / "t.csv").write_text(turned, "utf-8")
-    pictures = open_pictures(tmp_path / "d" / "t.csv")
+    pictures = open_dataset(tmp_path / "d" / "t.csv")
     assert (len(pictures.items), pictures.classes, pictures.problems) == (7, (one, "tea"), ())
 
 
 def test_accents_differ_between_train_and_val(tmp_path):
     one, other = (unicodedata.normalize(form, "\u00fcber") for form in ("NFC", "NFD"))
     files = small_set(["x", one], prefix="train/") | small_set(["x", other], prefix="val/", seed=2)
-    pictures = open_pictures(write(tmp_path, files))
+    pictures = open_dataset(write(tmp_path, files))
     assert pictures.classes == ("x", one) and pictures.counts("val") == (5, 5)
 
 
@@ -203,9 +207,9 @@ def hugging(columns: dict[str, object]) -> "pa.Table":
 def test_pictures_inside(struct, tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(hugging(records(SET, struct=struct)), path, row_group_size=3)
-    pictures = open_pictures(path)
+    pictures = open_dataset(path)
     assert pictures.classes == ("ant", "bee") and pictures.problems == ()
-    wanted = open_pictures(write(tmp_path / "d", SET))
+    wanted = open_dataset(write(tmp_path / "d", SET))
     assert {i.digest for i in pictures.items} == {i.digest for i in wanted.items}
     assert all(pictures.read(item).size == item.size for item in pictures.items)
 
@@ -220,7 +224,7 @@ def test_a_folder_of_shards_has_its_splits_in_the_names(tmp_path, monkeypatch):
     ):
         table = hugging(records(small_set(seed=seed)))
         pq.write_table(table, tmp_path / "data" / f"{part}.parquet", row_group_size=4)
-    pictures = open_pictures(tmp_path)
+    pictures = open_dataset(tmp_path)
     assert [len(pictures.split(s)) for s in ("train", "val", "test")] == [20, 10, 0]
     assert len({pictures.read(i).tobytes() for i in pictures.items}) == 30
 
@@ -231,7 +235,7 @@ def test_rows_without_a_picture_and_row_groups_without_bounds(tmp_path, monkeypa
     columns["image"][1] = None  # type: ignore[index]
     columns["image"][2] = {"bytes": b"text", "path": "/dev/zero"}  # type: ignore[index]
     pq.write_table(hugging(columns), tmp_path / "x.parquet")
-    pictures = open_pictures(tmp_path / "x.parquet")
+    pictures = open_dataset(tmp_path / "x.parquet")
     lines = [p.line for p in pictures.problems if "/0000" in p.where]
     assert [line.split(": ")[1] for line in lines] == [
         "there is no such file; left out", "the row holds no picture; left out",
@@ -239,7 +243,7 @@ def test_rows_without_a_picture_and_row_groups_without_bounds(tmp_path, monkeypa
     ]  # fmt: skip
     monkeypatch.setattr(limits, "MAX_ROW_GROUP", 10)
     with pytest.raises(UserError, match="has row groups of .* write it again with smaller ones"):
-        open_pictures(tmp_path / "x.parquet")
+        open_dataset(tmp_path / "x.parquet")
 
 
 def test_floats_and_nothing_in_parquet(tmp_path):
@@ -247,7 +251,7 @@ def test_floats_and_nothing_in_parquet(tmp_path):
     labels = [1.0 if n[0] == "a" else 2.0 for n in SET]
     labels[0] = float("nan")
     pq.write_table(pa.table({"image_path": NAMES, "label": labels}), tmp_path / "x.parquet")
-    pictures = open_pictures(tmp_path / "x.parquet")
+    pictures = open_dataset(tmp_path / "x.parquet")
     assert pictures.classes == ("1", "2") and len(pictures.items) == 9
     assert [p.line for p in pictures.problems] == ["x.parquet, row 1: no label ('nan'); left out"]
 
@@ -258,5 +262,5 @@ def test_damaged_parquet_is_one_line(cut, tmp_path):
     pq.write_table(hugging(records(SET)), path)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match="is not a Parquet file that can be read") as caught:
-        open_pictures(path)
+        open_dataset(path)
     assert "\n" not in str(caught.value)

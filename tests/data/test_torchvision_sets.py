@@ -6,7 +6,7 @@ import pytest
 from tests.data.corpus import write
 from torchvision import datasets
 
-from vitrail.data import open_pictures
+from vitrail.data import open_dataset
 from vitrail.data.torchvision_sets import SETS, _check_options
 from vitrail.errors import UserError
 
@@ -31,7 +31,7 @@ def fashion_root(tmp_path):
 
 
 def test_a_torchvision_set_by_name(fashion_root):
-    pictures = open_pictures(f"torchvision:FashionMNIST@{fashion_root}")
+    pictures = open_dataset(f"torchvision:FashionMNIST@{fashion_root}")
     assert pictures.classes[0] == "T-shirt/top" and len(pictures.classes) == 10
     assert [len(pictures.split(s)) for s in ("train", "val", "test")] == [30, 10, 20]
     copy = pickle.loads(pickle.dumps(pictures))
@@ -42,7 +42,7 @@ def test_a_torchvision_set_by_name(fashion_root):
 
 
 def test_a_set_without_splits_or_files():
-    pictures = open_pictures("torchvision:FakeData(size=30, image_size=(3, 9, 8), num_classes=3)")
+    pictures = open_dataset("torchvision:FakeData(size=30, image_size=(3, 9, 8), num_classes=3)")
     assert set(pictures.classes) == {"0", "1", "2"}
     assert pictures.read(pictures.items[0]).size == (8, 9)
 
@@ -65,7 +65,7 @@ def test_a_set_without_splits_or_files():
 )
 def test_one_line_where_it_cannot_be(text, line):
     with pytest.raises(UserError, match=line) as caught:
-        open_pictures(text)
+        open_dataset(text)
     assert "\n" not in str(caught.value)
     assert "download=True" not in str(caught.value)
 
@@ -83,13 +83,13 @@ def test_damaged_files_of_torchvisions_are_one_line(cut, fashion_root):
     path = fashion_root / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match="torchvision:FashionMNIST cannot be opened") as caught:
-        open_pictures(f"torchvision:FashionMNIST@{fashion_root}")
+        open_dataset(f"torchvision:FashionMNIST@{fashion_root}")
     assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_picture_of_torchvisions_is_one_line(tmp_path):
     write(tmp_path / "eurosat" / "2750", {f"{c}/{i}.jpg": b"no" for c in "ab" for i in range(3)})
-    pictures = open_pictures(f"torchvision:EuroSAT@{tmp_path}")
+    pictures = open_dataset(f"torchvision:EuroSAT@{tmp_path}")
     with pytest.raises(UserError, match="cannot be decoded") as caught:
         pictures.read(pictures.items[0])
     assert "\n" not in str(caught.value)

@@ -7,15 +7,22 @@ import signal
 import pytest
 from tests.data.corpus import small_set, write
 
-from vitrail.data import Loader, PictureSet, Preprocess, WorkerError, open_pictures, plain_order
+from vitrail.data import (
+    ImageTensors,
+    Loader,
+    Preprocess,
+    WorkerError,
+    open_dataset,
+    sequential_order,
+)
 from vitrail.data import loader as loading
-from vitrail.data.workers import affordable, free_shared_memory, problem
+from vitrail.data.workers import explain_worker_error, free_shared_memory, limit_workers
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
-    found = open_pictures(write(tmp_path_factory.mktemp("set"), small_set("abc", each=6)))
-    return PictureSet(found, found.split("train"), Preprocess(image=16).transform(), 0)
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageTensors:
+    found = open_dataset(write(tmp_path_factory.mktemp("set"), small_set("abc", each=6)))
+    return ImageTensors(found, found.split("train"), Preprocess(image=16).transform(), 0)
 
 
 MB = 2**20
@@ -36,25 +43,25 @@ MB = 2**20
 def test_workers_fit_into_shared_memory(
     workers: int, batch: int, free: float, wanted: tuple[int, int]
 ) -> None:
-    chosen = affordable(workers, batch, free)
+    chosen = limit_workers(workers, batch, free)
     assert chosen == wanted and (chosen[0] * chosen[1] + 3) * batch <= max(free, 3 * batch)
 
 
 def test_without_room_pictures_are_read_here_and_that_is_said(
-    pictures: PictureSet, monkeypatch: pytest.MonkeyPatch
+    pictures: ImageTensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert free_shared_memory() > 0
     monkeypatch.setattr(loading, "free_shared_memory", lambda: 4096)
-    order = plain_order(6, batch=4)
+    order = sequential_order(6, batch=4)
     with pytest.warns(UserWarning, match="room for 2 processes that read pictures: none instead"):
         found = list(Loader(pictures, workers=2).epoch(order))
     assert [batch[2].tolist() for batch in found] == order
 
 
-def test_a_killed_worker_is_one_line_when_a_batch_is_waited_for(pictures: PictureSet) -> None:
+def test_a_killed_worker_is_one_line_when_a_batch_is_waited_for(pictures: ImageTensors) -> None:
     before = signal.getsignal(signal.SIGCHLD)
     loader = Loader(pictures, workers=1)
-    batches = loader.epoch(plain_order(12, batch=1))
+    batches = loader.epoch(sequential_order(12, batch=1))
     next(batches)
     assert signal.getsignal(signal.SIGCHLD) is before, "nobody is interrupted between batches"
     for worker in loader._loader._iterator._workers:  # type: ignore[union-attr]
@@ -80,10 +87,10 @@ class Ended:
     ],
 )
 def test_every_death_has_its_line(text: str, code: int, said: str) -> None:
-    line = problem(RuntimeError(text), [Ended(code)])  # type: ignore[list-item]
+    line = explain_worker_error(RuntimeError(text), [Ended(code)])  # type: ignore[list-item]
     assert line is not None and re.search(said, line)
 
 
 def test_other_errors_are_not_taken_for_a_death() -> None:
-    assert problem(RuntimeError("sizes do not match"), [Ended(0)]) is None  # type: ignore[list-item]
-    assert "before its time" in str(problem(ConnectionResetError("reset"), []))
+    assert explain_worker_error(RuntimeError("sizes do not match"), [Ended(0)]) is None  # type: ignore[list-item]
+    assert "before its time" in str(explain_worker_error(ConnectionResetError("reset"), []))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitrail.data import Preprocess, open_pictures
+from vitrail.data import Preprocess, open_dataset
 from vitrail.errors import UserError
 from vitrail.study.bench import Bench
 from vitrail.study.plan import Job, Plan
@@ -113,7 +113,7 @@ def lay(plan: Plan) -> Bench:
     """A bench on the sample pictures, with the stand-in recipe."""
     return Bench(
         plan=plan,
-        pictures=open_pictures("fashion"),
+        pictures=open_dataset("fashion"),
         recipe=Recipe(**plan.recipe),  # type: ignore[arg-type]
         preprocess=Preprocess(image=plan.image),
     )

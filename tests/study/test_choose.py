@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.data import Preprocess, open_pictures
+from vitrail.data import Preprocess, open_dataset
 from vitrail.errors import UserError
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.halving import alike, rank, rank_correlation, survivors
@@ -76,7 +76,7 @@ class Means(nn.Module):
 
 
 def test_features_are_computed_once_for_each_picture() -> None:
-    pictures = open_pictures("scenes(count=40, size=32)")
+    pictures = open_dataset("scenes(count=40, size=32)")
     items, model = pictures.split("train"), Means()
     preprocess = Preprocess(image=32)
     bank = FeatureBank(model=model, pictures=pictures, preprocess=preprocess)

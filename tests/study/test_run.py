@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from tests.study.made import Lab
 
+from vitrail.digests import add_digest
 from vitrail.errors import UserError
-from vitrail.files import hold
-from vitrail.seal import seal
+from vitrail.files import lock_folder
 from vitrail.study import Job, Plan, costs, resume, run
 from vitrail.study.bench import Bench
 from vitrail.study.record import Record
@@ -107,7 +107,7 @@ def test_a_job_left_by_other_settings_is_trained_again(tmp_path: Path) -> None:
     run(PLAN, tmp_path, use=Lab().tools, progress=False)
     told = tmp_path / PLAN.jobs[0].folder / "evaluation.json"
     record = json.loads(told.read_text()) | {"digest": "0" * 64}
-    told.write_text(json.dumps(seal(record)))
+    told.write_text(json.dumps(add_digest(record)))
     lab = Lab()
     run(PLAN, tmp_path, use=lab.tools, progress=False)
     assert lab.trained == [PLAN.jobs[0]]
@@ -191,7 +191,7 @@ def test_a_study_that_is_held_is_not_touched(tmp_path: Path) -> None:
     run(PLAN, tmp_path, use=Lab().tools, progress=False)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     wider = replace(PLAN, arms=("one", "two", "three"))
-    with hold(tmp_path, ""):
+    with lock_folder(tmp_path, ""):
         assert exit_code(child(lambda: run(wider, tmp_path, use=Lab().tools, progress=False))) == 3
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 

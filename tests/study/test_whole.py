@@ -121,7 +121,7 @@ def test_pictures_are_decoded_once_and_not_carried_to_other_processes() -> None:
     assert pictures.read(item) is pictures.read(item)
     assert not pickle.loads(pickle.dumps(store)).kept
     full = Remembered(store.store, limit=0)
-    assert full.picture(item.key, None) is not full.picture(item.key, None)
+    assert full.image(item.key, None) is not full.image(item.key, None)
 
 
 def test_a_recipes_teacher_teaches_every_arm(

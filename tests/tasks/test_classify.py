@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import UserError
 from vitrail.tasks import evaluate, probabilities
-from vitrail.tasks.classify import score
+from vitrail.tasks.classify import score_logits
 
 
 class Given(nn.Module):
@@ -43,7 +43,7 @@ def test_counted_by_hand() -> None:
 
 def test_top5_with_more_than_five_classes() -> None:
     logits = torch.arange(7.0).flip(0).repeat(4, 1)  # best five: 0 to 4
-    scores = score(logits, torch.tensor([0, 4, 5, 6]), 7)
+    scores = score_logits(logits, torch.tensor([0, 4, 5, 6]), 7)
     assert scores.top5 == 0.5 and scores.accuracy == 0.25
 
 

@@ -5,7 +5,7 @@ from torch import nn
 
 import vitrail
 from vitrail.errors import UserError
-from vitrail.tasks import Distillation, distil
+from vitrail.tasks import Distillation, distill
 
 
 class Says(nn.Module):
@@ -28,7 +28,7 @@ TEACHER = [[0.0, 4.0, 1.0], [3.0, 1.0, 2.0]]
 
 def test_hard_distillation_is_deits_equation_3():
     student, teacher = Says(STUDENT), Says(TEACHER)
-    got = distil(student, teacher, IMAGES, LABELS, how=Distillation())
+    got = distill(student, teacher, IMAGES, LABELS, how=Distillation())
     logits = student.logits
     wanted = (F.cross_entropy(logits, LABELS) + F.cross_entropy(logits, torch.tensor([1, 0]))) / 2
     torch.testing.assert_close(got, wanted)
@@ -39,7 +39,7 @@ def test_hard_distillation_is_deits_equation_3():
 def test_soft_distillation_is_deits_equation_2():
     student, teacher = Says(STUDENT), Says(TEACHER)
     how = Distillation(kind="soft", alpha=0.1, tau=3.0)
-    got = distil(student, teacher, IMAGES, LABELS, how=how)
+    got = distill(student, teacher, IMAGES, LABELS, how=how)
     p, q = (torch.tensor(x).div(3).softmax(1) for x in (TEACHER, STUDENT))
     divergence = (p * (p.log() - q.log())).sum(1).mean()
     wanted = 0.9 * F.cross_entropy(student.logits, LABELS) + 0.1 * 9 * divergence
@@ -48,7 +48,7 @@ def test_soft_distillation_is_deits_equation_2():
 
 def test_a_teacher_is_asked_in_evaluation_and_left_as_it_was():
     teacher = Says(TEACHER).train()
-    distil(Says(STUDENT), teacher, IMAGES, LABELS, how=Distillation())
+    distill(Says(STUDENT), teacher, IMAGES, LABELS, how=Distillation())
     assert teacher.modes == [False] and teacher.training
 
 
@@ -56,12 +56,12 @@ def test_deits_heads_hear_label_and_teacher_apart():
     student = vitrail.create("deit_tiny_distilled(depth=1)", classes=3, image=32)
     images = torch.randn(2, 3, 32, 32)
     how = Distillation(alpha=0.25)
-    got = distil(student, Says(TEACHER), images, LABELS, how=how)
+    got = distill(student, Says(TEACHER), images, LABELS, how=how)
     label, word = student.forward_both(images)
     best = torch.tensor([1, 0])
     wanted = 0.75 * F.cross_entropy(label, LABELS) + 0.25 * F.cross_entropy(word, best)
     torch.testing.assert_close(got, wanted)
-    distil(student, Says(TEACHER), images, LABELS, how=Distillation(alpha=1.0)).backward()
+    distill(student, Says(TEACHER), images, LABELS, how=Distillation(alpha=1.0)).backward()
     assert not student.head.label.weight.grad.any() and student.head.teacher.weight.grad.any()
 
 
@@ -69,7 +69,7 @@ def test_shares_of_classes_and_a_loss_of_ones_own():
     shares = torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.5, 0.5]])
     student = Says(STUDENT)
     how = Distillation(alpha=0.0)
-    smooth = distil(
+    smooth = distill(
         student,
         Says(TEACHER),
         IMAGES,
@@ -95,13 +95,13 @@ def test_maps_of_a_clustered_student_come_closer_to_its_plain_teachers():
     losses = []
     for _ in range(8):
         optimiser.zero_grad()
-        loss = distil(student, teacher, images, LABELS, how=how, loss=nothing)
+        loss = distill(student, teacher, images, LABELS, how=how, loss=nothing)
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
     assert 0 < losses[-1] < 0.9 * losses[0]
     assert all(p.grad is None for p in teacher.parameters())
-    same = distil(teacher, teacher, images, LABELS, how=how, loss=nothing)
+    same = distill(teacher, teacher, images, LABELS, how=how, loss=nothing)
     assert same.item() < 1e-9  # the teacher takes the schedule of inference: rounding
 
 
@@ -109,7 +109,7 @@ def test_a_timm_teacher_serves():
     timm = pytest.importorskip("timm")
     teacher = timm.create_model("resnet18", num_classes=3)
     student = vitrail.create("deit_tiny_distilled(depth=1)", classes=3, image=32)
-    loss = distil(student, teacher, torch.randn(2, 3, 32, 32), LABELS, how=Distillation())
+    loss = distill(student, teacher, torch.randn(2, 3, 32, 32), LABELS, how=Distillation())
     loss.backward()
     assert loss.isfinite() and student.dist.grad.any()
 
@@ -121,19 +121,19 @@ def test_a_timm_teacher_serves():
         (lambda: Distillation(alpha=1.5), "alpha from 0 to 1"),
         (lambda: Distillation(tau=0), "tau above 0"),
         (
-            lambda: distil(
+            lambda: distill(
                 Says(STUDENT), Says([[1.0, 2.0]] * 2), IMAGES, LABELS, how=Distillation()
             ),
             "the teacher knows 2 classes, the student 3; build the teacher with classes=3",
         ),
         (
-            lambda: distil(
+            lambda: distill(
                 Says(STUDENT), Says(TEACHER), IMAGES, LABELS, how=Distillation(feature=1.0)
             ),
             "needs maps of both",
         ),
         (
-            lambda: distil(
+            lambda: distill(
                 vitrail.create("vit_tiny(depth=4)", classes=3, image=32),
                 vitrail.create("cct_2_3x2", classes=3, image=32),
                 torch.zeros(2, 3, 32, 32),

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vitrail.seal import KEY
+from vitrail.digests import KEY
 from vitrail.tasks import load_weights, read_card
 
 CLOCKS = ("seconds", "images_per_s")

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from vitrail.train import checkpoint
-from vitrail.train.checkpoint import Progress, Snapshot
+from vitrail.train.checkpoint import Snapshot, TrainingProgress
 
 
 def main(path: str) -> None:
@@ -31,7 +31,9 @@ def main(path: str) -> None:
             torch.testing.assert_close(state[name], value)
         checkpoint.save(
             Path(path),
-            Snapshot(progress=Progress(), model=state, ema={}, best={}, optim=optim, scaler={}),
+            Snapshot(
+                progress=TrainingProgress(), model=state, ema={}, best={}, optim=optim, scaler={}
+            ),
         )
     dist.barrier()
     saved = checkpoint.load(Path(path))

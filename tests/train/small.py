@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import vitrail
 from vitrail import data, train
-from vitrail.data import Item, Pictures
+from vitrail.data import ImageDataset, Item
 from vitrail.tasks import Card
 
 TEXT = "vit_tiny(depth=2, dim=32, heads=2, patch=4)"
@@ -36,11 +36,11 @@ def build(classes: int = 10, norm: bool = True, seed: int = 0) -> nn.Module:
 
 
 @cache
-def clothes() -> tuple[Pictures, dict[str, tuple[Item, ...]]]:
-    pictures = data.open_pictures("fashion")
+def clothes() -> tuple[ImageDataset, dict[str, tuple[Item, ...]]]:
+    pictures = data.open_dataset("fashion")
     shares = {"train": 0.05, "val": 0.05}
     return pictures, {
-        part: data.fraction(pictures.split(part), share, 0) for part, share in shares.items()
+        part: data.take_fraction(pictures.split(part), share, 0) for part, share in shares.items()
     }
 
 

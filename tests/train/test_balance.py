@@ -14,10 +14,10 @@ from tests.train.test_fit import at, raised
 
 from vitrail import data, train
 from vitrail.errors import UserError
-from vitrail.tasks.classify import score
-from vitrail.train import chance
-from vitrail.train.balance import balanced_places, class_weights, frequencies, weighted_shares
-from vitrail.train.trainer import Trainer, merit
+from vitrail.tasks.classify import score_logits
+from vitrail.train import sampling
+from vitrail.train.balance import balanced_order, class_weights, frequencies, weighted_targets
+from vitrail.train.trainer import Trainer, ranking_key
 
 LABELS = [0] * 90 + [1] * 9 + [2]
 """Shuffled where it matters: places and classes must not be taken for each other."""
@@ -61,13 +61,13 @@ def test_the_weighted_loss_is_the_sum_of_its_labels() -> None:
     wanted = sum(shares[:, c] * weights[c] * each[c] for c in range(3))
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits, weighted_shares(targets, weights, s))
+        return F.cross_entropy(logits, weighted_targets(targets, weights, s))
 
     torch.testing.assert_close(loss(logits, shares), wanted.mean())
     torch.testing.assert_close(loss(logits, labels), loss(logits, F.one_hot(labels).float()))
     parts = [loss(logits[half], labels[half]) for half in (slice(0, 3), slice(3, 6))]
     torch.testing.assert_close(sum(parts) / 2, loss(logits, labels))
-    plain = weighted_shares(labels, torch.ones(3), s)
+    plain = weighted_targets(labels, torch.ones(3), s)
     torch.testing.assert_close(
         F.cross_entropy(logits, plain), F.cross_entropy(logits, labels, label_smoothing=s)
     )
@@ -77,7 +77,7 @@ def test_the_weighted_loss_is_the_sum_of_its_labels() -> None:
     ("sampling", "shares"), [("balanced", (33.3, 33.3, 33.3)), ("sqrt", (70.3, 22.2, 7.4))]
 )
 def test_classes_come_as_often_as_asked(sampling: str, shares: tuple[float, ...]) -> None:
-    places = balanced_places(MIXED, sampling, 3, 5)
+    places = balanced_order(MIXED, sampling, 3, 5)
     assert len(places) == 100 and len(set(places)) == 100
     often = Counter(MIXED[place % 100] for place in places)
     assert all(abs(often[c] - share) < 1 for c, share in enumerate(shares))
@@ -85,10 +85,8 @@ def test_classes_come_as_often_as_asked(sampling: str, shares: tuple[float, ...]
         times = Counter(place % 100 for place in places if MIXED[place % 100] == label)
         of_class = [times[i] for i in range(100) if MIXED[i] == label]
         assert max(of_class) - min(of_class) <= 1
-    assert places == balanced_places(MIXED, sampling, 3, 5)
-    assert (
-        places != balanced_places(MIXED, sampling, 3, 6) != balanced_places(MIXED, sampling, 4, 5)
-    )
+    assert places == balanced_order(MIXED, sampling, 3, 5)
+    assert places != balanced_order(MIXED, sampling, 3, 6) != balanced_order(MIXED, sampling, 4, 5)
 
 
 def test_more_classes_than_an_epoch_shares_out_equally() -> None:
@@ -98,7 +96,7 @@ def test_more_classes_than_an_epoch_shares_out_equally() -> None:
         label
         for epoch in range(40)
         for label, n in Counter(
-            labels[i % 10] for i in balanced_places(labels, "balanced", 0, epoch)
+            labels[i % 10] for i in balanced_order(labels, "balanced", 0, epoch)
         ).items()
         if n == 2
     )
@@ -106,13 +104,13 @@ def test_more_classes_than_an_epoch_shares_out_equally() -> None:
 
 
 def test_slots_and_starts_cut_the_same_epoch() -> None:
-    def course(world: int, rank: int) -> chance.Course:
-        return chance.Course.lay(
+    def batch_schedule(world: int, rank: int) -> sampling.BatchSchedule:
+        return sampling.BatchSchedule.create(
             count=100, batch=12, accumulate=4 // world, world=world, rank=rank, seed=3,
             sampling="balanced", labels=MIXED,
         )  # fmt: skip
 
-    alone, pair = course(1, 0), [course(2, rank).epoch(1) for rank in range(2)]
+    alone, pair = batch_schedule(1, 0), [batch_schedule(2, rank).epoch(1) for rank in range(2)]
     both = [lot for update in zip(*pair, strict=True) for lot in update]
     assert alone.epoch(1) == both and alone.epoch(1, 3) == alone.epoch(1)[12:]
 
@@ -120,7 +118,7 @@ def test_slots_and_starts_cut_the_same_epoch() -> None:
 def test_a_picture_that_comes_again_is_augmented_anew() -> None:
     pictures, parts = small.clothes()
     preprocess = data.Preprocess(image=small.IMAGE, crop=1.0)
-    made = data.PictureSet(
+    made = data.ImageTensors(
         pictures, parts["train"], data.Augment(erase=0.0).transform(preprocess), 0
     )
     first, again = made[2, 5], made[2, 5 + 2 * len(made)]
@@ -165,7 +163,7 @@ def test_the_best_epoch_by_each_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: str, epoch: int, ends: int
 ) -> None:
     """And early stopping counts from the same epoch."""
-    blank = score(torch.eye(2), torch.tensor([0, 1]), 2)
+    blank = score_logits(torch.eye(2), torch.tensor([0, 1]), 2)
     rows = iter(COURSE)
 
     def validate(self: Trainer, part: str) -> Any:
@@ -181,7 +179,7 @@ def test_the_best_epoch_by_each_score(
 def test_a_loss_that_is_no_number_is_never_the_best() -> None:
     nothing = {"accuracy": 0.5, "balanced_accuracy": 0.5, "val_loss": math.nan}
     for by in ("accuracy", "balanced_accuracy", "loss"):
-        assert merit(nothing | {"val_loss": 9.0}, by) > merit(nothing, by)
+        assert ranking_key(nothing | {"val_loss": 9.0}, by) > ranking_key(nothing, by)
 
 
 @pytest.mark.parametrize("rare", [1, 2])
@@ -201,4 +199,4 @@ def test_a_very_unbalanced_set_gets_one_line(tmp_path: Path, rare: int) -> None:
     (line,) = notes
     assert f"{10 * rare} training pictures of" in line and "sampling=sqrt" in line
     small.fit(tmp_path / "two", small.recipe(epochs=1, batch=10, sampling="sqrt"), **options)
-    assert len(notes) == 1 and data.imbalance(chosen[1:], pictures.classes) == ""
+    assert len(notes) == 1 and data.describe_imbalance(chosen[1:], pictures.classes) == ""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from vitrail.cli import main
+from vitrail.digests import KEY
 from vitrail.errors import UserError
 from vitrail.hub import open_run
-from vitrail.seal import KEY
 from vitrail.tensors import load_tensors, save_tensors
 from vitrail.train import read_run, resume
 from vitrail.train.checkpoint import load

@@ -22,7 +22,7 @@ from vitrail.errors import UserError
 from vitrail.schema import read_json
 from vitrail.tasks import evaluate, load_weights, read_card
 from vitrail.train import checkpoint
-from vitrail.train.track import cell
+from vitrail.train.track import markdown_cell
 from vitrail.train.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
         "result.json",
     }
     run = train.read_run(out)
-    assert run.finished and run.result == read_json(out / "result.json")
+    assert run.is_finished and run.result == read_json(out / "result.json")
     assert run.recipe == small.recipe() and run.facts["fraction"] == 0.05
     assert run.card.classes == small.card().classes
     assert [row["epoch"] for row in run.metrics] == [1, 2]
@@ -78,8 +78,8 @@ def test_best_weights_give_the_reported_scores(tmp_path: Path, changes: dict[str
     model.load_state_dict(load_weights(tmp_path / "run" / "best.safetensors"))
     pictures, parts = small.clothes()
     transform = data.Preprocess.from_dict(small.card().preprocess).transform()
-    chosen = data.PictureSet(pictures, parts["val"], transform, 0)
-    order = data.plain_order(len(parts["val"]), batch=16)
+    chosen = data.ImageTensors(pictures, parts["val"], transform, 0)
+    order = data.sequential_order(len(parts["val"]), batch=16)
     scores = evaluate(model, data.batches(chosen, order=order), 10)
     assert scores.predictions == result.scores["val"]["predictions"]
     assert scores.loss == pytest.approx(result.scores["val"]["loss"], rel=1e-5)
@@ -125,7 +125,7 @@ def test_a_signal_leaves_a_run_that_goes_on(
     with pytest.raises(train.Interrupted, match=r"vitrail train --resume '.*my run'"):
         small.fit(out, small.recipe(), on_event=at(kind, when, raised(number)))
     assert signal.getsignal(number) is handler
-    assert not train.read_run(out).finished
+    assert not train.read_run(out).is_finished
     resumed = train.resume(out, lambda card: small.build(seed=9), progress=False)
     assert resumed.epochs == 2
     assert_same_to_the_bit(tmp_path / "whole", out)
@@ -238,7 +238,7 @@ def test_another_training_in_the_folder_is_refused(stopped: Path) -> None:
     if pid == 0:
         from vitrail.train import folder
 
-        with folder.held(stopped):
+        with folder.lock_run(stopped):
             os.write(writer, b"held")
             signal.pause()
         os._exit(0)
@@ -359,7 +359,7 @@ def test_fp16_scales_the_loss_skips_and_resumes(
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=3)
         return accelerator
 
-    monkeypatch.setattr(processes, "start", start)
+    monkeypatch.setattr(processes, "start_accelerator", start)
     recipe = small.recipe(precision="fp16", epochs=8)
     small.fit(tmp_path / "whole", recipe)
     stop = at("step", 33, raised(signal.SIGINT))
@@ -412,7 +412,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     small.fit(tmp_path / "run", small.recipe(epochs=1, track=True))
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
-    assert cell("a|b\n<i>*x*") == r"a\|b\x0a&lt;i&gt;\*x\*".replace(r"\x", r"\\x")
+    assert markdown_cell("a|b\n<i>*x*") == r"a\|b\x0a&lt;i&gt;\*x\*".replace(r"\x", r"\\x")
 
 
 def test_a_line_an_epoch_where_there_is_no_terminal(

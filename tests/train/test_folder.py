@@ -14,14 +14,14 @@ from torch import nn
 
 from vitrail import train
 from vitrail.errors import UserError
-from vitrail.files import Dated
+from vitrail.files import DatedFolder
 from vitrail.train import checkpoint, folder
 from vitrail.train.trainer import Trainer
 
 
 def test_two_trainings_in_one_minute_get_a_folder_each(tmp_path: Path) -> None:
     """The second begins and ends while the first is at work."""
-    dated, said, second = Dated(tmp_path / "runs", "photos"), list[str](), list[str]()
+    dated, said, second = DatedFolder(tmp_path / "runs", "photos"), list[str](), list[str]()
 
     def train_another() -> None:
         second.append(small.fit(dated, small.recipe(epochs=1)).folder)  # type: ignore[arg-type]
@@ -42,14 +42,14 @@ def test_two_trainings_in_one_minute_get_a_folder_each(tmp_path: Path) -> None:
 def test_of_two_that_make_one_folder_the_later_is_told(tmp_path: Path) -> None:
     out, other = tmp_path / "run", tmp_path / "other"
     with pytest.raises(UserError, match="run' is there already and nothing is overwritten"):
-        folder.begin(out, lambda draft: _be_faster(out, draft))
+        folder.create_run(out, lambda draft: _be_faster(out, draft))
     assert [p.name for p in out.iterdir()] == ["theirs"] and not other.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 def _be_faster(out: Path, draft: Path) -> None:
     (draft / "run.json").touch()
-    folder.begin(out, lambda theirs: (theirs / "theirs").touch())
+    folder.create_run(out, lambda theirs: (theirs / "theirs").touch())
 
 
 def test_what_looks_like_a_draft_is_the_users(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_best_weights_that_are_gone_are_one_line_with_a_way_on(
 
 
 def kill_workers(trainer: Trainer) -> None:
-    loader = trainer.feed.loader("train")._loader
+    loader = trainer.loaders.loader("train")._loader
     for worker in loader._iterator._workers:  # type: ignore[union-attr]
         os.kill(worker.pid, signal.SIGKILL)
 

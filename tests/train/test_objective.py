@@ -48,10 +48,10 @@ def fit(out: Path, made: train.Recipe, **options: Any) -> train.Result:
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 def test_a_stopped_run_goes_on_to_the_bit(tmp_path: Path, kind: str) -> None:
     made = recipe(distill=Distillation(kind=kind, alpha=0.3, tau=2.0))
-    heard = teacher()
-    fit(tmp_path / "whole", made, teacher=heard)
+    student_logits = teacher()
+    fit(tmp_path / "whole", made, teacher=student_logits)
     with pytest.raises(train.Interrupted):
-        fit(tmp_path / "run", made, teacher=heard, on_event=at("step", 3, ctrl_c))
+        fit(tmp_path / "run", made, teacher=student_logits, on_event=at("step", 3, ctrl_c))
     asked: list[str] = []
 
     def teach(name: str, card: object) -> Teacher:
@@ -62,7 +62,7 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path: Path, kind: str) -> None:
     assert asked == ["friend"]
     assert_same_to_the_bit(tmp_path / "whole", tmp_path / "run")
     facts = train.read_run(tmp_path / "run").facts["teacher"]
-    assert facts == heard.facts() == teacher().facts()  # and its weights are as they were
+    assert facts == student_logits.facts() == teacher().facts()  # and its weights are as they were
     assert train.read_run(tmp_path / "run").recipe == made
 
 
@@ -93,14 +93,14 @@ def test_the_loss_is_deits(monkeypatch: pytest.MonkeyPatch) -> None:
     from vitrail.train.objective import Objective
 
     how = Distillation(kind="soft", alpha=0.2, tau=3.0)
-    made, heard, model = recipe(distill=how, smoothing=0.1), teacher(), student().train()
+    made, student_logits, model = recipe(distill=how, smoothing=0.1), teacher(), student().train()
     images, targets = torch.randn(4, 3, 16, 16), torch.rand(4, 10).softmax(1)
     torch.manual_seed(1)
     both = model.forward_both(images)
-    got = Objective(recipe=made, student=model, teacher=heard, autocast=nullcontext)(
+    got = Objective(recipe=made, student=model, teacher=student_logits, autocast=nullcontext)(
         both, images, targets
     )
-    p, q = (heard(images) / 3).softmax(1), (both[1] / 3).softmax(1)
+    p, q = (student_logits(images) / 3).softmax(1), (both[1] / 3).softmax(1)
     divergence = (p * (p.log() - q.log())).sum(1).mean()
     label = F.cross_entropy(both[0], targets, label_smoothing=0.1)
     torch.testing.assert_close(got, 0.8 * label + 0.2 * 9 * divergence)
@@ -109,8 +109,8 @@ def test_the_loss_is_deits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_class_weights_weigh_the_label_and_not_the_teacher() -> None:
     from contextlib import nullcontext
 
-    from vitrail.tasks.distill import heed
-    from vitrail.train.balance import weighted_shares
+    from vitrail.tasks.distill import distill_term
+    from vitrail.train.balance import weighted_targets
     from vitrail.train.objective import Objective
 
     how, weights = Distillation(kind="soft", alpha=0.3, tau=2.0), torch.rand(10)
@@ -120,8 +120,8 @@ def test_class_weights_weigh_the_label_and_not_the_teacher() -> None:
     got = Objective(
         recipe=made, student=model, teacher=friend, autocast=nullcontext, weights=weights
     )(logits, images, targets)
-    label = F.cross_entropy(logits, weighted_shares(targets, weights, 0.1))
-    torch.testing.assert_close(got, 0.7 * label + 0.3 * heed(logits, friend(images), how))
+    label = F.cross_entropy(logits, weighted_targets(targets, weights, 0.1))
+    torch.testing.assert_close(got, 0.7 * label + 0.3 * distill_term(logits, friend(images), how))
 
 
 def test_maps_are_compared_where_asked(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_maps_come_from_one_pass_and_are_those_of_two() -> None:
     """A clustered model beside its plain self: logits, maps, and one pass through each."""
     from contextlib import nullcontext
 
-    from vitrail.tasks.distill import distil
-    from vitrail.train.objective import Objective, StudentCall, prepare
+    from vitrail.tasks.distill import distill
+    from vitrail.train.objective import Objective, StudentCall, configure_student
 
     text = "coat_lite_tiny(dims=(8, 16, 16, 24), depths=(1, 1, 1, 1), heads=2)"
     torch.manual_seed(0)
@@ -156,12 +156,12 @@ def test_maps_come_from_one_pass_and_are_those_of_two() -> None:
     friend = Teacher(plain, name="plain", own={**SHOWN, "image": 32}, shown=SHOWN)
     how = Distillation(kind="soft", alpha=0.3, feature=0.5)
     images, targets = torch.randn(3, 3, 32, 32), torch.tensor([0, 4, 9])
-    wanted = distil(model.train(), friend, images, targets, how=how)
+    wanted = distill(model.train(), friend, images, targets, how=how)
     passes = {"student": 0, "teacher": 0}
     for name, network in (("student", model), ("teacher", plain)):
         first = network.stages[0]
         first.register_forward_hook(lambda *_, name=name: passes.update({name: passes[name] + 1}))
-    method = prepare(model, friend, torch.device("cpu"), how.feature)
+    method = configure_student(model, friend, torch.device("cpu"), how.feature)
     objective = Objective(
         recipe=recipe(distill=how, smoothing=0.0),
         student=model,

@@ -9,7 +9,7 @@ from torch import nn
 import vitrail
 from vitrail.errors import UserError
 from vitrail.train import Recipe
-from vitrail.train.optim import Schedule, optimizer, parameter_groups
+from vitrail.train.optim import Schedule, create_optimizer, parameter_groups
 
 
 def models() -> dict[str, nn.Module]:
@@ -56,7 +56,7 @@ def test_lower_layers_learn_slower() -> None:
 
 def test_unknown_optimizers_are_named() -> None:
     with pytest.raises(UserError, match="no optimizer 'adamv'; close: .*adam"):
-        optimizer(nn.Linear(2, 2), Recipe(optimizer="adamv"))
+        create_optimizer(nn.Linear(2, 2), Recipe(optimizer="adamv"))
 
 
 def test_warm_up_then_cosine_in_any_order_of_asking() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from vitrail import train
 from vitrail.errors import UserError
-from vitrail.train import chance, checkpoint, processes
+from vitrail.train import checkpoint, processes, sampling
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +106,7 @@ def stop_after_one_epoch(out: Path) -> None:
 
 @pytest.mark.parametrize(("count", "world"), [(10, 1), (10, 2), (11, 2), (7, 3), (2, 3)])
 def test_shares_deal_every_picture_to_equally_many_batches(count: int, world: int) -> None:
-    dealt = [chance.shares(count, 2, world, rank) for rank in range(world)]
+    dealt = [sampling.evaluation_batches(count, 2, world, rank) for rank in range(world)]
     assert len({tuple(map(len, batches)) for batches in dealt}) == 1
     flat = [[i for batch in batches for i in batch] for batches in dealt]
     together = [flat[i % world][i // world] for i in range(count)]
@@ -115,15 +115,15 @@ def test_shares_deal_every_picture_to_equally_many_batches(count: int, world: in
 
 def test_a_course_gives_each_slot_the_same_pictures_in_any_division() -> None:
     def pictures(world: int, accumulate: int) -> list[list[int]]:
-        courses = [
-            chance.Course.lay(
+        batch_schedules = [
+            sampling.BatchSchedule.create(
                 count=50, batch=12, accumulate=accumulate, world=world, rank=rank, seed=3
             )
             for rank in range(world)
         ]
-        by_rank = [course.epoch(1) for course in courses]
+        by_rank = [batch_schedule.epoch(1) for batch_schedule in batch_schedules]
         slots = []
-        for update in range(courses[0].updates):
+        for update in range(batch_schedules[0].updates):
             for part in range(accumulate):
                 slots += [by_rank[rank][update * accumulate + part] for rank in range(world)]
         return slots
@@ -135,21 +135,21 @@ def test_a_course_gives_each_slot_the_same_pictures_in_any_division() -> None:
 def test_a_course_that_cannot_be_is_refused() -> None:
     settings = {"accumulate": 1, "world": 3, "rank": 0, "seed": 0}
     with pytest.raises(UserError, match="multiple of 3"):
-        chance.Course.lay(count=50, batch=16, **settings)
+        sampling.BatchSchedule.create(count=50, batch=16, **settings)
     with pytest.raises(UserError, match="too few"):
-        chance.Course.lay(count=2, batch=15, **settings)
-    assert chance.Course.lay(count=10, batch=15, **settings).batch == 9
+        sampling.BatchSchedule.create(count=2, batch=15, **settings)
+    assert sampling.BatchSchedule.create(count=10, batch=15, **settings).batch == 9
 
 
 def test_seeds_differ_by_each_argument() -> None:
-    seeds = {chance.seed_for(a, b, c) for a in range(4) for b in range(4) for c in range(4)}
+    seeds = {sampling.seed_for(a, b, c) for a in range(4) for b in range(4) for c in range(4)}
     assert len(seeds) == 64
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_runs_of_different_precision_follow_each_other() -> None:
-    assert processes.start("bf16").mixed_precision == "bf16"
-    assert processes.start("fp32").mixed_precision == "no"
+    assert processes.start_accelerator("bf16").mixed_precision == "bf16"
+    assert processes.start_accelerator("fp32").mixed_precision == "no"
     with pytest.raises(UserError, match="fp16 needs a GPU"):
-        processes.start("fp16")
-    assert isinstance(processes.start("fp32").prepare(nn.Linear(1, 1)), nn.Linear)
+        processes.start_accelerator("fp16")
+    assert isinstance(processes.start_accelerator("fp32").prepare(nn.Linear(1, 1)), nn.Linear)

@@ -91,11 +91,11 @@ def test_only_what_changes_results_is_compared() -> None:
 
 @pytest.mark.parametrize("count", [1, 20, 500, 3000, 10**6])
 def test_a_suited_recipe_has_enough_updates_and_not_too_many_epochs(count: int) -> None:
-    recipe = Recipe.suited(count)
+    recipe = Recipe.suggest(count)
     updates = recipe.epochs * max(1, count // recipe.batch)
     assert 20 <= recipe.epochs <= 300
     assert updates >= min(1500, 300 * max(1, count // recipe.batch))
-    assert Recipe.suited(count, epochs=3, lr=0.01) == replace(recipe, epochs=3, lr=0.01)
+    assert Recipe.suggest(count, epochs=3, lr=0.01) == replace(recipe, epochs=3, lr=0.01)
 
 
 def test_every_field_stands_in_the_docs() -> None:

@@ -8,20 +8,20 @@ import torch
 from PIL import Image
 
 import vitrail
-from vitrail.data import open_pictures, read_manifest
+from vitrail.data import open_dataset, read_manifest
 from vitrail.errors import UserError
-from vitrail.files import Dated
+from vitrail.files import DatedFolder
 from vitrail.tasks.distill import SOFT, Distillation
 from vitrail.train import Recipe
-from vitrail.train.lineage import seen_by_teacher
+from vitrail.train.lineage import check_teacher_overlap
 from vitrail.train.setup import (
-    Words,
-    free_folder,
-    history_behind,
-    model_with,
-    prepare,
-    recipe_of,
-    suited_image,
+    FitOptions,
+    build_recipe,
+    history_of_weights,
+    model_text,
+    output_folder,
+    prepare_job,
+    suggest_image_size,
 )
 
 TINY = "vit_tiny(patch=8, dim=24, heads=3, depth=2)"
@@ -38,24 +38,26 @@ QUICK = {"batch": 16, "workers": 0, "mixup": 0.0, "cutmix": 0.0}
     ],
 )
 def test_one_text_for_model_mixer_and_reducer(mixer, reducer, text: str) -> None:
-    assert model_with("coat_lite_tiny", mixer, reducer) == text
+    assert model_text("coat_lite_tiny", mixer, reducer) == text
 
 
 def test_options_of_the_model_stay() -> None:
-    assert model_with("vit_tiny(patch=8)", ("softmax",), ()) == "vit_tiny(patch=8, mixer='softmax')"
+    assert model_text("vit_tiny(patch=8)", ("softmax",), ()) == "vit_tiny(patch=8, mixer='softmax')"
 
 
 def test_the_recipe_that_suits_with_changes() -> None:
-    few = recipe_of(Words(epochs=7, changes={"lr": 1e-4, "augment": {"flip": 0}}, seed=3), 100)
+    few = build_recipe(
+        FitOptions(epochs=7, changes={"lr": 1e-4, "augment": {"flip": 0}}, seed=3), 100
+    )
     assert (few.epochs, few.lr, few.augment.flip, few.seed) == (7, 1e-4, 0.0, 3)
     assert few.batch == 16
-    assert recipe_of(Words(), 50_000).epochs == 20
+    assert build_recipe(FitOptions(), 50_000).epochs == 20
 
 
 def test_a_recipe_file_with_changes(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("epochs: 3\nlr: 0.002\nseed: 5\n")
-    recipe = recipe_of(Words(recipe=path, changes={"lr": 0.004}), 100)
+    recipe = build_recipe(FitOptions(recipe=path, changes={"lr": 0.004}), 100)
     assert (recipe.epochs, recipe.lr, recipe.seed) == (3, 0.004, 5)
 
 
@@ -72,17 +74,17 @@ def test_a_recipe_file_with_changes(tmp_path: Path) -> None:
     ],
 )
 def test_how_a_teacher_is_heard(typed, wanted) -> None:
-    recipe = recipe_of(Words(teacher="timm:resnet18", **typed), 100)
+    recipe = build_recipe(FitOptions(teacher="timm:resnet18", **typed), 100)
     assert recipe.teacher == "timm:resnet18" and recipe.distill == wanted
 
 
 def test_the_teacher_of_a_recipe_file_is_heard_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("teacher: timm:resnet18\ndistill:\n  kind: soft\n  tau: 2\n")
-    recipe = recipe_of(Words(recipe=path, alpha=0.3), 100)
+    recipe = build_recipe(FitOptions(recipe=path, alpha=0.3), 100)
     assert recipe.distill == Distillation(kind="soft", alpha=0.3, tau=2.0)
     with pytest.raises(UserError, match="give one with --teacher RUN"):
-        recipe_of(Words(alpha=0.3), 100)
+        build_recipe(FitOptions(alpha=0.3), 100)
 
 
 @dataclass
@@ -100,21 +102,21 @@ class Few:
 )
 def test_the_image_size_that_suits(size: tuple[int, int], image: int, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert suited_image(Few(size), [None] * 3) == image
+    assert suggest_image_size(Few(size), [None] * 3) == image
 
 
 def test_a_gpu_allows_larger_pictures(monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert suited_image(Few((640, 480)), [None]) == 224
+    assert suggest_image_size(Few((640, 480)), [None]) == 224
 
 
 def test_folders_never_meet(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert free_folder(None, "../my photos/") == Dated(Path("runs"), "my-photos")
+    assert output_folder(None, "../my photos/") == DatedFolder(Path("runs"), "my-photos")
     (tmp_path / "runs" / "a").mkdir(parents=True)
-    assert free_folder(Path("empty"), "x") == Path("empty")
+    assert output_folder(Path("empty"), "x") == Path("empty")
     with pytest.raises(UserError, match="nothing is overwritten"):
-        free_folder(Path("runs"), "x")
+        output_folder(Path("runs"), "x")
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +148,8 @@ def test_a_run_is_gone_on_with_on_its_own_parts(
     """With its data typed and another seed: what it validated on, and nothing it trained on."""
     monkeypatch.chdir(tmp_path)
     more = {"data": "fashion", "seed": 7, "changes": {"workers": 0}, "progress": False}
-    job, _, facts = prepare(Words(start_from=tiny_run, **more))
-    again, _, same = prepare(Words(model=tiny_run, **more))
+    job, _, facts = prepare_job(FitOptions(start_from=tiny_run, **more))
+    again, _, same = prepare_job(FitOptions(model=tiny_run, **more))
     assert facts == same and job.card == again.card and job.parts == again.parts
     then = read_manifest(tiny_run / "manifest.json")
     marks = {name: {i.digest for i in items} for name, items in then.parts.items()}
@@ -165,18 +167,18 @@ def test_weights_of_a_run_bring_its_parts(typed: str, tiny_run: Path, tmp_path: 
         "set": {"changes": {"weights": str(best)}},
         "recipe": {"recipe": tmp_path / "r.yaml"},
     }[typed]
-    history = history_behind(Words(data="fashion", **given), [])
+    history = history_of_weights(FitOptions(data="fashion", **given), [])
     assert history is not None and "train" in history.parts.values()
-    assert history_behind(Words(data="fashion", weights=tmp_path / "gone.pth"), []) is None
+    assert history_of_weights(FitOptions(data="fashion", weights=tmp_path / "gone.pth"), []) is None
 
 
 def test_what_a_teacher_trained_on_is_said(tiny_run: Path) -> None:
     held = {i.digest for i in read_manifest(tiny_run / "manifest.json").parts["train"]}
-    pictures = open_pictures("fashion", seed=11)
+    pictures = open_dataset("fashion", seed=11)
     number = sum(i.digest in held for i in pictures.split("val"))
-    seen = seen_by_teacher(str(tiny_run), pictures)
+    seen = check_teacher_overlap(str(tiny_run), pictures)
     assert number > 0 and seen and f"trained on {number} of the 900 pictures" in seen.line
-    assert seen_by_teacher("timm:resnet18", pictures) is None
+    assert check_teacher_overlap("timm:resnet18", pictures) is None
 
 
 @pytest.mark.parametrize(
@@ -208,4 +210,4 @@ def test_what_cannot_be_trained(
 
 @pytest.mark.parametrize("recipe", [Recipe(epochs=3), {"epochs": 3}, "epochs: 3"])
 def test_a_recipe_in_any_form(recipe: object) -> None:
-    assert recipe_of(Words(recipe=recipe), 100).epochs == 3  # type: ignore[arg-type]
+    assert build_recipe(FitOptions(recipe=recipe), 100).epochs == 3  # type: ignore[arg-type]

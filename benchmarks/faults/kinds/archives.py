@@ -37,14 +37,14 @@ def read_all(source: str) -> None:
     Raises:
         Fault: one that the set called good.
     """
-    from vitrail.data import open_pictures
-    from vitrail.data.decode import PictureError
+    from vitrail.data import open_dataset
+    from vitrail.data.decode import ImageError
 
-    pictures = open_pictures(source, val=0.3)
+    pictures = open_dataset(source, val=0.3)
     for item in pictures.items:
         try:
             pictures.read(item, 16)
-        except PictureError as error:
+        except ImageError as error:
             raise Fault("listed as good, then not readable", str(error)) from error
 
 

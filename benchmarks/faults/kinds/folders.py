@@ -19,7 +19,7 @@ from benchmarks.faults.stage import Stage
 from benchmarks.faults.trees import changed
 from benchmarks.faults.trial import Kind, Trial
 from benchmarks.faults.verdict import Fault
-from vitrail.seal import KEY
+from vitrail.digests import KEY
 
 Change = Callable[[Path, Trial], bool]
 """Changes a file; True where every answer must be refused or stay what it was."""

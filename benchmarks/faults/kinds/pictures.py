@@ -110,17 +110,17 @@ def alike(kind: str) -> tuple[bytes, ...]:
 
 def decoded(trial: Trial) -> None:
     """One picture through the readers themselves: what is looked at must be what is decoded."""
-    from vitrail.data.decode import PictureError, decode, probe
+    from vitrail.data.decode import ImageError, decode, probe
 
     name, data = harmed(trial.chance)
     trial.file(f"picture{ENDING.get(name.split()[0], '.png')}", data)
     try:
         size = probe(data)
-    except PictureError:
+    except ImageError:
         size = None
     try:
         found = decode(data, short_side=trial.chance.choice((None, 8)))
-    except PictureError as error:
+    except ImageError as error:
         if size:
             raise Fault("looked at and found good, then not decoded", f"{name}: {error}") from error
         return

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vitrail.attribution.scale import ROUNDING
 from vitrail.errors import figure_text
-from vitrail.files import whole
+from vitrail.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,7 +167,7 @@ def blank(width: float, height: float) -> "Figure":
 
 def save(figure: "Figure", path: Path) -> None:
     """A PNG, whole or not at all."""
-    with whole(path) as draft, warnings.catch_warnings():
+    with atomic_file(path) as draft, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
         figure.savefig(draft, format="png", metadata={"Software": "vitrail"})
 

@@ -26,12 +26,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from vitrail.attribution.guard import device_of
-from vitrail.data import History, Item, Pictures, Preprocess, open_pictures
-from vitrail.data.decode import PictureError, decode_values
+from vitrail.data import History, ImageDataset, Item, Preprocess, open_dataset
+from vitrail.data.decode import ImageError, decode_values
 from vitrail.data.files import read_regular
-from vitrail.data.items import composed
+from vitrail.data.items import normalize_nfc
 from vitrail.data.scenes import SceneStore
-from vitrail.data.transforms import middle
+from vitrail.data.transforms import crop_thin
 from vitrail.errors import UserError
 from vitrail.files import expand
 from vitrail.schema import read_text
@@ -74,7 +74,7 @@ class Samples:
 
 def open_truth(
     source: str, *, val: float = 0.2, seed: int = 0, history: History | None = None
-) -> tuple[Pictures, MaskOf]:
+) -> tuple[ImageDataset, MaskOf]:
     """The pictures of a source, and what knows their masks.
 
     ``history`` is what the runs to be scored have seen: their pictures keep their parts.
@@ -84,12 +84,12 @@ def open_truth(
     """
     folder = expand(source)
     if not (folder / "images").is_dir():
-        pictures = open_pictures(source, val=val, seed=seed, history=history)
+        pictures = open_dataset(source, val=val, seed=seed, history=history)
         if isinstance(pictures.store, SceneStore):
             return pictures, of_scenes(pictures.store.scenes)
         return pictures, lambda item, size: None
     boxes = read_boxes(folder / "boxes.csv") if (folder / "boxes.csv").is_file() else {}
-    pictures = open_pictures(folder / "images", val=val, seed=seed, history=history)
+    pictures = open_dataset(folder / "images", val=val, seed=seed, history=history)
     return pictures, of_folder(folder / "masks", boxes)
 
 
@@ -111,7 +111,7 @@ def of_folder(masks: Path, boxes: Mapping[str, Sequence[Box]]) -> MaskOf:
         path = (masks / item.key).with_suffix(".png")
         if path.is_file():
             return read_mask(path, size)
-        own = boxes.get(composed(item.key))
+        own = boxes.get(normalize_nfc(item.key))
         return filled(own, size) if own else None
 
     return mask
@@ -125,7 +125,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     """
     try:
         mask = decode_values(read_regular(path))
-    except PictureError as error:
+    except ImageError as error:
         raise UserError(f"cannot read the mask {str(path)!r}: {error}") from error
     if mask.size != size:
         raise UserError(
@@ -150,7 +150,7 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it has path,x0,y0,x1,y1")
         for number, row in enumerate(rows, start=2):
             box = _box(row, f"{path}, line {number}")
-            found.setdefault(composed(row["path"]), []).append(box)
+            found.setdefault(normalize_nfc(row["path"]), []).append(box)
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file that can be read ({error})") from error
     return found
@@ -184,14 +184,14 @@ def shaped(mask: Image.Image, preprocess: Preprocess) -> Tensor:
     """A mask as the model's input lies: resized by nearest pixels, cropped; ``(H, W)`` bool."""
     from torchvision.transforms import InterpolationMode, v2
 
-    resized = v2.Resize(preprocess.resized, InterpolationMode.NEAREST)
-    cropped = v2.CenterCrop(preprocess.image)(resized(middle(mask)))
+    resized = v2.Resize(preprocess.resize_side, InterpolationMode.NEAREST)
+    cropped = v2.CenterCrop(preprocess.image)(resized(crop_thin(mask)))
     return torch.from_numpy(np.asarray(cropped) != 0)
 
 
 def gather(
     model: nn.Module,
-    pictures: Pictures,
+    pictures: ImageDataset,
     items: Sequence[Item],
     mask_of: MaskOf,
     preprocess: Preprocess,

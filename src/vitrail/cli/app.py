@@ -32,15 +32,15 @@ from vitrail.cli.study import Study
 from vitrail.cli.train import Train
 from vitrail.console import (
     NARROWEST,
-    careful_streams,
     drop_stdout,
     is_rank_zero,
     is_unicode,
     print_stderr,
     render,
+    tolerant_streams,
 )
 from vitrail.errors import UserError, printable, unknown
-from vitrail.signals import terminations_raise
+from vitrail.signals import raise_on_termination
 
 COMMANDS: dict[str, type[Command]] = {
     "models": Models,
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    with careful_streams(), one_line_warnings(), terminations_raise():
+    with tolerant_streams(), one_line_warnings(), raise_on_termination():
         try:
             status = answer_to(words)
             if sys.stdout is not None:
@@ -170,7 +170,7 @@ def answer_to(words: list[str]) -> int:
 
 def use_plugin(file: str) -> None:
     """Run a plugin that was named, and trust this very file on this machine from now on."""
-    place = plugins.remember(plugins.use(file))
+    place = plugins.trust_plugin(plugins.use(file))
     if place is not None:
         print_stderr(
             f"vitrail: {printable(file)} is trusted on this machine from now on: runs that need "

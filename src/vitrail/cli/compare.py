@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from vitrail.cli.command import Answer, table
 from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
 from vitrail.cli.options import CostOptions
-from vitrail.console import print_stderr, ticker
+from vitrail.console import print_stderr, status_bar
 
 if TYPE_CHECKING:
     from vitrail.cost import Profile
@@ -23,7 +23,7 @@ def by_layer(wanted: CostOptions) -> Answer:
     if wanted.roofline is not None:
         refuse_picture(wanted.roofline)
     build = known(wanted).build
-    with ticker("measuring") as step:
+    with status_bar("measuring") as step:
         roof = ceilings(conditions[0], on_step=step) if wanted.roofline else None
         profiles = [
             by_layer(model, one, depth=wanted.depth, build=build, on_step=step)
@@ -90,7 +90,7 @@ def against(wanted: CostOptions) -> Answer:
     from vitrail.cost import machine, versus
 
     other, elsewhere = str(wanted.against), known(wanted)
-    with ticker("measuring") as step:
+    with status_bar("measuring") as step:
         found = [
             each
             for one in settings(wanted)
@@ -123,7 +123,7 @@ def train_steps(wanted: CostOptions) -> Answer:
     from vitrail.cost.versus_training import training
 
     elsewhere = known(wanted)
-    with ticker("measuring") as step:
+    with status_bar("measuring") as step:
         found = [
             training(
                 model,

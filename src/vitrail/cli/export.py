@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
-from vitrail.console import ticker
+from vitrail.console import status_bar
 from vitrail.errors import UserError
-from vitrail.files import resolved
+from vitrail.files import resolve_path
 
 if TYPE_CHECKING:
     from vitrail.export import Exported
@@ -48,7 +48,7 @@ class Export(Command):
             raise UserError(f"--tolerance must be above 0, not {self.tolerance}")
         run = open_run(self.folder, device="cpu")
         out = self.out or beside(Path(self.folder), self.format)
-        with ticker("exporting") as step:
+        with status_bar("exporting") as step:
             step(run.card.model)
             made = write_folder(
                 run.model,
@@ -65,7 +65,7 @@ class Export(Command):
 def beside(run: Path, format: str) -> Path:
     """The folder that nobody named: ``runs/photos-1`` -> ``runs/photos-1-onnx``."""
     folder = run.parent if run.is_file() else run
-    folder = resolved(folder)
+    folder = resolve_path(folder)
     return folder.with_name(f"{folder.name}-{format}")
 
 

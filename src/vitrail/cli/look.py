@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional
 
 from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
-from vitrail.console import bar
+from vitrail.console import track_items
 from vitrail.errors import unknown
 
 
@@ -33,7 +33,9 @@ class Models(Command):
         if not rows:
             raise unknown("model", self.like, [row["model"] for row in every])
         if self.count:
-            rows = [row | counted(row["model"], self.image) for row in bar("counting", rows)]
+            rows = [
+                row | counted(row["model"], self.image) for row in track_items("counting", rows)
+            ]
         shown = [(*list(row.values())[:4], *figures(row)) for row in rows]
         head = ["model", "mixer", "reducer", "paper", "M params", "G multiply-adds"]
         title = f"{len(rows)} backbones; any of timm's too, as timm:NAME"

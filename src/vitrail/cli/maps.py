@@ -14,16 +14,16 @@ from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.options import ExplainOptions
 from vitrail.cli.pictures import find, picture_or_problem
 from vitrail.cli.settings import changes_of
-from vitrail.console import gauge, print_stderr
+from vitrail.console import counting_bar, print_stderr
 from vitrail.errors import UserError, unknown
 from vitrail.files import (
-    Dated,
-    Goal,
+    DatedFolder,
+    Destination,
+    atomic_file,
     new_folder,
     publish,
-    refuse_taken,
-    resolved,
-    whole,
+    refuse_occupied,
+    resolve_path,
     write_text,
 )
 
@@ -97,7 +97,7 @@ def written(
     """Explain picture by picture and write each; a row each explanation, files by their names."""
     rows: list[dict[str, Any]] = []
     begun = False
-    with gauge("explaining") as step:
+    with counting_bar("explaining") as step:
         for i, path in enumerate(names):
             step(i, len(names))
             image, problem = picture_or_problem(path)
@@ -187,7 +187,7 @@ def opened_runs(folders: Sequence[str]) -> list[Named]:
 
     names: list[str] = []
     for folder in folders:
-        path = resolved(folder)
+        path = resolve_path(folder)
         name = plain(path.parent.name if path.is_file() else path.name)
         names.append(name if name not in names else f"{name}-{len(names) + 1}")
     pairs = zip(names, folders, strict=True)
@@ -203,15 +203,15 @@ def target_of(text: str | None, run: "Classifier") -> int | None:
     return None if text is None else find_class(text, run.classes)
 
 
-def free(wanted: Path | None, name: str) -> Goal:
+def free(wanted: Path | None, name: str) -> Destination:
     """The folder asked for if it is free, else a new one in ``explanations/``.
 
     Raises:
         UserError: the folder asked for holds something.
     """
     if wanted is None:
-        return Dated(FOLDER, name)
-    refuse_taken(wanted)
+        return DatedFolder(FOLDER, name)
+    refuse_occupied(wanted)
     return wanted
 
 
@@ -353,7 +353,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """An .npz, whole or not at all."""
     import numpy as np
 
-    with whole(path) as draft, draft.open("wb") as file:
+    with atomic_file(path) as draft, draft.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -8,7 +8,7 @@ from vitrail.cli import compare
 from vitrail.cli.command import Answer, Command, option, table
 from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
 from vitrail.cli.options import CostOptions
-from vitrail.console import ticker
+from vitrail.console import status_bar
 from vitrail.errors import UserError
 
 
@@ -42,7 +42,7 @@ def side_by_side(wanted: Cost) -> Answer:
     from vitrail.cost import cost
 
     build = known(wanted).build
-    with ticker("measuring") as step:
+    with status_bar("measuring") as step:
         reports = [
             cost(wanted.models, one, build=build, with_memory=not wanted.no_memory, on_step=step)
             for one in settings(wanted)
@@ -60,7 +60,7 @@ def grow(wanted: Cost) -> Answer:
     if len(set(wanted.image)) > 1:  # else it is refused for that
         refuse_picture(wanted.growth)
     conditions = settings(wanted)[0]
-    with ticker("measuring") as step:
+    with status_bar("measuring") as step:
         grown = growth(
             wanted.models,
             [one.image for one in settings(wanted)],

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, table
-from vitrail.console import bar, gauge, print_stderr
+from vitrail.console import counting_bar, print_stderr, track_items
 from vitrail.errors import UserError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vitrail.data import Pictures
+    from vitrail.data import ImageDataset
 
 AT_ONCE = 32
 SHOWN = 40
@@ -43,10 +43,10 @@ class Check(Command):
 
     def run(self) -> Answer:
         """Open the set and report."""
-        from vitrail.data import open_pictures
+        from vitrail.data import open_dataset
 
-        with gauge("looking at the pictures") as seen:
-            pictures = open_pictures(
+        with counting_bar("looking at the pictures") as seen:
+            pictures = open_dataset(
                 self.data,
                 strict=self.strict,
                 val=self.val,
@@ -57,9 +57,9 @@ class Check(Command):
         return Answer(*checked(pictures))
 
 
-def checked(pictures: "Pictures") -> tuple[dict[str, Any], list[Any]]:
+def checked(pictures: "ImageDataset") -> tuple[dict[str, Any], list[Any]]:
     """What ``check`` says of a set: as data, and as table and lines."""
-    from vitrail.data import imbalance
+    from vitrail.data import describe_imbalance
 
     counts = Counter((item.label, item.split) for item in pictures.items)
     splits = [s for s in ("train", "val", "test") if any(split == s for _, split in counts)]
@@ -68,7 +68,7 @@ def checked(pictures: "Pictures") -> tuple[dict[str, Any], list[Any]]:
         for label, name in enumerate(pictures.classes)
     ]
     problems = [vars_of(problem) for problem in pictures.problems]
-    unbalanced = imbalance(pictures.split("train"), pictures.classes)
+    unbalanced = describe_imbalance(pictures.split("train"), pictures.classes)
     total = f"{pictures.name}: {len(pictures.items)} pictures, {len(pictures.classes)} classes"
     lines = [problem["line"] for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
@@ -234,7 +234,7 @@ def near(path: Path) -> str:
 def predictions(run: Predictor, paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
     """One row a picture: its top classes, or its problem."""
     rows: list[dict[str, Any]] = []
-    for some in batches(bar("predicting", paths)):
+    for some in batches(track_items("predicting", paths)):
         rows += rows_of(run, some, top)
     return rows
 
@@ -281,12 +281,12 @@ def decoded_bytes(image: Any) -> int:
 
 def picture_or_problem(path: Path) -> tuple[Any, str]:
     """The picture and no words, or nothing and one line."""
-    from vitrail.data.decode import PictureError, decode
+    from vitrail.data.decode import ImageError, decode
     from vitrail.data.files import read_regular
 
     try:
         return decode(read_regular(path)), ""
-    except PictureError as error:
+    except ImageError as error:
         return None, printable(f"{path}: {' '.join(str(error).split())}")
 
 

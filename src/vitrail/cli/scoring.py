@@ -14,12 +14,12 @@ from vitrail.attribution.scores.told import LEGEND, cells, head, lines
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
 from vitrail.cli.options import ExplainOptions
-from vitrail.console import gauge, print_stderr
+from vitrail.console import counting_bar, print_stderr
 from vitrail.errors import UserError, cell_text
 from vitrail.files import new_folder, publish, write_text
 
 if TYPE_CHECKING:
-    from vitrail.data import History, Item, Pictures
+    from vitrail.data import History, ImageDataset, Item
 
 PARTS = ("train", "val", "test", "all")
 
@@ -68,13 +68,13 @@ def scored(wanted: ExplainOptions) -> Answer:
 def seen_by(runs: Sequence[Named]) -> "History | None":
     """What the runs trained and validated on together; None where none says so."""
     from vitrail.data import History
-    from vitrail.train.lineage import history_of
+    from vitrail.train.lineage import read_history
 
-    each = [history_of(one.place, one.run.card.extra) for one in runs]
-    return History.joined([history for history in each if history is not None])
+    each = [read_history(one.place, one.run.card.extra) for one in runs]
+    return History.merge([history for history in each if history is not None])
 
 
-def part_of(pictures: "Pictures", part: str | None) -> "tuple[Item, ...]":
+def part_of(pictures: "ImageDataset", part: str | None) -> "tuple[Item, ...]":
     """The pictures to score on.
 
     Raises:
@@ -92,7 +92,7 @@ def part_of(pictures: "Pictures", part: str | None) -> "tuple[Item, ...]":
 
 def samples_of(
     one: Named,
-    pictures: "Pictures",
+    pictures: "ImageDataset",
     items: "Sequence[Item]",
     mask_of: MaskOf,
     count: int,
@@ -121,7 +121,7 @@ def some(classes: Sequence[str]) -> str:
 def rows_of(one: Named, makers: Sequence[Maker], samples: Samples, settings: Settings) -> list[Row]:
     """A row a method; one that cannot serve this model says why."""
     rows = []
-    with gauge(f"scoring {one.name}") as step:
+    with counting_bar(f"scoring {one.name}") as step:
         for i, maker in enumerate(makers):
             step(i, len(makers))
             maker.refused = 0

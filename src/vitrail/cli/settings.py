@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.yaml_text import merged, parse_yaml
+from vitrail.yaml_text import merge, parse_yaml
 
 DEEPEST = 8
 """Points in the longest key there is, and some."""
@@ -26,5 +26,5 @@ def changes_of(texts: Sequence[str]) -> dict[str, Any]:
         read = parse_yaml(value, f"--set {key}")
         for name in reversed(key.split(".")):
             read = {name: read}
-        changes = merged(changes, read)
+        changes = merge(changes, read)
     return changes

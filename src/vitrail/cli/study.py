@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from vitrail.cli.command import FLAG, Answer, Command, shown_as
 from vitrail.errors import UserError
-from vitrail.files import resolved
+from vitrail.files import resolve_path
 
 if TYPE_CHECKING:
     from vitrail.study import Plan
@@ -59,7 +59,7 @@ class Study(Command):
         done = study.resume(self.resume) if self.resume else study.run(plan_of(self), self.out)
         dossier = study.Dossier.load(done.out)
         failed = [f"failed: {failure.message}" for failure in done.failures]
-        where = f"report: {resolved(done.report)}"
+        where = f"report: {resolve_path(done.report)}"
         data = {
             "study": str(done.out),
             "report": str(done.report),
@@ -85,7 +85,7 @@ def plan_of(wanted: Study) -> "Plan":
 def changes(wanted: Study) -> Mapping[str, Any]:
     """What the recipe file, --set and --epochs change."""
     from vitrail.cli.settings import changes_of
-    from vitrail.yaml_text import merged, read_yaml
+    from vitrail.yaml_text import merge, read_yaml
 
     said = changes_of(wanted.set) | ({} if wanted.epochs is None else {"epochs": wanted.epochs})
-    return merged(read_yaml(wanted.recipe, "recipe") if wanted.recipe else {}, said)
+    return merge(read_yaml(wanted.recipe, "recipe") if wanted.recipe else {}, said)

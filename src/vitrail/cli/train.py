@@ -22,7 +22,7 @@ class Train(TrainOptions):
     def run(self) -> Answer:
         """Train, or go on with a stopped run."""
         from vitrail.cli.settings import changes_of
-        from vitrail.train.display import scored
+        from vitrail.train.display import describe_scores
         from vitrail.train.setup import fit
 
         result = fit(
@@ -35,6 +35,6 @@ class Train(TrainOptions):
         facts = asdict(result)
         best = result.best
         known = best.get("accuracy") is not None
-        score = f", best in validation: {scored(best)}" if known else ""
+        score = f", best in validation: {describe_scores(best)}" if known else ""
         said = f"{result.epochs} epochs in {result.seconds:.0f} s{score}: {result.folder}"
         return Answer(facts, [said, f"next: vitrail predict {result.folder} PICTURES"])

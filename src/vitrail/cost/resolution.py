@@ -27,7 +27,7 @@ from vitrail.cost.counting import count
 from vitrail.cost.peak import memory
 from vitrail.cost.timing import Timing
 from vitrail.errors import UserError, figure_text
-from vitrail.files import sweep_dead, whole
+from vitrail.files import atomic_file, sweep_dead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ def draw(measured: Growth, path: Path, *, overwrite: bool = False) -> Path:
         _plain_numbers(panel, sorted({row.image for row in measured.rows}))
         panel.legend(fontsize=8, frameon=False)
     sweep_dead(path.parent)
-    with whole(path) as draft:
+    with atomic_file(path) as draft:
         figure.savefig(draft, format=path.suffix[1:].lower() or "png")
     return path
 

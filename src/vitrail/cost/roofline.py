@@ -20,7 +20,7 @@ from torch.nn.functional import linear
 from vitrail.cost.candidates import PRECISIONS, Settings, interleaved
 from vitrail.cost.timing import Timing
 from vitrail.errors import UserError, figure_text
-from vitrail.files import sweep_dead, whole
+from vitrail.files import atomic_file, sweep_dead
 
 Shape = tuple[int, int, int]
 
@@ -265,7 +265,7 @@ def draw(
     panel.legend(fontsize=8, frameon=False)
     panel.grid(alpha=0.3)
     sweep_dead(path.parent)
-    with whole(path) as draft:
+    with atomic_file(path) as draft:
         figure.savefig(draft, format=path.suffix[1:].lower() or "png")
     return path
 

@@ -1,24 +1,24 @@
 """Pictures of any kind to batches of tensors: sources, checks, shares, transforms, loader.
 
-source -> Pictures (what is there, what is wrong) -> fraction -> PictureSet -> batches
+source -> ImageDataset (what is there, what is wrong) -> fraction -> ImageTensors -> batches
 """
 
-from vitrail.data.fractions import fraction
+from vitrail.data.dataset import ImageDataset
+from vitrail.data.fractions import take_fraction
 from vitrail.data.history import History
-from vitrail.data.items import Item, Problem, seed_of, write_problems
+from vitrail.data.items import Item, Problem, stable_seed, write_problems
 from vitrail.data.loader import (
+    ImageTensors,
     Loader,
-    PictureSet,
     batches,
     epoch_order,
     measure_loader,
-    plain_order,
+    sequential_order,
 )
 from vitrail.data.manifest import Manifest, manifest_digest, read_manifest, write_manifest
-from vitrail.data.pictures import Pictures
 from vitrail.data.scenes import Scene, Scenes
-from vitrail.data.sources import check, open_pictures
-from vitrail.data.summary import Summary, imbalance
+from vitrail.data.sources import check, open_dataset
+from vitrail.data.summary import Summary, describe_imbalance
 from vitrail.data.transforms import Augment, Preprocess
 from vitrail.data.workers import WorkerError
 
@@ -28,8 +28,8 @@ __all__ = [
     "Item",
     "Loader",
     "Manifest",
-    "PictureSet",
-    "Pictures",
+    "ImageTensors",
+    "ImageDataset",
     "Preprocess",
     "Problem",
     "Scene",
@@ -39,14 +39,14 @@ __all__ = [
     "batches",
     "check",
     "epoch_order",
-    "fraction",
-    "imbalance",
+    "take_fraction",
+    "describe_imbalance",
     "manifest_digest",
     "measure_loader",
-    "open_pictures",
-    "plain_order",
+    "open_dataset",
+    "sequential_order",
     "read_manifest",
-    "seed_of",
+    "stable_seed",
     "write_manifest",
     "write_problems",
 ]

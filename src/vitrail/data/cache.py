@@ -16,7 +16,7 @@ _CHUNK = 64  # pictures asked for before the limit is looked at again
 
 
 @dataclass(frozen=True)
-class PictureCache:
+class ImageCache:
     """``data`` holds all pictures end to end; ``starts`` ``(n + 1,)``, ``shapes`` ``(n, 3)``."""
 
     data: Tensor
@@ -26,7 +26,7 @@ class PictureCache:
     @classmethod
     def fill(
         cls, count: int, prepared: Callable[[int], np.ndarray], limit: int | None = None
-    ) -> "PictureCache | None":
+    ) -> "ImageCache | None":
         """Prepare pictures 0 .. count - 1 in threads and keep them.
 
         None where they would take more than ``limit`` bytes; no more than that is ever held.

@@ -57,7 +57,7 @@ _SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c][\x01-\x04]")
 _PIXELS_AT_ONCE = 1 << 22  # converted in one go
 
 
-class PictureError(UserError):
+class ImageError(UserError):
     """A picture that cannot be used: ``kind`` is a key of ``KINDS``."""
 
     def __init__(self, reason: str, kind: str = "broken"):
@@ -72,7 +72,7 @@ def decode(data: bytes, *, short_side: int | None = None) -> Image.Image:
     as the short side stays at least that long: several times faster for photographs.
 
     Raises:
-        PictureError: with the reason, for damaged, oversized or foreign data.
+        ImageError: with the reason, for damaged, oversized or foreign data.
     """
     image = _open(data)
     try:
@@ -82,20 +82,20 @@ def decode(data: bytes, *, short_side: int | None = None) -> Image.Image:
         image = _upright(image)
         return to_rgb(image)
     except Exception as error:  # whatever a decoder raises on damage
-        raise _reason(error) from error
+        raise _as_image_error(error) from error
 
 
 def decode_values(data: bytes) -> Image.Image:
     """The picture in ``data`` as it is stored: own mode, not turned. For masks.
 
     Raises:
-        PictureError: as :func:`decode`.
+        ImageError: as :func:`decode`.
     """
     image = _open(data)
     try:
         image.load()
     except Exception as error:  # whatever a decoder raises on damage
-        raise _reason(error) from error
+        raise _as_image_error(error) from error
     return image
 
 
@@ -105,7 +105,7 @@ def probe(data: bytes, gate: MemoryGate | None = None) -> tuple[int, int]:
     ``gate`` bounds what several threads decode at once.
 
     Raises:
-        PictureError: as :func:`decode`.
+        ImageError: as :func:`decode`.
     """
     image = _open(data)
     size = image.size
@@ -116,7 +116,7 @@ def probe(data: bytes, gate: MemoryGate | None = None) -> tuple[int, int]:
             turned = 5 <= _orientation(image) <= 8
             image.close()
     except Exception as error:  # whatever a decoder raises on damage
-        raise _reason(error) from error
+        raise _as_image_error(error) from error
     return (size[1], size[0]) if turned else size
 
 
@@ -166,17 +166,17 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 def _open(data: bytes) -> Image.Image:
     if not data:
-        raise PictureError("the file has zero bytes", "empty-file")
+        raise ImageError("the file has zero bytes", "empty-file")
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
-        raise _stranger(data) from error
+        raise _unknown_format_error(data) from error
     except Image.DecompressionBombError as error:
-        raise PictureError(
+        raise ImageError(
             f"more than {MAX_PIXELS:,} pixels, refused as a decompression bomb", "too-large"
         ) from error
     except Exception as error:  # whatever a reader raises on a damaged header
-        raise _reason(error) from error
+        raise _as_image_error(error) from error
     _check_size(image, len(data))
     _check_scans(image, data)
     return image
@@ -186,20 +186,20 @@ def _check_size(image: Image.Image, held: int) -> None:
     """Refuse, by the header alone, what would cost far more than it can be worth.
 
     Raises:
-        PictureError: too many pixels, too thin, or more pixels than the file can hold.
+        ImageError: too many pixels, too thin, or more pixels than the file can hold.
     """
     width, height = image.size
     pixels, said = width * height, f"{width} x {height}"
     if pixels > MAX_PIXELS:
         end = f"is more than {MAX_PIXELS:,} pixels, refused as a decompression bomb"
-        raise PictureError(f"{said} {end}", "too-large")
+        raise ImageError(f"{said} {end}", "too-large")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise PictureError(f"{said} is thinner than 1 to {MAX_ASPECT:,}; cut it up", "too-large")
+        raise ImageError(f"{said} is thinner than 1 to {MAX_ASPECT:,}; cut it up", "too-large")
     stored = all(tile[0] == "raw" for tile in image.tile) and bool(image.tile)  # type: ignore[attr-defined]
     a_byte = PIXELS_PER_BYTE_OF.get(image.format or "", PIXELS_PER_BYTE)
     most = 8 * held if stored else max(FREE_PIXELS, a_byte * held)
     if pixels > most:
-        raise PictureError(
+        raise ImageError(
             f"the file ends too early (truncated): {held:,} bytes cannot hold {said} pixels",
             "truncated",
         )
@@ -209,7 +209,7 @@ def _check_scans(image: Image.Image, data: bytes) -> None:
     """Refuse a JPEG whose scans go over its pixels again and again.
 
     Raises:
-        PictureError: more scans than such a picture can need.
+        ImageError: more scans than such a picture can need.
     """
     pixels = image.width * image.height
     if image.format not in ("JPEG", "MPO") or data.count(b"\xff\xda") * pixels <= MAX_SCANNED:
@@ -217,7 +217,7 @@ def _check_scans(image: Image.Image, data: bytes) -> None:
     scans = len(_SCAN.findall(data))
     if scans * pixels > MAX_SCANNED:
         line = f"{scans:,} scans of {image.width} x {image.height} pixels, refused as a bomb"
-        raise PictureError(line, "too-large")
+        raise ImageError(line, "too-large")
 
 
 @cache
@@ -278,7 +278,7 @@ def _to_eight_bits(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     for _, rows in _row_blocks(image):
         values = _finite(rows)
         low, high = min(low, float(values.min())), max(high, float(values.max()))
-    scale = partial(_scaled, low=low, high=high, whole=image.mode == "I")
+    scale = partial(_scale, low=low, high=high, whole=image.mode == "I")
     return lambda rows: _grey(scale(_finite(rows)))
 
 
@@ -287,7 +287,7 @@ def _finite(image: Image.Image) -> np.ndarray:
     return np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _scaled(values: np.ndarray, *, low: float, high: float, whole: bool) -> np.ndarray:
+def _scale(values: np.ndarray, *, low: float, high: float, whole: bool) -> np.ndarray:
     tops = (65535.0,) if whole else (1.0, 255.0, 65535.0)
     for top in tops:
         if low >= 0 and high <= top:
@@ -295,18 +295,18 @@ def _scaled(values: np.ndarray, *, low: float, high: float, whole: bool) -> np.n
     return np.rint((values - low) * (255.0 / max(high - low, 1e-12)))
 
 
-def _reason(error: BaseException) -> PictureError:
-    if isinstance(error, PictureError):
+def _as_image_error(error: BaseException) -> ImageError:
+    if isinstance(error, ImageError):
         return error
     if isinstance(error, Image.DecompressionBombError):
         line = f"more than {MAX_PIXELS:,} pixels, refused as a decompression bomb"
-        return PictureError(line, "too-large")
+        return ImageError(line, "too-large")
     if isinstance(error, MemoryError):
-        return PictureError("takes more memory than there is", "too-large")
+        return ImageError("takes more memory than there is", "too-large")
     text = printable(" ".join(str(error).split())[:200]) or type(error).__name__
     if "truncated" in text.lower() or isinstance(error, EOFError):
-        return PictureError("the file ends too early (truncated)", "truncated")
-    return PictureError(f"cannot be decoded ({text})", "broken")
+        return ImageError("the file ends too early (truncated)", "truncated")
+    return ImageError(f"cannot be decoded ({text})", "broken")
 
 
 # How files of these formats begin, to tell a damaged one from something else.
@@ -321,12 +321,12 @@ _BEGINNINGS = {
 }
 
 
-def _stranger(data: bytes) -> PictureError:
+def _unknown_format_error(data: bytes) -> ImageError:
     """The reason for data that no reader takes."""
     for beginning, name in _BEGINNINGS.items():
         if data.startswith(beginning):
-            return PictureError(f"cannot be decoded (a damaged {name} file)", "broken")
-    return PictureError(f"no picture inside ({_looks_like(data)})", "not-a-picture")
+            return ImageError(f"cannot be decoded (a damaged {name} file)", "broken")
+    return ImageError(f"no picture inside ({_looks_like(data)})", "not-a-picture")
 
 
 def _looks_like(data: bytes) -> str:

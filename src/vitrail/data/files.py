@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from vitrail.data import limits
-from vitrail.data.decode import PictureError
-from vitrail.data.items import Problem, composed
+from vitrail.data.decode import ImageError
+from vitrail.data.items import Problem, normalize_nfc
 from vitrail.errors import UserError
 
 #: Folders that programs make for themselves (macOS, Synology, Windows, version control of SVN).
@@ -58,7 +58,7 @@ class Files(Protocol):
         """The bytes of one file.
 
         Raises:
-            PictureError: when they cannot be had.
+            ImageError: when they cannot be had.
         """
         ...
 
@@ -73,30 +73,30 @@ def read_regular(path: str | Path) -> bytes:
     """The bytes of a regular file; a pipe or a device is never read.
 
     Raises:
-        PictureError: no such file, not a regular one, larger than ``MAX_BYTES``, or unreadable.
+        ImageError: no such file, not a regular one, larger than ``MAX_BYTES``, or unreadable.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
-            raise PictureError(_not_regular(path), "unreadable")
+            raise ImageError(_not_regular(path), "unreadable")
         # Between the two looks somebody may put a pipe there: never wait for its other end.
         handle = os.open(path, _FLAGS)
         with open(handle, "rb") as file:  # noqa: PTH123
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise PictureError(_not_regular(path), "unreadable")
+                raise ImageError(_not_regular(path), "unreadable")
             _check_bytes(status.st_size)
             data = file.read(limits.MAX_BYTES + 1)
             _check_bytes(len(data))
             return data
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise PictureError("there is no such file", "missing") from error
+        raise ImageError("there is no such file", "missing") from error
     except OSError as error:
         kind = "missing" if error.errno == errno.ENAMETOOLONG else "unreadable"
-        raise PictureError(f"cannot be read ({error.strerror or error})", kind) from error
+        raise ImageError(f"cannot be read ({error.strerror or error})", kind) from error
     except ValueError as error:  # a NUL character in the name
-        if isinstance(error, PictureError):
+        if isinstance(error, ImageError):
             raise
-        raise PictureError("there is no such file", "missing") from error
+        raise ImageError("there is no such file", "missing") from error
 
 
 def _not_regular(path: str | Path) -> str:
@@ -108,7 +108,7 @@ def _not_regular(path: str | Path) -> str:
 def _check_bytes(number: int) -> None:
     if number > limits.MAX_BYTES:
         line = f"{number:,} bytes are too many (at most {limits.MAX_BYTES:,})"
-        raise PictureError(line, "too-large")
+        raise ImageError(line, "too-large")
 
 
 # ---- a folder -----------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Folder:
 
     def listing(self) -> Listing:
         """Walk the folder."""
-        walk = _Walk([], [], [], Counter())
+        walk = _FolderWalk([], [], [], Counter())
         top = Path(self.root).stat()
         walk.folder(self.root, "", ((top.st_dev, top.st_ino),))
         return Listing(tuple(sorted(walk.files)), tuple(sorted(walk.folders)), (*walk.problems,))
@@ -143,7 +143,7 @@ class Folder:
 
 
 @dataclass
-class _Walk:
+class _FolderWalk:
     """A walk through a folder: what was found, and how often each folder was come by."""
 
     files: list[str]
@@ -208,7 +208,7 @@ def _is_text(name: str) -> bool:
 # ---- a zip --------------------------------------------------------------------------------------
 
 
-class _Opened(NamedTuple):
+class _OpenZip(NamedTuple):
     """A zip's handle, and its members by the names that we use."""
 
     handle: zipfile.ZipFile
@@ -220,7 +220,7 @@ class Archive:
     """A zip file. Nothing is unzipped; every process opens its own handle, once."""
 
     root: str
-    _opened: dict[int, _Opened] = field(default_factory=dict, compare=False, repr=False)
+    _opened: dict[int, _OpenZip] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root}
@@ -265,26 +265,26 @@ class Archive:
         handle, members = self._open()
         info = members.get(name)
         if info is None:
-            raise PictureError("there is no such file in the zip", "missing")
+            raise ImageError("there is no such file in the zip", "missing")
         if info.flag_bits & 0x41:
-            raise PictureError("locked with a password; unzip it first", "locked")
+            raise ImageError("locked with a password; unzip it first", "locked")
         _check_bytes(info.file_size)
         if info.file_size > max(limits.FREE_BYTES, limits.UNPACKED_RATIO * info.compress_size):
             line = f"{info.compress_size:,} bytes that unpack to {info.file_size:,}"
-            raise PictureError(f"{line}, refused as a decompression bomb", "too-large")
+            raise ImageError(f"{line}, refused as a decompression bomb", "too-large")
         try:
             return handle.read(info)
         except Exception as error:  # whatever zipfile and the decompressors raise on damage
-            raise PictureError(f"damaged inside the zip ({_one_line(error)})", "broken") from error
+            raise ImageError(f"damaged inside the zip ({_one_line(error)})", "broken") from error
 
-    def _open(self) -> _Opened:
+    def _open(self) -> _OpenZip:
         process = os.getpid()
         if process not in self._opened:
             self._opened[process] = _open_zip(self.root)
         return self._opened[process]
 
 
-def _open_zip(root: str) -> _Opened:
+def _open_zip(root: str) -> _OpenZip:
     """Open a zip whose table of contents can be held.
 
     Raises:
@@ -310,7 +310,7 @@ def _open_zip(root: str) -> _Opened:
         raise UserError(
             f"{root}: its members are larger than the file that holds them: a zip bomb, or damaged"
         )
-    return _Opened(handle, {_name_of(info): info for info in handle.infolist()})
+    return _OpenZip(handle, {_name_of(info): info for info in handle.infolist()})
 
 
 def _contents_size(file: Any) -> int:
@@ -356,22 +356,22 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def in_stored_letters(files: Files, names: Iterable[str]) -> dict[str, str]:
+def names_on_disk(files: Files, names: Iterable[str]) -> dict[str, str]:
     """Names that are there with accents written the other way, and how they are written there."""
     asked = [name for name in names if not name.isascii()]
     if not asked or not isinstance(files, Folder | Archive):
         return {}
     if isinstance(files, Archive):
         names = files.listing().files
-        there = {composed(name): name for name in names} | {name: name for name in names}
-        found = {name: there.get(name) or there.get(composed(name), name) for name in asked}
+        there = {normalize_nfc(name): name for name in names} | {name: name for name in names}
+        found = {name: there.get(name) or there.get(normalize_nfc(name), name) for name in asked}
     else:
         folders: dict[str, dict[str, str]] = {}
-        found = {name: _stored(files.root, name, folders) for name in asked}
+        found = {name: _path_on_disk(files.root, name, folders) for name in asked}
     return {name: stored for name, stored in found.items() if stored != name}
 
 
-def _stored(root: str, name: str, folders: dict[str, dict[str, str]]) -> str:
+def _path_on_disk(root: str, name: str, folders: dict[str, dict[str, str]]) -> str:
     """A path below ``root`` as it is written on disk, part by part."""
     path = PurePosixPath(name[:1] == "/" and "/" or "")
     for part in PurePosixPath(name).parts[name[:1] == "/" :]:
@@ -379,7 +379,7 @@ def _stored(root: str, name: str, folders: dict[str, dict[str, str]]) -> str:
         if here not in folders:
             folders[here] = _entries(here)
         there = folders[here]
-        path /= there.get(part) or there.get(composed(part), part)
+        path /= there.get(part) or there.get(normalize_nfc(part), part)
     return str(path)
 
 
@@ -389,7 +389,7 @@ def _entries(folder: str) -> dict[str, str]:
         names = [name for name in os.listdir(folder) if not name.isascii()]  # noqa: PTH208
     except (OSError, ValueError):
         return {}
-    return {composed(name): name for name in names} | {name: name for name in names}
+    return {normalize_nfc(name): name for name in names} | {name: name for name in names}
 
 
 def open_files(path: Path) -> Folder | Archive:

@@ -9,11 +9,11 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-from vitrail.data.items import Item, seed_of
+from vitrail.data.items import Item, stable_seed
 from vitrail.errors import UserError
 
 
-def fraction(items: Iterable[Item], share: float, seed: int) -> tuple[Item, ...]:
+def take_fraction(items: Iterable[Item], share: float, seed: int) -> tuple[Item, ...]:
     """``share`` (0 < share <= 1) of each class, at least one picture of each.
 
     Nested: for one seed, 1 % lies inside 10 % inside 100 %. Items keep their order.
@@ -26,12 +26,12 @@ def fraction(items: Iterable[Item], share: float, seed: int) -> tuple[Item, ...]
     items = tuple(items)
     chosen: set[str] = set()
     for members in _by_class(items).values():
-        ranked = _ranked(members, "share", seed)
+        ranked = _rank(members, "share", seed)
         chosen.update(item.key for item in ranked[: max(1, _round(share * len(ranked)))])
     return tuple(item for item in items if item.key in chosen)
 
 
-def held_out(items: Iterable[Item], share: float, seed: int) -> frozenset[str]:
+def choose_validation(items: Iterable[Item], share: float, seed: int) -> frozenset[str]:
     """Keys of the pictures of ``items`` that become the validation part.
 
     ``share`` of each class, at least one picture of each class that has two or more, never all.
@@ -44,7 +44,7 @@ def held_out(items: Iterable[Item], share: float, seed: int) -> frozenset[str]:
     keys: set[str] = set()
     for members in _by_class(items).values():
         number = min(max(1, _round(share * len(members))), len(members) - 1)
-        keys.update(item.key for item in _ranked(members, "val", seed)[:number])
+        keys.update(item.key for item in _rank(members, "val", seed)[:number])
     return frozenset(keys)
 
 
@@ -55,8 +55,8 @@ def _by_class(items: Iterable[Item]) -> dict[int, list[Item]]:
     return classes
 
 
-def _ranked(items: list[Item], purpose: str, seed: int) -> list[Item]:
-    return sorted(items, key=lambda item: (seed_of(purpose, seed, item.key), item.key))
+def _rank(items: list[Item], purpose: str, seed: int) -> list[Item]:
+    return sorted(items, key=lambda item: (stable_seed(purpose, seed, item.key), item.key))
 
 
 def _round(number: float) -> int:

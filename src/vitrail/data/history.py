@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from vitrail.data.items import SPLITS, Item, Problem, count
+from vitrail.data.items import SPLITS, Item, Problem, format_count
 from vitrail.data.manifest import Manifest
 
 
@@ -44,14 +44,14 @@ class History:
         for manifest in manifests:
             for split in ("test", "val"):
                 for item in manifest.parts.get(split, ()):
-                    parts.setdefault(mark(item, manifest.source), split)
+                    parts.setdefault(image_id(item, manifest.source), split)
         for manifest in manifests:
             for item in manifest.parts.get("train", ()):
-                parts[mark(item, manifest.source)] = "train"
+                parts[image_id(item, manifest.source)] = "train"
         return cls(name=name, parts=parts, share=share, gaps=tuple(gaps))
 
     @classmethod
-    def joined(cls, histories: "Sequence[History]") -> "History | None":
+    def merge(cls, histories: "Sequence[History]") -> "History | None":
         """What several runs saw: trained on by any is trained on; None without any."""
         if not histories:
             return None
@@ -68,7 +68,7 @@ class History:
 
     def part_of(self, item: Item, source: str) -> str | None:
         """The part that a picture had; None for one that is new."""
-        return self.parts.get(mark(item, source))
+        return self.parts.get(image_id(item, source))
 
     def overlap(self, items: Iterable[Item], source: str) -> int:
         """How many of ``items`` were trained on."""
@@ -92,11 +92,11 @@ class History:
         return Problem("seen-before", source, "; ".join(parts))
 
 
-def mark(item: Item, source: str) -> str:
+def image_id(item: Item, source: str) -> str:
     """What a picture is known by: its content, or its place in a set of another library's."""
     return item.digest or f"{source.partition('@')[0]} {item.key}"
 
 
 def _by_split(numbers: Mapping[str, int]) -> str:
     named = [f"{numbers[split]:,} {split}" for split in SPLITS if numbers.get(split)]
-    return f"{count(sum(numbers.values()), 'picture')} ({', '.join(named)})"
+    return f"{format_count(sum(numbers.values()), 'picture')} ({', '.join(named)})"

@@ -57,9 +57,9 @@ KINDS: dict[str, bool] = {
 class Item:
     """One labelled picture.
 
-    ``key`` names it inside its source (a path with ``/``), ``label`` counts in the order of
-    ``Pictures.classes``, ``digest`` is a 128-bit hash of its bytes (empty where pictures are made
-    or kept by another library), ``size`` is (width, height) when upright, (0, 0) if unknown.
+    ``key`` names it inside its source (a path with ``/``). ``label`` counts in the order of
+    ``ImageDataset.classes``. ``digest`` is a 128-bit hash of its bytes, empty where another library
+    keeps the images. ``size`` is (width, height) when upright, (0, 0) if unknown.
     """
 
     key: str
@@ -96,7 +96,7 @@ def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
             rows.writerow(map(cell_text, (p.kind, p.where, "yes" if p.left_out else "no", p.line)))
 
 
-def composed(text: str) -> str:
+def normalize_nfc(text: str) -> str:
     """``text`` in Unicode's composed form (NFC).
 
     macOS writes accents decomposed, other systems composed: the same name either way.
@@ -109,7 +109,7 @@ def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def seed_of(*parts: object) -> int:
+def stable_seed(*parts: object) -> int:
     """A 63-bit seed that is a pure function of ``parts``: numbers and texts.
 
     The same on every machine, in every process and Python version (unlike ``hash``).
@@ -118,6 +118,6 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
+def format_count(number: int, noun: str, plural: str = "") -> str:
     """``1 picture``, ``2 pictures``, ``3 classes`` (with the plural given)."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

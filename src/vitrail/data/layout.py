@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 
 from vitrail.data.decode import ENDINGS, UNSUPPORTED
 from vitrail.data.files import Listing
-from vitrail.data.items import Problem, composed, count
+from vitrail.data.items import Problem, format_count, normalize_nfc
 from vitrail.errors import UserError
 
 #: Names (in any case) that mean a split.
@@ -30,7 +30,7 @@ SPLIT_NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ImageRow:
     """One picture before it is looked at."""
 
     key: str
@@ -42,7 +42,7 @@ class Row:
 class Layout:
     """What the names alone say; ``table`` is the name of the table that lists them, if one does."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ImageRow, ...]
     classes: tuple[tuple[str, str], ...] = ()  # (split, class) of every class folder seen
     problems: tuple[Problem, ...] = field(default=())
     table: str = ""
@@ -53,7 +53,7 @@ def is_picture(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in ENDINGS
 
 
-def arrange(source: str, listing: Listing) -> Layout:
+def parse_folders(source: str, listing: Listing) -> Layout:
     """Find splits and classes among the names.
 
     Raises:
@@ -66,7 +66,7 @@ def arrange(source: str, listing: Listing) -> Layout:
             f"({', '.join(sorted(ENDINGS))})"
         )
     tree = _Tree.of(listing, pictures)
-    top = _unwrapped(tree)
+    top = _skip_wrapping_folders(tree)
     splits = _split_folders(source, tree, top)
     rows, classes, problems = [], [], list(_other_files(listing.files))
     for split, folder in splits.items():
@@ -76,10 +76,10 @@ def arrange(source: str, listing: Listing) -> Layout:
         problems += outside
     if not rows:
         raise UserError(
-            f"{source} has {count(len(pictures), 'picture')} but no class folders; "
+            f"{source} has {format_count(len(pictures), 'picture')} but no class folders; "
             "put the pictures of each class into a folder of their own"
         )
-    problems += _beside_splits(splits, top, tree)
+    problems += _folders_beside_splits(splits, top, tree)
     return Layout(tuple(rows), tuple(classes), tuple(problems))
 
 
@@ -118,7 +118,7 @@ class _Tree:
         return sorted(found)
 
 
-def _unwrapped(tree: _Tree) -> str:
+def _skip_wrapping_folders(tree: _Tree) -> str:
     """Step through single folders that hold nothing but one folder of folders."""
     top = ""
     while True:
@@ -155,18 +155,18 @@ def _split_folders(source: str, tree: _Tree, top: str) -> dict[str, str]:
 
 def _class_folders(
     tree: _Tree, folder: str, split: str
-) -> tuple[list[Row], list[tuple[str, str]], list[Problem]]:
+) -> tuple[list[ImageRow], list[tuple[str, str]], list[Problem]]:
     rows = []
     seen = []
     for inner in tree.inside(folder):
-        name = composed(PurePosixPath(inner).name)
+        name = normalize_nfc(PurePosixPath(inner).name)
         seen.append((split, name))
-        rows += [Row(picture, name, split) for picture in tree.below(inner)]
+        rows += [ImageRow(picture, name, split) for picture in tree.below(inner)]
     rows.sort(key=lambda row: row.key)
-    return rows, seen, _outside(tree, folder)
+    return rows, seen, _images_outside_classes(tree, folder)
 
 
-def _outside(tree: _Tree, folder: str) -> list[Problem]:
+def _images_outside_classes(tree: _Tree, folder: str) -> list[Problem]:
     """A line for each picture directly in a folder of class folders."""
     return [
         Problem("outside-classes", name, f"{name}: lies outside the class folders; left out")
@@ -174,32 +174,34 @@ def _outside(tree: _Tree, folder: str) -> list[Problem]:
     ]
 
 
-def _beside_splits(splits: dict[str, str], top: str, tree: _Tree) -> list[Problem]:
+def _folders_beside_splits(splits: dict[str, str], top: str, tree: _Tree) -> list[Problem]:
     if "" in splits:
         return []
-    problems = _outside(tree, top)
+    problems = _images_outside_classes(tree, top)
     for folder in tree.inside(top):
         number = 0 if folder in splits.values() else len(tree.below(folder))
         if number:
-            line = f"{folder}: neither train, val nor test: its {count(number, 'picture')} left out"
+            pictures = format_count(number, "picture")
+            line = f"{folder}: neither train, val nor test: its {pictures} left out"
             problems.append(Problem("other-folder", folder, line))
     return problems
 
 
-def _other_files(files: Iterable[str]) -> list[Problem]:
+def _other_files(names: Iterable[str]) -> list[Problem]:
     """One quiet line for all files that are no pictures, one each for kinds worth converting."""
     endings = Counter(
         PurePosixPath(name).suffix.lower() or "no ending"
-        for name in files
+        for name in names
         if not is_picture(name)
         and PurePosixPath(name).name.lower() not in ("thumbs.db", "desktop.ini")
     )
     problems = []
     for ending in sorted(set(endings) & UNSUPPORTED):
-        line = f"{count(endings.pop(ending), f'{ending} file')} left out: convert to JPEG or PNG"
+        files = format_count(endings.pop(ending), f"{ending} file")
+        line = f"{files} left out: convert to JPEG or PNG"
         problems.append(Problem("unsupported", ending, line))
     if endings:
         each = ", ".join(f"{ending} {number}" for ending, number in sorted(endings.items()))
-        line = f"{count(endings.total(), 'file')} not taken for pictures ({each})"
+        line = f"{format_count(endings.total(), 'file')} not taken for pictures ({each})"
         problems.append(Problem("other-files", ".", line))
     return problems

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from vitrail.data.cache import PictureCache
-from vitrail.data.decode import PictureError
-from vitrail.data.items import Item, seed_of
+from vitrail.data.cache import ImageCache
+from vitrail.data.dataset import ImageDataset
+from vitrail.data.decode import ImageError
+from vitrail.data.items import Item, stable_seed
 from vitrail.data.limits import BYTES_PER_PIXEL, MemoryGate
-from vitrail.data.pictures import Pictures
 from vitrail.data.transforms import Transform
 from vitrail.data.workers import (
     SHARED_MEMORY,
     WorkerError,
-    affordable,
+    explain_worker_error,
     free_shared_memory,
-    leave_signals,
-    own_child_signals,
-    problem,
+    ignore_signals,
+    keep_sigchld_handler,
+    limit_workers,
 )
 from vitrail.errors import UserError
 
@@ -36,7 +36,7 @@ from vitrail.errors import UserError
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class PictureSet(Dataset[tuple[Tensor, int, int]]):
+class ImageTensors(Dataset[tuple[Tensor, int, int]]):
     """Items of a set, read and transformed.
 
     ``set[epoch, i]`` is (image ``(C, H, W)``, label, i); ``set[i]`` is epoch 0. Place
@@ -47,7 +47,7 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: ImageDataset,
         items: Sequence[Item],
         transform: Transform,
         seed: int,
@@ -59,9 +59,9 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
         self.pictures, self.items = pictures, tuple(items)
         self.transform, self.seed = transform, seed
         self._copies = _copies(self.items)
-        self.cache = self._filled(limit) if cache else None
+        self.cache = self._fill_cache(limit) if cache else None
 
-    def _filled(self, limit: int | None) -> PictureCache | None:
+    def _fill_cache(self, limit: int | None) -> ImageCache | None:
         """All pictures prepared; several threads decode only so much at once."""
         known = self.cache_bytes([i for i in self.items if min(i.size)], self.transform)
         if limit is not None and known > limit:
@@ -71,9 +71,9 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
         def prepared(i: int) -> np.ndarray:
             width, height = self.items[i].size
             with gate.hold(BYTES_PER_PIXEL * width * height):
-                return self._prepared(i)
+                return self._prepare(i)
 
-        return PictureCache.fill(len(self.items), prepared, limit)
+        return ImageCache.fill(len(self.items), prepared, limit)
 
     @staticmethod
     def cache_bytes(items: Sequence[Item], transform: Transform) -> int:
@@ -87,17 +87,17 @@ class PictureSet(Dataset[tuple[Tensor, int, int]]):
         epoch, place = index if isinstance(index, tuple) else (0, index)
         turn, i = divmod(place, len(self.items))
         item = self.items[i]
-        prepared = self._prepared(i) if self.cache is None else self.cache[i]
+        prepared = self._prepare(i) if self.cache is None else self.cache[i]
         if not self.transform.random:
             return self.transform.finish(prepared), item.label, i
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: that would also reseed the accelerators.
             again = (*self._copies.get(i, ()), *((turn,) if turn else ()))
-            seed = seed_of("picture", self.seed, epoch, item.key, *again)
+            seed = stable_seed("picture", self.seed, epoch, item.key, *again)
             torch.default_generator.manual_seed(seed)
             return self.transform.finish(prepared), item.label, i
 
-    def _prepared(self, i: int) -> np.ndarray:
+    def _prepare(self, i: int) -> np.ndarray:
         picture = self.pictures.read(self.items[i], self.transform.short_side)
         return self.transform.prepare(picture)
 
@@ -117,33 +117,33 @@ def epoch_order(
     count: int, *, batch: int, seed: int, epoch: int, drop_last: bool = False
 ) -> list[list[int]]:
     """The shuffled order of ``count`` samples in batches; a pure function of its arguments."""
-    generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
+    generator = torch.Generator().manual_seed(stable_seed("order", seed, epoch))
     order = torch.randperm(count, generator=generator).tolist()
     lots = [order[start : start + batch] for start in range(0, count, batch)]
     return lots[:-1] if drop_last and lots and len(lots[-1]) < batch else lots
 
 
-def plain_order(count: int, *, batch: int) -> list[list[int]]:
+def sequential_order(count: int, *, batch: int) -> list[list[int]]:
     """0, 1, 2, ... in batches, for evaluation."""
     return [list(range(i, min(i + batch, count))) for i in range(0, count, batch)]
 
 
 class Loader:
-    """A :class:`PictureSet` read by worker processes that live on between epochs.
+    """A :class:`ImageTensors` read by worker processes that live on between epochs.
 
     ``workers=0`` reads in this process. The batches do not depend on ``workers``.
     """
 
-    def __init__(self, pictures: PictureSet, *, workers: int = 0, pin: bool = False):
+    def __init__(self, pictures: ImageTensors, *, workers: int = 0, pin: bool = False):
         self._pictures, self._workers, self._pin = pictures, workers, pin
-        self._plan = _Plan()
+        self._plan = _BatchSampler()
         self._loader: DataLoader[Any] | None = None
 
     def epoch(self, order: Sequence[Sequence[int]], *, epoch: int = 0) -> Iterator[Batch]:
         """The batches of ``order``, which may begin anywhere in an epoch (slice it).
 
         Raises:
-            PictureError: a picture cannot be read.
+            ImageError: a picture cannot be read.
             WorkerError: a worker died, or could not hand over a batch.
         """
         if not order:
@@ -152,8 +152,8 @@ class Loader:
             self._loader = self._start(order)
         self._plan.batches = [[(epoch, i) for i in lot] for lot in order]
         if not self._loader.num_workers:
-            return _one_thread(iter(self._loader))
-        return _one_line_errors(self._loader)
+            return _load_with_one_thread(iter(self._loader))
+        return _shorten_worker_errors(self._loader)
 
     def _start(self, order: Sequence[Sequence[int]]) -> "DataLoader[Any]":
         """The loader, with as many workers as shared memory has room for."""
@@ -161,7 +161,7 @@ class Loader:
         if workers:
             one = self._pictures[order[0][0]][0].nbytes
             size = one * max(len(lot) for lot in order)
-            workers, ahead = affordable(workers, size, free_shared_memory())
+            workers, ahead = limit_workers(workers, size, free_shared_memory())
         if workers < self._workers:
             warnings.warn(
                 f"{SHARED_MEMORY} has too little room for {self._workers} processes that read "
@@ -176,35 +176,35 @@ class Loader:
             persistent_workers=workers > 0,
             prefetch_factor=ahead if workers else None,
             pin_memory=self._pin,
-            worker_init_fn=leave_signals,
+            worker_init_fn=ignore_signals,
         )
 
 
-def _one_line_errors(loader: "DataLoader[Any]") -> Iterator[Batch]:
+def _shorten_worker_errors(loader: "DataLoader[Any]") -> Iterator[Batch]:
     """A worker's error comes with its whole traceback as text; people need its last line."""
     found: Any = None
     try:
-        with own_child_signals():
+        with keep_sigchld_handler():
             found = iter(loader)
         yield from found
-    except PictureError as error:
-        raise PictureError(str(error).rsplit("PictureError: ", 1)[-1].strip()) from error
+    except ImageError as error:
+        raise ImageError(str(error).rsplit("ImageError: ", 1)[-1].strip()) from error
     except (RuntimeError, OSError, EOFError) as error:
-        line = problem(error, getattr(found, "_workers", ()))
+        line = explain_worker_error(error, getattr(found, "_workers", ()))
         if line is None:
             raise
         raise WorkerError(line) from error
 
 
 def batches(
-    pictures: PictureSet, *, order: Sequence[Sequence[int]], workers: int = 0, epoch: int = 0
+    pictures: ImageTensors, *, order: Sequence[Sequence[int]], workers: int = 0, epoch: int = 0
 ) -> Iterator[Batch]:
     """One pass over ``order``; for many epochs with workers, keep a :class:`Loader`."""
     return Loader(pictures, workers=workers).epoch(order, epoch=epoch)
 
 
 def measure_loader(
-    pictures: PictureSet, *, batch: int = 64, workers: int = 0, seconds: float = 3.0
+    pictures: ImageTensors, *, batch: int = 64, workers: int = 0, seconds: float = 3.0
 ) -> float:
     """Images per second of the loader alone, to be read beside the model's.
 
@@ -226,7 +226,7 @@ def measure_loader(
         epoch += 1
 
 
-def _one_thread(found: Iterator[Batch]) -> Iterator[Batch]:
+def _load_with_one_thread(found: Iterator[Batch]) -> Iterator[Batch]:
     """Make each batch with one thread, as workers do.
 
     A picture is too small to share out: on a busy machine, waiting for the second thread cost more
@@ -244,7 +244,7 @@ def _one_thread(found: Iterator[Batch]) -> Iterator[Batch]:
         yield batch
 
 
-class _Plan:
+class _BatchSampler:
     """The batch sampler: whatever was set last."""
 
     def __init__(self) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitrail.data.dataset import ImageDataset
 from vitrail.data.items import Item
-from vitrail.data.pictures import Pictures
 from vitrail.errors import UserError, printable
 from vitrail.schema import convert, read_json
 
@@ -32,7 +32,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Content:
+class ManifestFile:
     """The file as it stands; ``whole`` is a digest of ``source`` too, absent in older files."""
 
     format: str
@@ -52,7 +52,7 @@ def manifest_digest(
 
 
 def write_manifest(
-    path: str | Path, pictures: Pictures, parts: Mapping[str, Iterable[Item]], **facts: Any
+    path: str | Path, pictures: ImageDataset, parts: Mapping[str, Iterable[Item]], **facts: Any
 ) -> str:
     """Write the manifest (whole or not at all) and return its digest.
 
@@ -81,7 +81,7 @@ def read_manifest(path: str | Path) -> Manifest:
         if "format" in value and value["format"] != FORMAT:
             shown = printable(value["format"])[:60]
             raise UserError(f"it has format {shown}; this Vitrail reads {FORMAT}")
-        content: Content = convert(Content, value, named, extra_keys=True)
+        content: ManifestFile = convert(ManifestFile, value, named, extra_keys=True)
         _check_rows(content, named)
     except UserError as error:
         raise UserError(f"{path} is not a manifest that can be read ({error})") from error
@@ -102,7 +102,7 @@ def read_manifest(path: str | Path) -> Manifest:
     )
 
 
-def _check_rows(content: Content, where: str) -> None:
+def _check_rows(content: ManifestFile, where: str) -> None:
     """Every picture has a key, a label that is a class, a part and a digest."""
     count = len(content.classes)
     for rows in content.parts.values():

@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vitrail.data import limits
-from vitrail.data.decode import PictureError
+from vitrail.data.decode import ImageError
 from vitrail.data.files import Files, Folder, Listing
 from vitrail.data.layout import SPLIT_NAMES, Layout
-from vitrail.data.table import arrange_rows, means
+from vitrail.data.table import column_role, parse_rows
 from vitrail.errors import UserError
 
 ENDING = ".parquet"
@@ -63,7 +63,7 @@ def open_shards(root: Path, names: Sequence[str], copies: bool = False) -> tuple
     return ParquetFiles(str(root), tuple(names), columns.pop()), Layout(rows, problems=problems)
 
 
-def arrange_parquet(name: str, data: bytes, copies: bool = False) -> Layout:
+def parse_parquet(name: str, data: bytes, copies: bool = False) -> Layout:
     """Rows of a Parquet table of paths that lies in a zip.
 
     Raises:
@@ -81,13 +81,13 @@ def _layout(name: str, source: str | bytes, copies: bool) -> tuple[Layout, str]:
     inside = [
         title
         for title, kind in zip(table.schema_arrow.names, table.schema_arrow.types, strict=True)
-        if means(title) == "path" and _holds_bytes(kind)
+        if column_role(title) == "path" and _holds_bytes(kind)
     ]
     if inside:
         _check_groups(name, table.metadata)
     header, columns = _texts(name, table, inside)
     lines = list(zip(*columns, strict=True))
-    return arrange_rows(name, header, lines, first=1, copies=copies), inside[0] if inside else ""
+    return parse_rows(name, header, lines, first=1, copies=copies), inside[0] if inside else ""
 
 
 def _open(name: str, source: str | bytes) -> Any:
@@ -141,7 +141,7 @@ def _check_groups(name: str, metadata: Any) -> None:
 def _texts(name: str, table: Any, inside: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Titles and columns as texts; pictures inside get names, columns not used stay empty."""
     header = list(table.schema_arrow.names)
-    wanted = [title for title in header if means(title) and title not in inside]
+    wanted = [title for title in header if column_role(title) and title not in inside]
     values = _values(name, table, wanted)
     count = len(next(iter(values.values()), ()))  # not what the file's end claims
     words = _class_names(table.schema_arrow.metadata or {})
@@ -198,7 +198,7 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
         return {}
 
 
-class _Groups:
+class _RowGroupCache:
     """The row groups read last, up to ``HELD_AT_ONCE`` bytes."""
 
     def __init__(self) -> None:
@@ -224,7 +224,7 @@ class ParquetFiles:
     root: str
     tables: tuple[str, ...]
     column: str
-    _groups: _Groups = field(default_factory=_Groups, compare=False, repr=False)
+    _groups: _RowGroupCache = field(default_factory=_RowGroupCache, compare=False, repr=False)
     _starts: dict[str, list[int]] = field(default_factory=dict, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -244,11 +244,11 @@ class ParquetFiles:
         try:
             value = self._value(table, int(row))
         except (UserError, ValueError, IndexError) as error:
-            raise PictureError(f"cannot be read ({error})", "unreadable") from error
+            raise ImageError(f"cannot be read ({error})", "unreadable") from error
         if isinstance(value, dict):
             value = value.get("bytes") or self._beside(table, value.get("path"))
         if not value:
-            raise PictureError("the row holds no picture", "missing")
+            raise ImageError("the row holds no picture", "missing")
         return bytes(value)
 
     def _beside(self, table: str, path: Any) -> bytes | None:

@@ -12,15 +12,15 @@ from importlib.resources import files
 import numpy as np
 from PIL import Image
 
+from vitrail.data.dataset import ImageDataset
 from vitrail.data.items import Item, content_digest
-from vitrail.data.pictures import Pictures
 
 
 @dataclass(frozen=True)
 class SampleStore:
     """Pictures out of the package's own file."""
 
-    def picture(self, key: str, short_side: int | None) -> Image.Image:
+    def image(self, key: str, short_side: int | None) -> Image.Image:
         """``train/0012`` -> picture 12 of train."""
         split, _, number = key.partition("/")
         return Image.fromarray(_arrays()[f"{split}_images"][int(number)]).convert("RGB")
@@ -33,7 +33,7 @@ def _arrays() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def fashion() -> Pictures:
+def fashion() -> ImageDataset:
     """The sample as a set, in its official class order, without a validation part."""
     arrays = _arrays()
     items = tuple(
@@ -44,4 +44,4 @@ def fashion() -> Pictures:
         )
     )
     classes = tuple(str(name) for name in arrays["classes"])
-    return Pictures("fashion", classes, items, (), SampleStore())
+    return ImageDataset("fashion", classes, items, (), SampleStore())

@@ -17,8 +17,8 @@ from typing import Self
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vitrail.data.items import Item, content_digest, seed_of
-from vitrail.data.pictures import Pictures
+from vitrail.data.dataset import ImageDataset
+from vitrail.data.items import Item, content_digest, stable_seed
 from vitrail.errors import UserError
 from vitrail.specs import parse_call, print_call
 
@@ -102,10 +102,10 @@ class Scenes:
 
     def scene(self, split: str, index: int) -> Scene:
         """Scene ``index`` of a split; its class is ``index`` modulo ``classes``."""
-        rng = np.random.default_rng(seed_of("scene", self.seed, split, index))
+        rng = np.random.default_rng(stable_seed("scene", self.seed, split, index))
         return _draw(rng, self, index % self.classes)
 
-    def pictures(self) -> Pictures:
+    def dataset(self) -> ImageDataset:
         """All of them as a set; pictures are made when they are read."""
         items = tuple(
             Item(
@@ -119,7 +119,7 @@ class Scenes:
             for index in range(number)
         )
         classes = tuple(SHAPES)[: self.classes]
-        return Pictures(str(self), classes, items, (), SceneStore(self))
+        return ImageDataset(str(self), classes, items, (), SceneStore(self))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class SceneStore:
 
     scenes: Scenes
 
-    def picture(self, key: str, short_side: int | None) -> Image.Image:
+    def image(self, key: str, short_side: int | None) -> Image.Image:
         """``train/000012`` -> scene 12 of train."""
         split, _, number = key.partition("/")
         return Image.fromarray(self.scenes.scene(split, int(number)).image)

@@ -10,25 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitrail.data import parquet
-from vitrail.data.decode import PictureError
-from vitrail.data.files import Archive, Files, Folder, in_stored_letters, read_regular
+from vitrail.data.clean import clean, split_validation
+from vitrail.data.dataset import FileStore, ImageDataset
+from vitrail.data.decode import ImageError
+from vitrail.data.files import Archive, Files, Folder, names_on_disk, read_regular
 from vitrail.data.history import History
-from vitrail.data.items import Problem, count
-from vitrail.data.layout import Layout, arrange, is_picture
-from vitrail.data.look import Progress, look
-from vitrail.data.pictures import FileStore, Pictures
+from vitrail.data.items import Problem, format_count
+from vitrail.data.layout import Layout, is_picture, parse_folders
 from vitrail.data.sample import fashion
+from vitrail.data.scan import OnProgress, scan
 from vitrail.data.scenes import Scenes
-from vitrail.data.settle import cut, settle
 from vitrail.data.summary import Summary
 from vitrail.data.table import ENDINGS as TABLES
-from vitrail.data.table import arrange_table, is_table
-from vitrail.data.torchvision_sets import torchvision_pictures
+from vitrail.data.table import is_table, parse_table
+from vitrail.data.torchvision_sets import open_torchvision
 from vitrail.errors import UserError
 from vitrail.files import expand
 
 
-def open_pictures(
+def open_dataset(
     source: str | Path,
     *,
     strict: bool = False,
@@ -36,8 +36,8 @@ def open_pictures(
     seed: int = 0,
     copies: bool = False,
     history: History | None = None,
-    progress: Progress | None = None,
-) -> Pictures:
+    progress: OnProgress | None = None,
+) -> ImageDataset:
     """Open any source of labelled pictures and look at every one of them.
 
     ``source`` is a folder of class folders; a folder with train, val (validation) and perhaps
@@ -59,12 +59,12 @@ def open_pictures(
         UserError: nothing usable in the source, or, with ``strict``, anything left out.
     """
     text = str(source)
-    made = _made(text)
+    made = _open_builtin(text)
     pictures = made if made is not None else _from_files(text, progress, copies)
     if strict:
-        refuse(pictures.problems)
+        refuse_problems(pictures.problems)
     classes, items = pictures.classes, pictures.items
-    items, problems = cut(classes, items, val, seed, history, pictures.name)
+    items, problems = split_validation(classes, items, val, seed, history, pictures.name)
     first = tuple(problem for problem in problems if problem.kind == "seen-before")
     rest = tuple(problem for problem in problems if problem.kind != "seen-before")
     return replace(pictures, items=items, problems=(*first, *pictures.problems, *rest))
@@ -77,20 +77,20 @@ def check(
     val: float = 0.2,
     seed: int = 0,
     copies: bool = False,
-    progress: Progress | None = None,
-) -> tuple[Pictures, Summary]:
-    """What ``vitrail check`` does: :func:`open_pictures`, then counts, sizes and lines.
+    progress: OnProgress | None = None,
+) -> tuple[ImageDataset, Summary]:
+    """What ``vitrail check`` does: :func:`open_dataset`, then counts, sizes and lines.
 
     Raises:
-        UserError: as :func:`open_pictures`.
+        UserError: as :func:`open_dataset`.
     """
-    pictures = open_pictures(
+    pictures = open_dataset(
         source, strict=strict, val=val, seed=seed, copies=copies, progress=progress
     )
     return pictures, Summary.of(pictures)
 
 
-def refuse(problems: tuple[Problem, ...]) -> None:
+def refuse_problems(problems: tuple[Problem, ...]) -> None:
     """Stop on anything that was left out.
 
     Raises:
@@ -102,58 +102,60 @@ def refuse(problems: tuple[Problem, ...]) -> None:
         raise UserError(f"strict: {faults[0].line}{more}")
 
 
-def _made(text: str) -> Pictures | None:
+def _open_builtin(text: str) -> ImageDataset | None:
     """The sets that are not files of the user's."""
     if text == "fashion":
         return fashion()
     if re.match(r"scenes\s*(\(|$)", text):
-        return Scenes.parse(text).pictures()
+        return Scenes.parse(text).dataset()
     if text.startswith("torchvision:"):
-        return torchvision_pictures(text)
+        return open_torchvision(text)
     return None
 
 
-def _from_files(text: str, progress: Progress | None, copies: bool) -> Pictures:
-    files, layout, noted = _laid_out(text, copies)
-    layout = _as_stored(files, layout)
+def _from_files(text: str, progress: OnProgress | None, copies: bool) -> ImageDataset:
+    files, layout, noted = _find_layout(text, copies)
+    layout = _use_names_on_disk(files, layout)
     rows = list({row.key: row for row in layout.rows}.values())
-    seen, broken = look(files, rows, progress)
-    lost = [*_not_found(files, layout, broken), *broken]
+    seen, broken = scan(files, rows, progress)
+    lost = [*_summarize_missing(files, layout, broken), *broken]
     if not seen:
         lines = "; ".join(problem.line for problem in lost[:3])
-        raise UserError(f"{text}: none of {count(len(rows), 'picture')} can be used: {lines}")
+        raise UserError(
+            f"{text}: none of {format_count(len(rows), 'picture')} can be used: {lines}"
+        )
     if len(rows) < len(layout.rows):
         found = {one.row.key: one for one in seen}
         seen = [found[row.key] for row in layout.rows if row.key in found]
-    settled = settle(text, layout, seen, lost, copies)
+    settled = clean(text, layout, seen, lost, copies)
     problems = (*noted, *layout.problems, *lost, *settled.problems)
-    return Pictures(text, settled.classes, settled.items, problems, FileStore(files))
+    return ImageDataset(text, settled.classes, settled.items, problems, FileStore(files))
 
 
-def _as_stored(files: Files, layout: Layout) -> Layout:
+def _use_names_on_disk(files: Files, layout: Layout) -> Layout:
     """A table's paths with their accents as the files' names have them."""
     if not layout.table:
         return layout
-    names = in_stored_letters(files, (row.key for row in layout.rows))
+    names = names_on_disk(files, (row.key for row in layout.rows))
     rows = tuple(replace(row, key=names.get(row.key, row.key)) for row in layout.rows)
     return replace(layout, rows=rows)
 
 
-def _not_found(files: Files, layout: Layout, broken: Sequence[Problem]) -> list[Problem]:
+def _summarize_missing(files: Files, layout: Layout, broken: Sequence[Problem]) -> list[Problem]:
     """One line on all files that a table names and that are not there, and where they would be."""
     missing = [problem.where for problem in broken if problem.kind == "missing"]
     if not layout.table or len(missing) < 2:
         return []
     listed = len({row.key for row in layout.rows})
     line = (
-        f"{layout.table}: {len(missing):,} of {count(listed, 'picture')} not found below "
+        f"{layout.table}: {len(missing):,} of {format_count(listed, 'picture')} not found below "
         f"{str(Path(files.root).absolute())!r}, where its paths lead (the first: {missing[0]}); "
         "left out"
     )
     return [Problem("missing", layout.table, line)]
 
 
-def _laid_out(text: str, copies: bool) -> tuple[Files, Layout, tuple[Problem, ...]]:
+def _find_layout(text: str, copies: bool) -> tuple[Files, Layout, tuple[Problem, ...]]:
     path = expand(text)
     if not _exists(path):
         raise UserError(
@@ -167,7 +169,7 @@ def _laid_out(text: str, copies: bool) -> tuple[Files, Layout, tuple[Problem, ..
     if path.suffix.lower() == parquet.ENDING and path.is_file():
         return (*parquet.open_parquet(path, copies), ())
     if path.suffix.lower() in TABLES:
-        return Folder(str(path.parent)), arrange_table(path.name, _table(path), copies), ()
+        return Folder(str(path.parent)), parse_table(path.name, _table(path), copies), ()
     return _from_zip(text, Archive(str(path)), copies)
 
 
@@ -182,7 +184,7 @@ def _exists(path: Path) -> bool:
 def _table(path: Path) -> bytes:
     try:
         return read_regular(path)
-    except PictureError as error:
+    except ImageError as error:
         raise UserError(f"{str(path)!r} {error}") from error
 
 
@@ -192,7 +194,7 @@ def _from_folder(text: str, path: Path, copies: bool) -> tuple[Files, Layout, tu
     shards = [name for name in listing.files if name.lower().endswith(parquet.ENDING)]
     if shards and not any(map(is_picture, listing.files)):
         return (*parquet.open_shards(path, shards, copies), listing.problems)
-    return files, arrange(text, listing), listing.problems
+    return files, parse_folders(text, listing), listing.problems
 
 
 def _from_zip(text: str, files: Archive, copies: bool) -> tuple[Files, Layout, tuple[Problem, ...]]:
@@ -202,10 +204,10 @@ def _from_zip(text: str, files: Archive, copies: bool) -> tuple[Files, Layout, t
         name = tables[0]
         try:
             data = files.read(name)
-        except PictureError as error:
+        except ImageError as error:
             raise UserError(f"{text}: its table {name}: {error}") from error
         if name.lower().endswith(parquet.ENDING):
-            return files, parquet.arrange_parquet(name, data, copies), listing.problems
+            return files, parquet.parse_parquet(name, data, copies), listing.problems
         if is_table(name, data):
-            return files, arrange_table(name, data, copies), listing.problems
-    return files, arrange(text, listing), listing.problems
+            return files, parse_table(name, data, copies), listing.problems
+    return files, parse_folders(text, listing), listing.problems

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from vitrail.data.items import SPLITS, Item, Problem, count
-from vitrail.data.pictures import Pictures
+from vitrail.data.dataset import ImageDataset
+from vitrail.data.items import SPLITS, Item, Problem, format_count
 from vitrail.errors import printable
 
 UNBALANCED = 10
@@ -27,7 +27,7 @@ class Summary:
     lines: tuple[str, ...]
 
     @classmethod
-    def of(cls, pictures: Pictures) -> Self:
+    def of(cls, pictures: ImageDataset) -> Self:
         """Count."""
         by_split = {split: pictures.counts(split) for split in SPLITS}
         counts = {
@@ -41,7 +41,7 @@ class Summary:
             counts=counts,
             short_sides=_short_sides(pictures),
             problems=dict(sorted(kinds.items())),
-            lines=tuple(problem.line for problem in ordered(pictures.problems)),
+            lines=tuple(problem.line for problem in sort_problems(pictures.problems)),
         )
 
     def total(self, split: str) -> int:
@@ -57,15 +57,17 @@ class Summary:
             low, middle, high = self.short_sides
             sizes = f", short side {low} px"
             sizes += f" to {high} px (median {middle})" if high > low else ""
-        pictures = count(sum(totals.values()), "picture")
-        return f"{pictures} in {count(len(self.classes), 'class', 'classes')} ({parts}){sizes}"
+        pictures = format_count(sum(totals.values()), "picture")
+        return (
+            f"{pictures} in {format_count(len(self.classes), 'class', 'classes')} ({parts}){sizes}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return asdict(self)
 
 
-def imbalance(items: Iterable[Item], classes: Sequence[str]) -> str:
+def describe_imbalance(items: Iterable[Item], classes: Sequence[str]) -> str:
     """One line for training pictures of very unlike counts by class; nothing for others."""
     counts = Counter(item.label for item in items).most_common()
     if not counts or counts[0][1] < UNBALANCED * counts[-1][1]:
@@ -79,12 +81,12 @@ def imbalance(items: Iterable[Item], classes: Sequence[str]) -> str:
     )
 
 
-def ordered(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+def sort_problems(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     """What was left out first, then by place."""
     return tuple(sorted(problems, key=lambda p: (not p.left_out, p.where, p.kind)))
 
 
-def _short_sides(pictures: Pictures) -> tuple[int, int, int] | None:
+def _short_sides(pictures: ImageDataset) -> tuple[int, int, int] | None:
     sides = [min(item.size) for item in pictures.items if min(item.size) > 0]
     if not sides:
         return None

@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from vitrail.data.items import Problem, composed
-from vitrail.data.layout import SPLIT_NAMES, Layout, Row
+from vitrail.data.items import Problem, normalize_nfc
+from vitrail.data.layout import SPLIT_NAMES, ImageRow, Layout
 from vitrail.errors import UserError, printable
 
 #: Column names that mean the same, without case, spaces and signs (``Image_Path`` is
@@ -51,7 +51,7 @@ _WHOLE = re.compile(r"[-+]?\d+([.,]0+)?")
 _SHOWN = 20  # columns that an error names
 
 
-def arrange_table(name: str, data: bytes, copies: bool = False) -> Layout:
+def parse_table(name: str, data: bytes, copies: bool = False) -> Layout:
     """Rows of a CSV table; ``name`` is the table's own name, from which its paths lead.
 
     With ``copies`` a row that is repeated counts again.
@@ -60,10 +60,10 @@ def arrange_table(name: str, data: bytes, copies: bool = False) -> Layout:
         UserError: no text, no rows, a needed column missing or there twice.
     """
     header, lines = _csv(name, data)
-    return arrange_rows(name, header, lines, first=2, copies=copies)
+    return parse_rows(name, header, lines, first=2, copies=copies)
 
 
-def arrange_rows(
+def parse_rows(
     name: str,
     header: Sequence[str],
     lines: Iterable[Sequence[str]],
@@ -80,10 +80,11 @@ def arrange_rows(
     problems = [Problem("extra-columns", name, f"{name}: columns not used: {_some(extra)}")]
     problems = problems if extra else []
     cells = [
-        {c: _cell(line[i]) if i < len(line) else "" for c, i in columns.items()} for line in lines
+        {c: _clean_cell(line[i]) if i < len(line) else "" for c, i in columns.items()}
+        for line in lines
     ]
-    _whole_labels(cells)
-    rows: list[Row] = []
+    _restore_whole_labels(cells)
+    rows: list[ImageRow] = []
     labels: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for number, line in enumerate(cells, start=first):
         row, fault = _row(name, line)
@@ -109,7 +110,7 @@ def is_table(name: str, data: bytes) -> bool:
     """Whether the bytes begin like a table of pictures (for zips)."""
     header = _first_line(_text(data[:4096], errors="replace"))
     cells = next(csv.reader([header], delimiter=_delimiter(header)), [])
-    return {"path", "label"} <= {means(cell) for cell in cells}
+    return {"path", "label"} <= {column_role(cell) for cell in cells}
 
 
 def _csv(name: str, data: bytes) -> tuple[list[str], list[list[str]]]:
@@ -150,11 +151,11 @@ def _delimiter(header: str) -> str:
     return max(_DELIMITERS, key=header.count)
 
 
-def _plain(title: str) -> str:
+def _normalize_title(title: str) -> str:
     return re.sub(r"[\W_]+", "", title.lower())
 
 
-def _cell(text: str) -> str:
+def _clean_cell(text: str) -> str:
     """A cell's text, without blanks and Excel's ``="..."``."""
     text = text.strip()
     quoted = re.fullmatch(r'="(.*)"', text)
@@ -165,7 +166,7 @@ def _columns(
     name: str, header: Sequence[str], lines: Sequence[Sequence[str]]
 ) -> tuple[dict[str, int], list[str]]:
     """Where path, label and split stand, and the titles of the columns that are not used."""
-    plain = [_plain(title) for title in header]
+    plain = [_normalize_title(title) for title in header]
     found = _usual_columns(name, header, plain)
     for other, column in OTHER_COLUMNS.items():
         if column not in found and other in plain:
@@ -201,13 +202,13 @@ def _usual_columns(name: str, header: Sequence[str], plain: Sequence[str]) -> di
 
 def _are_splits(cells: Iterable[str]) -> bool:
     """Whether a column holds names of splits, and not numbers of folds or the like."""
-    written = {_cell(cell).lower() for cell in cells}
-    return all(is_nothing(cell) or cell in SPLIT_NAMES for cell in written)
+    written = {_clean_cell(cell).lower() for cell in cells}
+    return all(is_missing_value(cell) or cell in SPLIT_NAMES for cell in written)
 
 
-def means(title: str) -> str | None:
+def column_role(title: str) -> str | None:
     """``path``, ``label`` or ``split``, where a column's title may mean one of them."""
-    return (COLUMNS | OTHER_COLUMNS).get(_plain(title))
+    return (COLUMNS | OTHER_COLUMNS).get(_normalize_title(title))
 
 
 def _some(titles: Sequence[str]) -> str:
@@ -216,33 +217,33 @@ def _some(titles: Sequence[str]) -> str:
     return ", ".join(shown) + (f", … ({len(titles)})" if len(titles) > _SHOWN else "")
 
 
-def _whole_labels(cells: Sequence[dict[str, str]]) -> None:
+def _restore_whole_labels(cells: Sequence[dict[str, str]]) -> None:
     """Class numbers that came through a float become whole again: 1.0 is 1, where all are such."""
-    labels = [line["label"] for line in cells if not is_nothing(line["label"])]
+    labels = [line["label"] for line in cells if not is_missing_value(line["label"])]
     if not any(map(_WHOLE_FLOAT.fullmatch, labels)) or not all(map(_WHOLE.fullmatch, labels)):
         return
     for line in cells:
-        if not is_nothing(line["label"]):
+        if not is_missing_value(line["label"]):
             line["label"] = re.split("[.,]", line["label"])[0]
 
 
-def is_nothing(text: str) -> bool:
+def is_missing_value(text: str) -> bool:
     """Whether a cell is what programs write where they have no value."""
     return text == "NA" or text.lower() in _NOTHING
 
 
-def _row(table: str, cells: dict[str, str]) -> tuple[Row | None, str]:
+def _row(table: str, cells: dict[str, str]) -> tuple[ImageRow | None, str]:
     """A row of the set, or what is wrong with it."""
     for column in ("path", "label"):
-        if is_nothing(cells[column]):
+        if is_missing_value(cells[column]):
             written = f" ({cells[column]!r})" if cells[column] else ""
             return None, f"no {column}{written}; left out"
     written = cells.get("split", "")
-    split = SPLIT_NAMES.get(written.lower(), "") if not is_nothing(written) else "train"
+    split = SPLIT_NAMES.get(written.lower(), "") if not is_missing_value(written) else "train"
     if not split:
         return None, f"unknown split {written!r} (train, val or test); left out"
     key = _key(table, cells["path"])
-    return Row(key, composed(cells["label"]), split if "split" in cells else ""), ""
+    return ImageRow(key, normalize_nfc(cells["label"]), split if "split" in cells else ""), ""
 
 
 def _key(table: str, path: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from vitrail.data.decode import PictureError, to_rgb
+from vitrail.data.dataset import ImageDataset
+from vitrail.data.decode import ImageError, to_rgb
 from vitrail.data.items import Item
-from vitrail.data.pictures import Pictures
 from vitrail.errors import UserError
 from vitrail.files import expand
 from vitrail.specs import parse_call
@@ -94,7 +94,7 @@ class TorchvisionStore:
             self._open[split] = _construct(self.name, self.root, arguments)
         return self._open[split]
 
-    def picture(self, key: str, short_side: int | None) -> Image.Image:
+    def image(self, key: str, short_side: int | None) -> Image.Image:
         """``train/000012`` -> picture 12 of train."""
         split, _, number = key.partition("/")
         try:
@@ -102,10 +102,10 @@ class TorchvisionStore:
         except UserError:
             raise
         except Exception as error:  # whatever torchvision and Pillow raise on damaged files
-            raise PictureError(f"cannot be decoded ({_one_line(error)})") from error
+            raise ImageError(f"cannot be decoded ({_one_line(error)})") from error
 
 
-def torchvision_pictures(text: str) -> Pictures:
+def open_torchvision(text: str) -> ImageDataset:
     """The set named by ``torchvision:NAME(options)@root``.
 
     Raises:
@@ -126,7 +126,7 @@ def torchvision_pictures(text: str) -> Pictures:
         labels = enumerate(_labels(store.dataset(split), name))
         items += [Item(f"{split}/{i:06d}", label, split) for i, label in labels]
     classes = _classes(store.dataset("train"), max(item.label for item in items) + 1)
-    return Pictures(text, classes, tuple(items), (), store)
+    return ImageDataset(text, classes, tuple(items), (), store)
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:

@@ -110,13 +110,13 @@ class Preprocess:
         raise UserError(f"{name} has {len(values)} values for {self.in_chans} channels")
 
     @property
-    def resized(self) -> int:
+    def resize_side(self) -> int:
         """The short side before the crop, in pixels."""
         return max(self.image, round(self.image / self.crop))
 
-    def transform(self) -> "Evaluation":
+    def transform(self) -> "EvalTransform":
         """PIL picture -> float tensor ``(C, image, image)``."""
-        return Evaluation(self)
+        return EvalTransform(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and texts, for JSON."""
@@ -137,12 +137,12 @@ class Preprocess:
         std = " ".join(f"{value:.3g}" for value in self.std)
         colour = "grey, " if self.in_chans == 1 else ""
         return (
-            f"{colour}short side to {self.resized} ({self.interpolation}), "
+            f"{colour}short side to {self.resize_side} ({self.interpolation}), "
             f"centre {self.image} x {self.image}, mean {mean}, std {std}"
         )
 
 
-class Evaluation:
+class EvalTransform:
     """``Preprocess`` at work. No random choices."""
 
     random = False
@@ -155,13 +155,13 @@ class Evaluation:
         self.preprocess = preprocess
         how = _interpolation(preprocess.interpolation)
         self._shape = v2.Compose(
-            [v2.Resize(preprocess.resized, how), v2.CenterCrop(preprocess.image)]
+            [v2.Resize(preprocess.resize_side, how), v2.CenterCrop(preprocess.image)]
         )
-        self._values = _Values(preprocess)
+        self._values = _Normalize(preprocess)
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Grey if asked, resize, crop: ``(image, image, C)``."""
-        return _to_array(self._shape(_coloured(middle(picture), self.preprocess)))
+        return _to_array(self._shape(_convert_mode(crop_thin(picture), self.preprocess)))
 
     def prepared_bytes(self, size: tuple[int, int]) -> int:
         """The same for every picture."""
@@ -210,12 +210,12 @@ class Augment:
         if self.rand_augment is not None:
             rand_augment_numbers(self.rand_augment)
 
-    def transform(self, preprocess: Preprocess) -> "Training":
+    def transform(self, preprocess: Preprocess) -> "TrainTransform":
         """PIL picture -> float tensor ``(C, image, image)``, using torch's generator."""
-        return Training(self, preprocess)
+        return TrainTransform(self, preprocess)
 
 
-class Training:
+class TrainTransform:
     """``Augment`` at work, ending in the values of ``preprocess``.
 
     ``prepare`` shrinks (never enlarges) the short side to ``image / sqrt(mean of scale)``: the
@@ -229,22 +229,22 @@ class Training:
         self.augment, self.preprocess = augment, preprocess
         self.short_side = math.ceil(preprocess.image / math.sqrt(sum(augment.scale) / 2))
         self._crop, self._colours, self._erase = _random_parts(augment, preprocess)
-        self._values = _Values(preprocess)
+        self._values = _Normalize(preprocess)
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Grey if asked, shrunk to what the crops need."""
-        picture = _coloured(picture, self.preprocess)
-        size = self._shrunk(picture.size)
+        picture = _convert_mode(picture, self.preprocess)
+        size = self._shrink_size(picture.size)
         if size != picture.size:
             picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
         return _to_array(picture)
 
     def prepared_bytes(self, size: tuple[int, int]) -> int:
         """After shrinking; a square where the size is unknown."""
-        width, height = self._shrunk(size) if min(size) else (self.short_side, self.short_side)
+        width, height = self._shrink_size(size) if min(size) else (self.short_side, self.short_side)
         return width * height * self.preprocess.in_chans
 
-    def _shrunk(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _shrink_size(self, size: tuple[int, int]) -> tuple[int, int]:
         short = min(size)
         if short <= self.short_side:
             return size
@@ -264,7 +264,7 @@ class Training:
         return self.finish(self.prepare(picture))
 
 
-def middle(picture: Image.Image) -> Image.Image:
+def crop_thin(picture: Image.Image) -> Image.Image:
     """Of a very thin picture the middle, which is all that a centre crop sees.
 
     Enlarging the whole of it first would take memory without bound.
@@ -292,7 +292,7 @@ def rand_augment_numbers(text: str) -> tuple[int, int]:
     return magnitude, number
 
 
-class _Values:
+class _Normalize:
     """uint8 ``(C, H, W)`` -> normalised float, as one multiply and one add."""
 
     def __init__(self, preprocess: Preprocess):
@@ -330,7 +330,7 @@ def _interpolation(name: str) -> Any:
     return InterpolationMode(name)
 
 
-def _coloured(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
+def _convert_mode(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
     mode = "L" if preprocess.in_chans == 1 else "RGB"
     return picture if picture.mode == mode else picture.convert(mode)
 

@@ -29,7 +29,7 @@ class WorkerError(UserError):
     """A process that read pictures died, or could not hand over what it read."""
 
 
-def affordable(workers: int, batch_bytes: int, free: float) -> tuple[int, int]:
+def limit_workers(workers: int, batch_bytes: int, free: float) -> tuple[int, int]:
     """Workers and batches ahead for each, that ``free`` bytes of shared memory have room for."""
     room = _FULL * free / max(batch_bytes, 1) - _HELD
     if room < 1 or workers < 1:
@@ -50,7 +50,7 @@ def free_shared_memory() -> float:
         return 0
 
 
-def leave_signals(number: int) -> None:
+def ignore_signals(number: int) -> None:
     """In a worker: Ctrl-C and a closed terminal are the reader's to answer; workers end with it."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
@@ -58,7 +58,7 @@ def leave_signals(number: int) -> None:
 
 
 @contextlib.contextmanager
-def own_child_signals() -> Iterator[None]:
+def keep_sigchld_handler() -> Iterator[None]:
     """Keep the handler for ended children as it is while workers start.
 
     torch's own raises an error in the middle of whatever runs, such as half an update. Without
@@ -77,7 +77,7 @@ def own_child_signals() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, before)
 
 
-def problem(error: BaseException, workers: Sequence[BaseProcess]) -> str | None:
+def explain_worker_error(error: BaseException, workers: Sequence[BaseProcess]) -> str | None:
     """In one line why batches do not come; None where it is another kind of error."""
     text = str(error)
     gone = isinstance(error, EOFError | ConnectionError | FileNotFoundError)  # it was to hand over
@@ -95,11 +95,11 @@ def problem(error: BaseException, workers: Sequence[BaseProcess]) -> str | None:
             "give it more room (docker run --shm-size=2g)"
         )
     if codes or gone or ("DataLoader worker" in text and "exited" in text):
-        return f"a process that read pictures {_death(codes)}"
+        return f"a process that read pictures {_describe_exit(codes)}"
     return None
 
 
-def _death(codes: Sequence[int]) -> str:
+def _describe_exit(codes: Sequence[int]) -> str:
     if not codes or codes[0] > 0:
         return "ended before its time"
     name = signal.Signals(-codes[0]).name

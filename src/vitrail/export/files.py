@@ -20,7 +20,7 @@ from vitrail.export.metadata import INPUT, OUTPUT, describe
 from vitrail.export.optimized import FOLDING, TOLERANCES, TYPES, captured
 from vitrail.export.runtime import ENDINGS, first_line, need, open_file
 from vitrail.export.verify import Difference, ExportError, batches_like, compare, require, worst
-from vitrail.files import draft_folder, unwritable, write_bytes
+from vitrail.files import draft_folder, write_bytes, write_error
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -170,7 +170,7 @@ def written(model: nn.Module, order: Order) -> Exported:
             require(differences, order.allowed, f"the {kind} file")
             draft.replace(order.path)
     except OSError as error:
-        raise unwritable(order.path, error) from error
+        raise write_error(order.path, error) from error
     return Exported(
         path=order.path,
         format=kind,

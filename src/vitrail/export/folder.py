@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitrail.digests import add_digest
 from vitrail.errors import UserError
 from vitrail.export.metadata import metadata_of, read_metadata
 from vitrail.export.runtime import ENDINGS, answer_of, open_file, session_of
-from vitrail.files import atomic_folder, resolved, write_text
+from vitrail.files import atomic_folder, resolve_path, write_text
 from vitrail.schema import convert, read_json
-from vitrail.seal import seal
 from vitrail.tensors import check_file, file_digest
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def write_folder(
             tolerance=tolerance,
             metadata=metadata_of(card, precision=precision, any_size=any_size),
         )
-        content = json.dumps(seal(card_of(made, card)), indent=2, ensure_ascii=False)
+        content = json.dumps(add_digest(card_of(made, card)), indent=2, ensure_ascii=False)
         write_text(draft / CARD, content)
     return replace(made, path=out / made.path.name)
 
@@ -194,7 +194,7 @@ def inside(folder: Path, said: FolderCard) -> Path:
         raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
     if not path.is_file():  # a pipe would be waited for, and a link to itself cannot be resolved
         raise UserError(f"{where} names {said.file!r}, which is no regular file; export it again")
-    if resolved(path).parent != resolved(folder):
+    if resolve_path(path).parent != resolve_path(folder):
         raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
     if ENDINGS.get(said.kind) != path.suffix:
         raise UserError(

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from vitrail.errors import UserError
-from vitrail.files import resolved
+from vitrail.files import resolve_path
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """What a repository or a saved folder calls its weights; the first that is there is taken."""
@@ -121,7 +121,7 @@ def from_url(url: str, cache_dir: str | Path | None = None) -> Path:
 
 def digest_of_blob(path: Path) -> str:
     """The SHA-256 under which the hub's cache stores a large file; empty for others."""
-    name = resolved(path).name
+    name = resolve_path(path).name
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vitrail.console import ticker
+from vitrail.console import status_bar
 from vitrail.cost import Report, Settings, cost
 from vitrail.cost.candidates import Precision
 from vitrail.hub.resolve import model_text
@@ -69,6 +69,6 @@ def measure(
         limit_s=seconds,
     )
     texts = list(dict.fromkeys(map(model_text, words)))
-    shown = ticker("measuring") if progress else nullcontext(None)
+    shown = status_bar("measuring") if progress else nullcontext(None)
     with shown as step:
         return cost(texts, settings, with_memory=memory, on_step=step)

@@ -15,7 +15,7 @@ from typing import Any
 
 from vitrail.errors import UserError, printable
 from vitrail.hub.baselines import TIMM
-from vitrail.plugins import FOLDER, Source, source_behind, use_trusted
+from vitrail.plugins import FOLDER, PluginSource, source_behind, use_trusted
 from vitrail.schema import convert
 from vitrail.specs import Spec
 from vitrail.trust import DIGEST
@@ -64,7 +64,7 @@ def find_records(arm: str) -> list[dict[str, Any]]:
     named: list[tuple[Any, str]]
     named = [(MixerSpec, text) for text in config.mixer if text != "native"]
     named += [(ReducerSpec, text) for text in config.reducer]
-    files: dict[Source, set[str]] = {}
+    files: dict[PluginSource, set[str]] = {}
     for kind, text in named:
         spec = kind.parse(text)
         source = source_behind(type(spec))

@@ -16,8 +16,15 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
+from vitrail.digests import add_digest
 from vitrail.errors import UserError
-from vitrail.files import atomic_folder, refuse_bytes, refuse_taken, resolved, write_text
+from vitrail.files import (
+    atomic_folder,
+    refuse_non_utf8_name,
+    refuse_occupied,
+    resolve_path,
+    write_text,
+)
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.locate import WEIGHTS, run_of, weights_of
 from vitrail.hub.names import one_or_each, with_options
@@ -25,7 +32,6 @@ from vitrail.hub.plugin_records import card_extra
 from vitrail.hub.resolve import create_from_card, read_fitting_card
 from vitrail.plugins import copy_plugins
 from vitrail.schema import read_json
-from vitrail.seal import seal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,14 +124,14 @@ def reduce_run(source: str | Path, out: str | Path, reducer: str | Sequence[str]
     from vitrail.tasks.card import load_weights, read_card, save_weights
 
     source, out = Path(source), Path(out)
-    refuse_bytes(out)
-    refuse_taken(out)
+    refuse_non_utf8_name(out)
+    refuse_occupied(out)
     weights, source = weights_of(source), run_of(source)
     source = source if weights.name in WEIGHTS and source.is_dir() else weights
     text = with_reducer(read_card(weights).model, reducer)
     card = read_fitting_card(weights, source)
     old, new = build_from_seed(card), build_from_seed(replace(card, model=text))
-    origin = {"run": str(resolved(source)), "model": card.model, "command": sys.argv}
+    origin = {"run": str(resolve_path(source)), "model": card.model, "command": sys.argv}
     with atomic_folder(out) as draft:
         for path in [source] if source.is_file() else [source / n for n in WEIGHTS]:
             if not path.is_file():
@@ -177,5 +183,5 @@ def copy_run_files(source: Path, draft: Path, changed: dict[str, Any]) -> None:
             copyfile(source / name, draft / name)
     if (source / "run.json").is_file():
         facts = read_json(source / "run.json", dict[str, Any]) | changed
-        text = json.dumps(seal(facts), indent=1, ensure_ascii=False)
+        text = json.dumps(add_digest(facts), indent=1, ensure_ascii=False)
         write_text(draft / "run.json", text + "\n")

@@ -22,7 +22,7 @@ from vitrail.hub.sizes import check_fits
 from vitrail.hub.weights import ENDINGS, is_repository
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.zoo import ZOO, everything
-from vitrail.tasks.card import Card, card_in
+from vitrail.tasks.card import Card, card_from_header
 from vitrail.tensors import read_header
 
 Value = bool | int | float | str | tuple[Any, ...] | None
@@ -145,7 +145,7 @@ def read_fitting_card(path: Path, run: Path) -> Card:
         UserError: no card, a plugin that is not trusted, or a model of another size.
     """
     header = read_header(path)
-    card = card_in(header, path)
+    card = card_from_header(header, path)
     require_plugins(card.extra.get("plugins", ()), run)
     check_fits(card, header.shapes, repr(str(path)))
     return card

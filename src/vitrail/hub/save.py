@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail import schema
 from vitrail.errors import UserError
-from vitrail.files import draft_folder, refuse_taken, unwritable, write_text
+from vitrail.files import draft_folder, refuse_occupied, write_error, write_text
 from vitrail.hub.fetch import FILES
 from vitrail.hub.locate import run_of
 from vitrail.hub.modelcard import card_text
@@ -69,7 +69,7 @@ def save_timm(
 
     folder = Path(folder)
     if not overwrite:
-        refuse_taken(folder)
+        refuse_occupied(folder)
     ready = prepare(source, labels, preprocess)
     model = as_timm(ready.model)
     with draft_folder(folder) as draft:
@@ -92,12 +92,12 @@ def move_files(draft: Path, folder: Path) -> None:
     try:
         (folder / "config.json").unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(folder / "config.json", error) from error
+        raise write_error(folder / "config.json", error) from error
     for name in (FILES[0], "README.md", "config.json"):
         try:
             (draft / name).replace(folder / name)
         except OSError as error:
-            raise unwritable(folder / name, error) from error
+            raise write_error(folder / name, error) from error
 
 
 def push_to_hub(

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import torch
 
 from vitrail.errors import UserError
-from vitrail.limits import MOST, fits, in_words, refuse_large_batch, usable_memory
+from vitrail.limits import MOST, fits_in_memory, format_amount, refuse_large_batch, usable_memory
 from vitrail.schema import convert
 
 MOST_BLOCKS = 1000
@@ -100,10 +100,11 @@ def refuse_parameters(text: str, count: int) -> None:
     Raises:
         UserError: they do not fit.
     """
-    if not fits(BYTES * count):
+    if not fits_in_memory(BYTES * count):
         raise UserError(
-            f"{text} has {in_words(count, '').strip()} parameters, {in_words(BYTES * count)}; this "
-            f"machine has {in_words(usable_memory())}: choose a smaller width, depth or image"
+            f"{text} has {format_amount(count, '').strip()} parameters, "
+            f"{format_amount(BYTES * count)}; this machine has {format_amount(usable_memory())}: "
+            "choose a smaller width, depth or image"
         )
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import UserError, printable
-from vitrail.limits import FREE_BYTES, UNPACKED_RATIO, in_words
+from vitrail.limits import FREE_BYTES, UNPACKED_RATIO, format_amount
 from vitrail.tensors import load_tensors
 
 State = dict[str, Tensor]
@@ -101,8 +101,8 @@ def refuse_claims(state: State, path: Path) -> State:
 def too_large(path: Path, size: int, packed: int) -> UserError:
     """The one line for a file of few bytes that stand for many."""
     return UserError(
-        f"cannot read {str(path)!r}: its {in_words(packed)} stand for {in_words(size)} of weights; "
-        "save the state dict anew, where it was made"
+        f"cannot read {str(path)!r}: its {format_amount(packed)} stand for {format_amount(size)} "
+        "of weights; save the state dict anew, where it was made"
     )
 
 

@@ -10,8 +10,8 @@ from vitrail.study.plan import Job, Plan, digest
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vitrail.data import Item, Pictures, Preprocess
-    from vitrail.data.pictures import Store
+    from vitrail.data import ImageDataset, Item, Preprocess
+    from vitrail.data.dataset import ImageStore
     from vitrail.train import Recipe
 
 #: Changes whenever a job of an older Vitrail must not be taken for one of this.
@@ -27,7 +27,7 @@ class Bench:
     """What every job of a study works on; ``recipe`` is whole, not the plan's changes only."""
 
     plan: Plan
-    pictures: "Pictures"
+    pictures: "ImageDataset"
     recipe: "Recipe"
     preprocess: "Preprocess"
 
@@ -49,16 +49,16 @@ class Bench:
     @property
     def warning(self) -> str:
         """A line for very unbalanced pictures, unless the recipe does something about them."""
-        from vitrail.data import imbalance
+        from vitrail.data import describe_imbalance
 
         train = self.pictures.split("train")
-        return "" if self.recipe.balances else imbalance(train, self.pictures.classes)
+        return "" if self.recipe.balances else describe_imbalance(train, self.pictures.classes)
 
     def parts(self, job: Job) -> "dict[str, tuple[Item, ...]]":
         """The job's share of the training part, drawn by its seed; the other part never shrinks."""
-        from vitrail.data import fraction
+        from vitrail.data import take_fraction
 
-        train = fraction(self.pictures.split("train"), job.share, job.seed)
+        train = take_fraction(self.pictures.split("train"), job.share, job.seed)
         return {"train": train, "val": self.pictures.split("val")}
 
     def recipe_of(self, job: Job) -> "Recipe":
@@ -139,22 +139,22 @@ def lay(plan: Plan) -> Bench:
     Raises:
         UserError: data that cannot be used, an unknown recipe key, no picture to test on.
     """
-    from vitrail.data import Preprocess, open_pictures
+    from vitrail.data import Preprocess, open_dataset
     from vitrail.train import Recipe
-    from vitrail.train.balance import refuse_other_count
-    from vitrail.train.lineage import seen_by_teacher
+    from vitrail.train.balance import check_weight_count
+    from vitrail.train.lineage import check_teacher_overlap
     from vitrail.train.optim import check_name
 
     if plan.recipe.get("weights"):
         raise UserError("a study trains every arm from scratch: leave 'weights' out of its recipe")
     check_name(Recipe.from_dict(plan.recipe).optimizer)  # before any picture is opened
-    pictures = open_pictures(plan.data, val=plan.val, seed=plan.split_seed, copies=plan.copies)
+    pictures = open_dataset(plan.data, val=plan.val, seed=plan.split_seed, copies=plan.copies)
     if not (pictures.split("test") or pictures.split("val")):
         raise UserError(f"{plan.data} has no pictures to test on: every class has too few")
-    whole = Recipe.suited(len(pictures.split("train"))).to_dict()
+    whole = Recipe.suggest(len(pictures.split("train"))).to_dict()
     recipe = Recipe.from_dict({**whole, **plan.recipe})
-    refuse_other_count(recipe.class_weights, len(pictures.classes))
-    seen = seen_by_teacher(recipe.teacher, pictures) if recipe.teacher else None
+    check_weight_count(recipe.class_weights, len(pictures.classes))
+    seen = check_teacher_overlap(recipe.teacher, pictures) if recipe.teacher else None
     problems = (*([seen] if seen else []), *pictures.problems)
     bench = Bench(
         plan=plan,
@@ -174,18 +174,18 @@ class Remembered:
     Every job of a study reads the same pictures again. Worker processes get it empty.
     """
 
-    store: "Store"
+    store: "ImageStore"
     limit: int = 2 << 30
     kept: "dict[tuple[str, int | None], Image]" = field(default_factory=dict, compare=False)
     used: list[int] = field(default_factory=lambda: [0], compare=False)
 
-    def picture(self, key: str, short_side: int | None) -> "Image":
+    def image(self, key: str, short_side: int | None) -> "Image":
         """The picture, from memory if it was read before; nobody may change it in place."""
         from vitrail.data.limits import BYTES_PER_PIXEL
 
         found = self.kept.get((key, short_side))
         if found is None:
-            found = self.store.picture(key, short_side)
+            found = self.store.image(key, short_side)
             size = BYTES_PER_PIXEL * found.width * found.height
             if self.used[0] + size <= self.limit:
                 self.kept[key, short_side] = found

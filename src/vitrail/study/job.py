@@ -33,14 +33,14 @@ def check(arm: str, bench: Bench) -> None:
     """
     from vitrail.hub.teachers import open_teacher
     from vitrail.tasks.distill import check_maps
-    from vitrail.train.job import build_model, card_for
-    from vitrail.train.optim import optimizer
+    from vitrail.train.job import build_model, create_card
+    from vitrail.train.optim import create_optimizer
     from vitrail.train.small_batches import check_batch_norm
 
     size, in_chans = bench.plan.image, bench.preprocess.in_chans
-    card = card_for(arm, bench.pictures, bench.preprocess)
+    card = create_card(arm, bench.pictures, bench.preprocess)
     model = build_model(card, bench.recipe)
-    optimizer(model, bench.recipe)
+    create_optimizer(model, bench.recipe)
     if bench.recipe.teacher:
         teacher = open_teacher(bench.recipe.teacher, card)
         if bench.recipe.distill.feature:
@@ -86,10 +86,10 @@ def evaluated(
     curve: Sequence[dict[str, Any]],
 ) -> Record:
     """The record of a trained model: its answers to the study's test pictures."""
-    from vitrail.tasks.classify import score
+    from vitrail.tasks.classify import score_logits
 
     logits, labels = answers(model, bench)
-    scores = score(logits, labels, len(bench.pictures.classes))
+    scores = score_logits(logits, labels, len(bench.pictures.classes))
     confidences = logits.softmax(-1).amax(-1).tolist()
     train_count = len(bench.parts(job)["train"])
     return Record(
@@ -115,12 +115,12 @@ def evaluated(
 
 def answers(model: "nn.Module", bench: Bench) -> "tuple[Tensor, Tensor]":
     """Logits ``(N, K)`` and labels ``(N,)`` of the test pictures, in their order."""
-    from vitrail.data import PictureSet, batches, plain_order
-    from vitrail.tasks.classify import collect
+    from vitrail.data import ImageTensors, batches, sequential_order
+    from vitrail.tasks.classify import collect_logits
 
-    pictures = PictureSet(bench.pictures, bench.tested, bench.preprocess.transform(), 0)
-    lots = plain_order(len(bench.tested), batch=max(1, bench.recipe.batch))
-    collected = list(collect(model, batches(pictures, order=lots)))
+    pictures = ImageTensors(bench.pictures, bench.tested, bench.preprocess.transform(), 0)
+    order = sequential_order(len(bench.tested), batch=max(1, bench.recipe.batch))
+    collected = list(collect_logits(model, batches(pictures, order=order)))
     return torch.cat([logits for logits, _ in collected]), torch.cat([y for _, y in collected])
 
 

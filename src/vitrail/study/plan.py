@@ -65,7 +65,7 @@ class Plan:
     """A study, whole: YAML in, jobs out.
 
     Args:
-        data: source of pictures, as ``data.open_pictures`` takes it.
+        data: source of pictures, as ``data.open_dataset`` takes it.
         arms: model texts: zoo names, names with options, ``timm:NAME``.
         fractions: shares of the training part in (0, 1], nested within a seed.
         seeds: each seed draws subset, initial weights and augmentation anew, alike for all arms.

@@ -24,14 +24,14 @@ class Progress:
     def __init__(self, jobs: Sequence[Job], bench: "Bench", *, shown: bool) -> None:
         from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-        from vitrail.console import Words, make_console, make_progress
+        from vitrail.console import FieldColumn, make_console, make_progress
 
         self.console = make_console(stderr=True, quiet=not shown)
         self.weights = {job: bench.weight(job) for job in jobs}
         self.done: list[Job] = []
         self.now: Job | None = None
         self.bars = make_progress(
-            Words("what"),
+            FieldColumn("what"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,

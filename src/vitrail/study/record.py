@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail.digests import add_digest
 from vitrail.errors import UserError
 from vitrail.files import write_text
 from vitrail.schema import convert, read_json
-from vitrail.seal import seal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,4 +139,4 @@ class ArmCost:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with its digest, whole or not at all."""
-    write_text(path, json.dumps(seal(content), ensure_ascii=False, indent=1))
+    write_text(path, json.dumps(add_digest(content), ensure_ascii=False, indent=1))

@@ -22,12 +22,12 @@ from vitrail.errors import UserError
 from vitrail.files import (
     DiskError,
     draft_folder,
-    hold,
-    refuse_bytes,
-    refuse_taken,
+    is_occupied,
+    lock_folder,
+    refuse_non_utf8_name,
+    refuse_occupied,
     sweep,
-    taken,
-    unwritable,
+    write_error,
     write_text,
 )
 from vitrail.schema import convert
@@ -110,7 +110,7 @@ def run(
     for arm in plan.arms:
         use.check(arm, bench)
     _create(out, bench, command)
-    with hold(out, f"another process is working on the study in {str(out)!r}; wait for it"):
+    with lock_folder(out, f"another process is working on the study in {str(out)!r}; wait for it"):
         _refuse_others(out, bench)  # again, as now nobody else can change it
         _sweep(out, plan.jobs)
         _write_plan(out, bench, command)
@@ -168,12 +168,12 @@ def _told_how_to_go_on(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
 
 def _refuse_others(out: Path, bench: Bench) -> None:
     """Refuse a folder with anything in it but this study or a smaller one on the same ground."""
-    refuse_bytes(out)
+    refuse_non_utf8_name(out)
     told = out / "study.json"
     if not told.is_file():
-        if taken(out):
+        if is_occupied(out):
             raise UserError(f"{str(out)!r} is there already and is no study; choose another folder")
-        refuse_taken(out)
+        refuse_occupied(out)
         return
     before = StudyFile.load(told)
     if before.ground != bench.ground:
@@ -262,7 +262,7 @@ def _do(job: Job, bench: Bench, at: Path, train: Trainer, shown: Progress) -> No
         at.mkdir(parents=True, exist_ok=True)
         (at / "error.json").unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(at, error) from error
+        raise write_error(at, error) from error
     shown.begin(job)
     start = time.perf_counter()
     try:

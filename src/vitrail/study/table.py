@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.errors import cell_text
-from vitrail.files import whole, write_text
+from vitrail.files import atomic_file, write_text
 from vitrail.study import words
 from vitrail.study.analyse import Analysis, Cell
 from vitrail.study.record import write_json
@@ -129,5 +129,5 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow.parquet
 
     table = pyarrow.Table.from_pylist(list(rows))
-    with whole(path) as draft:
+    with atomic_file(path) as draft:
         pyarrow.parquet.write_table(table, draft)

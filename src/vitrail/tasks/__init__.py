@@ -2,7 +2,7 @@
 
 from vitrail.tasks.card import Card, load_weights, read_card, save_weights
 from vitrail.tasks.classify import Scores, evaluate, probabilities
-from vitrail.tasks.distill import Distillation, distil
+from vitrail.tasks.distill import Distillation, distill
 from vitrail.tasks.teacher import Teacher
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "Distillation",
     "Scores",
     "Teacher",
-    "distil",
+    "distill",
     "evaluate",
     "load_weights",
     "probabilities",

@@ -89,10 +89,10 @@ def read_card(path: str | Path) -> Card:
     Raises:
         UserError: no such file, not safetensors, or written by something else than Vitrail.
     """
-    return card_in(read_header(path), path)
+    return card_from_header(read_header(path), path)
 
 
-def card_in(header: Header, path: str | Path) -> Card:
+def card_from_header(header: Header, path: str | Path) -> Card:
     """The card that a file's header holds.
 
     Raises:

@@ -53,14 +53,14 @@ def evaluate(
     Raises:
         UserError: no batch at all.
     """
-    collected = list(collect(model, batches, device))
+    collected = list(collect_logits(model, batches, device))
     if not collected:
         raise UserError("nothing to evaluate: the set is empty")
     logits, labels = (torch.cat(parts) for parts in zip(*collected, strict=True))
-    return score(logits, labels, classes)
+    return score_logits(logits, labels, classes)
 
 
-def collect(
+def collect_logits(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, ...]],
     device: torch.device | str | None = None,
@@ -81,7 +81,7 @@ def collect(
         model.train(training)
 
 
-def score(logits: Tensor, labels: Tensor, classes: int) -> Scores:
+def score_logits(logits: Tensor, labels: Tensor, classes: int) -> Scores:
     """Scores of logits ``(N, K)`` against labels ``(N,)``."""
     from torchmetrics.functional import classification as metrics
 
@@ -111,7 +111,7 @@ def score(logits: Tensor, labels: Tensor, classes: int) -> Scores:
 def probabilities(model: nn.Module, images: Tensor) -> Tensor:
     """Class probabilities ``(B, K)`` of ``images`` ``(B, C, H, W)``, on the CPU."""
     labels = torch.zeros(len(images), dtype=torch.long)
-    ((logits, _),) = collect(model, [(images, labels)])
+    ((logits, _),) = collect_logits(model, [(images, labels)])
     return to_probabilities(logits)
 
 

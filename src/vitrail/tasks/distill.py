@@ -46,7 +46,7 @@ class Distillation:
             )
 
 
-def distil(
+def distill(
     student: nn.Module,
     teacher: nn.Module,
     images: Tensor,
@@ -71,15 +71,17 @@ def distil(
         UserError: teacher and student disagree about classes, or about maps with ``feature``.
     """
     both = getattr(student, "forward_both", student)
-    total = weigh(both(images), ask(teacher, images), targets, how=how, loss=loss)
+    total = distill_loss(
+        both(images), teacher_forward(teacher, images), targets, how=how, loss=loss
+    )
     if how.feature:
-        total = total + how.feature * map_distance(student, teacher, images)
+        total = total + how.feature * feature_loss(student, teacher, images)
     return total
 
 
-def weigh(
-    heard: Tensor | tuple[Tensor, Tensor],
-    said: Tensor,
+def distill_loss(
+    student_logits: Tensor | tuple[Tensor, Tensor],
+    teacher_logits: Tensor,
     targets: Tensor,
     *,
     how: Distillation,
@@ -88,9 +90,9 @@ def weigh(
     """The label's loss and the teacher's, together a scalar.
 
     Args:
-        heard: what the student answers: logits ``(B, K)``, or those for the label and those for
-            the teacher where it has two heads.
-        said: the teacher's logits ``(B, K)``.
+        student_logits: ``(B, K)``, or those for the label and those for the teacher where the
+            student has two heads.
+        teacher_logits: the teacher's logits ``(B, K)``.
         targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed pictures.
         how: what weighs how much.
         loss: from logits and targets to a scalar, for the label.
@@ -98,13 +100,18 @@ def weigh(
     Raises:
         UserError: teacher and student disagree about classes.
     """
-    label, word = heard if isinstance(heard, tuple) else (heard, heard)
-    if said.shape != word.shape:
+    if isinstance(student_logits, tuple):
+        label_logits, distill_logits = student_logits
+    else:
+        label_logits = distill_logits = student_logits
+    if teacher_logits.shape != distill_logits.shape:
+        classes = distill_logits.shape[-1]
         raise UserError(
-            f"the teacher knows {said.shape[-1]} classes, the student {word.shape[-1]}; "
-            f"build the teacher with classes={word.shape[-1]} and train it on the same pictures"
+            f"the teacher knows {teacher_logits.shape[-1]} classes, the student {classes}; "
+            f"build the teacher with classes={classes} and train it on the same pictures"
         )
-    return (1 - how.alpha) * loss(label, targets) + how.alpha * heed(word, said, how)
+    term = distill_term(distill_logits, teacher_logits, how)
+    return (1 - how.alpha) * loss(label_logits, targets) + how.alpha * term
 
 
 HARD = Distillation()
@@ -113,7 +120,7 @@ SOFT = Distillation(kind="soft", alpha=0.1, tau=3.0)
 
 
 @torch.no_grad()
-def ask(teacher: nn.Module, images: Tensor, method: str = "__call__") -> Any:
+def teacher_forward(teacher: nn.Module, images: Tensor, method: str = "__call__") -> Any:
     """What a teacher says in evaluation mode, without gradient; its mode is kept."""
     training = teacher.training
     teacher.eval()
@@ -123,7 +130,7 @@ def ask(teacher: nn.Module, images: Tensor, method: str = "__call__") -> Any:
         teacher.train(training)
 
 
-def heed(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
+def distill_term(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
     """How far the student's logits ``(B, K)`` are from the teacher's word."""
     if how.kind == "hard":
         return F.cross_entropy(student, teacher.argmax(-1))
@@ -134,7 +141,7 @@ def heed(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
     return distance * how.tau**2
 
 
-def map_distance(student: nn.Module, teacher: nn.Module, images: Tensor) -> Tensor:
+def feature_loss(student: nn.Module, teacher: nn.Module, images: Tensor) -> Tensor:
     """Mean squared distance of the four maps, each place normalised over channels, summed.
 
     It costs one more pass through each network.
@@ -143,24 +150,24 @@ def map_distance(student: nn.Module, teacher: nn.Module, images: Tensor) -> Tens
         UserError: the two have no maps, or none of the same shapes.
     """
     if not all(hasattr(model, "features") for model in (student, teacher)):
-        raise _no_maps()
-    return maps_apart(student.features(images), ask(teacher, images, "features"))  # type: ignore[operator]
+        raise _no_maps_error()
+    return maps_loss(student.features(images), teacher_forward(teacher, images, "features"))  # type: ignore[operator]
 
 
-def maps_apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-    """:func:`map_distance` of maps ``(B, C, H, W)`` that are there already.
+def maps_loss(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+    """:func:`feature_loss` of maps ``(B, C, H, W)`` that are there already.
 
     Raises:
         UserError: they are not of the same shapes.
     """
-    refuse_other_shapes(ours, theirs)
+    check_same_shapes(ours, theirs)
     pairs = zip(ours, theirs, strict=True)
-    distances = [F.mse_loss(normalised(a), normalised(b)) for a, b in pairs]
+    distances = [F.mse_loss(normalise_channels(a), normalise_channels(b)) for a, b in pairs]
     return torch.stack(distances).sum()
 
 
 def check_maps(student: nn.Module, teacher: nn.Module, image: tuple[int, int, int]) -> None:
-    """Refuse, by one blank picture, what :func:`map_distance` cannot compare.
+    """Refuse, by one blank picture, what :func:`feature_loss` cannot compare.
 
     Raises:
         UserError: as it does.
@@ -168,17 +175,17 @@ def check_maps(student: nn.Module, teacher: nn.Module, image: tuple[int, int, in
     shown = []
     for model in (student, teacher):
         if not hasattr(model, "features"):
-            raise _no_maps()
+            raise _no_maps_error()
         device, training = next(model.parameters()).device, model.training
         try:
             with torch.no_grad():
                 shown.append(model.eval().features(torch.zeros(1, *image, device=device)))  # type: ignore[operator]
         finally:
             model.train(training)
-    refuse_other_shapes(*shown)
+    check_same_shapes(*shown)
 
 
-def refuse_other_shapes(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
+def check_same_shapes(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
     """Maps are compared place by place.
 
     Raises:
@@ -192,10 +199,10 @@ def refuse_other_shapes(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Non
         )
 
 
-def _no_maps() -> UserError:
+def _no_maps_error() -> UserError:
     return UserError("feature > 0 needs maps of both; give two Vitrail backbones, or feature=0")
 
 
-def normalised(x: Tensor) -> Tensor:
+def normalise_channels(x: Tensor) -> Tensor:
     """``(B, C, H, W)`` with mean 0 and variance 1 over the channels of each place."""
     return F.layer_norm(x.permute(0, 2, 3, 1).float(), x.shape[1:2])

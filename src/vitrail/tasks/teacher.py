@@ -64,7 +64,7 @@ class Teacher(nn.Module):
         """A teacher stays in evaluation mode."""
         return super().train(False)
 
-    def look(self, images: Tensor) -> Tensor:
+    def preprocess(self, images: Tensor) -> Tensor:
         """The student's pictures ``(B, C, H, W)`` as the teacher knows pictures."""
         images = images * self.scale + self.shift
         if images.shape[-2:] == (self.image, self.image):
@@ -74,15 +74,15 @@ class Teacher(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> logits ``(B, K)`` of the student's classes."""
-        logits: Tensor = self.model(self.look(images))
+        logits: Tensor = self.model(self.preprocess(images))
         return logits if self.order is None else logits[:, self.order]
 
-    def both(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def logits_and_maps(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """:meth:`forward` and :meth:`features`, from one pass where the model can do that."""
         once = getattr(self.model, "features_and_last", None)
         if once is None:
             return self(images), self.features(images)
-        maps, last = once(self.look(images))
+        maps, last = once(self.preprocess(images))
         logits: Tensor = self.model.forward_head(last)  # type: ignore[operator]
         return logits if self.order is None else logits[:, self.order], maps
 
@@ -95,7 +95,7 @@ class Teacher(nn.Module):
         maps = getattr(self.model, "features", None)
         if maps is None or isinstance(maps, nn.Module):
             raise UserError(f"the teacher {self.name} has no maps; use feature=0")
-        found: tuple[Tensor, ...] = maps(self.look(images))
+        found: tuple[Tensor, ...] = maps(self.preprocess(images))
         return found
 
     def facts(self) -> dict[str, Any]:

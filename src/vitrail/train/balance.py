@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vitrail.data import seed_of
+from vitrail.data import stable_seed
 from vitrail.errors import UserError
 
 POWERS = {"shuffle": 1.0, "sqrt": 0.5, "balanced": 0.0}
@@ -43,7 +43,7 @@ def class_weights(
     Raises:
         UserError: another count of numbers than of classes.
     """
-    refuse_other_count(choice, classes)
+    check_weight_count(choice, classes)
     if not isinstance(choice, str):
         return torch.tensor(list(choice))
     if choice == "none":
@@ -54,7 +54,7 @@ def class_weights(
     return torch.tensor([w / mean if w else 1.0 for w in weights])
 
 
-def refuse_other_count(choice: str | Sequence[float], classes: int) -> None:
+def check_weight_count(choice: str | Sequence[float], classes: int) -> None:
     """Weights for each class are as many as there are classes.
 
     Raises:
@@ -78,7 +78,7 @@ def class_counts(labels: Sequence[int], classes: int) -> list[int]:
     return torch.tensor(labels, dtype=torch.long).bincount(minlength=classes).tolist()
 
 
-def weighted_shares(targets: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+def weighted_targets(targets: Tensor, weights: Tensor, smoothing: float) -> Tensor:
     """Targets whose cross-entropy is the weighted, smoothed loss.
 
     ``loss = sum_c t_c w_c ((1 - s) CE(c) + s mean_k CE(k))``, divided by the count of pictures.
@@ -100,13 +100,13 @@ def weighted_shares(targets: Tensor, weights: Tensor, smoothing: float) -> Tenso
     return (1 - smoothing) * shares + smoothing * even
 
 
-def balanced_places(labels: Sequence[int], sampling: str, seed: int, epoch: int) -> list[int]:
+def balanced_order(labels: Sequence[int], sampling: str, seed: int, epoch: int) -> list[int]:
     """The places of an epoch's pictures, as many as there are; a function of its arguments.
 
     A class's pictures all come before one comes again. Place ``i + r * len(labels)`` is picture
-    ``i`` for the ``r + 1``-th time, which :class:`vitrail.data.PictureSet` augments anew.
+    ``i`` for the ``r + 1``-th time, which :class:`vitrail.data.ImageTensors` augments anew.
     """
-    generator = torch.Generator().manual_seed(seed_of("balanced", seed, epoch))
+    generator = torch.Generator().manual_seed(stable_seed("balanced", seed, epoch))
     held = torch.tensor(labels, dtype=torch.long)
     counts = held.bincount().tolist()
     members = held.argsort(stable=True).split(counts)

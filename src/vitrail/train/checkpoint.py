@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vitrail.errors import UserError
-from vitrail.schema import parse_json
+from vitrail.schema import convert, parse_json
 from vitrail.tensors import load_tensors, save_tensors
 
 NAME = "checkpoint.safetensors"
@@ -25,13 +25,13 @@ _MODEL, _EMA, _BEST, _OPTIM = "model/", "ema/", "best/", "optim/"
 
 
 @dataclass(kw_only=True)
-class Progress:
+class TrainingProgress:
     """How far a run is. Everything here is in the checkpoint.
 
     ``epoch`` and ``update`` say what comes next (update of that epoch), ``step`` counts updates,
     ``loss_sum`` and ``seconds`` gather over the epoch and the run, ``best`` is the row of the
-    best epoch, ``stale`` counts validations since then, ``skipped`` counts updates in a row that
-    the fp16 loss scaler threw away.
+    best epoch, ``epochs_since_best`` counts validations since then, ``skipped`` counts updates in
+    a row that the fp16 loss scaler threw away.
     """
 
     step: int = 0
@@ -45,7 +45,7 @@ class Progress:
     waited: float = 0.0
     epoch_seconds: float = 0.0
     epoch_images: int = 0
-    stale: int = 0
+    epochs_since_best: int = 0
     skipped: int = 0
     finished: bool = False
     best: dict[str, Any] | None = None
@@ -60,7 +60,7 @@ class Snapshot:
     ``world`` counts the processes that made it, 0 before the first update.
     """
 
-    progress: Progress
+    progress: TrainingProgress
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     best: dict[str, Tensor]
@@ -110,7 +110,7 @@ def load(path: Path) -> Snapshot:
         parameter, _, key = name.removeprefix(_OPTIM).rpartition("/")
         optim.setdefault(parameter, {})[key] = tensors.pop(name)
     return Snapshot(
-        progress=parse_json(facts["progress"], Progress, f"{where}: progress"),
+        progress=_read_progress(facts["progress"], f"{where}: progress"),
         model=_part(tensors, _MODEL),
         ema=_part(tensors, _EMA),
         best=_part(tensors, _BEST),
@@ -118,6 +118,14 @@ def load(path: Path) -> Snapshot:
         scaler=parse_json(facts["scaler"], dict[str, Any], f"{where}: scaler"),
         world=parse_json(facts["world"], int, f"{where}: world"),
     )
+
+
+def _read_progress(text: str, where: str) -> TrainingProgress:
+    values = parse_json(text, dict[str, Any], where)
+    if "stale" in values:  # the name of earlier versions
+        values["epochs_since_best"] = values.pop("stale")
+    progress: TrainingProgress = convert(TrainingProgress, values, where, extra_keys=True)
+    return progress
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

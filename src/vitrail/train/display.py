@@ -9,11 +9,11 @@ from typing import Any
 OnEvent = Callable[[dict[str, Any]], None]
 
 
-def silent(event: dict[str, Any]) -> None:
+def ignore_event(event: dict[str, Any]) -> None:
     """Show nothing."""
 
 
-def scored(row: Mapping[str, Any], by: str = "accuracy") -> str:
+def describe_scores(row: Mapping[str, Any], by: str = "accuracy") -> str:
     """The validation of an epoch in words, the score that it is judged by first."""
     accuracy, balanced = (f"{row.get(k) or 0:.1%}" for k in ("accuracy", "balanced_accuracy"))
     if by == "balanced_accuracy":
@@ -53,13 +53,13 @@ class Display:
             return
         from rich import progress
 
-        from vitrail.console import Words, make_progress
+        from vitrail.console import FieldColumn, make_progress
 
         self.bar = make_progress(
             progress.TaskProgressColumn(),
-            Words("facts"),
+            FieldColumn("facts"),
             progress.TimeElapsedColumn(),
-            Words("left"),
+            FieldColumn("left"),
             progress.TimeRemainingColumn(),
             console=self.console,
         )
@@ -86,7 +86,7 @@ class Display:
         score = ""
         if row.get("accuracy") is not None:
             best = "  best so far" if event["best"] else ""
-            score = f"  val loss {row['val_loss']:.3f}  {scored(row)}{best}"
+            score = f"  val loss {row['val_loss']:.3f}  {describe_scores(row)}{best}"
         self._line(
             f"epoch {row['epoch']:>3}  loss {row['train_loss']:.3f}{score}"
             f"  lr {row['lr']:.2g}  {row['images_per_s']:.0f} images/s"

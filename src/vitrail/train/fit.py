@@ -14,36 +14,42 @@ from typing import Any
 from torch import nn
 
 from vitrail import data, plugins
-from vitrail.data import Item, Pictures
+from vitrail.data import ImageDataset, Item
+from vitrail.digests import add_text_digest
 from vitrail.errors import UserError
-from vitrail.files import Dated, Goal, is_refusal, resolved, unwritable, write_text
+from vitrail.files import (
+    DatedFolder,
+    Destination,
+    is_disk_error,
+    resolve_path,
+    write_error,
+    write_text,
+)
 from vitrail.hub.locate import run_of
 from vitrail.hub.plugin_records import require_plugins
 from vitrail.hub.teachers import open_teacher
-from vitrail.seal import seal_text
 from vitrail.tasks.card import Card
-from vitrail.tasks.classify import Scores
 from vitrail.tasks.distill import check_maps
 from vitrail.tasks.teacher import Teacher
 from vitrail.train import checkpoint, folder, processes
-from vitrail.train.checkpoint import Progress, Snapshot
-from vitrail.train.display import Display, OnEvent, scored
+from vitrail.train.checkpoint import Snapshot, TrainingProgress
+from vitrail.train.display import Display, OnEvent, describe_scores
 from vitrail.train.folder import BEST, LAST
 from vitrail.train.job import TrainingJob, rebuild_model
-from vitrail.train.optim import optimizer
+from vitrail.train.optim import create_optimizer
 from vitrail.train.recipe import Recipe
 from vitrail.train.result import Result, read_result
 from vitrail.train.small_batches import check_batch_norm
-from vitrail.train.stop import StopRequest, lost_worker
+from vitrail.train.stop import StopRequest, lost_worker_error
 from vitrail.train.track import TensorBoard, Tracker, check_tracking, log_row
 from vitrail.train.trainer import Trainer
 
 
 def fit(
     model: nn.Module,
-    pictures: Pictures,
+    pictures: ImageDataset,
     recipe: Recipe,
-    out: str | Path | Dated,
+    out: str | Path | DatedFolder,
     *,
     card: Card,
     parts: Mapping[str, Sequence[Item]],
@@ -55,7 +61,7 @@ def fit(
 ) -> Result:
     """Train ``model`` on ``parts["train"]``, validate on ``parts["val"]``, keep all in ``out``.
 
-    ``out`` is a folder, or a :class:`~vitrail.files.Dated` one: the first free name is taken.
+    ``out`` is a folder, or a :class:`~vitrail.files.DatedFolder` one: the first free name is taken.
     With ``resume`` a run that is there goes on where it stopped (a finished one is returned as it
     is), and one that is not there begins. ``facts`` go into ``run.json``. ``teacher`` is the one
     that ``recipe.teacher`` names.
@@ -74,7 +80,7 @@ def fit(
 
 def fit_job(
     job: TrainingJob,
-    out: str | Path | Dated,
+    out: str | Path | DatedFolder,
     *,
     resume: bool = False,
     progress: bool = True,
@@ -82,11 +88,11 @@ def fit_job(
     facts: Mapping[str, Any] | None = None,
 ) -> Result:
     """:func:`fit` for a job; the same options, the same errors."""
-    goal = out if isinstance(out, Dated) else Path(out)
-    accelerator = processes.start(job.recipe.precision)
+    goal = out if isinstance(out, DatedFolder) else Path(out)
+    accelerator = processes.start_accelerator(job.recipe.precision)
     job = replace(job, out=goal if isinstance(goal, Path) else Path())
     _check(job, accelerator.num_processes)
-    chosen = processes.first(accelerator, lambda: _prepare(job, goal, resume, facts or {}))
+    chosen = processes.run_on_main(accelerator, lambda: _prepare(job, goal, resume, facts or {}))
     job = replace(job, out=chosen)
     done = folder.read_run(chosen).result
     if done is not None:
@@ -96,9 +102,9 @@ def fit_job(
     try:
         return _train(job, accelerator, listeners)
     except OSError as error:
-        if not is_refusal(error):
+        if not is_disk_error(error):
             raise
-        raise unwritable(job.out, error) from error
+        raise write_error(job.out, error) from error
     finally:
         if display is not None:
             display.close()
@@ -109,7 +115,7 @@ def resume(
     build: Callable[[Card], nn.Module] | None = None,
     *,
     teach: Callable[[str, Card], Teacher] = open_teacher,
-    pictures: Pictures | None = None,
+    pictures: ImageDataset | None = None,
     changes: Mapping[str, Any] | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -134,7 +140,7 @@ def resume(
         return _finished_before(out, run.result)
     model = rebuild_model(run) if build is None else build(run.card)
     if pictures is None:
-        pictures = data.open_pictures(run.facts["data"], **run.facts.get("open", {}))
+        pictures = data.open_dataset(run.facts["data"], **run.facts.get("open", {}))
     named = run.recipe.teacher
     job = TrainingJob(
         model=model,
@@ -147,7 +153,7 @@ def resume(
     return fit_job(job, out, resume=True, progress=progress, on_event=on_event)
 
 
-def _parts_of(run: folder.Run, pictures: Pictures) -> dict[str, tuple[Item, ...]]:
+def _parts_of(run: folder.Run, pictures: ImageDataset) -> dict[str, tuple[Item, ...]]:
     """The run's own parts.
 
     Raises:
@@ -174,7 +180,7 @@ def _check(job: TrainingJob, processes: int) -> None:
             f"{teacher.name if teacher else None!r}; give both, or neither"
         )
     job.class_weights()
-    optimizer(job.model, recipe)
+    create_optimizer(job.model, recipe)
     if recipe.track:
         check_tracking()
     size, count = (card.in_chans, card.image, card.image), len(job.parts["train"])
@@ -184,14 +190,14 @@ def _check(job: TrainingJob, processes: int) -> None:
 
 
 def _finished_before(out: Path, result: Mapping[str, Any]) -> Result:
-    folder.tidy(out)
+    folder.remove_leftovers(out)
     return read_result(result, out)
 
 
-def _prepare(job: TrainingJob, goal: Goal, resume: bool, facts: Mapping[str, Any]) -> Path:
+def _prepare(job: TrainingJob, goal: Destination, resume: bool, facts: Mapping[str, Any]) -> Path:
     """Make the run folder, or check that the one that is there is this run; gives its name."""
-    if isinstance(goal, Dated) or not (resume and folder.is_run(goal)):
-        return folder.begin(goal, lambda draft: _fill(draft, job, facts))
+    if isinstance(goal, DatedFolder) or not (resume and folder.is_run(goal)):
+        return folder.create_run(goal, lambda draft: _fill_folder(draft, job, facts))
     digest = data.manifest_digest(job.card.classes, job.parts)
     run = folder.read_run(job.out)
     folder.check_same(run, recipe=job.recipe, classes=job.card.classes, digest=digest)
@@ -199,14 +205,19 @@ def _prepare(job: TrainingJob, goal: Goal, resume: bool, facts: Mapping[str, Any
     return goal
 
 
-def _fill(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> None:
+def _fill_folder(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> None:
     """A new run folder: what was asked for, and the checkpoint of step 0."""
-    write_text(draft / "recipe.yaml", seal_text(job.recipe.to_yaml()))
+    write_text(draft / "recipe.yaml", add_text_digest(job.recipe.to_yaml()))
     digest = data.write_manifest(draft / "manifest.json", job.pictures, job.parts)
     if job.pictures.problems:
         data.write_problems(draft / "problems.csv", job.pictures.problems)
     start = Snapshot(
-        progress=Progress(), model=job.model.state_dict(), ema={}, best={}, optim={}, scaler={}
+        progress=TrainingProgress(),
+        model=job.model.state_dict(),
+        ema={},
+        best={},
+        optim={},
+        scaler={},
     )
     checkpoint.save(draft / checkpoint.NAME, start)
     plugins.copy_plugins(job.card.extra.get("plugins", ()), draft)
@@ -222,7 +233,7 @@ def _run_facts(job: TrainingJob, digest: str) -> dict[str, Any]:
         "image": card.image,
         "in_chans": card.in_chans,
         "preprocess": card.preprocess,
-        "data": absolute(job.pictures.name),
+        "data": absolute_source(job.pictures.name),
         "pictures": {name: len(items) for name, items in job.parts.items()},
         "manifest": digest,
         "plugins": card.extra.get("plugins", []),
@@ -238,9 +249,9 @@ def _teacher_facts(job: TrainingJob) -> dict[str, Any] | None:
     return None if job.teacher is None else job.teacher.facts()
 
 
-def absolute(source: str) -> str:
+def absolute_source(source: str) -> str:
     """A path is kept whole, so that a run goes on from any folder."""
-    return str(resolved(source)) if Path(source).exists() else source
+    return str(resolve_path(source)) if Path(source).exists() else source
 
 
 def _versions() -> dict[str, str]:
@@ -267,8 +278,8 @@ def _train(job: TrainingJob, accelerator: Any, listeners: list[OnEvent]) -> Resu
         for listener in listeners if main else ():
             listener(event)
 
-    with StopRequest() as stop, folder.held(job.out, main):
-        done = processes.first(accelerator, lambda: folder.read_run(job.out).result)
+    with StopRequest() as stop, folder.lock_run(job.out, main):
+        done = processes.run_on_main(accelerator, lambda: folder.read_run(job.out).result)
         if done is not None:
             return _finished_before(job.out, done)
         emit({"kind": "folder", "out": str(job.out)})
@@ -329,17 +340,17 @@ def _tracker(job: TrainingJob, step: int) -> Tracker | None:
 
 def _start_event(job: TrainingJob, trainer: Trainer) -> dict[str, Any]:
     counts = ", ".join(f"{len(items)} {name}" for name, items in job.parts.items())
-    batch = trainer.course.batch
+    batch = trainer.batch_schedule.batch
     small = f" (batch {batch}: the set is small)" if batch < job.recipe.batch else ""
     at = f" · going on at step {trainer.progress.step}" if trainer.progress.step else ""
     line = f"{job.card.model} at {job.card.image} px on {counts} pictures{at}\n"
     line += job.recipe.describe() + small
-    return {"kind": "start", "line": line, "done": trainer.done, "out": str(job.out)}
+    return {"kind": "start", "line": line, "done": trainer.fraction_done, "out": str(job.out)}
 
 
 def _note_imbalance(job: TrainingJob, emit: OnEvent) -> None:
     """One line for a very unbalanced set, unless the recipe does something about it."""
-    line = data.imbalance(job.parts["train"], job.card.classes)
+    line = data.describe_imbalance(job.parts["train"], job.card.classes)
     if line and not job.recipe.balances:
         emit({"kind": "note", "line": line})
 
@@ -351,7 +362,7 @@ def _finish(job: TrainingJob, trainer: Trainer, emit: OnEvent) -> Result:
         scores = trainer.score_best()
         rate = round(_loader_rate(trainer), 1) if main else 0.0
     except data.WorkerError as error:
-        raise lost_worker(error, job.out, progress.step) from error
+        raise lost_worker_error(error, job.out, progress.step) from error
     result = Result(
         folder=str(job.out),
         epochs=progress.epoch,
@@ -360,7 +371,7 @@ def _finish(job: TrainingJob, trainer: Trainer, emit: OnEvent) -> Result:
         stopped_early=job.recipe.seconds is None and progress.epoch < job.recipe.epochs,
         best=progress.best or {},
         last=progress.rows[-1],
-        scores={part: _all(found) for part, found in scores.items()},
+        scores={part: asdict(found) for part, found in scores.items()},
         images_per_s=_rate(progress.images, progress.seconds),
         model_images_per_s=_rate(progress.images, progress.seconds - progress.waited),
         loader_images_per_s=rate,
@@ -369,11 +380,11 @@ def _finish(job: TrainingJob, trainer: Trainer, emit: OnEvent) -> Result:
         folder.write_json(job.out / "result.json", asdict(result))
         (job.out / checkpoint.NAME).unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()
-    _tell_end(job, result, emit)
+    _emit_end(job, result, emit)
     return result
 
 
-def _tell_end(job: TrainingJob, result: Result, emit: OnEvent) -> None:
+def _emit_end(job: TrainingJob, result: Result, emit: OnEvent) -> None:
     if result.loader_images_per_s < result.model_images_per_s:
         line = (
             f"pictures come at {result.loader_images_per_s:.0f} a second, the model could take "
@@ -381,22 +392,17 @@ def _tell_end(job: TrainingJob, result: Result, emit: OnEvent) -> None:
         )
         emit({"kind": "note", "line": line})
     row = result.best
-    score = f"best {scored(row, job.recipe.best)} (epoch {row['epoch']}), " if _scored(row) else ""
+    score = ""
+    if row.get("accuracy") is not None:
+        score = f"best {describe_scores(row, job.recipe.best)} (epoch {row['epoch']}), "
     line = f"done: {score}{job.out / (BEST if row else LAST)}"
     emit({"kind": "end", "line": line, "result": asdict(result)})
 
 
-def _scored(row: Mapping[str, Any]) -> bool:
-    return row.get("accuracy") is not None
-
-
-def _all(scores: Scores) -> dict[str, Any]:
-    return asdict(scores)
-
-
 def _loader_rate(trainer: Trainer) -> float:
     """Measured for a second, or for a twentieth of a short training."""
-    return trainer.feed.alone(trainer.course, min(1.0, 0.05 * trainer.progress.seconds))
+    seconds = min(1.0, 0.05 * trainer.progress.seconds)
+    return trainer.loaders.measure_rate(trainer.batch_schedule, seconds)
 
 
 def _rate(images: int, seconds: float) -> float:

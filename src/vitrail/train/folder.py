@@ -23,13 +23,21 @@ from typing import Any
 
 from vitrail import schema
 from vitrail.data import Manifest, read_manifest
+from vitrail.digests import add_digest, check_text_digest
 from vitrail.errors import UserError
-from vitrail.files import Goal, hold, new_folder, publish, refuse_bytes, taken, write_text
-from vitrail.seal import check_text, seal
+from vitrail.files import (
+    Destination,
+    is_occupied,
+    lock_folder,
+    new_folder,
+    publish,
+    refuse_non_utf8_name,
+    write_text,
+)
 from vitrail.tasks.card import Card
 from vitrail.train import checkpoint
 from vitrail.train.recipe import Recipe
-from vitrail.train.stop import how_to_resume
+from vitrail.train.stop import resume_command
 from vitrail.yaml_text import MOST_BYTES
 
 FORMAT = "vitrail-run-1"
@@ -49,7 +57,7 @@ class Run:
     result: dict[str, Any] | None
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether training ended (by its budget or by early stopping)."""
         return self.result is not None
 
@@ -86,7 +94,7 @@ def read_recipe(folder: Path) -> Recipe:
     """
     path = folder / "recipe.yaml"
     if path.is_file():
-        check_text(schema.read_text(path, MOST_BYTES), repr(str(path)))
+        check_text_digest(schema.read_text(path, MOST_BYTES), repr(str(path)))
     return Recipe.from_yaml(path)
 
 
@@ -106,7 +114,7 @@ class OpenOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class RunFacts:
     """What ``run.json`` must hold for the run to be used; the rest is for people."""
 
     format: str | None = None
@@ -124,7 +132,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     path = folder / "run.json"
     facts: dict[str, Any] = schema.read_json(path, dict[str, Any])
-    schema.convert(Facts, facts, repr(str(path)), extra_keys=True)
+    schema.convert(RunFacts, facts, repr(str(path)), extra_keys=True)
     if isinstance(facts.get("open"), dict):
         known = {f.name for f in dataclasses.fields(OpenOptions)}
         facts["open"] = {key: value for key, value in facts["open"].items() if key in known}
@@ -143,14 +151,14 @@ def card_of(facts: dict[str, Any], where: str = "run.json") -> Card:
     return card
 
 
-def begin(out: Goal, fill: Callable[[Path], None]) -> Path:
+def create_run(out: Destination, fill: Callable[[Path], None]) -> Path:
     """Create the run folder and tell its name: ``fill`` writes into a hidden one, then renamed.
 
     Raises:
         UserError: something is there already, or the place cannot be written.
     """
     if isinstance(out, Path):
-        refuse_bytes(out)
+        refuse_non_utf8_name(out)
         refuse_existing(out)
     with new_folder(out) as draft:
         fill(draft.path)
@@ -164,11 +172,11 @@ def refuse_existing(out: Path) -> None:
             f"{str(out)!r} already holds a run; go on with 'vitrail train --resume {out}', "
             "or choose another --out"
         )
-    if taken(out):
+    if is_occupied(out):
         raise UserError(f"{str(out)!r} exists and is not empty; choose another --out")
 
 
-def held(out: Path, main: bool = True) -> contextlib.AbstractContextManager[None]:
+def lock_run(out: Path, main: bool = True) -> contextlib.AbstractContextManager[None]:
     """Hold the run, so that two trainings do not write one folder; a kill lets go of it.
 
     Only the ``main`` process of a training holds it.
@@ -178,17 +186,17 @@ def held(out: Path, main: bool = True) -> contextlib.AbstractContextManager[None
     """
     if not main:
         return contextlib.nullcontext()
-    return hold(out, f"another process is training in {str(out)!r}; wait for it")
+    return lock_folder(out, f"another process is training in {str(out)!r}; wait for it")
 
 
-def tidy(out: Path) -> None:
+def remove_leftovers(out: Path) -> None:
     """Remove what a kill at the very end of a run left: its checkpoint, drafts.
 
     A folder that cannot be written, or that another process holds, is left as it is.
     """
     leftovers = (out / checkpoint.NAME).is_file() or any(out.glob(".*.vitrail-tmp"))
     if leftovers:
-        with contextlib.suppress(UserError, OSError), held(out):
+        with contextlib.suppress(UserError, OSError), lock_run(out):
             (out / checkpoint.NAME).unlink(missing_ok=True)
 
 
@@ -202,13 +210,15 @@ def require_best(out: Path) -> None:
     if not (out / BEST).is_file():
         raise UserError(
             f"{best} is gone; put it back, or take the last weights in its place "
-            f"(cp {last} {best}), and go on with: {how_to_resume(out)}"
+            f"(cp {last} {best}), and go on with: {resume_command(out)}"
         )
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write JSON lines as a whole file: never a torn or doubled line."""
-    write_text(path, "".join(json.dumps(seal(clean(row))) + "\n" for row in rows))
+    write_text(
+        path, "".join(json.dumps(add_digest(replace_non_finite(row))) + "\n" for row in rows)
+    )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -221,7 +231,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with its digest, as a whole file."""
-    write_text(path, json.dumps(seal(clean(content)), indent=1, ensure_ascii=False) + "\n")
+    write_text(
+        path,
+        json.dumps(add_digest(replace_non_finite(content)), indent=1, ensure_ascii=False) + "\n",
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -229,13 +242,15 @@ def read_json(path: Path) -> Any:
     return schema.read_json(path)
 
 
-def clean(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: clean(item) for key, item in value.items()}
-    return [clean(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: replace_non_finite(item) for key, item in value.items()}
+    return (
+        [replace_non_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    )
 
 
 def check_same(run: Run, *, recipe: Recipe, classes: tuple[str, ...], digest: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.data import Item, Pictures, Preprocess
+from vitrail.data import ImageDataset, Item, Preprocess
 from vitrail.errors import UserError
 from vitrail.hub.plugin_records import card_extra
 from vitrail.hub.resolve import create_from_card
@@ -31,7 +31,7 @@ class TrainingJob:
     """What is trained on what, and where it is kept once it has begun."""
 
     model: nn.Module
-    pictures: Pictures
+    pictures: ImageDataset
     parts: Mapping[str, Sequence[Item]]
     recipe: Recipe
     card: Card
@@ -44,7 +44,7 @@ class TrainingJob:
     def create(
         cls,
         text: str,
-        pictures: Pictures,
+        pictures: ImageDataset,
         parts: Mapping[str, Sequence[Item]],
         recipe: Recipe,
         preprocess: Preprocess,
@@ -67,7 +67,7 @@ class TrainingJob:
             UserError: no such model or teacher, one that this machine cannot hold, or one that
                 cannot take these pictures.
         """
-        card = card_for(text, pictures, preprocess, facts)
+        card = create_card(text, pictures, preprocess, facts)
         return cls(
             model=build_model(card, recipe) if model is None else model,
             pictures=pictures,
@@ -92,8 +92,11 @@ class TrainingJob:
         return balance.class_weights(recipe.class_weights, self.labels, classes, recipe.sampling)
 
 
-def card_for(
-    text: str, pictures: Pictures, preprocess: Preprocess, facts: Mapping[str, Any] | None = None
+def create_card(
+    text: str,
+    pictures: ImageDataset,
+    preprocess: Preprocess,
+    facts: Mapping[str, Any] | None = None,
 ) -> Card:
     """What the weights of a training will say of themselves."""
     return Card(
@@ -115,7 +118,7 @@ def build_model(card: Card, recipe: Recipe) -> nn.Module:
     refuse_large_batch(recipe.batch // recipe.accumulate, card.image, card.in_chans)
     torch.manual_seed(recipe.seed)
     model = create_from_card(card, drop_path=recipe.drop_path, weights=recipe.weights)
-    check_fit(model, card)
+    check_input(model, card)
     return model
 
 
@@ -131,7 +134,7 @@ def rebuild_model(run: Run) -> nn.Module:
     return create_from_card(run.card, drop_path=run.recipe.drop_path)
 
 
-def check_fit(model: nn.Module, card: Card) -> None:
+def check_input(model: nn.Module, card: Card) -> None:
     """Let a model look at one blank picture, before anything is trained.
 
     Raises:

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitrail.data import History, Manifest, Pictures, Problem, read_manifest
+from vitrail.data import History, ImageDataset, Manifest, Problem, read_manifest
 from vitrail.errors import UserError
-from vitrail.files import resolved
+from vitrail.files import resolve_path
 from vitrail.train.folder import is_run, read_facts
 
 _LONGEST = 100  # runs that start from each other
 
 
-def history_of(path: str | Path, extra: Mapping[str, Any] | None = None) -> History | None:
+def read_history(path: str | Path, extra: Mapping[str, Any] | None = None) -> History | None:
     """The history behind a run folder, or a file of weights in one; None where nothing is known.
 
     ``extra`` is what the weights' own card says, for files that lie in no run.
@@ -23,7 +23,7 @@ def history_of(path: str | Path, extra: Mapping[str, Any] | None = None) -> Hist
     run = folder_of(Path(path))
     if not is_run(run):
         origin = _origin(extra or {})
-        return history_of(origin) if origin is not None and is_run(folder_of(origin)) else None
+        return read_history(origin) if origin is not None and is_run(folder_of(origin)) else None
     facts = read_facts(run)
     manifests = [read_manifest(run / "manifest.json")]
     older, gaps = _earlier(facts, run)
@@ -36,9 +36,9 @@ def history_of(path: str | Path, extra: Mapping[str, Any] | None = None) -> Hist
     )
 
 
-def seen_by_teacher(word: str, pictures: Pictures) -> Problem | None:
+def check_teacher_overlap(word: str, pictures: ImageDataset) -> Problem | None:
     """A line, where a teacher trained on pictures that its student is validated or tested on."""
-    history = history_of(word) if Path(word).exists() else None
+    history = read_history(word) if Path(word).exists() else None
     held = [item for item in pictures.items if item.split != "train"]
     seen = history.overlap(held, pictures.name) if history else 0
     if not seen:
@@ -65,12 +65,12 @@ def _origin(facts: Any) -> Path | None:
 def _earlier(facts: Any, run: Path) -> tuple[list[Manifest], list[str]]:
     """Manifests of the runs before, the latest first, and the first that cannot be read."""
     manifests: list[Manifest] = []
-    seen = {resolved(run)}
+    seen = {resolve_path(run)}
     while (origin := _origin(facts)) is not None and len(seen) < _LONGEST:
         folder = folder_of(origin)
-        if resolved(folder) in seen:
+        if resolve_path(folder) in seen:
             break
-        seen.add(resolved(folder))
+        seen.add(resolve_path(folder))
         try:
             manifests.append(read_manifest(folder / "manifest.json"))
             facts = read_facts(folder)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.models.backbone import WithMaps
-from vitrail.tasks.distill import ask, map_distance, maps_apart, weigh
+from vitrail.tasks.distill import distill_loss, feature_loss, maps_loss, teacher_forward
 from vitrail.tasks.teacher import Teacher
-from vitrail.train.balance import weighted_shares
+from vitrail.train.balance import weighted_targets
 from vitrail.train.recipe import Recipe
 
 
@@ -32,44 +32,50 @@ class Objective:
     weights: Tensor | None = None
 
     def __call__(
-        self, heard: Tensor | tuple[Tensor, Tensor], images: Tensor, targets: Tensor
+        self, student_logits: Tensor | tuple[Tensor, Tensor], images: Tensor, targets: Tensor
     ) -> Tensor:
         """From the student's logits (two of them from two heads), pictures and targets.
 
-        A student that gives its maps too (see :func:`prepare`) is compared by these.
+        A student that gives its maps too (see :func:`configure_student`) is compared by these.
         """
-        if isinstance(heard, WithMaps) and self.teacher is not None:
-            return self.with_maps(heard, self.teacher, images, targets)
+        if isinstance(student_logits, WithMaps) and self.teacher is not None:
+            return self.with_maps(student_logits, self.teacher, images, targets)
         if self.teacher is None:
-            return self.label_loss(heard[0] if isinstance(heard, tuple) else heard, targets)
+            return self.label_loss(
+                student_logits[0] if isinstance(student_logits, tuple) else student_logits, targets
+            )
         how = self.recipe.distill
         with self.autocast():
-            said = ask(self.teacher, images)
-        total = weigh(heard, said.float(), targets, how=how, loss=self.label_loss)
+            teacher_logits = teacher_forward(self.teacher, images)
+        total = distill_loss(
+            student_logits, teacher_logits.float(), targets, how=how, loss=self.label_loss
+        )
         if how.feature:
             with self.autocast():
-                total = total + how.feature * map_distance(self.student, self.teacher, images)
+                total = total + how.feature * feature_loss(self.student, self.teacher, images)
         return total
 
     def with_maps(
-        self, heard: WithMaps, teacher: Teacher, images: Tensor, targets: Tensor
+        self, student_logits: WithMaps, teacher: Teacher, images: Tensor, targets: Tensor
     ) -> Tensor:
         """As before, from one pass through each network."""
         how = self.recipe.distill
         with self.autocast():
-            said, shown = ask(teacher, images, "both")
-        total = weigh(heard.logits, said.float(), targets, how=how, loss=self.label_loss)
-        return total + how.feature * maps_apart(heard.maps, shown)
+            teacher_logits, teacher_maps = teacher_forward(teacher, images, "logits_and_maps")
+        total = distill_loss(
+            student_logits.logits, teacher_logits.float(), targets, how=how, loss=self.label_loss
+        )
+        return total + how.feature * maps_loss(student_logits.maps, teacher_maps)
 
     def label_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of logits ``(B, K)`` with labels ``(B,)`` or shares ``(B, K)``."""
         smoothing = self.recipe.smoothing
         if self.weights is None:
             return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        return F.cross_entropy(logits.float(), weighted_shares(targets, self.weights, smoothing))
+        return F.cross_entropy(logits.float(), weighted_targets(targets, self.weights, smoothing))
 
 
-def prepare(
+def configure_student(
     student: nn.Module, teacher: Teacher | None, device: torch.device, feature: float = 0.0
 ) -> str:
     """The student's method that training calls; with a teacher, which moves to the device.

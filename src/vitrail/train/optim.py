@@ -33,7 +33,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     return param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=exempt)
 
 
-def optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+def create_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The optimiser that the recipe names.
 
     Raises:

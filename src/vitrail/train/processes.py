@@ -19,7 +19,7 @@ T = TypeVar("T")
 _NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def start(precision: str, accumulate: int = 1) -> Any:
+def start_accelerator(precision: str, accumulate: int = 1) -> Any:
     """An ``accelerate.Accelerator`` for this run; processes come from torchrun or accelerate.
 
     Raises:
@@ -41,7 +41,7 @@ def _on_cpus() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
-def first(accelerator: Any, work: Callable[[], T]) -> T:
+def run_on_main(accelerator: Any, work: Callable[[], T]) -> T:
     """Do ``work`` in the first process; all get its result, or its UserError."""
     if accelerator.num_processes == 1:
         return work()
@@ -67,7 +67,7 @@ def is_sharded(accelerator: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Word:
+class SyncState:
     """What the processes agree on after every update."""
 
     loss: float
@@ -76,13 +76,15 @@ class Word:
     seconds: float
 
 
-def agree(accelerator: Any, loss: Tensor, *, stop: bool, save: bool, seconds: float) -> Word:
+def all_reduce_state(
+    accelerator: Any, loss: Tensor, *, stop: bool, save: bool, seconds: float
+) -> SyncState:
     """Mean loss; stop if any process was asked to; the first process's clock decides the rest."""
     if accelerator.num_processes == 1:
-        return Word(float(loss), stop, save, seconds)
+        return SyncState(float(loss), stop, save, seconds)
     mine = torch.tensor([float(loss), stop, save, seconds], device=accelerator.device)
     everyone = accelerator.gather(mine[None]).cpu().double()
-    return Word(
+    return SyncState(
         loss=float(everyone[:, 0].mean()),
         stop=bool(everyone[:, 1].max()),
         save=bool(everyone[0, 2]),
@@ -90,14 +92,14 @@ def agree(accelerator: Any, loss: Tensor, *, stop: bool, save: bool, seconds: fl
     )
 
 
-def gradients_shared(
+def sync_gradients(
     accelerator: Any, model: nn.Module, *, last: bool
 ) -> AbstractContextManager[Any]:
     """Gradients of the processes are averaged in the last micro-batch of an update."""
     return nullcontext() if last else accelerator.no_sync(model)
 
 
-def share_buffers(accelerator: Any, module: nn.Module) -> None:
+def broadcast_buffers(accelerator: Any, module: nn.Module) -> None:
     """Running statistics of the first process count, as they do in training."""
     if accelerator.num_processes == 1:
         return
@@ -107,7 +109,7 @@ def share_buffers(accelerator: Any, module: nn.Module) -> None:
         broadcast(buffer)
 
 
-def gather_dealt(accelerator: Any, mine: Tensor, count: int) -> Tensor:
+def gather_interleaved(accelerator: Any, mine: Tensor, count: int) -> Tensor:
     """All rows in their order, where process r holds rows r, r + world, ... (see ``shares``)."""
     if accelerator.num_processes == 1:
         return mine

@@ -103,7 +103,7 @@ class Recipe:
         _check(self)
 
     @classmethod
-    def suited(cls, count: int, **changes: Any) -> "Recipe":
+    def suggest(cls, count: int, **changes: Any) -> "Recipe":
         """The default recipe for ``count`` training pictures.
 
         Few pictures get smaller batches and more epochs, so that a run has about 2,000 updates;
@@ -116,7 +116,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as in YAML."""
-        return _plain(self)
+        return _to_plain(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -194,11 +194,11 @@ class Recipe:
 
     def differences(self, other: "Recipe") -> list[str]:
         """What differs and changes results, as ``key: here, there``."""
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in _binding())
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in _result_fields())
         return [f"{name}: {mine}, {theirs}" for name, mine, theirs in pairs if mine != theirs]
 
 
-def _binding() -> list[Any]:
+def _result_fields() -> list[Any]:
     return [f for f in fields(Recipe) if not f.metadata.get("free")]
 
 
@@ -269,7 +269,7 @@ def _check_class_weights(weights: str | tuple[float, ...]) -> None:
 # ---- plain values -----------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _to_plain(getattr(value, f.name)) for f in fields(value)}
     return list(value) if isinstance(value, tuple) else value

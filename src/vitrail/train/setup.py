@@ -14,10 +14,17 @@ from typing import Any, Literal
 
 import torch
 
-from vitrail.console import gauge, kept_warnings
-from vitrail.data import History, Item, Pictures, Preprocess, fraction, open_pictures
+from vitrail.console import collect_warnings, counting_bar
+from vitrail.data import History, ImageDataset, Item, Preprocess, open_dataset, take_fraction
 from vitrail.errors import UserError, unknown
-from vitrail.files import Dated, Goal, refuse_bytes, refuse_taken, resolved, taken
+from vitrail.files import (
+    DatedFolder,
+    Destination,
+    is_occupied,
+    refuse_non_utf8_name,
+    refuse_occupied,
+    resolve_path,
+)
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.names import one_or_each, with_options
@@ -26,22 +33,22 @@ from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_la
 from vitrail.models.reader import choice
 from vitrail.tasks.card import read_card
 from vitrail.tasks.distill import HARD, SOFT
-from vitrail.train.balance import refuse_other_count
+from vitrail.train.balance import check_weight_count
 from vitrail.train.display import OnEvent
-from vitrail.train.fit import absolute, fit_job, resume
+from vitrail.train.fit import absolute_source, fit_job, resume
 from vitrail.train.folder import is_run, read_facts
 from vitrail.train.job import TrainingJob
-from vitrail.train.lineage import history_of, seen_by_teacher
+from vitrail.train.lineage import check_teacher_overlap, read_history
 from vitrail.train.optim import check_name
 from vitrail.train.recipe import Recipe
 from vitrail.train.result import Result
-from vitrail.yaml_text import merged
+from vitrail.yaml_text import merge
 
 MODEL = "coat_lite_tiny"
 """What is trained where no model is named."""
 RUNS = Path("runs")
 PROBLEMS = 10
-LOOKED_AT = 64
+SAMPLED_IMAGES = 64
 SMALLEST, LARGEST, LARGEST_WITHOUT_GPU = 64, 224, 128
 KINDS = {"hard": HARD, "soft": SOFT}
 NUMBERS = {"image": Integral, "seed": Integral, "fraction": Real, "val": Real}
@@ -102,14 +109,14 @@ def fit(
     given = dict(locals()) | {"data": str(data or ""), "out": None if out is None else Path(out)}
     if resume_from is not None:
         return resume(resume_from, changes=changes, progress=progress, on_event=on_event)
-    words = {f.name: given[f.name] for f in fields(Words) if given[f.name] is not None}
-    job, goal, facts = prepare(Words(**words))
+    words = {f.name: given[f.name] for f in fields(FitOptions) if given[f.name] is not None}
+    job, goal, facts = prepare_job(FitOptions(**words))
     return fit_job(job, goal, progress=progress, on_event=on_event, facts=facts)
 # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class FitOptions:
     """What :func:`fit` was told."""
 
     data: str = ""
@@ -135,49 +142,49 @@ class Words:
     progress: bool = True
 
 
-Prepared = tuple[TrainingJob, Goal, dict[str, Any]]
+Prepared = tuple[TrainingJob, Destination, dict[str, Any]]
 """The training, its folder, and what ``run.json`` says of how it came about."""
 
 
-def prepare(wanted: Words) -> Prepared:
+def prepare_job(wanted: FitOptions) -> Prepared:
     """Put a training together; what is to be said of it waits until it begins.
 
     Raises:
         UserError: anything in it that cannot be.
     """
     kept: AbstractContextManager[list[str]]
-    kept = kept_warnings() if wanted.progress else nullcontext([])
+    kept = collect_warnings() if wanted.progress else nullcontext([])
     with kept as notes:
         job, goal, facts = _prepare(wanted, notes)
     return replace(job, notes=tuple(notes)), goal, facts
 
 
-def _prepare(wanted: Words, notes: list[str]) -> Prepared:
-    """:func:`prepare`, with what is to be said beside put into ``notes``."""
-    wanted, start = complete(wanted)
+def _prepare(wanted: FitOptions, notes: list[str]) -> Prepared:
+    """:func:`prepare_job`, with what is to be said beside put into ``notes``."""
+    wanted, start = complete_from_run(wanted)
     if not wanted.data:
         raise UserError("say what to train on: vitrail train photos/ (or fashion, to try it)")
-    check_words(wanted)
-    text = model_with(str(wanted.model or MODEL), wanted.mixer, wanted.reducer)
-    goal = free_folder(wanted.out, wanted.data)
+    check_options(wanted)
+    text = model_text(str(wanted.model or MODEL), wanted.mixer, wanted.reducer)
+    goal = output_folder(wanted.out, wanted.data)
     how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
     how |= {"copies": True} if wanted.copies else {}
     how |= start.open
-    pictures = open_with_problems(wanted, notes, history_behind(wanted, notes), how)
-    parts = {"train": fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
+    pictures = open_with_problems(wanted, notes, history_of_weights(wanted, notes), how)
+    parts = {"train": take_fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
     parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
-    recipe = recipe_of(wanted, len(parts["train"]))
-    refuse_other_count(recipe.class_weights, len(pictures.classes))
-    image = suited_image(pictures, parts["train"]) if wanted.image is None else wanted.image
+    recipe = build_recipe(wanted, len(parts["train"]))
+    check_weight_count(recipe.class_weights, len(pictures.classes))
+    image = suggest_image_size(pictures, parts["train"]) if wanted.image is None else wanted.image
     preprocess = Preprocess.from_dict({**start.preprocess, "image": image})
-    if recipe.teacher and (seen := seen_by_teacher(recipe.teacher, pictures)):
+    if recipe.teacher and (seen := check_teacher_overlap(recipe.teacher, pictures)):
         notes.append(seen.line)
     job = TrainingJob.create(text, pictures, parts, recipe, preprocess, facts=start.extra)
     return job, goal, {"fraction": wanted.fraction, "open": how, **start.extra}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class StartingPoint:
     """What a training takes over from a run, beside what can be said; nothing, without a run.
 
     ``open`` is how the run split its pictures: what it was validated on must not be trained on.
@@ -188,15 +195,15 @@ class Start:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def complete(wanted: Words) -> tuple[Words, Start]:
+def complete_from_run(wanted: FitOptions) -> tuple[FitOptions, StartingPoint]:
     """The words, completed from the run that the training starts from.
 
     Raises:
         UserError: no such run, or a model or weights named beside it.
     """
-    wanted = with_start(wanted)
+    wanted = read_model_as_start(wanted)
     if wanted.start_from is None:
-        return wanted, Start()
+        return wanted, StartingPoint()
     if wanted.weights is not None or wanted.model is not None:
         raise UserError(
             "--from takes the run's own model and weights; leave out --model, --weights "
@@ -206,7 +213,7 @@ def complete(wanted: Words) -> tuple[Words, Start]:
     path = weights_of(source)
     card = read_fitting_card(path, run_of(source))
     facts = read_facts(path.parent) if is_run(path.parent) else {}
-    same = not wanted.data or absolute(wanted.data) == facts.get("data")
+    same = not wanted.data or absolute_source(wanted.data) == facts.get("data")
     completed = replace(
         wanted,
         model=card.model,
@@ -214,14 +221,14 @@ def complete(wanted: Words) -> tuple[Words, Start]:
         data=wanted.data or facts.get("data", ""),
         image=wanted.image or card.image,
     )
-    return completed, Start(
+    return completed, StartingPoint(
         open=facts.get("open", {}) if same else {},
         preprocess=card.preprocess,
-        extra={"from": {"run": str(resolved(source)), "model": card.model}},
+        extra={"from": {"run": str(resolve_path(source)), "model": card.model}},
     )
 
 
-def with_start(wanted: Words) -> Words:
+def read_model_as_start(wanted: FitOptions) -> FitOptions:
     """A model that is named by something saved is a run to start from.
 
     Raises:
@@ -236,7 +243,7 @@ def with_start(wanted: Words) -> Words:
     return replace(wanted, model=None, start_from=source)
 
 
-def history_behind(wanted: Words, notes: list[str]) -> History | None:
+def history_of_weights(wanted: FitOptions, notes: list[str]) -> History | None:
     """What the weights that a training starts from have seen, where they lie in a run.
 
     Raises:
@@ -248,7 +255,7 @@ def history_behind(wanted: Words, notes: list[str]) -> History | None:
     if not isinstance(word, str | Path) or not is_there(choice(word)[0]):
         return None
     extra = read_card(Path(word)).extra if wanted.start_from is not None else {}
-    history = history_of(wanted.start_from or choice(word)[0], extra)
+    history = read_history(wanted.start_from or choice(word)[0], extra)
     if history is None and wanted.start_from is not None:
         notes.append(
             f"{wanted.start_from} has no manifest: what it trained on may be among what is "
@@ -257,7 +264,7 @@ def history_behind(wanted: Words, notes: list[str]) -> History | None:
     return history
 
 
-def check_words(wanted: Words) -> None:
+def check_options(wanted: FitOptions) -> None:
     """What can be seen to be wrong before any picture is opened.
 
     Raises:
@@ -275,29 +282,29 @@ def check_words(wanted: Words) -> None:
         refuse_large_batch(1, wanted.image)
     if wanted.distill is not None and wanted.distill not in KINDS:
         raise unknown("way to distil", wanted.distill, KINDS)
-    check_name(recipe_of(wanted, 1).optimizer)
+    check_name(build_recipe(wanted, 1).optimizer)
 
 
 def open_with_problems(
-    wanted: Words, notes: list[str], history: History | None, how: Mapping[str, Any]
-) -> Pictures:
+    wanted: FitOptions, notes: list[str], history: History | None, how: Mapping[str, Any]
+) -> ImageDataset:
     """Open the set, and note its first problems."""
-    shown = gauge("looking at the pictures") if wanted.progress else nullcontext(None)
+    shown = counting_bar("looking at the pictures") if wanted.progress else nullcontext(None)
     with shown as progress:
-        pictures = open_pictures(wanted.data, history=history, progress=progress, **how)
+        pictures = open_dataset(wanted.data, history=history, progress=progress, **how)
     notes += [problem.line for problem in pictures.problems[:PROBLEMS]]
     if len(pictures.problems) > PROBLEMS:
         notes.append(f"… and {len(pictures.problems) - PROBLEMS} more: vitrail check {wanted.data}")
     return pictures
 
 
-def model_with(text: str, mixer: Specs, reducer: Specs) -> str:
+def model_text(text: str, mixer: Specs, reducer: Specs) -> str:
     """One text for model, mixer and reducer: ``coat_lite_tiny(mixer='softmax')``."""
     parts = {"mixer": one_or_each(mixer), "reducer": one_or_each(reducer)}
     return with_options(text, {name: value for name, value in parts.items() if value is not None})
 
 
-def recipe_of(wanted: Words, count: int) -> Recipe:
+def build_recipe(wanted: FitOptions, count: int) -> Recipe:
     """The recipe given, or what suits ``count`` pictures, with the single changes.
 
     Raises:
@@ -307,17 +314,17 @@ def recipe_of(wanted: Words, count: int) -> Recipe:
     if wanted.epochs is not None:
         changes["epochs"] = wanted.epochs
     if wanted.weights is not None:
-        changes["weights"] = whole(wanted.weights)
+        changes["weights"] = absolute_weights(wanted.weights)
     taught = distillation_options(wanted)
-    changes = merged(changes, taught)
+    changes = merge(changes, taught)
     if wanted.recipe is not None:
         base = Recipe.from_dict(recipe_values(wanted.recipe))
     else:
         changes.setdefault("seed", wanted.seed)
         Recipe.from_dict(changes)  # a wrong key or value is said before anything is chosen by it
         batch = {"batch": changes["batch"]} if "batch" in changes else {}
-        base = Recipe.suited(count, **batch)
-    recipe = Recipe.from_dict(merged(base.to_dict(), changes))
+        base = Recipe.suggest(count, **batch)
+    recipe = Recipe.from_dict(merge(base.to_dict(), changes))
     if (taught or "distill" in changes) and recipe.teacher is None:
         raise UserError(
             "--distill, --alpha and --temperature say how a teacher is heard: give one with "
@@ -337,13 +344,13 @@ def recipe_values(recipe: Recipe | Mapping[str, Any] | str | Path) -> dict[str, 
     return dict(recipe) if isinstance(recipe, Mapping) else Recipe.from_yaml(recipe).to_dict()
 
 
-def whole(word: str | Path) -> str:
+def absolute_weights(word: str | Path) -> str:
     """A path is kept whole, with the ``#raw`` behind it; any other word as it is."""
     path, _ = choice(word)
-    return str(word).replace(str(path), absolute(str(path)), 1)
+    return str(word).replace(str(path), absolute_source(str(path)), 1)
 
 
-def distillation_options(wanted: Words) -> dict[str, Any]:
+def distillation_options(wanted: FitOptions) -> dict[str, Any]:
     """The recipe's part on the teacher; DeiT's values where only the kind is given."""
     chosen = KINDS.get(wanted.distill or "")
     how = {} if chosen is None else {"kind": chosen.kind, "alpha": chosen.alpha, "tau": chosen.tau}
@@ -352,36 +359,36 @@ def distillation_options(wanted: Words) -> dict[str, Any]:
     options: dict[str, Any] = {"distill": how} if how else {}
     if wanted.teacher is not None:
         is_path = not str(wanted.teacher).startswith(TIMM)
-        options["teacher"] = str(resolved(wanted.teacher)) if is_path else wanted.teacher
+        options["teacher"] = str(resolve_path(wanted.teacher)) if is_path else wanted.teacher
     return options
 
 
-def suited_image(pictures: Pictures, items: Sequence[Item]) -> int:
+def suggest_image_size(pictures: ImageDataset, items: Sequence[Item]) -> int:
     """A size that suits the pictures: their usual short side in steps of 32, from 64 pixels up.
 
     At most 224, as released weights have it, and without a GPU at most 128, which trains three
     times faster.
     """
-    step = max(1, len(items) // LOOKED_AT)
+    step = max(1, len(items) // SAMPLED_IMAGES)
     usual = statistics.median(min(pictures.read(item).size) for item in items[::step])
     most = LARGEST if torch.cuda.is_available() else LARGEST_WITHOUT_GPU
     return int(min(most, max(SMALLEST, usual // 32 * 32)))
 
 
-def free_folder(wanted: Path | None, data: str) -> Goal:
+def output_folder(wanted: Path | None, data: str) -> Destination:
     """The folder for a new run: the one asked for if it is free, else runs/NAME-DATE.
 
     Raises:
         UserError: the folder asked for holds something.
     """
     if wanted is not None:
-        refuse_bytes(wanted)
-        if taken(wanted):
+        refuse_non_utf8_name(wanted)
+        if is_occupied(wanted):
             raise UserError(
                 f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out, "
                 f"or go on with: vitrail train --resume {wanted}"
             )
-        refuse_taken(wanted)
+        refuse_occupied(wanted)
         return wanted
     name = re.sub(r"[^\w.-]+", "-", Path(data).stem or data).strip("-.") or "run"
-    return Dated(RUNS, name)
+    return DatedFolder(RUNS, name)

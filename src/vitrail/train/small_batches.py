@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vitrail.errors import UserError
-from vitrail.train.chance import Course
 from vitrail.train.recipe import Recipe
+from vitrail.train.sampling import BatchSchedule
 
 
 def check_batch_norm(
@@ -28,17 +28,19 @@ def check_batch_norm(
         UserError: a part of a batch is one picture, and a batch norm would see one value a channel;
             or the pictures are too few for the parts.
     """
-    course = Course.lay(
+    batch_schedule = BatchSchedule.create(
         count=count, batch=recipe.batch, accumulate=recipe.accumulate, world=world, rank=0, seed=0
     )
-    if course.micro > 1 or not any(isinstance(part, _BatchNorm) for part in model.modules()):
+    if batch_schedule.microbatch_size > 1 or not any(
+        isinstance(part, _BatchNorm) for part in model.modules()
+    ):
         return
     try:
         _forward_one(model, shape)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        slots = course.batch
+        slots = batch_schedule.batch
         raise UserError(
             f"{name} cannot be trained on one picture at a time: its batch norm needs two values "
             f"or more, and its smallest map is 1 x 1. {count} training pictures in batches of "

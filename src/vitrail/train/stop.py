@@ -6,7 +6,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.signals import leave_lost_terminal, listen, restore
+from vitrail.signals import listen, redirect_lost_terminal, restore
 
 
 class Interrupted(KeyboardInterrupt):
@@ -16,15 +16,15 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
-def how_to_resume(out: Path) -> str:
+def resume_command(out: Path) -> str:
     """The command that goes on with a run."""
     return f"vitrail train --resume {shlex.quote(str(out))}"
 
 
-def lost_worker(error: Exception, out: Path, step: int) -> UserError:
+def lost_worker_error(error: Exception, out: Path, step: int) -> UserError:
     """The one line for a training that a dead worker ended."""
     return UserError(
-        f"{error}; the run is kept (step {step}), go on with: {how_to_resume(out)} "
+        f"{error}; the run is kept (step {step}), go on with: {resume_command(out)} "
         "--set workers=0 (slower; changes no result)"
     )
 
@@ -53,7 +53,7 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        leave_lost_terminal()
+        redirect_lost_terminal()
         self._restore()
 
     def _restore(self) -> None:

@@ -38,7 +38,7 @@ def check_tracking() -> None:
         )
 
 
-def cell(value: Any) -> str:
+def markdown_cell(value: Any) -> str:
     """A value for a Markdown table: paths may hold what would end the cell or be markup."""
     line = escape(printable(value), quote=False)
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
@@ -60,7 +60,7 @@ class TensorBoard:
 
     def log_config(self, config: dict[str, Any]) -> None:
         """As text."""
-        rows = "".join(f"| {key} | {cell(value)} |\n" for key, value in config.items())
+        rows = "".join(f"| {key} | {markdown_cell(value)} |\n" for key, value in config.items())
         self.writer.add_text("recipe", f"| key | value |\n|---|---|\n{rows}")
 
     def log_metrics(self, values: dict[str, float], step: int) -> None:

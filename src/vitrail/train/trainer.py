@@ -14,22 +14,22 @@ from torch import Tensor
 from vitrail import data
 from vitrail.errors import UserError
 from vitrail.tasks.card import Card, load_weights, save_weights
-from vitrail.tasks.classify import Scores, collect, score
-from vitrail.train import chance, checkpoint, folder, mix, optim, processes
-from vitrail.train.average import averaged
-from vitrail.train.checkpoint import Progress, Snapshot
+from vitrail.tasks.classify import Scores, collect_logits, score_logits
+from vitrail.train import checkpoint, folder, mixup, optim, processes, sampling
+from vitrail.train.checkpoint import Snapshot, TrainingProgress
 from vitrail.train.display import OnEvent
-from vitrail.train.feed import Feed
+from vitrail.train.ema import create_ema
 from vitrail.train.folder import BEST, LAST
 from vitrail.train.job import TrainingJob
-from vitrail.train.objective import Objective, StudentCall, prepare
-from vitrail.train.stop import Interrupted, StopRequest, how_to_resume, lost_worker
+from vitrail.train.loaders import PartLoaders
+from vitrail.train.objective import Objective, StudentCall, configure_student
+from vitrail.train.stop import Interrupted, StopRequest, lost_worker_error, resume_command
 
 METRICS = "metrics.jsonl"
 _TOO_MANY_SKIPS = 50
 
 
-def merit(row: Mapping[str, Any], score: str) -> tuple[float, float]:
+def ranking_key(row: Mapping[str, Any], score: str) -> tuple[float, float]:
     """A validation as numbers to compare: the higher score, then the lower loss, is better."""
     loss = row["val_loss"] if math.isfinite(row["val_loss"]) else math.inf
     return (-loss, row["accuracy"]) if score == "loss" else (row[score], -loss)
@@ -42,8 +42,8 @@ class Trainer:
         self, job: TrainingJob, accelerator: Any, emit: OnEvent, stop: StopRequest
     ) -> None:
         self.job, self.accelerator, self.emit, self.stop = job, accelerator, emit, stop
-        self.recipe, self.progress = job.recipe, Progress()
-        self.course = chance.Course.lay(
+        self.recipe, self.progress = job.recipe, TrainingProgress()
+        self.batch_schedule = sampling.BatchSchedule.create(
             count=len(job.parts["train"]),
             batch=job.recipe.batch,
             accumulate=job.recipe.accumulate,
@@ -54,10 +54,10 @@ class Trainer:
             labels=job.labels,
         )
         self._set_up_model()
-        self.choices = mix.mixers(job.recipe, len(job.card.classes))
+        self.choices = mixup.mix_transforms(job.recipe, len(job.card.classes))
         self.pending: dict[str, Tensor] = {}
         self.saved_at = time.monotonic()
-        self.feed = Feed(
+        self.loaders = PartLoaders(
             pictures=job.pictures,
             parts=job.parts,
             preprocess=data.Preprocess.from_dict(job.card.preprocess),
@@ -71,37 +71,37 @@ class Trainer:
         self.sharded = processes.is_sharded(self.accelerator)
         if self.sharded and recipe.ema:
             raise UserError("averaged weights need a whole model in each process: with FSDP, ema 0")
-        self.ema = averaged(model, recipe.ema) if recipe.ema else None
+        self.ema = create_ema(model, recipe.ema) if recipe.ema else None
         device = self.accelerator.device
-        method = prepare(model, self.job.teacher, device, recipe.distill.feature)
+        method = configure_student(model, self.job.teacher, device, recipe.distill.feature)
         if recipe.compile:
             model.compile()
-        optimizer = optim.optimizer(model, recipe)
+        optimizer = optim.create_optimizer(model, recipe)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.bare = self.model
+        self.unwrapped = self.model
         if not self.sharded:
-            self.bare = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
-        self.call = StudentCall(self.model, self.bare, method, self.accelerator.autocast)
+            self.unwrapped = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+        self.call = StudentCall(self.model, self.unwrapped, method, self.accelerator.autocast)
         weights = self.job.class_weights()
         self.objective = Objective(
             recipe=recipe,
-            student=self.bare,
+            student=self.unwrapped,
             teacher=self.job.teacher,
             autocast=self.accelerator.autocast,
             weights=None if weights is None else weights.to(self.accelerator.device),
         )
-        self.bare_optimizer = self.optimizer.optimizer
-        self.schedule = optim.Schedule(self.bare_optimizer, recipe, self._length())
+        self.torch_optimizer = self.optimizer.optimizer
+        self.schedule = optim.Schedule(self.torch_optimizer, recipe, self._length())
 
     def _length(self) -> int:
         if self.recipe.seconds is not None:
             return optim.TICKS
-        return self.recipe.epochs * self.course.updates
+        return self.recipe.epochs * self.batch_schedule.updates
 
     # ---- how far ---------------------------------------------------------------------------------
 
     @property
-    def done(self) -> float:
+    def fraction_done(self) -> float:
         """The share of the run that lies behind, 0 to 1."""
         if self.recipe.seconds is not None:
             return min(1.0, self.progress.seconds / self.recipe.seconds)
@@ -120,33 +120,33 @@ class Trainer:
                 self._epoch()
                 self._close_epoch()
         except data.WorkerError as error:
-            self._keep_after_lost_worker(error)
+            self._save_after_lost_worker(error)
         self.save()
 
-    def _keep_after_lost_worker(self, error: data.WorkerError) -> NoReturn:
+    def _save_after_lost_worker(self, error: data.WorkerError) -> NoReturn:
         """Pictures are waited for between updates only, so that this is a moment to go on from."""
         if self.accelerator.num_processes == 1:
             if self.stop.asked:  # the signal went to the workers too
                 self._interrupt()
             self.save()
-        raise lost_worker(error, self.job.out, self.progress.step) from error
+        raise lost_worker_error(error, self.job.out, self.progress.step) from error
 
     def _epoch(self) -> None:
         progress = self.progress
-        order = self.course.epoch(progress.epoch, progress.update)
-        batches = self.feed.loader("train").epoch(order, epoch=progress.epoch)
-        while progress.update < self.course.updates and self.done < 1:
+        order = self.batch_schedule.epoch(progress.epoch, progress.update)
+        batches = self.loaders.loader("train").epoch(order, epoch=progress.epoch)
+        while progress.update < self.batch_schedule.updates and self.fraction_done < 1:
             began = time.perf_counter()
-            self.schedule.set(self.done)
-            progress.lr = max(group["lr"] for group in self.bare_optimizer.param_groups)
-            lots = [next(batches) for _ in range(self.recipe.accumulate)]
+            self.schedule.set(self.fraction_done)
+            progress.lr = max(group["lr"] for group in self.torch_optimizer.param_groups)
+            microbatches = [next(batches) for _ in range(self.recipe.accumulate)]
             waited = time.perf_counter() - began
-            loss = self._update(lots)
+            loss = self._update(microbatches)
             self._count(loss, time.perf_counter() - began, waited)
 
     def _count(self, loss: Tensor, seconds: float, waited: float) -> None:
         progress = self.progress
-        word = processes.agree(
+        state = processes.all_reduce_state(
             self.accelerator,
             loss,
             stop=self.stop.asked,
@@ -155,26 +155,26 @@ class Trainer:
         )
         progress.step += 1
         progress.update += 1
-        progress.loss_sum += word.loss if math.isfinite(word.loss) else 0.0
-        progress.loss_count += math.isfinite(word.loss)
-        progress.epoch_seconds += word.seconds - progress.seconds
-        progress.seconds = word.seconds
+        progress.loss_sum += state.loss if math.isfinite(state.loss) else 0.0
+        progress.loss_count += math.isfinite(state.loss)
+        progress.epoch_seconds += state.seconds - progress.seconds
+        progress.seconds = state.seconds
         progress.waited += waited
-        progress.images += self.course.batch
-        progress.epoch_images += self.course.batch
-        self._tell_step(word.loss)
-        if word.stop:
+        progress.images += self.batch_schedule.batch
+        progress.epoch_images += self.batch_schedule.batch
+        self._emit_step(state.loss)
+        if state.stop:
             self._interrupt()
-        elif word.save:
+        elif state.save:
             self.save()
 
-    def _tell_step(self, loss: float) -> None:
+    def _emit_step(self, loss: float) -> None:
         progress = self.progress
         event = {
             "kind": "step",
             "step": progress.step,
             "epoch": progress.epoch,
-            "done": self.done,
+            "done": self.fraction_done,
             "loss": loss,
             "lr": progress.lr,
             "images_per_s": progress.epoch_images / max(progress.epoch_seconds, 1e-9),
@@ -183,15 +183,15 @@ class Trainer:
 
     # ---- one update ------------------------------------------------------------------------------
 
-    def _update(self, lots: list[data.loader.Batch]) -> Tensor:
-        """One step of the optimiser over the micro-batches ``lots``; this process's mean loss."""
+    def _update(self, microbatches: list[data.loader.Batch]) -> Tensor:
+        """One step of the optimiser over this process's ``microbatches``; gives their mean loss."""
         total = torch.zeros((), device=self.accelerator.device)
-        for part, (images, labels, _) in enumerate(lots):
-            chance.reseed(self.recipe.seed, self.progress.step, self.course.slot(part))
-            with processes.gradients_shared(
-                self.accelerator, self.model, last=part == len(lots) - 1
-            ):
-                loss = self._loss(images, labels) / len(lots)
+        for part, (images, labels, _) in enumerate(microbatches):
+            number = self.batch_schedule.microbatch(part)
+            sampling.reseed(self.recipe.seed, self.progress.step, number)
+            last = part == len(microbatches) - 1
+            with processes.sync_gradients(self.accelerator, self.model, last=last):
+                loss = self._loss(images, labels) / len(microbatches)
                 self.accelerator.backward(loss)
             total += loss.detach()
         norm = torch.zeros(())
@@ -205,8 +205,8 @@ class Trainer:
         return total
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        share = self.recipe.mix_share if self.done < self.recipe.mix_until else 0.0
-        images, targets = mix.mix(images, labels, self.choices, share)
+        share = self.recipe.mix_share if self.fraction_done < self.recipe.mix_until else 0.0
+        images, targets = mixup.apply_mix(images, labels, self.choices, share)
         images = images.to(self.accelerator.device, non_blocking=True)
         return self.objective(self.call(images), images, targets.to(self.accelerator.device))
 
@@ -233,41 +233,41 @@ class Trainer:
                 f"{progress.step}); train anew with precision bf16, or a lower lr"
             )
         if self.ema is not None and not progress.skipped:
-            self.ema.update_parameters(self.bare)
+            self.ema.update_parameters(self.unwrapped)
 
     # ---- the end of an epoch ---------------------------------------------------------------------
 
     def _close_epoch(self) -> None:
         progress, recipe = self.progress, self.recipe
         by_count = recipe.seconds is None and progress.epoch + 1 >= recipe.epochs
-        over = by_count or (recipe.seconds is not None and self.done >= 1)
+        over = by_count or (recipe.seconds is not None and self.fraction_done >= 1)
         due = over or (progress.epoch + 1) % recipe.validate_every == 0
         scores = self.validate("val") if due and self.job.parts.get("val") else None
         row = self._row(scores)
         best = self._is_best(row, due)
         if best:
-            progress.best, progress.stale = row, 0
+            progress.best, progress.epochs_since_best = row, 0
             self.pending = self.weights()
         elif due:
-            progress.stale += 1
+            progress.epochs_since_best += 1
         progress.rows.append(row)
         progress.epoch, progress.update = progress.epoch + 1, 0
         progress.loss_sum, progress.loss_count = 0.0, 0
         progress.epoch_seconds, progress.epoch_images = 0.0, 0
-        progress.finished = over or 0 < recipe.patience <= progress.stale
-        self._keep_rows()
+        progress.finished = over or 0 < recipe.patience <= progress.epochs_since_best
+        self._write_metrics()
         self.emit({"kind": "epoch", "row": row, "best": best})
-        self._keep_after_epoch()
+        self._sync_after_epoch()
 
-    def _keep_after_epoch(self) -> None:
+    def _sync_after_epoch(self) -> None:
         nothing = torch.zeros(())
         due = self._save_due(0)
-        word = processes.agree(
+        state = processes.all_reduce_state(
             self.accelerator, nothing, stop=self.stop.asked, save=due, seconds=0.0
         )
-        if word.stop and not self.progress.finished:
+        if state.stop and not self.progress.finished:
             self._interrupt()
-        elif word.save:
+        elif state.save:
             self.save()
 
     def _row(self, scores: Scores | None) -> dict[str, Any]:
@@ -291,7 +291,7 @@ class Trainer:
             return due and not self.job.parts.get("val")
         if best is None:
             return True
-        return merit(row, self.recipe.best) > merit(best, self.recipe.best)
+        return ranking_key(row, self.recipe.best) > ranking_key(best, self.recipe.best)
 
     # ---- validation ------------------------------------------------------------------------------
 
@@ -304,16 +304,17 @@ class Trainer:
         """Score the averaged weights (or the model's own) on a part; all processes share it."""
         accelerator, count = self.accelerator, len(self.job.parts[part])
         world, rank = accelerator.num_processes, accelerator.process_index
-        order = chance.shares(count, max(self.course.micro, 32), world, rank)
-        module = self.bare if self.ema is None else self.ema.module
+        batch = max(self.batch_schedule.microbatch_size, 32)
+        order = sampling.evaluation_batches(count, batch, world, rank)
+        module = self.unwrapped if self.ema is None else self.ema.module
         if not self.sharded:
-            processes.share_buffers(accelerator, module)
-        loader = self.feed.loader(part).epoch(order)
-        pairs = list(collect(module, loader, accelerator.device))
+            processes.broadcast_buffers(accelerator, module)
+        loader = self.loaders.loader(part).epoch(order)
+        pairs = list(collect_logits(module, loader, accelerator.device))
         logits, labels = (torch.cat(each) for each in zip(*pairs, strict=True))
-        logits = processes.gather_dealt(accelerator, logits, count)
-        labels = processes.gather_dealt(accelerator, labels, count)
-        return score(logits, labels, len(self.job.card.classes))
+        logits = processes.gather_interleaved(accelerator, logits, count)
+        labels = processes.gather_interleaved(accelerator, labels, count)
+        return score_logits(logits, labels, len(self.job.card.classes))
 
     # ---- keeping ---------------------------------------------------------------------------------
 
@@ -353,7 +354,7 @@ class Trainer:
         card = self.job.card
         return Card(**vars(card) | {"extra": {**card.extra, **extra}})
 
-    def _keep_rows(self) -> None:
+    def _write_metrics(self) -> None:
         if self.accelerator.is_main_process:
             folder.write_rows(self.job.out / METRICS, self.progress.rows)
 
@@ -365,7 +366,7 @@ class Trainer:
             model=checkpoint.model_state(self.model),
             ema=self.ema.state_dict() if self.ema is not None else {},
             best=self.pending,
-            optim=checkpoint.optimizer_state(self.model, self.bare_optimizer),
+            optim=checkpoint.optimizer_state(self.model, self.torch_optimizer),
             scaler=scaler.state_dict() if scaler is not None else {},
             world=self.accelerator.num_processes,
         )
@@ -387,13 +388,13 @@ class Trainer:
             self.ema.load_state_dict(snapshot.ema)
         elif self.ema is not None:
             self.ema.module.load_state_dict(snapshot.model)
-        checkpoint.set_optimizer_state(self.model, self.bare_optimizer, snapshot.optim)
+        checkpoint.set_optimizer_state(self.model, self.torch_optimizer, snapshot.optim)
         if snapshot.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(snapshot.scaler)
         self.progress, self.pending = snapshot.progress, snapshot.best
         if self.accelerator.is_main_process:
             self._write_best()
-            self._keep_rows()
+            self._write_metrics()
         self.pending = {}
         if self.progress.best is not None:
             folder.require_best(self.job.out)
@@ -413,5 +414,5 @@ class Trainer:
         progress = self.progress
         raise Interrupted(
             f"stopped at step {progress.step} (epoch {progress.epoch + 1}); nothing is lost, go on "
-            f"with: {how_to_resume(self.job.out)}"
+            f"with: {resume_command(self.job.out)}"
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitrail.data import Item, Pictures, PictureSet, Preprocess, batches, plain_order
+from vitrail.data import ImageDataset, ImageTensors, Item, Preprocess, batches, sequential_order
 from vitrail.train.probe import Features, Labels
 
 BATCH = 32
@@ -32,7 +32,7 @@ class FeatureBank:
     """
 
     model: nn.Module
-    pictures: Pictures
+    pictures: ImageDataset
     preprocess: Preprocess
     rows: dict[str, Features] = field(default_factory=dict)
     seconds: float = 0.0
@@ -51,9 +51,9 @@ class FeatureBank:
 
     def compute(self, items: Sequence[Item]) -> Iterator[tuple[Sequence[Item], Tensor]]:
         """Some pictures at a time, and their features ``(B, D)``."""
-        pictures = PictureSet(self.pictures, items, self.preprocess.transform(), 0)
+        pictures = ImageTensors(self.pictures, items, self.preprocess.transform(), 0)
         device = next(self.model.parameters()).device
-        for images, _, places in batches(pictures, order=plain_order(len(items), batch=BATCH)):
+        for images, _, places in batches(pictures, order=sequential_order(len(items), batch=BATCH)):
             with torch.inference_mode():
                 found = self.model(images.to(device)).float().cpu()
             yield [items[int(i)] for i in places], found

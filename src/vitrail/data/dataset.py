@@ -1,6 +1,6 @@
 """A set of labelled pictures: what every other room takes.
 
-It knows what there is and how to read it; ``sources.open_pictures`` makes it.
+It knows what there is and how to read it; ``sources.open_dataset`` makes it.
 """
 
 from collections import Counter
@@ -9,16 +9,16 @@ from typing import Protocol
 
 from PIL import Image
 
-from vitrail.data.decode import PictureError, decode
+from vitrail.data.decode import ImageError, decode
 from vitrail.data.files import Files
 from vitrail.data.items import SPLITS, Item, Problem
 from vitrail.errors import UserError
 
 
-class Store(Protocol):
+class ImageStore(Protocol):
     """Where pictures come from, by key. Must pickle."""
 
-    def picture(self, key: str, short_side: int | None) -> Image.Image:
+    def image(self, key: str, short_side: int | None) -> Image.Image:
         """The upright RGB picture; ``short_side`` as for :func:`vitrail.data.decode.decode`."""
         ...
 
@@ -29,13 +29,13 @@ class FileStore:
 
     files: Files
 
-    def picture(self, key: str, short_side: int | None) -> Image.Image:
+    def image(self, key: str, short_side: int | None) -> Image.Image:
         """Read and decode one file."""
         return decode(self.files.read(key), short_side=short_side)
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageDataset:
     """A set of labelled pictures, all of which can be read.
 
     ``items`` are in a fixed order; ``problems`` say what was left out or deserves a line. The
@@ -46,7 +46,7 @@ class Pictures:
     classes: tuple[str, ...]
     items: tuple[Item, ...]
     problems: tuple[Problem, ...]
-    store: Store = field(repr=False)
+    store: ImageStore = field(repr=False)
 
     def split(self, name: str) -> tuple[Item, ...]:
         """The items of ``train``, ``val`` or ``test`` (none, if there is no such split)."""
@@ -58,12 +58,12 @@ class Pictures:
         """The upright RGB picture of ``item``.
 
         Raises:
-            PictureError: the file has changed since the set was opened; the message names it.
+            ImageError: the file has changed since the set was opened; the message names it.
         """
         try:
-            return self.store.picture(item.key, short_side)
-        except PictureError as error:
-            raise PictureError(f"{self.name}, {item.key}: {error}", error.kind) from error
+            return self.store.image(item.key, short_side)
+        except ImageError as error:
+            raise ImageError(f"{self.name}, {item.key}: {error}", error.kind) from error
 
     def counts(self, split: str) -> tuple[int, ...]:
         """Number of pictures of each class in a split, in the order of ``classes``."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
+def create_ema(model: nn.Module, decay: float) -> AveragedModel:
     """torch's AveragedModel, buffers copied, its counter ``n_averaged`` part of the state dict.
 
     Update n uses ``min(decay, (1 + n) / (10 + n))`` (TensorFlow's rule), so that short runs are

@@ -4,16 +4,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from vitrail.data.fractions import held_out
+from vitrail.data.fractions import choose_validation
 from vitrail.data.history import History
-from vitrail.data.items import SPLITS, Item, Problem, count
-from vitrail.data.layout import Layout, Row
-from vitrail.data.look import Seen
+from vitrail.data.items import SPLITS, Item, Problem, format_count
+from vitrail.data.layout import ImageRow, Layout
+from vitrail.data.scan import ScannedImage
 from vitrail.errors import UserError
 
 
 @dataclass(frozen=True)
-class Settled:
+class CleanSet:
     """Classes in order, items in the order of their keys, lines."""
 
     classes: tuple[str, ...]
@@ -21,14 +21,14 @@ class Settled:
     problems: tuple[Problem, ...]
 
 
-def settle(
+def clean(
     source: str,
     layout: Layout,
-    seen: Sequence[Seen],
+    seen: Sequence[ScannedImage],
     lost: Sequence[Problem] = (),
     copies: bool = False,
-) -> Settled:
-    """Decide what belongs to the set. The validation part is cut later, by :func:`cut`.
+) -> CleanSet:
+    """Decide what belongs to the set; :func:`split_validation` comes later.
 
     ``lost`` says why other pictures cannot be used. With ``copies`` all copies of a picture in the
     training part count.
@@ -36,11 +36,11 @@ def settle(
     Raises:
         UserError: fewer than two classes are left.
     """
-    kept, problems = without_doubles(seen, copies)
+    kept, problems = deduplicate(seen, copies)
     classes = sorted({one.row.name for one in kept if one.row.split in ("", "train")})
     if len(classes) < 2:
         raise UserError(f"{source}{_too_few(classes, [*lost, *problems])}")
-    problems += _strangers(kept, set(classes)) + _empty(layout, set(classes))
+    problems += _unknown_classes(kept, set(classes)) + _empty_classes(layout, set(classes))
     labels = {name: label for label, name in enumerate(classes)}
     items = [
         Item(one.row.key, labels[one.row.name], one.row.split or "train", one.digest, one.size)
@@ -48,7 +48,7 @@ def settle(
         if one.row.name in labels
     ]
     items.sort(key=lambda item: (SPLITS.index(item.split), item.key))
-    return Settled(tuple(classes), tuple(items), tuple(problems))
+    return CleanSet(tuple(classes), tuple(items), tuple(problems))
 
 
 def _too_few(classes: Sequence[str], lost: Sequence[Problem]) -> str:
@@ -62,7 +62,7 @@ def _too_few(classes: Sequence[str], lost: Sequence[Problem]) -> str:
     return f": {lost[0].line}{more}; {only}, and {end}"
 
 
-def cut(
+def split_validation(
     classes: Sequence[str],
     items: Sequence[Item],
     val: float,
@@ -74,13 +74,14 @@ def cut(
 
     Pictures that ``history`` knows have the part that they had; ``source`` is the set's name.
     """
-    chosen = _parts(items, val, seed, history, source)
+    chosen = _assign_splits(items, val, seed, history, source)
     pairs = zip(items, chosen, strict=True)
     moved = sum(old.split != "train" and new.split == "train" for old, new in pairs)
-    chosen, copies = _held_out_once(chosen)
+    chosen, copies = _drop_copies_of_held_out(chosen)
     problems = [] if history is None else [history.line(chosen, moved, source)]
     if copies:
-        line = f"{count(copies, 'copy', 'copies')} of pictures to validate or test with left out"
+        left_out = format_count(copies, "copy", "copies")
+        line = f"{left_out} of pictures to validate or test with left out"
         problems.append(Problem("copies", source, line))
     counts = Counter((item.label, item.split) for item in chosen)
     for label, name in enumerate(classes):
@@ -93,7 +94,7 @@ def cut(
     return tuple(chosen), tuple(problems)
 
 
-def _parts(
+def _assign_splits(
     items: Sequence[Item], val: float, seed: int, history: History | None, source: str
 ) -> list[Item]:
     """Every item with the part that it belongs to."""
@@ -106,27 +107,27 @@ def _parts(
         if item.split == "train" and (part is None or partial)
     ]
     has_own = any(item.split == "val" for item in items)
-    keys = frozenset() if has_own else held_out(_distinct(pool), val, seed)
+    keys = frozenset() if has_own else choose_validation(_unique_images(pool), val, seed)
     return [
         item if part == item.split else replace(item, split=part)
         for item, part in zip(
             items,
-            (part or _drawn(item, keys) for item, part in zip(items, known, strict=True)),
+            (part or _split_of(item, keys) for item, part in zip(items, known, strict=True)),
             strict=True,
         )
     ]
 
 
-def _drawn(item: Item, keys: frozenset[str]) -> str:
+def _split_of(item: Item, keys: frozenset[str]) -> str:
     return "val" if item.split == "train" and item.key in keys else item.split
 
 
-def _distinct(items: Iterable[Item]) -> list[Item]:
+def _unique_images(items: Iterable[Item]) -> list[Item]:
     """One item of each picture, the first."""
     return list({item.digest or item.key: item for item in reversed(list(items))}.values())
 
 
-def _held_out_once(items: Sequence[Item]) -> tuple[list[Item], int]:
+def _drop_copies_of_held_out(items: Sequence[Item]) -> tuple[list[Item], int]:
     """Of a picture to validate or test with one copy stays and none in train; how many went."""
     stays: dict[str, Item] = {}
     for item in items:
@@ -136,15 +137,17 @@ def _held_out_once(items: Sequence[Item]) -> tuple[list[Item], int]:
     return kept, len(items) - len(kept)
 
 
-def without_doubles(seen: Iterable[Seen], copies: bool = False) -> tuple[list[Seen], list[Problem]]:
+def deduplicate(
+    seen: Iterable[ScannedImage], copies: bool = False
+) -> tuple[list[ScannedImage], list[Problem]]:
     """Keep one of each picture, by content: the most held-out copy; none, if labels differ.
 
     With ``copies`` all stay that have one label and lie in the training part alone.
     """
-    groups: dict[str, list[Seen]] = defaultdict(list)
+    groups: dict[str, list[ScannedImage]] = defaultdict(list)
     for one in seen:
         groups[one.digest].append(one)
-    kept: list[Seen] = []
+    kept: list[ScannedImage] = []
     problems: list[Problem] = []
     extra = Counter[str]()
     for group in groups.values():
@@ -153,7 +156,7 @@ def without_doubles(seen: Iterable[Seen], copies: bool = False) -> tuple[list[Se
             extra[group[0].row.name] += most - 1
             kept += group[:most]
             continue
-        stays, lines = _one_of([one.row for one in group]) if len(group) > 1 else (0, [])
+        stays, lines = _choose_copy([one.row for one in group]) if len(group) > 1 else (0, [])
         problems += lines
         kept += [group[stays]] if stays is not None else []
     return kept, problems + _copies_line(extra)
@@ -165,12 +168,12 @@ def _copies_line(extra: Counter[str]) -> list[Problem]:
     if not named:
         return []
     more = f", … ({len(named)} classes)" if len(named) > 5 else ""
-    said = f"{count(extra.total(), 'copy', 'copies')} of pictures counted again in training"
+    said = f"{format_count(extra.total(), 'copy', 'copies')} of pictures counted again in training"
     line = f"{said}, as asked ({', '.join(named[:5])}{more})"
     return [Problem("copies", ".", line)]
 
 
-def _one_of(rows: Sequence[Row]) -> tuple[int | None, list[Problem]]:
+def _choose_copy(rows: Sequence[ImageRow]) -> tuple[int | None, list[Problem]]:
     """Which of several rows with the same content stays, and what to say about the others."""
     if len({row.name for row in rows}) > 1:
         told = " and ".join(f"{row.key} ({row.name})" for row in rows)
@@ -189,20 +192,21 @@ def _one_of(rows: Sequence[Row]) -> tuple[int | None, list[Problem]]:
     return stays, problems
 
 
-def _strangers(kept: Iterable[Seen], classes: set[str]) -> list[Problem]:
+def _unknown_classes(kept: Iterable[ScannedImage], classes: set[str]) -> list[Problem]:
     """Classes that val or test has and train has not."""
     strange = Counter((one.row.split, one.row.name) for one in kept if one.row.name not in classes)
     return [
         Problem(
             "unknown-class",
             f"{split}/{name}",
-            f"class {name!r} is in {split} but not in train: its {count(n, 'picture')} left out",
+            f"class {name!r} is in {split} but not in train: its "
+            f"{format_count(n, 'picture')} left out",
         )
         for (split, name), n in sorted(strange.items())
     ]
 
 
-def _empty(layout: Layout, classes: set[str]) -> list[Problem]:
+def _empty_classes(layout: Layout, classes: set[str]) -> list[Problem]:
     """Class folders of the training part from which no class came."""
     return [
         Problem("empty-class", name, f"class {name!r} has no usable picture: it is left out")

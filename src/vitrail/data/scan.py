@@ -6,43 +6,43 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from vitrail.data.decode import PictureError, probe
+from vitrail.data.decode import ImageError, probe
 from vitrail.data.files import Files
 from vitrail.data.items import Problem, content_digest
-from vitrail.data.layout import Row
+from vitrail.data.layout import ImageRow
 from vitrail.data.limits import MemoryGate
 
 #: Called with (done, total) while pictures are looked at.
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 _CHUNK = 32  # pictures a thread takes at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ScannedImage:
     """A picture that can be decoded."""
 
-    row: Row
+    row: ImageRow
     digest: str
     size: tuple[int, int]
 
 
-def look(
-    files: Files, rows: Sequence[Row], progress: Progress | None = None
-) -> tuple[list[Seen], list[Problem]]:
+def scan(
+    files: Files, rows: Sequence[ImageRow], progress: OnProgress | None = None
+) -> tuple[list[ScannedImage], list[Problem]]:
     """Decode every row's file; what can be used, and a line for each that cannot."""
     reading, decoding = MemoryGate(), MemoryGate()  # taken in this order, so nobody waits for ever
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
-    seen: list[Seen] = []
+    seen: list[ScannedImage] = []
     problems: list[Problem] = []
     done = 0
 
-    def one(row: Row) -> Seen | Problem:
+    def one(row: ImageRow) -> ScannedImage | Problem:
         try:
             with reading.hold(files.size(row.key)):
                 data = files.read(row.key)
-                return Seen(row, content_digest(data), probe(data, decoding))
-        except PictureError as error:
+                return ScannedImage(row, content_digest(data), probe(data, decoding))
+        except ImageError as error:
             return Problem(error.kind, row.key, f"{row.key}: {error}; left out")
 
     # Threads: Pillow's decoders run without the interpreter's lock.
@@ -50,7 +50,7 @@ def look(
         warnings.simplefilter("ignore")  # Pillow's asides; what matters gets its own line
         for chunk in pool.map(lambda part: [one(row) for row in part], chunks):
             for found in chunk:
-                (seen if isinstance(found, Seen) else problems).append(found)  # type: ignore[arg-type]
+                (seen if isinstance(found, ScannedImage) else problems).append(found)  # type: ignore[arg-type]
             done += len(chunk)
             if progress:
                 progress(done, len(rows))

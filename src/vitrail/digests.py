@@ -15,13 +15,13 @@ KEY = "content_sha256"
 _LINE = f"# {KEY}: "
 
 
-def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+def add_digest(content: Mapping[str, Any]) -> dict[str, Any]:
     """``content`` with its digest, as the last key."""
     bare = {key: value for key, value in content.items() if key != KEY}
     return {**bare, KEY: _digest(json.dumps(json.loads(json.dumps(bare)), sort_keys=True))}
 
 
-def open_seal(value: Any, where: str) -> Any:
+def check_digest(value: Any, where: str) -> Any:
     """A JSON value without its digest, which must fit; values that have none as they are.
 
     Raises:
@@ -31,16 +31,16 @@ def open_seal(value: Any, where: str) -> Any:
         return value
     promised = value.pop(KEY)
     if promised != _digest(json.dumps(value, sort_keys=True)):
-        raise _changed(where, f"take {KEY!r} out of it")
+        raise _mismatch_error(where, f"take {KEY!r} out of it")
     return value
 
 
-def seal_text(text: str) -> str:
+def add_text_digest(text: str) -> str:
     """``text`` with a last line, a comment, that holds its digest."""
     return f"{text}{_LINE}{_digest(text)}\n"
 
 
-def check_text(text: str, where: str) -> None:
+def check_text_digest(text: str, where: str) -> None:
     """Hold a text against its last line, if that is a digest.
 
     Raises:
@@ -48,10 +48,10 @@ def check_text(text: str, where: str) -> None:
     """
     body, mark, promised = text.rpartition(_LINE)
     if mark and promised.strip() != _digest(body):
-        raise _changed(where, "delete its last line")
+        raise _mismatch_error(where, "delete its last line")
 
 
-def _changed(where: str, way: str) -> UserError:
+def _mismatch_error(where: str, way: str) -> UserError:
     return UserError(
         f"{where} is damaged or was changed by hand: its content is not what was written (SHA-256 "
         f"differs); take it from a copy, or, if the change is yours, {way}"

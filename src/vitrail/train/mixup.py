@@ -9,7 +9,7 @@ from torch import Tensor
 from vitrail.train.recipe import Recipe
 
 
-def mixers(recipe: Recipe, classes: int) -> list[Callable[..., Any]]:
+def mix_transforms(recipe: Recipe, classes: int) -> list[Callable[..., Any]]:
     """torchvision's transforms that the recipe asks for; none if it asks for none."""
     from torchvision.transforms import v2
 
@@ -17,7 +17,7 @@ def mixers(recipe: Recipe, classes: int) -> list[Callable[..., Any]]:
     return [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha > 0]
 
 
-def mix(
+def apply_mix(
     images: Tensor, labels: Tensor, choices: list[Callable[..., Any]], share: float
 ) -> tuple[Tensor, Tensor]:
     """With probability ``share`` one of ``choices``: images ``(B, C, H, W)``, targets ``(B, K)``.

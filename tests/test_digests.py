@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from vitrail.digests import KEY, add_digest, add_text_digest, check_text_digest
 from vitrail.errors import UserError
 from vitrail.schema import parse_json
-from vitrail.seal import KEY, check_text, seal, seal_text
 
 CONTENT = {"b": [1, 0.1, None, True], "a": {"x": "Ä\udcff"}, "n": 1e-300}
-WRITTEN = json.dumps(seal(CONTENT), ensure_ascii=True)
+WRITTEN = json.dumps(add_digest(CONTENT), ensure_ascii=True)
 
 
 def outcome(text: str) -> object:
@@ -22,8 +22,8 @@ def outcome(text: str) -> object:
 
 def test_what_is_written_is_read_and_seals_once() -> None:
     assert parse_json(WRITTEN) == CONTENT
-    assert seal(seal(CONTENT)) == seal(CONTENT)
-    assert parse_json(json.dumps(seal(CONTENT), indent=3, sort_keys=True)) == CONTENT
+    assert add_digest(add_digest(CONTENT)) == add_digest(CONTENT)
+    assert parse_json(json.dumps(add_digest(CONTENT), indent=3, sort_keys=True)) == CONTENT
 
 
 def test_no_flipped_bit_of_json_is_another_answer() -> None:
@@ -40,12 +40,12 @@ def test_no_flipped_bit_of_json_is_another_answer() -> None:
 @pytest.mark.parametrize("value", [CONTENT, {}, [1], "x", None])
 def test_files_without_a_digest_are_taken_as_they_are(value: object) -> None:
     assert parse_json(json.dumps(value)) == value
-    check_text("epochs: 3\n", "recipe.yaml")
+    check_text_digest("epochs: 3\n", "recipe.yaml")
 
 
 def test_a_changed_text_is_one_line_that_says_what_to_do() -> None:
-    check_text(seal_text("epochs: 3\n"), "recipe.yaml")
+    check_text_digest(add_text_digest("epochs: 3\n"), "recipe.yaml")
     with pytest.raises(UserError, match=r"'recipe.yaml' is damaged or was.*delete its last line$"):
-        check_text(seal_text("epochs: 3\n").replace("3", "4", 1), "'recipe.yaml'")
+        check_text_digest(add_text_digest("epochs: 3\n").replace("3", "4", 1), "'recipe.yaml'")
     with pytest.raises(UserError, match=f"changed by hand.*take '{KEY}' out of it$"):
         parse_json(WRITTEN.replace("true", "false"), where="'run.json'")

@@ -14,7 +14,7 @@ import torch
 
 from vitrail import data
 from vitrail.errors import UserError
-from vitrail.train.balance import balanced_places
+from vitrail.train.balance import balanced_order
 
 
 def seed_for(seed: int, step: int, slot: int) -> int:
@@ -29,7 +29,7 @@ def reseed(seed: int, step: int, slot: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class BatchSchedule:
     """The order of pictures: which process sees which pictures in which update.
 
     ``count`` pictures in batches of ``batch``, cut into ``accumulate * world`` equal slots.
@@ -45,7 +45,7 @@ class Course:
     labels: Sequence[int] = ()
 
     @classmethod
-    def lay(
+    def create(
         cls,
         *,
         count: int,
@@ -56,8 +56,8 @@ class Course:
         seed: int,
         sampling: str = "shuffle",
         labels: Sequence[int] = (),
-    ) -> "Course":
-        """A course for ``count`` pictures; a batch larger than the set shrinks to fit it.
+    ) -> "BatchSchedule":
+        """A batch_schedule for ``count`` pictures; a batch larger than the set shrinks to fit it.
 
         ``sampling`` other than ``"shuffle"`` needs their ``labels``.
 
@@ -89,31 +89,33 @@ class Course:
         return self.count // self.batch
 
     @property
-    def micro(self) -> int:
+    def microbatch_size(self) -> int:
         """Pictures in one slot."""
         return self.batch // (self.accumulate * self.world)
 
-    def slot(self, part: int) -> int:
+    def microbatch(self, part: int) -> int:
         """The slot of this process's accumulation step ``part``."""
         return part * self.world + self.rank
 
     def epoch(self, epoch: int, start: int = 0) -> list[list[int]]:
         """This process's micro-batches of ``epoch``, from its update ``start`` on."""
         order = self._batches(epoch)
-        firsts = [self.slot(part) * self.micro for part in range(self.accumulate)]
-        return [lot[first : first + self.micro] for lot in order[start:] for first in firsts]
+        firsts = [self.microbatch(part) * self.microbatch_size for part in range(self.accumulate)]
+        return [
+            lot[first : first + self.microbatch_size] for lot in order[start:] for first in firsts
+        ]
 
     def _batches(self, epoch: int) -> list[list[int]]:
         if self.sampling == "shuffle":
             return data.epoch_order(
                 self.count, batch=self.batch, seed=self.seed, epoch=epoch, drop_last=True
             )
-        places = balanced_places(self.labels, self.sampling, self.seed, epoch)
+        places = balanced_order(self.labels, self.sampling, self.seed, epoch)
         starts = range(0, self.updates * self.batch, self.batch)
         return [places[start : start + self.batch] for start in starts]
 
 
-def shares(count: int, batch: int, world: int, rank: int) -> Sequence[list[int]]:
+def evaluation_batches(count: int, batch: int, world: int, rank: int) -> Sequence[list[int]]:
     """This process's batches of a fixed order over ``count``: equally many for every process.
 
     Positions are dealt in turn (rank, rank + world, ...); the last ones are dealt twice where the
