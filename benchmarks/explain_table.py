@@ -27,8 +27,16 @@ import torch
 from benchmarks import command
 from vitrail.attribution.base import methods
 from vitrail.attribution.samples import MaskOf, Samples, gather, open_truth
-from vitrail.attribution.scores.makers import Maker, baselines
-from vitrail.attribution.scores.table import Row, Settings, best, chance, refused, score, versus
+from vitrail.attribution.scores.makers import MapSource, baselines
+from vitrail.attribution.scores.table import (
+    MethodScores,
+    ScoreSettings,
+    best,
+    chance,
+    refused,
+    score,
+    versus,
+)
 from vitrail.attribution.scores.told import CENTRE, LEGEND, markdown
 from vitrail.cost import machine
 from vitrail.data import ImageDataset, Item, Preprocess
@@ -120,9 +128,9 @@ class Options:
     markdown: Path | None = None
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ScoreSettings:
         """How scores are taken."""
-        return Settings(
+        return ScoreSettings(
             steps=self.steps, window=self.blur, sigma=self.blur / 2, few=self.few,
             draws=self.draws, cascade=self.cascade, seed=self.seed,
         )  # fmt: skip
@@ -288,7 +296,7 @@ def recipe(options: Options, attempt: int) -> Recipe:
 # ---- cells --------------------------------------------------------------------------------------
 
 
-def makers(options: Options) -> list[Maker]:
+def makers(options: Options) -> list[MapSource]:
     """Baselines, then methods: cheap ones first."""
     known = list(methods())
     wanted = options.methods or known
@@ -297,11 +305,11 @@ def makers(options: Options) -> list[Maker]:
     ordered = sorted(wanted, key=lambda name: (rank | last).get(name, len(rank)))
     asked = {**GIVEN, "rise": {"masks": options.masks, "cells": 7}}
     beside = [maker for maker in baselines() if maker.name not in ordered]
-    rest = [Maker(name, asked.get(name, {}), options.seed, batch=8) for name in ordered]
+    rest = [MapSource(name, asked.get(name, {}), options.seed, batch=8) for name in ordered]
     return beside + rest
 
 
-def cell(arm: Arm, maker: Maker, clock: Clock) -> bool:
+def cell(arm: Arm, maker: MapSource, clock: Clock) -> bool:
     """Score one method on one model, unless that is done; False where the time is up."""
     path = cell_path(arm, maker.name)
     wanted = facts(arm, maker)
@@ -318,7 +326,7 @@ def cell(arm: Arm, maker: Maker, clock: Clock) -> bool:
     return True
 
 
-def scored(arm: Arm, maker: Maker) -> Row:
+def scored(arm: Arm, maker: MapSource) -> MethodScores:
     """The row, or why there is none."""
     maker.refused = 0
     try:
@@ -327,7 +335,7 @@ def scored(arm: Arm, maker: Maker) -> Row:
         return refused(maker, error)
 
 
-def facts(arm: Arm, maker: Maker) -> dict[str, Any]:
+def facts(arm: Arm, maker: MapSource) -> dict[str, Any]:
     """What a cell must agree in to count as done."""
     options = arm.ground.options
     result = (arm.folder / "result.json").read_text(encoding="utf-8")
@@ -346,11 +354,11 @@ def cell_path(arm: Arm, method: str) -> Path:
     return arm.ground.options.out / "cells" / slug(arm.family) / f"{method}.json"
 
 
-def rows_of(arm: Arm) -> list[Row]:
+def rows_of(arm: Arm) -> list[MethodScores]:
     """The finished rows of a model, baselines first."""
     paths = [cell_path(arm, maker.name) for maker in makers(arm.ground.options)]
     found = [json.loads(p.read_text(encoding="utf-8")) for p in paths if p.is_file()]
-    return [Row.from_dict(one["row"]) for one in found]
+    return [MethodScores.from_dict(one["row"]) for one in found]
 
 
 # ---- the table ----------------------------------------------------------------------------------
@@ -393,7 +401,7 @@ def put_into(page: Path, text: str) -> str:
     return f"{before}{mark}\n{text}{end}{after}"
 
 
-def as_data(arm: Arm, rows: Sequence[Row]) -> dict[str, Any]:
+def as_data(arm: Arm, rows: Sequence[MethodScores]) -> dict[str, Any]:
     """A model's part of the JSON."""
     return {
         "model": arm.run.card.model,
@@ -407,7 +415,7 @@ def as_data(arm: Arm, rows: Sequence[Row]) -> dict[str, Any]:
 def page(
     ground: Ground,
     arms: Sequence[Arm],
-    rows: Mapping[str, Sequence[Row]],
+    rows: Mapping[str, Sequence[MethodScores]],
     told: Mapping[str, Any],
 ) -> str:
     """The page: what was done, the answers, a table a model, the cascades."""
@@ -438,7 +446,7 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def answers(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+def answers(rows: Mapping[str, Sequence[MethodScores]]) -> list[str]:
     """Does FilterViT's mask beat the centre Gaussian? Said for each model that has masks."""
     found = []
     for family, some in rows.items():
@@ -451,7 +459,7 @@ def answers(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     return found or ["- No model with filter masks has been scored."]
 
 
-def against(row: Row, other: Row, name: str) -> str:
+def against(row: MethodScores, other: MethodScores, name: str) -> str:
     """One comparison in words."""
     ahead = versus(row, other, name)
     if ahead is None:
@@ -459,7 +467,7 @@ def against(row: Row, other: Row, name: str) -> str:
     return f"**{ahead.verdict}** ({ahead.value:+.3f}, {ahead.low:+.3f} to {ahead.high:+.3f})"
 
 
-def choices(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+def choices(rows: Mapping[str, Sequence[MethodScores]]) -> list[str]:
     """A line a family: the best method by faithfulness and by place, and who beats the centre."""
     table = ["| family | best ins - del | best energy | best AUC | beats the centre in ins - del "
              "| in AUC |", "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
@@ -471,12 +479,12 @@ def choices(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     return table
 
 
-def named(row: Row | None, score_: str) -> str:
+def named(row: MethodScores | None, score_: str) -> str:
     """A method and its mean."""
     return "" if row is None else f"{row.method} {row.mean(score_):.3f}"
 
 
-def beating(some: Sequence[Row], real: Sequence[Row], name: str) -> list[str]:
+def beating(some: Sequence[MethodScores], real: Sequence[MethodScores], name: str) -> list[str]:
     """The methods ahead of the centre Gaussian by more than chance."""
     centre = next((r for r in some if r.method == CENTRE), None)
     if centre is None:
@@ -485,7 +493,7 @@ def beating(some: Sequence[Row], real: Sequence[Row], name: str) -> list[str]:
     return [method for method, ahead in pairs if ahead and ahead.verdict == "better"]
 
 
-def cascades(rows: Sequence[Row]) -> list[str]:
+def cascades(rows: Sequence[MethodScores]) -> list[str]:
     """Parameter randomisation, step by step: Spearman of absolute maps, and SSIM."""
     good = [row for row in rows if row.cascade]
     if not good:

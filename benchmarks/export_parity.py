@@ -19,7 +19,7 @@ from tests.export.small import distinct, pictures, smallest
 
 from benchmarks import command, contract
 from vitrail.cost import machine
-from vitrail.export import Difference, ExportError, optimize, to_onnx, to_torch
+from vitrail.export import ExportError, OutputDifference, optimize, to_onnx, to_torch
 from vitrail.export.verify import worst
 from vitrail.files import write_text
 
@@ -43,7 +43,7 @@ class Options:
     out: Path = contract.RESULTS / "parity"
 
 
-def differences(way: Way, model: torch.nn.Module, any_size: bool) -> tuple[Difference, ...]:
+def differences(way: Way, model: torch.nn.Module, any_size: bool) -> tuple[OutputDifference, ...]:
     """One model, one way."""
     if way in ("optimize", "bf16"):
         precision: Any = {"optimize": "float32", "bf16": "bf16"}[way]
@@ -52,7 +52,7 @@ def differences(way: Way, model: torch.nn.Module, any_size: bool) -> tuple[Diffe
     write: Callable[..., Any] = {"onnx": to_onnx, "torch": to_torch}[way]
     with TemporaryDirectory() as folder:
         path = Path(folder) / {"onnx": "m.onnx", "torch": "m.pt2"}[way]
-        found: tuple[Difference, ...] = write(
+        found: tuple[OutputDifference, ...] = write(
             model, pictures(2), path, any_size=any_size
         ).differences
         return found

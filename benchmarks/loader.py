@@ -18,7 +18,7 @@ import vitrail
 from benchmarks import command, contract
 from vitrail import data
 from vitrail.cost import Ratio, Settings, Timing, ratio, time_side_by_side
-from vitrail.cost.step import Step
+from vitrail.cost.step import TrainingStep
 
 BARS = tuple(
     contract.Bar(arm=f"loader, {workers} workers", against="training", at_least=2.0)
@@ -132,7 +132,7 @@ def reading(
 def training(options: Options, classes: int) -> Callable[[], object]:
     """A call that does one training step on noise."""
     model = vitrail.create(options.model, classes=classes, image=options.image)
-    return Step(model, Settings(image=options.image, batch=options.batch))
+    return TrainingStep(model, Settings(image=options.image, batch=options.batch))
 
 
 def photos(folder: Path, count: int, edge: int) -> str:

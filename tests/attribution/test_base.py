@@ -6,7 +6,7 @@ from torch import nn
 
 import vitrail
 from vitrail.attribution import ExplainError
-from vitrail.attribution.base import Case, Finding, Method, Need, method
+from vitrail.attribution.base import Case, Method, MethodResult, Need, method
 
 IMAGES = torch.randn(2, 3, 6, 8)
 
@@ -16,9 +16,9 @@ def net(own_methods: dict[str, Method]) -> nn.Module:
     """A model, and methods of this test's own."""
 
     @method("plain", class_specific=True, needs={Need.GRADIENT})
-    def plain(case: Case, *, times: float = 1.0) -> Finding:
+    def plain(case: Case, *, times: float = 1.0) -> MethodResult:
         """A coarse map of ones."""
-        return Finding(native=times * case.images.new_ones(case.images.shape[0], 3, 4))
+        return MethodResult(native=times * case.images.new_ones(case.images.shape[0], 3, 4))
 
     return nn.Sequential(nn.Flatten(), nn.Linear(144, 5))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitrail.attribution import Layer
+from vitrail.attribution import LayerRecord
 from vitrail.attribution.draw import Drawing, coloured, limits, overlay, page, save, sheet
 from vitrail.attribution.glass import (
     drawable,
@@ -25,9 +25,11 @@ RAMP = np.linspace(0, 1, 12 * 16, dtype=np.float32).reshape(12, 16)
 PICTURE = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
 
 
-def cluster(*rows: list[int]) -> Layer:
+def cluster(*rows: list[int]) -> LayerRecord:
     labels = torch.tensor(rows)[None]
-    return Layer("cluster", tuple(labels.shape[1:]), {"labels": labels, "sizes": torch.ones(1, 2)})
+    return LayerRecord(
+        "cluster", tuple(labels.shape[1:]), {"labels": labels, "sizes": torch.ones(1, 2)}
+    )
 
 
 def test_the_scale_is_the_maps_own() -> None:
@@ -91,7 +93,7 @@ def test_panes_have_their_clusters_mean_colour() -> None:
 def test_what_was_not_chosen_is_smoked() -> None:
     mask = torch.zeros(1, 3, 4, dtype=torch.bool)
     mask[0, 1, 2] = True
-    pixels, labels = panes(PICTURE, Layer("filter", (3, 4), {"mask": mask}), 0)
+    pixels, labels = panes(PICTURE, LayerRecord("filter", (3, 4), {"mask": mask}), 0)
     chosen = np.s_[4:8, 8:12]
     assert np.array_equal(pixels[chosen], PICTURE[chosen]) and labels.sum() == 1
     pixels[chosen] = 0
@@ -101,8 +103,8 @@ def test_what_was_not_chosen_is_smoked() -> None:
 def test_a_window_has_a_panel_for_each_layer(tmp_path: Path) -> None:
     layers = {
         "stages.0": cluster([0, 0, 1], [2, 2, 1]),
-        "heat": Layer("attention", (2, 3), {"map": torch.randn(1, 2, 3)}),
-        "rows": Layer("attention", None, {"rows": torch.randn(1, 6)}),
+        "heat": LayerRecord("attention", (2, 3), {"map": torch.randn(1, 2, 3)}),
+        "rows": LayerRecord("attention", None, {"rows": torch.randn(1, 6)}),
     }
     assert list(drawable(layers)) == ["stages.0", "heat"]
     assert worth_a_window(layers) and worth_a_window({"stages.0": layers["stages.0"]})
@@ -115,14 +117,14 @@ def test_a_window_has_a_panel_for_each_layer(tmp_path: Path) -> None:
 
 def test_of_several_clusterings_the_first_is_drawn() -> None:
     labels = torch.tensor([[[[0, 1], [0, 1]], [[0, 0], [1, 2]]]])
-    layer = Layer("cluster", (2, 2), {"labels": labels})
+    layer = LayerRecord("cluster", (2, 2), {"labels": labels})
     assert panes(PICTURE, layer, 0)[1].tolist() == [[0, 1], [0, 1]]
     assert told(layer, 0) == "cluster 2 x 2, 2 clusters (1st of 2)"
 
 
 def test_frequencies_are_no_mask_but_a_map() -> None:
     often = torch.tensor([[[0.2, 0.9], [0.5, 0.0]]])
-    pixels, labels = panes(PICTURE, Layer("random", (2, 2), {"mask": often}), 0)
+    pixels, labels = panes(PICTURE, LayerRecord("random", (2, 2), {"mask": often}), 0)
     assert labels is None and len(np.unique(pixels.reshape(-1, 3), axis=0)) == 4
 
 

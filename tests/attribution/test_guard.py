@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.attribution.guard import untouched, why_opaque
+from vitrail.attribution.guard import preserve_state, why_opaque
 
 
 def model() -> nn.Module:
@@ -30,7 +30,7 @@ def state(net: nn.Module) -> list[object]:
 def test_all_is_restored_after_an_exception() -> None:
     net = model()
     before, grad, drawn = state(net), net[0].weight.grad, torch.get_rng_state()
-    with pytest.raises(KeyError), untouched(net):
+    with pytest.raises(KeyError), preserve_state(net):
         assert not any(m.training for m in net.modules())
         assert not any(p.requires_grad for p in net.parameters())
         net[0].register_forward_hook(lambda *_: None)
@@ -46,7 +46,7 @@ def test_all_is_restored_after_an_exception() -> None:
 def test_gradients_run_inside_no_grad_inference_mode_and_autocast() -> None:
     net = nn.Linear(3, 2)
     for around in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu")):
-        with around, untouched(net):
+        with around, preserve_state(net):
             x = torch.randn(1, 3).requires_grad_()
             y = net(x)
             assert y.dtype == torch.float32
@@ -56,7 +56,7 @@ def test_gradients_run_inside_no_grad_inference_mode_and_autocast() -> None:
 def test_checkpointing_is_off_inside() -> None:
     net = nn.Module()
     net.grad_checkpointing = True
-    with untouched(net):
+    with preserve_state(net):
         assert net.grad_checkpointing is False
     assert net.grad_checkpointing is True
 

@@ -6,7 +6,7 @@ from tests.attribution.models import build, pictures
 
 from vitrail.attribution import ExplainError
 from vitrail.attribution.mixing import operator, weighed
-from vitrail.attribution.record import Meeting, meetings, parts_of, projection, recording
+from vitrail.attribution.record import MixerCall, mixer_calls, parts_of, projection, recording
 from vitrail.layers.attend import join_heads, split_heads
 from vitrail.mixers import MixerSpec
 from vitrail.specs import Place
@@ -16,7 +16,7 @@ def first_step(text: str):  # type: ignore[no-untyped-def]
     model = build(text).eval()
     with torch.no_grad(), recording(model, parts_of(model)) as calls:
         model(pictures())
-    return meetings(calls)[0]
+    return mixer_calls(calls)[0]
 
 
 def test_conv_attention_content_is_the_positive_query_on_softmaxed_keys() -> None:
@@ -52,7 +52,7 @@ def test_values_that_do_not_make_the_answer_are_refused() -> None:
         weighed(step, torch.randn_like(step.tokens), wrong)
 
 
-def alone(text: str, extra: int) -> Meeting:
+def alone(text: str, extra: int) -> MixerCall:
     """One mixer at work on a grid, outside any model."""
     torch.manual_seed(0)
     place = Place(dim=32, heads=8, grid=(6, 8), extra=extra)
@@ -63,7 +63,7 @@ def alone(text: str, extra: int) -> Meeting:
             p.add_(torch.randn_like(p) * 0.2)
         x = torch.randn(2, place.tokens, 32)
         out = mixer(x, place.grid, shared)
-    return Meeting("here", mixer, x, place.grid, shared, None, None, out, x, None)
+    return MixerCall("here", mixer, x, place.grid, shared, None, None, out, x, None)
 
 
 ALL = [*MixerSpec.known, "relative(after=True)", "prototype_softmax(by='window')", "sliding"]

@@ -5,7 +5,7 @@ import torch
 from tests.attribution.models import TEXTS, build, pictures
 
 import vitrail
-from vitrail.attribution.record import meetings, parts_of, projection, recording
+from vitrail.attribution.record import mixer_calls, parts_of, projection, recording
 from vitrail.models.reading import mixers_of
 from vitrail.tokens.plans import GridPooling
 from vitrail.tokens.selection import Selection
@@ -16,7 +16,7 @@ def test_every_mixer_is_heard_once_on_its_grid(text: str) -> None:
     model = build(text).eval()
     with torch.no_grad(), recording(model, parts_of(model)) as calls:
         model(pictures())
-    steps = meetings(calls)
+    steps = mixer_calls(calls)
     assert [step.name for step in steps] == list(mixers_of(model)) or text == "coat_tiny"
     assert {step.name for step in steps} == set(mixers_of(model))
     for step in steps:
@@ -33,7 +33,7 @@ def test_plans_of_reducers_are_told() -> None:
         model = build("filtervit_v2_xxs").eval()
         with recording(model, parts_of(model)) as calls:
             model(pictures())
-    plans = {step.name: step.block_plan for step in meetings(calls)}
+    plans = {step.name: step.block_plan for step in mixer_calls(calls)}
     assert isinstance(plans["stages.0.pooled.mixer"], GridPooling)
     assert isinstance(plans["stages.0.blocks.0.mixer"], Selection)
     assert plans["stages.2.blocks.0.mixer"] is None

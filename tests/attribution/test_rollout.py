@@ -10,7 +10,7 @@ from torch import nn
 import vitrail
 from vitrail.attribution import ExplainError
 from vitrail.attribution.mixing import operator
-from vitrail.attribution.record import meetings, parts_of, recording
+from vitrail.attribution.record import mixer_calls, parts_of, recording
 from vitrail.reducers import ReducerSpec
 
 
@@ -32,7 +32,7 @@ def test_every_step_mixes_by_rows_that_sum_to_one(text: str) -> None:
     model = build(text).eval()
     with torch.no_grad(), recording(model, parts_of(model)) as calls:
         model(pictures())
-    steps = meetings(calls)
+    steps = mixer_calls(calls)
     assert steps
     for step in steps:
         ones = torch.ones(*step.tokens.shape[:2], 1)
@@ -53,7 +53,7 @@ def test_mass_is_one_through_every_reducer(reducer: str) -> None:
 def attentions(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     with torch.no_grad(), recording(model, parts_of(model)) as calls:
         model(images)
-    return [s.mixer.explain(s.tokens, s.grid)["attention"] for s in meetings(calls)]
+    return [s.mixer.explain(s.tokens, s.grid)["attention"] for s in mixer_calls(calls)]
 
 
 def test_vit_rollout_is_the_matrix_form() -> None:
@@ -105,7 +105,7 @@ def test_selection_leaves_resting_tokens_where_they_are() -> None:
     with torch.no_grad(), recording(model, parts_of(model)) as calls:
         model(images)
     wanted = torch.eye(21)
-    for step in meetings(calls):
+    for step in mixer_calls(calls):
         index = torch.cat((torch.zeros(1, dtype=torch.long), step.plan.index[0] + 1))
         choose = F.one_hot(index, 21).float()
         matrix = step.mixer.explain(step.tokens, step.grid, None, step.plan)["attention"].mean(1)[0]

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.attribution import ExplainError
-from vitrail.attribution.base import Case, Finding, Method, Need, method
+from vitrail.attribution.base import Case, Method, MethodResult, Need, method
 from vitrail.attribution.samples import Samples
 from vitrail.attribution.scores import (
     SCORES,
     Curve,
-    Maker,
-    Row,
-    Settings,
+    MapSource,
+    MethodScores,
+    ScoreSettings,
     class_contrast,
     deletion,
     insertion,
@@ -289,24 +289,24 @@ def toys(own_methods: dict[str, Method]) -> Iterator[None]:
     """Methods of this test's own: saliency, one that promises a sum, and one that refuses some."""
 
     @method("saliency", class_specific=True, needs={Need.GRADIENT})
-    def saliency(case: Case) -> Finding:
+    def saliency(case: Case) -> MethodResult:
         """Size of the gradient."""
         images = case.images.requires_grad_()
         score = case.goal(case.model(images)).sum()
-        return Finding(native=torch.autograd.grad(score, images)[0].abs().amax(1))
+        return MethodResult(native=torch.autograd.grad(score, images)[0].abs().amax(1))
 
     @method("summing", class_specific=True, signed=True)
-    def summing(case: Case) -> Finding:
+    def summing(case: Case) -> MethodResult:
         """A map that misses a tenth of the score."""
         even = torch.ones_like(case.images[:, 0])
-        return Finding(native=even, check={"residual": 0.1 * case.score})
+        return MethodResult(native=even, check={"residual": 0.1 * case.score})
 
     @method("picky", class_specific=False)
-    def picky(case: Case) -> Finding:
+    def picky(case: Case) -> MethodResult:
         """Refuses pictures that begin bright."""
         if (case.images[:, 0, 0, 0] > 0.5).any():
             raise ExplainError("too bright")
-        return Finding(native=case.images[:, 0])
+        return MethodResult(native=case.images[:, 0])
 
     yield
 
@@ -320,18 +320,18 @@ def samples() -> Samples:
     return Samples(images, torch.zeros(6, dtype=torch.long), masks, tuple("abcdef"), 9)
 
 
-QUICK = Settings(steps=4, few=3, draws=1, cascade=2, batch=4)
+QUICK = ScoreSettings(steps=4, few=3, draws=1, cascade=2, batch=4)
 
 
 def test_every_score_of_a_method(net: nn.Module, samples: Samples, toys: None) -> None:
-    row = score(net, Maker("saliency"), samples, QUICK)
+    row = score(net, MapSource("saliency"), samples, QUICK)
     assert set(row.scores) == set(SCORES) - {"completeness"}
     assert len(row.scores["pointing"]) == 6 and len(row.scores["contrast"]) == 3
     assert row.kind == "specific" and row.seconds > 0 and len(row.cascade) == 2
-    gone = deletion(net, samples.images, Maker("saliency")(net, *both(samples)),
+    gone = deletion(net, samples.images, MapSource("saliency")(net, *both(samples)),
                     samples.target, steps=4)  # fmt: skip
     assert row.mean("deletion") == pytest.approx(float(gone.area.mean()), abs=1e-5)
-    assert Row.from_dict(row.to_dict()) == row
+    assert MethodScores.from_dict(row.to_dict()) == row
 
 
 def both(samples: Samples) -> tuple[Tensor, Tensor]:
@@ -339,14 +339,14 @@ def both(samples: Samples) -> tuple[Tensor, Tensor]:
 
 
 def test_completeness_is_what_is_missing(net: nn.Module, samples: Samples, toys: None) -> None:
-    row = score(net, Maker("summing"), samples, QUICK)
+    row = score(net, MapSource("summing"), samples, QUICK)
     assert row.scores["completeness"] == pytest.approx([0.1] * 3)
 
 
 def test_pictures_without_a_map_get_an_even_one(
     net: nn.Module, samples: Samples, toys: None
 ) -> None:
-    maker = Maker("picky", batch=3)
+    maker = MapSource("picky", batch=3)
     maps = maker(net, *both(samples))
     assert maker.refused == 2 and maker.kind == "agnostic"
     assert maps[1].eq(0).all() and maps[0].any()
@@ -360,7 +360,7 @@ def test_pictures_without_a_map_get_an_even_one(
 def test_baselines_are_scored_without_the_model(
     name: str, net: nn.Module, samples: Samples, toys: None
 ) -> None:
-    row = score(net, Maker(name), samples, QUICK)
+    row = score(net, MapSource(name), samples, QUICK)
     assert row.kind == "baseline" and "contrast" not in row.scores and "ap" in row.scores
 
 
@@ -368,13 +368,13 @@ def test_without_masks_only_what_needs_no_place(
     net: nn.Module, samples: Samples, toys: None
 ) -> None:
     blind = Samples(samples.images, samples.target, None, samples.keys, 9)
-    assert "pointing" not in score(net, Maker("random"), blind, QUICK).scores
+    assert "pointing" not in score(net, MapSource("random"), blind, QUICK).scores
     assert chance(blind) == {} and chance(samples)["energy"] == 8 / 64
 
 
-def made(method: str, values: list[float], **more: object) -> Row:
+def made(method: str, values: list[float], **more: object) -> MethodScores:
     scores = {"energy": values, "deletion": values}
-    return Row(method=method, kind="specific", scores=scores, **more)  # type: ignore[arg-type]
+    return MethodScores(method=method, kind="specific", scores=scores, **more)  # type: ignore[arg-type]
 
 
 def test_differences_are_paired_and_know_which_way_is_better() -> None:
@@ -398,7 +398,7 @@ def test_tables_mark_what_beats_the_centre() -> None:
     told = lines(rows, run="r")
     assert [line["score"] for line in told] == ["deletion", "energy"] * 2
     assert told[3]["run"] == "r" and told[3]["low"] > 0 and told[3]["pictures"] == 15
-    none = Row(method="lrp", kind="specific", scores={}, problem="no rule for x")
+    none = MethodScores(method="lrp", kind="specific", scores={}, problem="no rule for x")
     text = markdown([*rows, none])
     assert "| good (1 without a map) | specific | 0.400 - | 0.400 + | 2 |" in text
     assert "- `lrp` cannot: no rule for x" in text

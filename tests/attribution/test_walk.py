@@ -4,7 +4,7 @@ import torch
 from tests.attribution.models import build, pictures
 
 from vitrail.attribution.mixing import operator
-from vitrail.attribution.record import meetings, parts_of, recording
+from vitrail.attribution.record import mixer_calls, parts_of, recording
 from vitrail.attribution.walk import SHARES, Walk, masses
 
 
@@ -13,7 +13,7 @@ def walked(text: str, share: str = "half") -> Walk:
     with torch.no_grad(), recording(model, parts_of(model)) as calls:
         model(pictures())
     walk = Walk(operators=operator, share=SHARES[share])
-    walk.run(meetings(calls))
+    walk.run(mixer_calls(calls))
     return walk
 
 

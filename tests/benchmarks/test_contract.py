@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import combine, contract
-from vitrail.cost.timing import Timing, WarmUp, Window, ratio
+from vitrail.cost.timing import Timing, TimingWindow, WarmUp, ratio
 
 COMMITTED = sorted(contract.RESULTS.glob("*.json"))
 
 
 def timing(*seconds: float, foreign: float = 0.0) -> Timing:
     windows = tuple(
-        Window(round=i, calls=1, seconds=s, own=1.0, foreign=foreign) for i, s in enumerate(seconds)
+        TimingWindow(round=i, calls=1, seconds=s, own=1.0, foreign=foreign)
+        for i, s in enumerate(seconds)
     )
     return Timing(
         name="x", threads=1, windows=windows, warmup=WarmUp(calls=1, seconds=2.0, settled=True)

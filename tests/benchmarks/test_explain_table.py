@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import explain_table
 from vitrail.attribution import base
-from vitrail.attribution.base import Case, Finding, Method, method
+from vitrail.attribution.base import Case, Method, MethodResult, method
 from vitrail.errors import UserError
 
 TINY = explain_table.Options(
@@ -27,14 +27,14 @@ def toys(own_methods: dict[str, Method], monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(base, "MODULES", ())
 
     @method("saliency", class_specific=True)
-    def saliency(case: Case) -> Finding:
+    def saliency(case: Case) -> MethodResult:
         """Anything that depends on the pictures."""
-        return Finding(native=case.images.abs().amax(1))
+        return MethodResult(native=case.images.abs().amax(1))
 
     @method("filter_mask", class_specific=False)
-    def filter_mask(case: Case) -> Finding:
+    def filter_mask(case: Case) -> MethodResult:
         """The left half."""
-        return Finding(native=torch.tensor([[[1.0, 0.0]]]).expand(len(case.images), 1, 2))
+        return MethodResult(native=torch.tensor([[[1.0, 0.0]]]).expand(len(case.images), 1, 2))
 
     yield
 

@@ -7,11 +7,11 @@ import pytest
 
 from benchmarks import contract, loader
 from vitrail import data
-from vitrail.cost.timing import Timing, WarmUp, Window
+from vitrail.cost.timing import Timing, TimingWindow, WarmUp
 
 
 def timing(seconds: float) -> Timing:
-    windows = (Window(round=0, calls=1, seconds=seconds, own=1.0, foreign=0.0),)
+    windows = (TimingWindow(round=0, calls=1, seconds=seconds, own=1.0, foreign=0.0),)
     warmup = WarmUp(calls=1, seconds=2.0, settled=True)
     return Timing(name="x", threads=1, windows=windows, warmup=warmup)
 

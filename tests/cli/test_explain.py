@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vitrail.attribution import ExplainError, Layer, base
-from vitrail.attribution.base import Case, Finding, Method, Need, method
+from vitrail.attribution import ExplainError, LayerRecord, base
+from vitrail.attribution.base import Case, Method, MethodResult, Need, method
 from vitrail.cli.maps import file_names
 
 
@@ -22,23 +22,23 @@ def toys(own_methods: dict[str, Method], monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(base, "MODULES", ())
 
     @method("saliency", class_specific=True, needs={Need.GRADIENT})
-    def saliency(case: Case, *, power: float = 1.0) -> Finding:
+    def saliency(case: Case, *, power: float = 1.0) -> MethodResult:
         """Size of the gradient."""
         images = case.images.requires_grad_()
         score = case.goal(case.model(images)).sum()
-        return Finding(native=torch.autograd.grad(score, images)[0].abs().amax(1) ** power)
+        return MethodResult(native=torch.autograd.grad(score, images)[0].abs().amax(1) ** power)
 
     @method("halves", class_specific=False)
-    def halves(case: Case) -> Finding:
+    def halves(case: Case) -> MethodResult:
         """The left half, as a layer would choose it."""
         mask = torch.zeros(len(case.images), 4, 4, dtype=torch.bool)
         mask[:, :, :2] = True
-        return Finding(
-            native=mask.float(), layers={"stage.0": Layer("filter", (4, 4), {"mask": mask})}
+        return MethodResult(
+            native=mask.float(), layers={"stage.0": LayerRecord("filter", (4, 4), {"mask": mask})}
         )
 
     @method("nobody", class_specific=True, signed=True)
-    def nobody(case: Case) -> Finding:
+    def nobody(case: Case) -> MethodResult:
         """Refuses."""
         raise ExplainError("no layer here; use another method")
 

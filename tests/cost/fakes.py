@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 
-from vitrail.cost.clock import Reading
+from vitrail.cost.clock import ClockReading
 
 
 class FakeClock:
@@ -12,8 +12,8 @@ class FakeClock:
     def __init__(self) -> None:
         self.wall = self.own = self.busy = 0.0
 
-    def start(self) -> Reading:
-        return Reading(wall=self.wall, own=self.own, busy=self.busy)
+    def start(self) -> ClockReading:
+        return ClockReading(wall=self.wall, own=self.own, busy=self.busy)
 
     stop = start
 

@@ -14,11 +14,11 @@ SHORT = cost.Settings(
 
 
 @pytest.fixture(scope="module")
-def report() -> cost.Report:
+def report() -> cost.CostReport:
     return cost.cost(["narrow", "wide"], SHORT, build=builders.build, with_memory=False)
 
 
-def test_rows_hold_counts_and_times(report: cost.Report) -> None:
+def test_rows_hold_counts_and_times(report: cost.CostReport) -> None:
     narrow, wide = report.rows
     assert narrow.count.params == 27 * 8 + 8 + 8 * 3 + 3
     assert narrow.latency.name == "narrow, batch 1"
@@ -28,7 +28,7 @@ def test_rows_hold_counts_and_times(report: cost.Report) -> None:
     assert wide.memory_train is None
 
 
-def test_json_and_table(report: cost.Report) -> None:
+def test_json_and_table(report: cost.CostReport) -> None:
     data = json.loads(json.dumps(report.to_dict()))
     assert data["settings"]["batch"] == 2
     assert data["machine"]["versions"]["torch"]

@@ -6,12 +6,12 @@ from tests.cost import builders
 
 from vitrail import cost
 from vitrail.cost.resolution import GrowthRow, fit, power_law
-from vitrail.cost.timing import Timing, WarmUp, Window
+from vitrail.cost.timing import Timing, TimingWindow, WarmUp
 from vitrail.errors import UserError
 
 
 def row(model: str, image: int, seconds: float, macs: int, memory: int | None = None) -> GrowthRow:
-    window = Window(round=0, calls=1, seconds=seconds, own=1.0, foreign=0.0)
+    window = TimingWindow(round=0, calls=1, seconds=seconds, own=1.0, foreign=0.0)
     warmup = WarmUp(calls=1, seconds=2.0, settled=True)
     timing = Timing(name=model, threads=1, windows=(window,), warmup=warmup)
     return GrowthRow(model=model, image=image, macs=macs, timing=timing, memory=memory)

@@ -14,14 +14,14 @@ from vitrail.errors import UserError
 
 def windows(
     *seconds: float, own: float = 1.0, foreign: float | None = 0.0
-) -> tuple[cost.Window, ...]:
+) -> tuple[cost.TimingWindow, ...]:
     return tuple(
-        cost.Window(round=i, calls=1, seconds=s, own=own, foreign=foreign)
+        cost.TimingWindow(round=i, calls=1, seconds=s, own=own, foreign=foreign)
         for i, s in enumerate(seconds)
     )
 
 
-def timing(*seen: cost.Window) -> cost.Timing:
+def timing(*seen: cost.TimingWindow) -> cost.Timing:
     warmup = WarmUp(calls=1, seconds=2.0, settled=True)
     return cost.Timing(name="x", threads=1, windows=seen, warmup=warmup)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.cost.watch import Diary, Ledger, Stopwatch, moves, tensor_bytes, watching
+from vitrail.cost.watch import Diary, OperatorLedger, Stopwatch, moves, tensor_bytes, watching
 
 aten = torch.ops.aten
 
@@ -50,7 +50,7 @@ def test_hooks_are_taken_off_even_after_an_error() -> None:
 
 
 def test_ledger_books_multiply_adds_and_bytes() -> None:
-    model, book = Shared(), Ledger()
+    model, book = Shared(), OperatorLedger()
     with torch.no_grad(), watching(model, book.enter, book.leave), book:
         model(torch.ones(3, 4))
     assert book.macs == {"first.0": 2 * 3 * 16, "": 3 * 8}

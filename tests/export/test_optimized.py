@@ -11,7 +11,7 @@ from torch import nn
 
 import vitrail
 from vitrail.export import ExportError, optimize, optimized
-from vitrail.export.optimized import Step
+from vitrail.export.optimized import OptimizationStep
 
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
 
@@ -107,7 +107,7 @@ def test_outputs_that_do_not_agree_are_never_handed_out(monkeypatch) -> None:
                 graph._buffers[name] = value * 1.01
         return 1
 
-    wrong = Step("wrong", "weights spoilt", spoil)
+    wrong = OptimizationStep("wrong", "weights spoilt", spoil)
     monkeypatch.setattr(optimized, "FOLDING", (*optimized.FOLDING, wrong))
     model = randomised(vitrail.create(TINY, classes=5, image=64))
     with pytest.raises(ExportError, match="differs from the original by .* at most 1.0e-04"):

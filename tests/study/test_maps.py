@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vitrail.attribution import ExplainError, base
-from vitrail.attribution.base import Case, Finding, Method, method
+from vitrail.attribution.base import Case, Method, MethodResult, method
 from vitrail.data import Preprocess
 from vitrail.study.maps import SIDE, overlays
 
@@ -27,11 +27,11 @@ def toys(own_methods: dict[str, Method], monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(base, "MODULES", ())
 
     @method("occlusion", class_specific=True)
-    def occlusion(case: Case) -> Finding:
+    def occlusion(case: Case) -> MethodResult:
         """Serves class 1 alone."""
         if case.goal.classes != (1,):
             raise ExplainError("no layer")
-        return Finding(native=torch.arange(16.0).view(1, 4, 4))
+        return MethodResult(native=torch.arange(16.0).view(1, 4, 4))
 
     yield
 
@@ -51,9 +51,9 @@ def test_each_picture_gets_the_first_method_that_serves() -> None:
 
 def test_the_second_method_steps_in() -> None:
     @method("saliency", class_specific=True)
-    def saliency(case: Case) -> Finding:
+    def saliency(case: Case) -> MethodResult:
         """Anything."""
-        return Finding(native=case.images.abs().amax(1))
+        return MethodResult(native=case.images.abs().amax(1))
 
     names = [name for _, name in overlays(model, PICTURES, [1, 2], PREPROCESS)]  # type: ignore[arg-type]
     assert names == ["occlusion", "saliency"]

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitrail.attribution.base import (
         Explanation,
-        Finding,
-        Layer,
+        LayerRecord,
         Method,
+        MethodResult,
         explain,
         find_method,
         methods,
     )
     from vitrail.attribution.cam_layers import CamLayer, layers_of
     from vitrail.attribution.detector import BoxLogits
-    from vitrail.attribution.guard import ExplainError, untouched
+    from vitrail.attribution.guard import ExplainError, preserve_state
     from vitrail.attribution.scale import normalise
     from vitrail.attribution.targets import box_score, class_in_region, contrast
 
@@ -30,9 +30,9 @@ __all__ = [
     "CamLayer",
     "ExplainError",
     "Explanation",
-    "Finding",
-    "Layer",
+    "LayerRecord",
     "Method",
+    "MethodResult",
     "box_score",
     "class_in_region",
     "contrast",
@@ -41,13 +41,13 @@ __all__ = [
     "layers_of",
     "methods",
     "normalise",
-    "untouched",
+    "preserve_state",
 ]
 
 _HOMES = {
     "BoxLogits": "detector",
     **dict.fromkeys(("CamLayer", "layers_of"), "cam_layers"),
-    **dict.fromkeys(("ExplainError", "untouched"), "guard"),
+    **dict.fromkeys(("ExplainError", "preserve_state"), "guard"),
     "normalise": "scale",
     **dict.fromkeys(("box_score", "class_in_region", "contrast"), "targets"),
 }

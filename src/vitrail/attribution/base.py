@@ -1,19 +1,19 @@
-"""The one question of this room, and the form of every answer.
+"""``explain``: one call for every method, and the :class:`Explanation` it returns.
 
 ::
 
     found = explain(model, images, method="gradcam", target=None)     # an Explanation
     found.map                                                          # (B, H, W), raw
 
-A *method* is a function ``run(case, *, option=default, ...) -> Finding``, registered by name::
+A *method* is a function ``run(case, *, option=default, ...) -> MethodResult``, registered by name::
 
     @method("saliency", class_specific=True, signed=False, needs={Need.GRADIENT})
-    def saliency(case: Case) -> Finding:
+    def saliency(case: Case) -> MethodResult:
         \"\"\"Largest gradient over the channels.\"\"\"
 
-Write it in a module named in :data:`MODULES`; ``explain`` checks what it needs, settles the
-target, guards the model (:func:`~vitrail.attribution.guard.untouched`), brings the native map to
-the image's size, and refuses maps that are empty or not numbers.
+Write it in a module named in :data:`MODULES`. ``explain`` checks what the method needs, resolves
+the target, keeps the model's state (:func:`~vitrail.attribution.guard.preserve_state`), resizes the
+native map to the image, and refuses maps that are zero everywhere or hold NaN.
 """
 
 import inspect
@@ -32,7 +32,7 @@ from vitrail.attribution.guard import (
     Model,
     device_of,
     dtype_of,
-    untouched,
+    preserve_state,
     why_opaque,
 )
 from vitrail.attribution.scale import Scale, normalise, resize
@@ -55,7 +55,7 @@ LayerKind = Literal["filter", "random", "cluster", "attention", "cam", "relevanc
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerRecord:
     """What one layer of the model showed.
 
     Attributes:
@@ -71,7 +71,7 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class MethodResult:
     """What a method found; :func:`explain` makes an :class:`Explanation` of it.
 
     Attributes:
@@ -85,7 +85,7 @@ class Finding:
 
     native: Tensor
     map: Tensor | None = None
-    layers: Mapping[str, Layer] = field(default_factory=dict)
+    layers: Mapping[str, LayerRecord] = field(default_factory=dict)
     check: Mapping[str, Tensor] = field(default_factory=dict)
     signed: bool | None = None
 
@@ -111,7 +111,7 @@ class Explanation:
     native: Tensor
     signed: bool
     class_specific: bool
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, LayerRecord]
     target: tuple[int, ...] | str | None
     score: Tensor | None
     check: Mapping[str, Tensor]
@@ -179,7 +179,7 @@ class Method:
     """
 
     name: str
-    run: Callable[..., Finding]
+    run: Callable[..., MethodResult]
     class_specific: bool
     signed: bool
     needs: frozenset[Need]
@@ -234,10 +234,10 @@ def method(
     signed: bool = False,
     needs: set[Need] | frozenset[Need] = frozenset(),
     random: bool = False,
-) -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
+) -> Callable[[Callable[..., MethodResult]], Callable[..., MethodResult]]:
     """Register a function as a method; it stays an ordinary function."""
 
-    def register(run: Callable[..., Finding]) -> Callable[..., Finding]:
+    def register(run: Callable[..., MethodResult]) -> Callable[..., MethodResult]:
         _KNOWN[name] = Method(
             name=name,
             run=run,
@@ -313,7 +313,7 @@ def explain(
     if not callable(model):
         model = getattr(model, "model", model)  # of a run that was opened
     chosen.check(model)
-    with untouched(model):
+    with preserve_state(model):
         case = _case(model, images, target, seed, chosen.class_specific)
         finding = chosen.run(case, **params)
     native, maps = _maps(finding, case, method)
@@ -349,7 +349,7 @@ def _case(model: Model, images: Tensor, target: Target, seed: int, class_specifi
         return replace(case, goal=goal, score=goal(output).detach())
 
 
-def _maps(finding: Finding, case: Case, name: str) -> tuple[Tensor, Tensor]:
+def _maps(finding: MethodResult, case: Case, name: str) -> tuple[Tensor, Tensor]:
     """The native and the full-size maps in float32, once they say something."""
     native = finding.native.detach().float()
     maps = native if finding.map is None else finding.map.detach().float()

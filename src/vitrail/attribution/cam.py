@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.attribution.base import Case, Finding, Layer, Need, method
+from vitrail.attribution.base import Case, LayerRecord, MethodResult, Need, method
 from vitrail.attribution.cam_layers import CamLayer, layers_of, tokens_to_map
 from vitrail.attribution.guard import ExplainError
-from vitrail.attribution.record import Call, recording
+from vitrail.attribution.record import ModuleCall, recording
 from vitrail.attribution.scale import resize
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
@@ -32,7 +32,7 @@ Weigh = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Activation:
     """One activation, as it was read.
 
     Attributes:
@@ -66,7 +66,7 @@ class Reading:
         return self.plan.restore_grid(cam.unsqueeze(2)).squeeze(2).unflatten(1, self.grid)
 
 
-def read(layer: CamLayer, calls: Sequence[Call], size: Grid) -> Reading:
+def read(layer: CamLayer, calls: Sequence[ModuleCall], size: Grid) -> Activation:
     """Find a layer's activation among the calls of a forward pass.
 
     Raises:
@@ -85,17 +85,17 @@ def read(layer: CamLayer, calls: Sequence[Call], size: Grid) -> Reading:
         )
     if dims == 4:
         height, width = tensor.shape[2:] if layer.layout == "nchw" else tensor.shape[1:3]
-        return Reading(layer.name, tensor, layer.layout, (height, width))
+        return Activation(layer.name, tensor, layer.layout, (height, width))
     if layer.grid is not None:
-        return Reading(layer.name, tensor, "tokens", layer.grid(size))
+        return Activation(layer.name, tensor, "tokens", layer.grid(size))
     plan = call.args[3] if isinstance(call.module, Mixer) and len(call.args) > 3 else None
     grid = call.args[1] if len(call.args) > 1 else None
     if not isinstance(grid, tuple):
         raise ExplainError(f"{layer.name} is not told its grid; give the CamLayer one")
-    return Reading(layer.name, tensor, "tokens", grid, plan)
+    return Activation(layer.name, tensor, "tokens", grid, plan)
 
 
-def gradients(case: Case, readings: Sequence[Reading], score: Tensor) -> list[Tensor]:
+def gradients(case: Case, readings: Sequence[Activation], score: Tensor) -> list[Tensor]:
     """The score's gradient at each activation, in its own layout.
 
     Raises:
@@ -128,7 +128,7 @@ def cam_maps(
     return {r.name: weighed_map(r, slope, weigh) for r, slope in zip(readings, slopes, strict=True)}
 
 
-def weighed_map(reading: Reading, slope: Tensor, weigh: Weigh) -> Tensor:
+def weighed_map(reading: Activation, slope: Tensor, weigh: Weigh) -> Tensor:
     """One layer's map ``(B, h, w)`` from its activation and gradient."""
     activations, slopes = reading.spread(reading.tensor.detach()), reading.spread(slope)
     return reading.on_grid(weigh(activations, slopes))
@@ -150,15 +150,15 @@ def by_rise(activations: Tensor, slopes: Tensor) -> Tensor:
     return (slopes.clamp(min=0) * activations).sum(1)
 
 
-def finding(maps: dict[str, Tensor], positive: bool, fuse: Callable[..., Tensor]) -> Finding:
+def finding(maps: dict[str, Tensor], positive: bool, fuse: Callable[..., Tensor]) -> MethodResult:
     """Fuse the layers' maps on the finest of their grids, in order of the forward pass."""
     shown = {name: m.clamp(min=0) if positive else m for name, m in maps.items()}
     sizes = [(m.shape[1], m.shape[2]) for m in shown.values()]
     finest = max(sizes, key=lambda size: size[0] * size[1])
-    return Finding(
+    return MethodResult(
         native=fuse([resize(m, finest) for m in shown.values()]),
         layers={
-            name: Layer("cam", size, {"map": m})
+            name: LayerRecord("cam", size, {"map": m})
             for (name, m), size in zip(shown.items(), sizes, strict=True)
         },
         signed=not positive,
@@ -185,7 +185,7 @@ CAM = {Need.GRADIENT, Need.LAYERS}
 @method("gradcam", class_specific=True, needs=CAM)
 def gradcam(
     case: Case, *, layers: Sequence[str | CamLayer] | None = None, positive: bool = True
-) -> Finding:
+) -> MethodResult:
     """Channels of one layer, weighed by their mean gradient (Grad-CAM)."""
     return finding(cam_maps(case, layers, by_mean), positive, average)
 
@@ -193,7 +193,7 @@ def gradcam(
 @method("hirescam", class_specific=True, needs=CAM)
 def hirescam(
     case: Case, *, layers: Sequence[str | CamLayer] | None = None, positive: bool = True
-) -> Finding:
+) -> MethodResult:
     """Activations times their own gradient (HiResCAM): what a linear head adds up."""
     return finding(cam_maps(case, layers, by_place), positive, average)
 
@@ -201,6 +201,6 @@ def hirescam(
 @method("layercam", class_specific=True, needs=CAM)
 def layercam(
     case: Case, *, layers: Sequence[str | CamLayer] | None = None, positive: bool = True
-) -> Finding:
+) -> MethodResult:
     """Activations times their own positive gradient (LayerCAM); layers fused by maximum."""
     return finding(cam_maps(case, layers, by_rise), positive, largest)

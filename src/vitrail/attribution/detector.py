@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.attribution.guard import ExplainError, untouched
+from vitrail.attribution.guard import ExplainError, preserve_state
 
 
 class BoxLogits(nn.Module):
@@ -32,7 +32,7 @@ class BoxLogits(nn.Module):
     def __init__(self, detector: Any, image: Tensor, index: int = 0) -> None:
         super().__init__()
         self.detector = detector
-        with untouched(detector), torch.no_grad():
+        with preserve_state(detector), torch.no_grad():
             found = detector([image])[0]
             if index >= len(found["boxes"]):
                 raise ExplainError(f"box {index}: the detector found {len(found['boxes'])} boxes")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.attribution.base import Layer
+from vitrail.attribution.base import LayerRecord
 from vitrail.attribution.draw import FAINT, INK, Pixels, as_array, blank, coloured, image, short
 from vitrail.errors import figure_text
 
@@ -27,18 +27,18 @@ Labels = NDArray[np.int64]
 """Which pane each cell of a grid belongs to, ``(h, w)``."""
 
 
-def worth_a_window(layers: Mapping[str, Layer]) -> bool:
+def worth_a_window(layers: Mapping[str, LayerRecord]) -> bool:
     """Whether layers show more than the map itself does: panes, or several of them."""
     found = drawable(layers)
     return len(found) > 1 or any(content(layer) != "map" for layer in found.values())
 
 
-def drawable(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+def drawable(layers: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
     """The layers that have something to show on a grid."""
     return {name: layer for name, layer in layers.items() if content(layer) is not None}
 
 
-def content(layer: Layer) -> str | None:
+def content(layer: LayerRecord) -> str | None:
     """The tensor of a record that is drawn: labels, mask, else the first one on its grid."""
     for name in ("labels", "mask", "map"):
         if name in layer.tensors and on_grid(layer, name):
@@ -46,13 +46,13 @@ def content(layer: Layer) -> str | None:
     return next((name for name in layer.tensors if on_grid(layer, name)), None)
 
 
-def on_grid(layer: Layer, name: str) -> bool:
+def on_grid(layer: LayerRecord, name: str) -> bool:
     """Whether a record's tensor is ``(B, [S,] h, w)`` on the layer's own grid."""
     shape = tuple(layer.tensors[name].shape)
     return layer.grid is not None and len(shape) in (3, 4) and shape[-2:] == tuple(layer.grid)
 
 
-def window(picture: Pixels, layers: Mapping[str, Layer], sample: int, title: str) -> "Figure":
+def window(picture: Pixels, layers: Mapping[str, LayerRecord], sample: int, title: str) -> "Figure":
     """All layers of one picture on one sheet, a panel each, in the order of the forward pass.
 
     Of more than ``MOST`` layers, as many are drawn, evenly through the model; the title says so.
@@ -85,7 +85,7 @@ def window(picture: Pixels, layers: Mapping[str, Layer], sample: int, title: str
     return figure
 
 
-def panes(picture: Pixels, layer: Layer, sample: int) -> tuple[Pixels, Labels | None]:
+def panes(picture: Pixels, layer: LayerRecord, sample: int) -> tuple[Pixels, Labels | None]:
     """What a layer's panel shows ``(H, W, 3)``, and the panes that leads go between."""
     name = content(layer)
     assert name is not None
@@ -139,7 +139,7 @@ def enlarged(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return values[rows][:, columns]
 
 
-def told(layer: Layer, sample: int) -> str:
+def told(layer: LayerRecord, sample: int) -> str:
     """A layer's kind, grid and how much it chose, in a few words."""
     assert layer.grid is not None
     words = f"{layer.kind} {layer.grid[0]} x {layer.grid[1]}"

@@ -8,7 +8,7 @@ model, and see it as it is: also its noise.
 import torch
 from torch import Tensor
 
-from vitrail.attribution.base import Case, Finding, Need, method
+from vitrail.attribution.base import Case, MethodResult, Need, method
 from vitrail.attribution.guard import ExplainError
 from vitrail.attribution.targets import Goal
 
@@ -32,19 +32,19 @@ def slopes(case: Case, images: Tensor, goal: Goal | None = None) -> tuple[Tensor
 
 
 @method("saliency", class_specific=True, needs=NEEDS)
-def saliency(case: Case) -> Finding:
+def saliency(case: Case) -> MethodResult:
     """The largest magnitude of the gradient over channels."""
-    return Finding(native=slopes(case, case.images)[1].abs().amax(1))
+    return MethodResult(native=slopes(case, case.images)[1].abs().amax(1))
 
 
 @method("input_x_gradient", class_specific=True, signed=True, needs=NEEDS)
-def input_x_gradient(case: Case) -> Finding:
+def input_x_gradient(case: Case) -> MethodResult:
     """Pixels times their gradient, summed over channels."""
-    return Finding(native=(case.images * slopes(case, case.images)[1]).sum(1))
+    return MethodResult(native=(case.images * slopes(case, case.images)[1]).sum(1))
 
 
 @method("smoothgrad", class_specific=True, needs=NEEDS)
-def smoothgrad(case: Case, *, samples: int = 25, noise: float = 0.15) -> Finding:
+def smoothgrad(case: Case, *, samples: int = 25, noise: float = 0.15) -> MethodResult:
     """The mean gradient around the image, its largest magnitude over channels.
 
     ``noise`` is the deviation as a share of each image's range. All images get the same draws.
@@ -59,7 +59,7 @@ def smoothgrad(case: Case, *, samples: int = 25, noise: float = 0.15) -> Finding
             images.shape[1:], generator=generator, device=images.device, dtype=images.dtype
         )
         total += slopes(case, images + noise * span * drawn)[1]
-    return Finding(native=(total / samples).abs().amax(1))
+    return MethodResult(native=(total / samples).abs().amax(1))
 
 
 @method("integrated_gradients", class_specific=True, signed=True, needs=NEEDS)
@@ -70,7 +70,7 @@ def integrated_gradients(
     baseline: float | Tensor = 0.0,
     tolerance: float = 0.01,
     most: int = 400,
-) -> Finding:
+) -> MethodResult:
     """The gradient along the way from a baseline, times the way: sums to what the score gained.
 
     Gauss-Legendre points; doubled for an image until its sum is complete within ``tolerance`` of
@@ -84,7 +84,7 @@ def integrated_gradients(
     found = [_integrate(case, i, start, steps, tolerance, most) for i in range(len(case.images))]
     maps, gains = (torch.stack(part) for part in zip(*found, strict=True))
     total = maps.sum((1, 2))
-    return Finding(native=maps, check={"sum": total, "gain": gains, "residual": total - gains})
+    return MethodResult(native=maps, check={"sum": total, "gain": gains, "residual": total - gains})
 
 
 def _integrate(

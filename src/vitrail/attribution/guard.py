@@ -32,7 +32,7 @@ class ExplainError(UserError):
 
 
 @contextmanager
-def untouched(model: Model) -> Iterator[None]:
+def preserve_state(model: Model) -> Iterator[None]:
     """The model in evaluation, frozen, without gradients or checkpointing; afterwards as before.
 
     Restores, also when an exception passes: the training flag of every submodule, every
@@ -49,13 +49,13 @@ def untouched(model: Model) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
-        _restored(model) if isinstance(model, nn.Module) else nullcontext(),
+        _restore_state(model) if isinstance(model, nn.Module) else nullcontext(),
     ):
         yield
 
 
 @contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def _restore_state(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     flags = [(m, m.training, vars(m).get(CHECKPOINTING)) for m in modules]
     hooks = [(m, name, dict(vars(m)[name])) for m in modules for name in HOOKS if name in vars(m)]

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vitrail.attribution.base import Case, Finding, Need, method
+from vitrail.attribution.base import Case, MethodResult, Need, method
 from vitrail.attribution.guard import ExplainError
-from vitrail.attribution.lrp_call import Call, Ledger, Rules, Unruled, name_of
+from vitrail.attribution.lrp_call import ConstantLedger, FunctionCall, Rules, Unruled, name_of
 from vitrail.attribution.lrp_rules import ATTENTIONS, RULES, unruled
 from vitrail.attribution.shares import Share
 from vitrail.errors import unknown
@@ -49,7 +49,7 @@ def lrp(
     conv: str = "gamma(gain=0.25)",
     linear: str = "gamma(gain=0.05)",
     attention: str = "constant",
-) -> Finding:
+) -> MethodResult:
     """Layer-wise relevance propagation: shares of the score, pixel by pixel, with a sign.
 
     Args:
@@ -75,7 +75,7 @@ def lrp(
     check = balance(score, native, relevance.ledger.total)
     if rules.conserve and native.dtype in (torch.float32, torch.float64):
         check_balance(check)
-    return Finding(native=native, check=check)
+    return MethodResult(native=native, check=check)
 
 
 def balance(score: Tensor, native: Tensor, bias: Tensor) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ class Relevance(TorchFunctionMode):
         super().__init__()
         self.model, self.rules = model, rules
         like = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-        self.ledger = Ledger(images, torch.device("cpu") if like is None else like.device)
+        self.ledger = ConstantLedger(images, torch.device("cpu") if like is None else like.device)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -139,7 +139,7 @@ class Relevance(TorchFunctionMode):
 
     def answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """By its rule, where the picture is in it; as ever, where it is not."""
-        call = Call(
+        call = FunctionCall(
             name=name_of(func),
             func=func,
             args=args,

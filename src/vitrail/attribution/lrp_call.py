@@ -37,7 +37,7 @@ class Unruled(Exception):
     """A call that no rule covers; the message says which."""
 
 
-class Ledger:
+class ConstantLedger:
     """What all that is added on the way receives, image by image.
 
     A gradient's first axis must run over images, or over images and then their parts.
@@ -80,7 +80,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class FunctionCall:
     """One call of a torch function.
 
     Attributes:
@@ -98,7 +98,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     rules: Rules
-    ledger: Ledger
+    ledger: ConstantLedger
     answer: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
     def plain(self) -> Any:
@@ -119,7 +119,7 @@ class Call:
         """Those that depend on the picture."""
         return [t for t in leaves((self.args, self.kwargs)) if t.requires_grad]
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Call":
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "FunctionCall":
         """The call with its live tensors changed."""
 
         def each(tensor: Tensor) -> Tensor:

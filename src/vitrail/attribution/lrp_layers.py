@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.attribution.lrp_call import Call, Unruled
+from vitrail.attribution.lrp_call import FunctionCall, Unruled
 
 
 class Normed(torch.autograd.Function):
@@ -35,7 +35,7 @@ class Normed(torch.autograd.Function):
         return (grad - grad.mean(ctx.axes, keepdim=True)).mul_(scale), None, None, None, None
 
 
-def layer_norm(call: Call) -> Any:
+def layer_norm(call: FunctionCall) -> Any:
     """``(x - mean) / sg(deviation) w + b``."""
     given = call.bound("input", "normalized_shape", "weight", "bias", "eps")
     weight, bias = given.get("weight"), given.get("bias")
@@ -55,7 +55,7 @@ def standardised(x: Tensor, axes: tuple[int, ...], given: dict[str, Any]) -> Ten
     return (x - x.mean(axes, keepdim=True)) * scale
 
 
-def rescaled(call: Call, y: Tensor, given: dict[str, Any]) -> Tensor:
+def rescaled(call: FunctionCall, y: Tensor, given: dict[str, Any]) -> Tensor:
     """Times the weight of each channel (axis 1), plus its bias, which is booked."""
     weight, bias = given.get("weight"), given.get("bias")
     behind = y.dim() - 2
@@ -66,7 +66,7 @@ def rescaled(call: Call, y: Tensor, given: dict[str, Any]) -> Tensor:
     return y
 
 
-def group_norm(call: Call) -> Any:
+def group_norm(call: FunctionCall) -> Any:
     """The same over groups of channels and all places."""
     given = call.bound("input", "num_groups", "weight", "bias", "eps")
     x = given["input"]
@@ -74,7 +74,7 @@ def group_norm(call: Call) -> Any:
     return rescaled(call, standardised(grouped, (2,), given).reshape(x.shape), given)
 
 
-def instance_norm(call: Call) -> Any:
+def instance_norm(call: FunctionCall) -> Any:
     """The same over the places of each channel."""
     given = call.bound()
     x = given["input"]
@@ -83,7 +83,7 @@ def instance_norm(call: Call) -> Any:
     return rescaled(call, standardised(x, tuple(range(2, x.dim())), given), given)
 
 
-def rms_norm(call: Call) -> Any:
+def rms_norm(call: FunctionCall) -> Any:
     """The root of the mean square is constant."""
     given = call.bound("input", "normalized_shape", "weight", "eps")
     x, axes = given["input"], tuple(range(-len(given["normalized_shape"]), 0))
@@ -92,7 +92,7 @@ def rms_norm(call: Call) -> Any:
     return y if given.get("weight") is None else y * given["weight"]
 
 
-def batch_norm(call: Call) -> Any:
+def batch_norm(call: FunctionCall) -> Any:
     """At inference an affine map a channel, whose shift is booked.
 
     Spelled out: torch's own kernel (2.14) gives wrong gradients for one picture whose channels-last
@@ -113,7 +113,7 @@ def batch_norm(call: Call) -> Any:
     return y
 
 
-def normalize(call: Call) -> Any:
+def normalize(call: FunctionCall) -> Any:
     """``F.normalize``: the norm is constant."""
     given = call.bound()
     x = given["input"]
@@ -130,7 +130,7 @@ def scaled(x: Tensor, part: float) -> Tensor:
     return x
 
 
-def attention(call: Call) -> Any:
+def attention(call: FunctionCall) -> Any:
     """``scaled_dot_product_attention``: through values, or half of it and a quarter each beside."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
     given = call.bound(*names)
@@ -142,7 +142,7 @@ def attention(call: Call) -> Any:
     return call.func(scaled(q, 0.25), scaled(k, 0.25), scaled(v, 0.5), mask, **given)
 
 
-def multi_head(call: Call) -> Any:
+def multi_head(call: FunctionCall) -> Any:
     """``F.multi_head_attention_forward``, which torch's own modules call, spelled out."""
     given = call.bound()
     if given.get("add_zero_attn") or any(

@@ -23,7 +23,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from vitrail.attribution.lrp_call import Call, Unruled, leaves
+from vitrail.attribution.lrp_call import FunctionCall, Unruled, leaves
 from vitrail.attribution.lrp_layers import (
     attention,
     batch_norm,
@@ -35,16 +35,16 @@ from vitrail.attribution.lrp_layers import (
     rms_norm,
 )
 
-Rule = Callable[[Call], Any]
+Rule = Callable[[FunctionCall], Any]
 ATTENTIONS = ("constant", "attnlrp")
 
 
-def natural(call: Call) -> Any:
+def natural(call: FunctionCall) -> Any:
     """The gradient is the rule."""
     return call.plain()
 
 
-def affine(call: Call) -> Any:
+def affine(call: FunctionCall) -> Any:
     """Linear in what is live; what remains of it at zero is an offset."""
     y = call.plain()
     if any(not t.requires_grad for t in call.tensors) or len(call.tensors) < 2:
@@ -52,7 +52,7 @@ def affine(call: Call) -> Any:
     return y
 
 
-def joined(call: Call) -> Any:
+def joined(call: FunctionCall) -> Any:
     """Puts tensors together; those that are constant are an offset."""
     y = call.plain()
     if any(not t.requires_grad for t in call.tensors):
@@ -60,14 +60,14 @@ def joined(call: Call) -> Any:
     return y
 
 
-def padded(call: Call) -> Any:
+def padded(call: FunctionCall) -> Any:
     """Zeros and mirrors are linear; another number is an offset."""
     return (
         affine(call) if call.bound("input", "pad", "mode", "value").get("value") else natural(call)
     )
 
 
-def blended(call: Call) -> Any:
+def blended(call: FunctionCall) -> Any:
     """``lerp``: the weight is constant."""
     start, end, weight = call.args
     weight = weight.detach() if isinstance(weight, Tensor) else weight
@@ -76,7 +76,7 @@ def blended(call: Call) -> Any:
     )
 
 
-def larger(call: Call) -> Any:
+def larger(call: FunctionCall) -> Any:
     """``maximum`` of two tensors: the winner's, and where a constant wins, an offset."""
     if len(call.tensors) < 2:
         return natural(call)
@@ -85,7 +85,7 @@ def larger(call: Call) -> Any:
     return call.then(torch.where, y == first.detach(), first, second)
 
 
-def shared(call: Call) -> Any:
+def shared(call: FunctionCall) -> Any:
     """A linear layer: the user's rule, and its bias is booked."""
     rest = call.args[3:]
     given = {**dict(zip(LAYER, call.args, strict=False)), **call.kwargs}
@@ -104,7 +104,7 @@ def shared(call: Call) -> Any:
     return y
 
 
-def product(call: Call) -> Any:
+def product(call: FunctionCall) -> Any:
     """Every live factor gets an equal part."""
     y, factors = call.plain(), len(call.live)
     if factors > 1:
@@ -112,14 +112,14 @@ def product(call: Call) -> Any:
     return y
 
 
-def quotient(call: Call) -> Any:
+def quotient(call: FunctionCall) -> Any:
     """What divides is constant."""
     above, below = call.args[:2]
     below = below.detach() if isinstance(below, Tensor) else below
     return call.func(above, below, *call.args[2:], **call.kwargs)
 
 
-def power(call: Call) -> Any:
+def power(call: FunctionCall) -> Any:
     """``x ** p``: a root is a norm's and constant, a whole power gives all to ``x``."""
     exponent = call.args[1] if len(call.args) > 1 else 2
     if isinstance(exponent, Tensor) or exponent < 1:
@@ -129,12 +129,12 @@ def power(call: Call) -> Any:
     return y
 
 
-def gate(call: Call) -> Any:
+def gate(call: FunctionCall) -> Any:
     """Constant: relevance goes to what is gated."""
     return call.mapped(torch.detach).plain()
 
 
-def attended(call: Call) -> Any:
+def attended(call: FunctionCall) -> Any:
     """A softmax: constant, or linearised."""
     return gate(call) if call.rules.attention == "constant" else natural(call)
 
@@ -154,7 +154,7 @@ class Bent(torch.autograd.Function):
         return grad * ctx.saved_tensors[0], None, None
 
 
-def bent(call: Call) -> Any:
+def bent(call: FunctionCall) -> Any:
     """An activation: what comes out is what came in, scaled; what it makes of zero is booked."""
     given = call.bound("input")
     inplace = given.pop("inplace", False)
@@ -167,7 +167,7 @@ def bent(call: Call) -> Any:
     return written(x, y) if inplace else y
 
 
-def added_product(call: Call) -> Any:
+def added_product(call: FunctionCall) -> Any:
     """``addcmul``, ``addmm`` and ``baddbmm``: a product, and then a sum."""
     together = torch.mul if call.name == "addcmul" else torch.matmul
     start, left, right, *factor = call.args
@@ -176,7 +176,7 @@ def added_product(call: Call) -> Any:
     return call.then(torch.add, start, call.then(together, left, right), alpha=factor)
 
 
-def sampled(call: Call) -> Any:
+def sampled(call: FunctionCall) -> Any:
     """``grid_sample`` and ``roi_align``: linear in the map, where to look is constant."""
     x, where, *rest = call.args
     fixed = [t.detach() for t in leaves(where)]
@@ -198,7 +198,7 @@ def written(x: Tensor, y: Tensor) -> Tensor:
     return x.copy_(y)
 
 
-def in_place(call: Call) -> Any:
+def in_place(call: FunctionCall) -> Any:
     """As out of place, then written."""
     apart = getattr(Tensor, call.name[:-1], None)
     if apart is None:
@@ -206,13 +206,13 @@ def in_place(call: Call) -> Any:
     return written(call.args[0], call.then(apart, *call.args, **call.kwargs))
 
 
-def copied(call: Call) -> Any:
+def copied(call: FunctionCall) -> Any:
     """``x.copy_(y)``."""
     x, y = call.args[:2]
     return written(x, y)
 
 
-def assigned(call: Call) -> None:
+def assigned(call: FunctionCall) -> None:
     """``x[where] = y``, one of which may be constant: an offset."""
     x, where, y = call.args
     whole = x.clone()
@@ -227,12 +227,12 @@ def assigned(call: Call) -> None:
     written(x, whole)
 
 
-def refilled(call: Call) -> Any:
+def refilled(call: FunctionCall) -> Any:
     """``zero_`` and its like: what was there is gone."""
     return written(call.args[0], call.mapped(torch.zeros_like).plain())
 
 
-def unruled(call: Call) -> Any:
+def unruled(call: FunctionCall) -> Any:
     """No rule: fine as long as nothing that comes out depends on the picture.
 
     Raises:

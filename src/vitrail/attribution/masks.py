@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vitrail.attribution.base import Case, Finding, Layer, LayerKind, Need, method
+from vitrail.attribution.base import Case, LayerKind, LayerRecord, MethodResult, Need, method
 from vitrail.attribution.centres import centres, lay_out
 from vitrail.attribution.guard import ExplainError
-from vitrail.attribution.record import Call, recording
+from vitrail.attribution.record import ModuleCall, recording
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers.clustered import ClusteredAttention
@@ -31,7 +31,7 @@ CLUSTERING = (PrototypeAttention, ClusteredAttention)
 
 
 @method("filter_mask", class_specific=False, needs=RECORD)
-def filter_mask(case: Case) -> Finding:
+def filter_mask(case: Case) -> MethodResult:
     """Which places each filter (or draw) lets work, and the mean over layers; chance is 1."""
     model, calls = _run(case, lambda m: isinstance(m, Reducer) or chooses_places(m))
     layers = dict(_selections(calls, len(case.images)))
@@ -41,32 +41,32 @@ def filter_mask(case: Case) -> Finding:
     rings = torch.stack([_on_border(layer) for layer in layers.values()])
     chance = torch.tensor([_ring(layer.grid) for layer in layers.values()])
     check = {"border": rings.mean(0), "border_by_chance": chance.mean().expand(len(case.images))}
-    return Finding(native=_native(layers), map=maps.mean(0), layers=layers, check=check)
+    return MethodResult(native=_native(layers), map=maps.mean(0), layers=layers, check=check)
 
 
 @method("dropout_frequency", class_specific=False, needs=RECORD, random=True)
-def dropout_frequency(case: Case, *, draws: int = 64) -> Finding:
+def dropout_frequency(case: Case, *, draws: int = 64) -> MethodResult:
     """How often chance lets each place work when it draws; 1 everywhere with enough draws."""
     if draws < 1:
         raise ExplainError(f"draws={draws}: draw at least once")
     assert isinstance(case.model, nn.Module)
     torch.manual_seed(case.seed)
-    totals: dict[str, Layer] = {}
+    totals: dict[str, LayerRecord] = {}
     with _drawing(case.model):
         for _ in range(draws):
             _, calls = _run(case, draws_places)
             for name, layer in _selections(calls, len(case.images)):
                 before = totals[name].tensors["mask"] if name in totals else 0
                 drawn = layer.tensors["mask"].float() / draws + before
-                totals[name] = Layer("random", layer.grid, {"mask": drawn})
+                totals[name] = LayerRecord("random", layer.grid, {"mask": drawn})
     if not totals:
         raise _nothing(case.model, "draws places", "dropoutvit_* or reducer='random'")
     maps = torch.stack([_over_picture(case.model, layer, case.size) for layer in totals.values()])
-    return Finding(native=_native(totals), map=maps.mean(0), layers=totals)
+    return MethodResult(native=_native(totals), map=maps.mean(0), layers=totals)
 
 
 @method("cluster_map", class_specific=False, needs=RECORD)
-def cluster_map(case: Case) -> Finding:
+def cluster_map(case: Case) -> MethodResult:
     """Which tokens share a working token, and how finely each place is seen; the mean is 1."""
     model, calls = _run(case, lambda m: isinstance(m, (Reducer, *CLUSTERING)))
     layers = dict(_clusterings(calls, len(case.images)))
@@ -83,7 +83,7 @@ def cluster_map(case: Case) -> Finding:
         where = centres(model, layer.grid, case.size)
         maps.append(lay_out(fine, where, case.size, smooth=False))
     native = max((layer.tensors["fineness"] for layer in layers.values()), key=Tensor.numel)
-    return Finding(native=native, map=torch.stack(maps).mean(0), layers=layers)
+    return MethodResult(native=native, map=torch.stack(maps).mean(0), layers=layers)
 
 
 def chooses_places(module: nn.Module) -> bool:
@@ -96,7 +96,7 @@ def draws_places(module: nn.Module) -> bool:
     return getattr(module, "draws_places", False) is True
 
 
-def _run(case: Case, serves: Callable[[nn.Module], bool]) -> tuple[nn.Module, list[Call]]:
+def _run(case: Case, serves: Callable[[nn.Module], bool]) -> tuple[nn.Module, list[ModuleCall]]:
     """One pass, recording the modules that ``serves`` accepts and the mixers inside them."""
     model = case.model
     assert isinstance(model, nn.Module)
@@ -114,7 +114,7 @@ def _nothing(model: nn.Module, what: str, models: str) -> ExplainError:
     return ExplainError(f"nothing in {type(model).__name__} {what}; this is for {models}")
 
 
-def _selections(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Layer]]:
+def _selections(calls: Sequence[ModuleCall], images: int) -> Iterator[tuple[str, LayerRecord]]:
     """The selecting layers, in order: reducers, and blocks that choose places themselves."""
     for i, call in enumerate(calls):
         if isinstance(call.output, tuple) and isinstance(call.output[1], Selection):
@@ -125,11 +125,11 @@ def _selections(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Layer
             if explain := getattr(call.module, "explain_selection", None):
                 mask = {"mask": layer.tensors["mask"].bool()}
                 parts = {**layer.tensors, **mask, **explain(call.args[0])}
-                layer = Layer("filter", layer.grid, parts)
+                layer = LayerRecord("filter", layer.grid, parts)
             yield call.name, layer
 
 
-def _selection(plan: Selection, images: int) -> Layer:
+def _selection(plan: Selection, images: int) -> LayerRecord:
     """A selecting plan as a record; of the four sequences of a MobileViT image, their mean."""
     tokens = plan.grid[0] * plan.grid[1]
     mask = torch.zeros(len(plan.index), tokens, device=plan.index.device)
@@ -139,10 +139,10 @@ def _selection(plan: Selection, images: int) -> Layer:
     if plan.score is not None:
         score = plan.score.unflatten(1, plan.grid)
         parts["score"] = score.unflatten(0, (images, -1)).mean(1)
-    return Layer(kind, plan.grid, parts)
+    return LayerRecord(kind, plan.grid, parts)
 
 
-def _over_picture(model: nn.Module, layer: Layer, size: Grid) -> Tensor:
+def _over_picture(model: nn.Module, layer: LayerRecord, size: Grid) -> Tensor:
     """A mask on the picture, divided by the share of places it lets work: chance is 1."""
     assert layer.grid is not None
     mask = layer.tensors["mask"].float()
@@ -150,12 +150,12 @@ def _over_picture(model: nn.Module, layer: Layer, size: Grid) -> Tensor:
     return lay_out(mask / share, centres(model, layer.grid, size), size, smooth=False)
 
 
-def _native(layers: dict[str, Layer]) -> Tensor:
+def _native(layers: dict[str, LayerRecord]) -> Tensor:
     """The mask of the finest grid."""
     return max((layer.tensors["mask"].float() for layer in layers.values()), key=Tensor.numel)
 
 
-def _on_border(layer: Layer) -> Tensor:
+def _on_border(layer: LayerRecord) -> Tensor:
     """``(B,)``: the share of chosen places on the outermost ring of cells."""
     mask = layer.tensors["mask"].float()
     inner = mask[:, 1:-1, 1:-1].sum((1, 2))
@@ -181,7 +181,7 @@ def _drawing(model: nn.Module) -> Iterator[None]:
             module.training = False
 
 
-def _clusterings(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Layer]]:
+def _clusterings(calls: Sequence[ModuleCall], images: int) -> Iterator[tuple[str, LayerRecord]]:
     """The clustering layers, in order: reducers (of soft shares, the largest), and mixers."""
     for call in calls:
         if isinstance(call.module, CLUSTERING):
@@ -199,7 +199,7 @@ def _clusterings(calls: Sequence[Call], images: int) -> Iterator[tuple[str, Laye
             yield call.name, _clustering(labels, plan.grid, clusters, apart)
 
 
-def _clustering(labels: Tensor, grid: Grid, clusters: int, more: dict[str, Tensor]) -> Layer:
+def _clustering(labels: Tensor, grid: Grid, clusters: int, more: dict[str, Tensor]) -> LayerRecord:
     """A record of ``(B, S, N)`` labels, S clusterings an image: heads, or sequences.
 
     ``fineness`` is how many working tokens a place has, against what it would have if all
@@ -214,7 +214,7 @@ def _clustering(labels: Tensor, grid: Grid, clusters: int, more: dict[str, Tenso
         "sizes": sizes.squeeze(1),
         "fineness": fineness.mean(1).unflatten(1, grid),
     }
-    return Layer("cluster", grid, {**parts, **more})
+    return LayerRecord("cluster", grid, {**parts, **more})
 
 
 def _spread(x: Tensor, plan: Plan) -> Tensor:

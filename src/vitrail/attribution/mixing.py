@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.attribution.guard import ExplainError
-from vitrail.attribution.record import Meeting
+from vitrail.attribution.record import MixerCall
 from vitrail.layers.attend import (
     attention_weights,
     join_heads,
@@ -38,7 +38,7 @@ ROWS = 64
 
 
 @torch.no_grad()
-def operator(step: Meeting) -> Operator:
+def operator(step: MixerCall) -> Operator:
     """The step's mean over heads, rows summing to one.
 
     Raises:
@@ -48,7 +48,7 @@ def operator(step: Meeting) -> Operator:
 
 
 @torch.no_grad()
-def weighed(step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+def weighed(step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     """The step's attention weighed by its gradient; rows sum to what they matter.
 
     Args:
@@ -62,14 +62,14 @@ def weighed(step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
     return _weighing(step.mixer, step, slopes, joined)
 
 
-def unreadable(step: Meeting, why: str) -> ExplainError:
+def unreadable(step: MixerCall, why: str) -> ExplainError:
     """The error for an attention that cannot be read."""
     return ExplainError(
         f"{step.name} ({type(step.mixer).__name__}): {why}; take method 'gradcam', 'lrp' or 'rise'"
     )
 
 
-def spelled_out(step: Meeting) -> dict[str, Tensor]:
+def spelled_out(step: MixerCall) -> dict[str, Tensor]:
     """What the mixer itself says of the step.
 
     Raises:
@@ -88,7 +88,7 @@ def spelled_out(step: Meeting) -> dict[str, Tensor]:
 
 
 @singledispatch
-def _mixing(mixer: Mixer, step: Meeting) -> Operator:
+def _mixing(mixer: Mixer, step: MixerCall) -> Operator:
     """Any mixer with an attention matrix: its positive part, rows normalised."""
     parts = spelled_out(step)
     weights = parts["attention"].clamp(min=0)
@@ -97,7 +97,7 @@ def _mixing(mixer: Mixer, step: Meeting) -> Operator:
 
 
 @singledispatch
-def _weighing(mixer: Mixer, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+def _weighing(mixer: Mixer, step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     """Any mixer that tells attention and values."""
     parts = spelled_out(step)
     if "values" not in parts:
@@ -109,7 +109,7 @@ def _weighing(mixer: Mixer, step: Meeting, slopes: Tensor, joined: Tensor) -> Op
     return _carried(step, (attention * worth).clamp(min=0), parts)
 
 
-def _carried(step: Meeting, weights: Tensor, parts: dict[str, Tensor]) -> Operator:
+def _carried(step: MixerCall, weights: Tensor, parts: dict[str, Tensor]) -> Operator:
     """Weights ``(B, heads, K, M)`` of keys, carried on to the tokens that keys are made of."""
     if "sources" in parts:
         matrix = (weights @ parts["sources"]).mean(1)
@@ -122,7 +122,7 @@ def _same(told: Tensor, seen: Tensor) -> bool:
     return told.shape == seen.shape and torch.allclose(told, seen, rtol=1e-2, atol=1e-3)
 
 
-def _keys(step: Meeting, field: Tensor, count: int) -> Tensor:
+def _keys(step: MixerCall, field: Tensor, count: int) -> Tensor:
     """The field of the keys; what they are made of is the mixer's to say."""
     made = step.mixer.make_keys(field, step.grid)
     if made.shape[1] != count:
@@ -131,7 +131,7 @@ def _keys(step: Meeting, field: Tensor, count: int) -> Tensor:
 
 
 @_mixing.register
-def _(mixer: FactorisedAttention, step: Meeting) -> Operator:
+def _(mixer: FactorisedAttention, step: MixerCall) -> Operator:
     """CoaT: ``relu(q) softmax(k)^T`` in linear cost, blended with what the convolutions see."""
     q, k, v = project(mixer.qkv, step.tokens)
     asked = split_heads(q, mixer.heads)
@@ -139,7 +139,7 @@ def _(mixer: FactorisedAttention, step: Meeting) -> Operator:
 
 
 @_mixing.register
-def _(mixer: PrototypeAttention, step: Meeting) -> Operator:
+def _(mixer: PrototypeAttention, step: MixerCall) -> Operator:
     """Clustering CoaT: all members of a cluster ask with their mean."""
     q, k, v = project(mixer.qkv, step.tokens)
     asked, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
@@ -157,7 +157,7 @@ def _(mixer: PrototypeAttention, step: Meeting) -> Operator:
     )
 
 
-def _linear(step: Meeting, asked: Tensor, k: Tensor, v: Tensor) -> tuple[Operator, Tensor]:
+def _linear(step: MixerCall, asked: Tensor, k: Tensor, v: Tensor) -> tuple[Operator, Tensor]:
     """``relu(q) softmax(k)^T`` by two small products; and the content it stands for ``(B, K, C)``.
 
     A query that is negative throughout asks all keys of its head alike.
@@ -170,7 +170,7 @@ def _linear(step: Meeting, asked: Tensor, k: Tensor, v: Tensor) -> tuple[Operato
     return lambda f: (wish @ (keys.mT @ f.unsqueeze(1))).mean(1), content
 
 
-def _blended(step: Meeting, ask: Operator, content: Tensor, q: Tensor, v: Tensor) -> Operator:
+def _blended(step: MixerCall, ask: Operator, content: Tensor, q: Tensor, v: Tensor) -> Operator:
     """What is asked and, on the grid, what the convolutions see: by the lengths of both terms."""
     extra, shared = step.extra, step.shared
     assert isinstance(shared, ConvRelative)
@@ -204,14 +204,14 @@ def convolved(shared: ConvRelative, field: Tensor, grid: Grid, plan: Plan | None
 
 
 @_weighing.register
-def _(mixer: FactorisedAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+def _(mixer: FactorisedAttention, step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     """CoaT: the implied signed matrix, formed some rows at a time, for its weights only."""
     q, k, v = project(mixer.qkv, step.tokens)
     return _implied(split_heads(q, mixer.heads), key_weights(k, mixer.heads, step.plan), v, slopes)
 
 
 @_weighing.register
-def _(mixer: PrototypeAttention, step: Meeting, slopes: Tensor, joined: Tensor) -> Operator:
+def _(mixer: PrototypeAttention, step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     """Clustering CoaT: likewise, or the softmax of prototypes."""
     q, k, v = project(mixer.qkv, step.tokens)
     prototypes, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)

@@ -7,7 +7,7 @@ models serve as well.
 import torch
 from torch import Tensor
 
-from vitrail.attribution.base import Case, Finding, method
+from vitrail.attribution.base import Case, MethodResult, method
 
 Window = tuple[slice, slice]
 
@@ -15,7 +15,7 @@ Window = tuple[slice, slice]
 @method("occlusion", class_specific=True, signed=True)
 def occlusion(
     case: Case, *, window: int = 0, stride: int = 0, fill: float = 0.0, batch: int = 64
-) -> Finding:
+) -> MethodResult:
     """What the score loses when a square around the place is covered.
 
     Each pixel gets the mean loss over the windows that cover it. ``window`` and ``stride`` are in
@@ -26,7 +26,7 @@ def occlusion(
     window = window or max(1, round(3 * min(case.size) / 16))
     places = windows(case.size, window, stride or max(1, window // 2))
     lost = torch.stack([_losses(case, i, places, fill, batch) for i in range(len(case.images))])
-    return Finding(native=spread(lost, places, case.size))
+    return MethodResult(native=spread(lost, places, case.size))
 
 
 def windows(size: tuple[int, int], window: int, stride: int) -> list[Window]:

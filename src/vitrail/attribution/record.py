@@ -29,7 +29,7 @@ def is_unit(module: nn.Module) -> bool:
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of one module.
 
     Attributes:
@@ -46,13 +46,13 @@ class Call:
 
 
 @contextmanager
-def recording(model: nn.Module, parts: Mapping[str, nn.Module]) -> Iterator[list[Call]]:
+def recording(model: nn.Module, parts: Mapping[str, nn.Module]) -> Iterator[list[ModuleCall]]:
     """The calls of some of a model's modules, in the order in which they end."""
-    calls: list[Call] = []
+    calls: list[ModuleCall] = []
 
     def listen(name: str, module: nn.Module) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], given: dict[str, Any], out: Any) -> None:
-            calls.append(Call(name, module, (*args, *given.values()), out))
+            calls.append(ModuleCall(name, module, (*args, *given.values()), out))
 
         return module.register_forward_hook(hook, with_kwargs=True)
 
@@ -101,7 +101,7 @@ def block_of(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Meeting:
+class MixerCall:
     """One step in which tokens met: a mixer's call, and what stands around it.
 
     Attributes:
@@ -127,7 +127,7 @@ class Meeting:
     block_plan: Plan | None
     output: Tensor
     stream: Tensor
-    unit: Call | None
+    unit: ModuleCall | None
     fused: Tensor | None = None
 
     @property
@@ -144,12 +144,12 @@ class Meeting:
         return self.tokens.shape[1] - self.grid[0] * self.grid[1]
 
 
-def meetings(calls: list[Call]) -> list[Meeting]:
+def mixer_calls(calls: list[ModuleCall]) -> list[MixerCall]:
     """The steps in which tokens met, in order."""
-    return [_meeting(calls, i) for i, call in enumerate(calls) if isinstance(call.module, Mixer)]
+    return [_mixer_call(calls, i) for i, call in enumerate(calls) if isinstance(call.module, Mixer)]
 
 
-def _meeting(calls: list[Call], i: int) -> Meeting:
+def _mixer_call(calls: list[ModuleCall], i: int) -> MixerCall:
     call = calls[i]
     block = block_of(call.name)
     x, grid, shared, plan = (*call.args, None, None)[:4]
@@ -162,7 +162,7 @@ def _meeting(calls: list[Call], i: int) -> Meeting:
     units = [c for c in calls[i:] if is_unit(c.module) and block.startswith(f"{c.name}.")]
     fuse = _nearest(calls[i:], f"{units[0].name}.fuse") if units else None
     assert isinstance(call.module, Mixer)
-    return Meeting(
+    return MixerCall(
         name=call.name,
         mixer=call.module,
         tokens=x,
@@ -177,7 +177,7 @@ def _meeting(calls: list[Call], i: int) -> Meeting:
     )
 
 
-def _nearest(calls: list[Call], name: str) -> Call | None:
+def _nearest(calls: list[ModuleCall], name: str) -> ModuleCall | None:
     return next((call for call in calls if call.name == name), None)
 
 

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.attribution.base import Case, Finding, method
+from vitrail.attribution.base import Case, MethodResult, method
 from vitrail.attribution.targets import Goal
 
 
 @method("rise", class_specific=True, signed=False)
 def rise(
     case: Case, *, masks: int = 4000, cells: int = 8, keep: float = 0.5, batch: int = 64
-) -> Finding:
+) -> MethodResult:
     """How likely the class stays when the place is seen through a random mask.
 
     ``masks`` is their number (the paper takes 4,000 to 8,000), ``batch`` how many masked pictures
@@ -38,7 +38,7 @@ def rise(
             for i, image in enumerate(case.images):
                 chances = chance(case.goal.of(i), case.model(image * seen.unsqueeze(1)))
                 total[i] += torch.einsum("m,mhw->hw", chances.to(seen.dtype), seen)
-    return Finding(native=total / through.clamp_min(1e-6))
+    return MethodResult(native=total / through.clamp_min(1e-6))
 
 
 def draw(case: Case, masks: int, cells: int, keep: float) -> tuple[Tensor, Tensor]:

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.attribution.base import Case, Finding, Layer, Need, method
-from vitrail.attribution.cam import Reading, by_place, gradients, read, weighed_map
+from vitrail.attribution.base import Case, LayerRecord, MethodResult, Need, method
+from vitrail.attribution.cam import Activation, by_place, gradients, read, weighed_map
 from vitrail.attribution.cam_layers import layers_of
 from vitrail.attribution.guard import ExplainError
 from vitrail.attribution.mixing import operator, weighed
 from vitrail.attribution.record import (
-    Call,
-    Meeting,
-    meetings,
+    MixerCall,
+    ModuleCall,
+    mixer_calls,
     parts_of,
     projection,
     recording,
@@ -33,7 +33,7 @@ RECORD = {Need.LAYERS, Need.RECORD}
 
 
 @method("attention", class_specific=False, needs=RECORD)
-def attention(case: Case, *, layer: int | str = -1) -> Finding:
+def attention(case: Case, *, layer: int | str = -1) -> MethodResult:
     """Where one layer looked: what the class token, or else the mean token, attends to there.
 
     ``layer`` counts mixers, or names one. All layers are in ``layers``.
@@ -41,13 +41,15 @@ def attention(case: Case, *, layer: int | str = -1) -> Finding:
     assert isinstance(case.model, nn.Module)
     with torch.no_grad(), recording(case.model, parts_of(case.model)) as calls:
         case.model(case.images)
-    steps = {step.name: step for step in meetings(calls)}
+    steps = {step.name: step for step in mixer_calls(calls)}
     name = layer if isinstance(layer, str) else _nth(list(steps), layer)
     if name not in steps:
         raise ExplainError(f"no mixer {name!r}; there are {', '.join(steps)}")
     maps = {n: looked_at(step, len(case.images)) for n, step in steps.items()}
-    layers = {n: Layer("attention", (m.shape[1], m.shape[2]), {"map": m}) for n, m in maps.items()}
-    return Finding(native=maps[name], layers=layers)
+    layers = {
+        n: LayerRecord("attention", (m.shape[1], m.shape[2]), {"map": m}) for n, m in maps.items()
+    }
+    return MethodResult(native=maps[name], layers=layers)
 
 
 def _nth(names: list[str], index: int) -> str:
@@ -56,7 +58,7 @@ def _nth(names: list[str], index: int) -> str:
     return names[index]
 
 
-def looked_at(step: Meeting, images: int) -> Tensor:
+def looked_at(step: MixerCall, images: int) -> Tensor:
     """What the readers of one step attend to, on its full grid ``(B, H, W)``."""
     grid, extra = step.full_grid, step.extra
     whole = step.plan if step.block_plan is None else step.block_plan
@@ -70,7 +72,7 @@ def looked_at(step: Meeting, images: int) -> Tensor:
 
 
 @method("rollout", class_specific=False, needs=RECORD)
-def rollout(case: Case, *, residual: str = "half") -> Finding:
+def rollout(case: Case, *, residual: str = "half") -> MethodResult:
     """What the head reads, walked back through attention and residuals to the first grid.
 
     ``residual``: the branch counts ``"half"`` as published, or by its share of lengths
@@ -82,14 +84,14 @@ def rollout(case: Case, *, residual: str = "half") -> Finding:
     with torch.no_grad(), recording(case.model, parts_of(case.model)) as calls:
         case.model(case.images)
     walk = Walk(operators=operator, share=SHARES[residual])
-    walk.run(meetings(calls))
+    walk.run(mixer_calls(calls))
     found = masses(walk, readout(case.model, walk, calls))
     totals = torch.stack([sum(m.sum(1) for m in many) for many in found.values()])  # type: ignore[misc]
     return _finding(walk, found, {"mass_error": (totals - 1).abs().amax(0)})
 
 
 @method("grad_rollout", class_specific=True, needs=RECORD | {Need.GRADIENT})
-def grad_rollout(case: Case) -> Finding:
+def grad_rollout(case: Case) -> MethodResult:
     """Rollout of attention weighed by the score's gradient (Chefer et al., ICCV 2021).
 
     From the class token, or where a model pools, from the positive part of HiResCAM at its last
@@ -114,13 +116,13 @@ def grad_rollout(case: Case) -> Finding:
         operators=lambda step: weighed(step, grads[step.name], joined[step.name].detach()),
         share=None,
     )
-    walk.run([_detached(step) for step in meetings(calls)])
+    walk.run([_detached(step) for step in mixer_calls(calls)])
     pooled = partial(positive_evidence, case, tops[-1:], score)
     found = masses(walk, readout(model, walk, calls, pooled))
     return _finding(walk, found, {})
 
 
-def _detached(step: Meeting) -> Meeting:
+def _detached(step: MixerCall) -> MixerCall:
     """The step without its graph."""
     return replace(
         step,
@@ -130,14 +132,16 @@ def _detached(step: Meeting) -> Meeting:
     )
 
 
-def positive_evidence(case: Case, tops: Sequence[Reading], score: Tensor, state: State) -> Tensor:
+def positive_evidence(
+    case: Case, tops: Sequence[Activation], score: Tensor, state: State
+) -> Tensor:
     """``(B, H*W)``: HiResCAM's positive part at the last layer, on the grid of a state."""
     slopes = gradients(case, tops, score)
     maps = weighed_map(tops[0], slopes[0], by_place).clamp(min=0)
     return F.adaptive_avg_pool2d(maps.unsqueeze(1), state.grid).flatten(1)
 
 
-def _finding(walk: Walk, found: dict[str, list[Tensor]], check: dict[str, Tensor]) -> Finding:
+def _finding(walk: Walk, found: dict[str, list[Tensor]], check: dict[str, Tensor]) -> MethodResult:
     layers = {}
     for name, many in found.items():
         states = walk.entering[name]
@@ -146,17 +150,17 @@ def _finding(walk: Walk, found: dict[str, list[Tensor]], check: dict[str, Tensor
             for i, (mass, state) in enumerate(zip(many[:-1], states, strict=True))
         }
         first = torch.cat([m[:, : s.extra] for m, s in zip(many[:-1], states, strict=True)], 1)
-        layers[name] = Layer(
+        layers[name] = LayerRecord(
             "attention", states[0].grid, {**maps, "class": first, "aside": many[-1]}
         )
     native = next(iter(layers.values())).tensors["map"]
-    return Finding(native=native, layers=layers, check=check)
+    return MethodResult(native=native, layers=layers, check=check)
 
 
 def readout(
     model: nn.Module,
     walk: Walk,
-    calls: Sequence[Call],
+    calls: Sequence[ModuleCall],
     pooled: Callable[[State], Tensor] | None = None,
 ) -> Tensor:
     """What the head reads of the last fields, ``(B,)``: r_L as a weighted sum.

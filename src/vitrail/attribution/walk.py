@@ -26,20 +26,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.attribution.record import Meeting
+from vitrail.attribution.record import MixerCall
 from vitrail.layers.grid import Grid, to_map, to_tokens
 from vitrail.models.reading import State
 
-Share = Callable[[Meeting], Tensor | float]
-Operators = Callable[[Meeting], Callable[[Tensor], Tensor]]
+Share = Callable[[MixerCall], Tensor | float]
+Operators = Callable[[MixerCall], Callable[[Tensor], Tensor]]
 
 
-def half(step: Meeting) -> float:
+def half(step: MixerCall) -> float:
     """Residual and branch matter alike, as published."""
     return 0.5
 
 
-def by_length(step: Meeting) -> Tensor:
+def by_length(step: MixerCall) -> Tensor:
     """The branch's share of lengths at each token: ``|u| / (|x| + |u|)``, ``(B, K, 1)``."""
     stream = step.stream.flatten(1, -2).norm(dim=2, keepdim=True)
     branch = step.output.norm(dim=2, keepdim=True)
@@ -71,7 +71,7 @@ class Walk:
     left: dict[str, State] = field(default_factory=dict)
     scales: list[State] = field(default_factory=list)
 
-    def run(self, steps: Sequence[Meeting]) -> None:
+    def run(self, steps: Sequence[MixerCall]) -> None:
         """All steps, those inside a paper's own block together."""
         for unit, together in groupby(steps, key=lambda s: s.unit.name if s.unit else None):
             some = list(together)
@@ -83,7 +83,7 @@ class Walk:
             assert block is not None
             block.module.propagate(self, block, some)  # type: ignore[operator]
 
-    def mix(self, f: Tensor, step: Meeting) -> Tensor:
+    def mix(self, f: Tensor, step: MixerCall) -> Tensor:
         """One residual step on its own tokens, ``(B, K, 1)`` or what its plan reduces."""
         operate, plan = self.operators(step), step.block_plan
         if plan is None:
@@ -132,12 +132,12 @@ class Walk:
         """The last layer of a stage."""
         return [name for name in self.left if name.startswith(f"{stage}.")][-1]
 
-    def plain(self, step: Meeting) -> None:
+    def plain(self, step: MixerCall) -> None:
         """A mixer in a residual branch, with or without a reducer."""
         state = self.enter(step.name, step.full_grid, step.extra, step.tokens)
         self.leave(step.name, State(self.mix(state.tokens, step), state.grid))
 
-    def encode(self, f: Tensor, steps: Sequence[Meeting]) -> Tensor:
+    def encode(self, f: Tensor, steps: Sequence[MixerCall]) -> Tensor:
         """Several residual steps on the same tokens."""
         for step in steps:
             f = self.mix(f, step)

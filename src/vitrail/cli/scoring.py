@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.attribution.samples import MaskOf, Samples, gather, open_truth
-from vitrail.attribution.scores.makers import Maker, baselines
-from vitrail.attribution.scores.table import Row, Settings, chance, refused, score
+from vitrail.attribution.scores.makers import MapSource, baselines
+from vitrail.attribution.scores.table import MethodScores, ScoreSettings, chance, refused, score
 from vitrail.attribution.scores.told import LEGEND, cells, head, lines
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
@@ -39,8 +39,8 @@ def scored(wanted: ExplainOptions) -> Answer:
     pictures, mask_of = open_truth(wanted.score, history=history)
     items = part_of(pictures, wanted.part)
     out = free(wanted.out, runs[0].name)
-    settings = Settings(steps=wanted.steps, seed=wanted.seed)
-    makers = {name: Maker(name, options.get(name, {}), wanted.seed) for name in chosen}
+    settings = ScoreSettings(steps=wanted.steps, seed=wanted.seed)
+    makers = {name: MapSource(name, options.get(name, {}), wanted.seed) for name in chosen}
     makers |= {maker.name: maker for maker in baselines() if maker.name not in makers}
     results = []
     for one in runs:
@@ -118,7 +118,9 @@ def some(classes: Sequence[str]) -> str:
     return ", ".join(classes[:6]) + (f", … ({len(classes)})" if len(classes) > 6 else "")
 
 
-def rows_of(one: Named, makers: Sequence[Maker], samples: Samples, settings: Settings) -> list[Row]:
+def rows_of(
+    one: Named, makers: Sequence[MapSource], samples: Samples, settings: ScoreSettings
+) -> list[MethodScores]:
     """A row a method; one that cannot serve this model says why."""
     rows = []
     with counting_bar(f"scoring {one.name}") as step:
@@ -132,7 +134,7 @@ def rows_of(one: Named, makers: Sequence[Maker], samples: Samples, settings: Set
     return rows
 
 
-def shown(one: Named, samples: Samples, rows: Sequence[Row]) -> list[Any]:
+def shown(one: Named, samples: Samples, rows: Sequence[MethodScores]) -> list[Any]:
     """A title, the table, and why some methods are missing."""
     good = [row for row in rows if not row.problem]
     even = ", ".join(f"{name} {value:.3f}" for name, value in chance(samples).items())
@@ -144,7 +146,7 @@ def shown(one: Named, samples: Samples, rows: Sequence[Row]) -> list[Any]:
     return [title, table(head(good), cells(good), left=2), *reasons]
 
 
-def as_data(one: Named, samples: Samples, rows: Sequence[Row]) -> dict[str, Any]:
+def as_data(one: Named, samples: Samples, rows: Sequence[MethodScores]) -> dict[str, Any]:
     """A run's scores for JSON."""
     return {
         "run": one.name,

@@ -3,34 +3,34 @@
 Everything here takes any ``nn.Module`` or callable; nothing is estimated from a table.
 """
 
-from vitrail.cost.bylayer import Layer, Profile, by_layer
+from vitrail.cost.bylayer import LayerCost, Profile, by_layer
 from vitrail.cost.candidates import Settings
 from vitrail.cost.counting import Count, Part, count, parameters
 from vitrail.cost.host import machine
 from vitrail.cost.peak import memory
-from vitrail.cost.report import Report, cost
+from vitrail.cost.report import CostReport, cost
 from vitrail.cost.resolution import Growth, draw, growth
 from vitrail.cost.roofline import Ceilings, ceilings
 from vitrail.cost.same_weights import Agreement, Counterparts, Pair, pair
-from vitrail.cost.timing import Ratio, Timing, Window, pinned, ratio, time_side_by_side
+from vitrail.cost.timing import Ratio, Timing, TimingWindow, pinned, ratio, time_side_by_side
 from vitrail.cost.versus import Versus, versus
 
 __all__ = [
     "Agreement",
     "Ceilings",
+    "CostReport",
     "Count",
     "Counterparts",
     "Growth",
-    "Layer",
+    "LayerCost",
     "Pair",
     "Part",
     "Profile",
     "Ratio",
-    "Report",
     "Settings",
     "Timing",
+    "TimingWindow",
     "Versus",
-    "Window",
     "by_layer",
     "ceilings",
     "cost",

@@ -30,7 +30,7 @@ from vitrail.cost.candidates import (
 from vitrail.cost.counting import evaluating, example, frozen
 from vitrail.cost.roofline import Ceilings
 from vitrail.cost.timing import Timing
-from vitrail.cost.watch import ROOT, CudaStopwatch, Diary, Ledger, Stopwatch, watching
+from vitrail.cost.watch import ROOT, CudaStopwatch, Diary, OperatorLedger, Stopwatch, watching
 from vitrail.errors import UserError
 
 OWN = "(itself)"
@@ -39,7 +39,7 @@ DEEPEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class LayerCost:
     """One row, of one call with a whole batch.
 
     ``seconds`` is the median over calls; ``share`` its part of all rows' seconds; ``macs`` are
@@ -60,7 +60,7 @@ class Profile:
 
     model: str
     settings: Settings
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
     plain: Timing
 
     @property
@@ -150,11 +150,11 @@ def medians(calls: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(call.get(name, 0.0) for call in calls) for name in names}
 
 
-def ledger(model: nn.Module, settings: Settings) -> Ledger:
+def ledger(model: nn.Module, settings: Settings) -> OperatorLedger:
     """One call with a whole batch, booked; in the precision of the settings."""
     pictures = example(model, settings.image, batch=settings.batch, in_chans=settings.in_chans)
     cast = PRECISIONS[settings.precision]
-    book = Ledger()
+    book = OperatorLedger()
     with (
         evaluating(model),
         frozen(model),
@@ -168,13 +168,13 @@ def ledger(model: nn.Module, settings: Settings) -> Ledger:
 
 
 def sum_layers(
-    model: nn.Module, seconds: Mapping[str, float], book: Ledger, depth: int | None
-) -> tuple[Layer, ...]:
+    model: nn.Module, seconds: Mapping[str, float], book: OperatorLedger, depth: int | None
+) -> tuple[LayerCost, ...]:
     """Rows in the order of the calls, each the sum of the modules that its name covers."""
     whole = sum(seconds.values())
     macs, traffic = (on_timed(booked, seconds) for booked in (book.macs, book.traffic))
     return tuple(
-        Layer(
+        LayerCost(
             name=row,
             kind=type(model.get_submodule(row.removesuffix(OWN).strip())).__name__,
             seconds=sum(seconds[name] for name in names),
@@ -244,16 +244,16 @@ HEADINGS = ("layer", "kind", "ms", "share", "GMAC", "MB moved", "GMAC/s")
 LEAST = 0.002
 
 
-def join_equal_layers(layers: Sequence[Layer]) -> list[Layer]:
+def join_equal_layers(layers: Sequence[LayerCost]) -> list[LayerCost]:
     """The layers that matter, and one row for the others."""
     large = [layer for layer in layers if layer.share >= LEAST]
     rest = [layer for layer in layers if layer.share < LEAST]
     return [*large, whole(rest, f"{len(rest)} smaller")] if rest else large
 
 
-def whole(layers: Sequence[Layer], name: str) -> Layer:
+def whole(layers: Sequence[LayerCost], name: str) -> LayerCost:
     """Several rows as one."""
-    return Layer(
+    return LayerCost(
         name=name,
         kind="",
         seconds=sum(layer.seconds for layer in layers),
@@ -263,7 +263,7 @@ def whole(layers: Sequence[Layer], name: str) -> Layer:
     )
 
 
-def cells(layer: Layer) -> tuple[str, ...]:
+def cells(layer: LayerCost) -> tuple[str, ...]:
     """A layer for people."""
     return (
         layer.name,

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 
-class Reading(NamedTuple):
+class ClockReading(NamedTuple):
     """Seconds since some start: wall, CPU of this process and of the children it has waited for,
     CPU of the machine (if known).
     """
@@ -25,11 +25,11 @@ class Reading(NamedTuple):
 class Clock(Protocol):
     """The source of readings."""
 
-    def start(self) -> Reading:
+    def start(self) -> ClockReading:
         """Read at the head of a window, after all queued device work is done."""
         ...
 
-    def stop(self) -> Reading:
+    def stop(self) -> ClockReading:
         """Read at its end, after all queued device work is done."""
         ...
 
@@ -37,17 +37,17 @@ class Clock(Protocol):
 class SystemClock:
     """The real one. The machine's CPU time comes from ``/proc/stat`` and is unknown elsewhere."""
 
-    def start(self) -> Reading:
+    def start(self) -> ClockReading:
         """The wall clock is read last, so that reading the others is not in the window."""
         synchronise()
         busy, own = machine_busy(), own_cpu()
-        return Reading(wall=time.perf_counter(), own=own, busy=busy)
+        return ClockReading(wall=time.perf_counter(), own=own, busy=busy)
 
-    def stop(self) -> Reading:
+    def stop(self) -> ClockReading:
         """The wall clock is read first, for the same reason."""
         synchronise()
         wall = time.perf_counter()
-        return Reading(wall=wall, own=own_cpu(), busy=machine_busy())
+        return ClockReading(wall=wall, own=own_cpu(), busy=machine_busy())
 
 
 def own_cpu() -> float:

@@ -67,7 +67,7 @@ class CostRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class CostReport:
     """The rows, the conditions, and the machine they hold for."""
 
     settings: Settings
@@ -117,7 +117,7 @@ def cost(
     build: Build | str = CREATE,
     with_memory: bool = True,
     on_step: Callable[[str], None] | None = None,
-) -> Report:
+) -> CostReport:
     """Measure models against each other; the first is the one that ``speed`` refers to.
 
     Args:
@@ -153,7 +153,7 @@ def cost(
                 notes=notes,
             )
         )
-    return Report(settings=settings, machine=machine(), rows=tuple(rows))
+    return CostReport(settings=settings, machine=machine(), rows=tuple(rows))
 
 
 def _timings(

@@ -15,7 +15,7 @@ from vitrail.errors import UserError
 PARTS = ("forward", "backward", "optimiser")
 
 
-class Step:
+class TrainingStep:
     """A call that does forward, loss, backward and an AdamW step on the same noise.
 
     The model is set to training mode. ``settings`` give size, batch, precision (autocast), graph

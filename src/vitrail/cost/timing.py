@@ -36,7 +36,7 @@ COMPUTES = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class TimingWindow:
     """One run of calls. ``seconds`` are wall seconds a call; ``own`` and ``foreign`` say how many
     cores this process and all others kept busy meanwhile (``None``: not known here).
     """
@@ -63,11 +63,11 @@ class Timing:
 
     name: str
     threads: int
-    windows: tuple[Window, ...]
+    windows: tuple[TimingWindow, ...]
     warmup: WarmUp
 
     @property
-    def clean(self) -> tuple[Window, ...]:
+    def clean(self) -> tuple[TimingWindow, ...]:
         """The windows that no other process disturbed."""
         return quiet_windows(self.windows)
 
@@ -206,7 +206,7 @@ def ratio(a: Timing, b: Timing) -> Ratio:
     )
 
 
-def quiet_windows(windows: Sequence[Window]) -> tuple[Window, ...]:
+def quiet_windows(windows: Sequence[TimingWindow]) -> tuple[TimingWindow, ...]:
     """The windows in which others used little CPU and we got as much of it as ever."""
     most = max(w.own for w in windows)
     enough = STARVED * most if most >= COMPUTES else 0.0
@@ -264,7 +264,7 @@ def warm_up(
         earlier = seen.seconds
 
 
-def window(call: Call, calls: int, number: int, clock: Clock) -> Window:
+def window(call: Call, calls: int, number: int, clock: Clock) -> TimingWindow:
     """Time ``calls`` calls as window of round ``number``."""
     before = clock.start()
     for _ in range(calls):
@@ -273,7 +273,9 @@ def window(call: Call, calls: int, number: int, clock: Clock) -> Window:
     wall, own = after.wall - before.wall, after.own - before.own
     known = before.busy is not None and after.busy is not None
     foreign = max(0.0, after.busy - before.busy - own) / wall if known else None  # type: ignore[operator]
-    return Window(round=number, calls=calls, seconds=wall / calls, own=own / wall, foreign=foreign)
+    return TimingWindow(
+        round=number, calls=calls, seconds=wall / calls, own=own / wall, foreign=foreign
+    )
 
 
 def _rounds(
@@ -282,12 +284,12 @@ def _rounds(
     clock: Clock,
     tell: Callable[[str], None],
     until: float | None,
-) -> dict[str, list[Window]]:
+) -> dict[str, list[TimingWindow]]:
     """Rounds until every candidate has enough clean windows, at most twice ``wanted``.
 
     At ``until`` of the clock no other begins, once there are two.
     """
-    windows: dict[str, list[Window]] = {name: [] for name in calls}
+    windows: dict[str, list[TimingWindow]] = {name: [] for name in calls}
     for number in range(2 * wanted):
         if number >= 2 and until is not None and clock.stop().wall >= until:
             break

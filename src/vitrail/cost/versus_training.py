@@ -12,7 +12,7 @@ from torch import nn
 from vitrail.cost.candidates import Build, Settings, compiling, interleaved
 from vitrail.cost.peak import memory
 from vitrail.cost.same_weights import Agreement, Counterparts, pair
-from vitrail.cost.step import Step
+from vitrail.cost.step import TrainingStep
 from vitrail.cost.timing import Ratio, Timing, pinned, ratio
 from vitrail.cost.versus import describe_agreement
 from vitrail.errors import UserError
@@ -125,7 +125,7 @@ class FirstStep:
     """A candidate's step, and what could not be done for it."""
 
     candidate: str
-    step: Step
+    step: TrainingStep
     notes: tuple[str, ...]
 
 
@@ -159,10 +159,10 @@ def report(started: FirstStep, timing: Timing, build: Build | str | None) -> Sid
 def first_step(candidate: str, model: nn.Module, settings: Settings) -> FirstStep:
     """The step, without checkpointing where the model has none."""
     try:
-        return FirstStep(candidate, Step(model, settings), ())
+        return FirstStep(candidate, TrainingStep(model, settings), ())
     except UserError as error:
         return FirstStep(
-            candidate, Step(model, replace(settings, checkpointing=False)), (str(error),)
+            candidate, TrainingStep(model, replace(settings, checkpointing=False)), (str(error),)
         )
 
 

@@ -110,7 +110,7 @@ class Diary:
         return dict(spent)
 
 
-class Ledger(TorchDispatchMode):
+class OperatorLedger(TorchDispatchMode):
     """Multiply-adds and memory traffic of every operator, booked on the module that runs.
 
     Traffic: every tensor an operator takes is read once and every one it gives is written once;

@@ -14,16 +14,16 @@ from vitrail.export.folder import (
     write_folder,
 )
 from vitrail.export.optimized import Optimized, optimize
-from vitrail.export.report import Report
+from vitrail.export.report import OptimizationReport
 from vitrail.export.runtime import open_file
-from vitrail.export.verify import Difference, ExportError
+from vitrail.export.verify import ExportError, OutputDifference
 
 __all__ = [
-    "Difference",
     "ExportError",
     "Exported",
+    "OptimizationReport",
     "Optimized",
-    "Report",
+    "OutputDifference",
     "Served",
     "holds_export",
     "is_exported",

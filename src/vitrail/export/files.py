@@ -19,7 +19,14 @@ from vitrail.export.graph import program_of
 from vitrail.export.metadata import INPUT, OUTPUT, describe
 from vitrail.export.optimized import FOLDING, TOLERANCES, TYPES, captured
 from vitrail.export.runtime import ENDINGS, first_line, need, open_file
-from vitrail.export.verify import Difference, ExportError, batches_like, compare, require, worst
+from vitrail.export.verify import (
+    ExportError,
+    OutputDifference,
+    batches_like,
+    compare,
+    require,
+    worst,
+)
 from vitrail.files import draft_folder, write_bytes, write_error
 
 if TYPE_CHECKING:
@@ -44,10 +51,10 @@ class Exported:
     example: tuple[int, ...]
     sizes: str
     tolerance: float
-    differences: tuple[Difference, ...]
+    differences: tuple[OutputDifference, ...]
 
     @property
-    def worst(self) -> Difference:
+    def worst(self) -> OutputDifference:
         """The batch on which the file is furthest from its original."""
         return worst(self.differences)
 

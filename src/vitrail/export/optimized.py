@@ -34,7 +34,7 @@ from vitrail.export.kernels import (
     slice_feed_forwards,
 )
 from vitrail.export.quant import quantize_linears
-from vitrail.export.report import Done, Report
+from vitrail.export.report import Done, OptimizationReport
 from vitrail.export.verify import ExportError, batches_like, compare, require
 
 Precision = Literal["float32", "bf16", "int8"]
@@ -43,7 +43,7 @@ Call = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Step:
+class OptimizationStep:
     """A rewriting of the graph: ``apply`` gives how many of ``what`` it changed."""
 
     name: str
@@ -52,20 +52,20 @@ class Step:
 
 
 FOLDING = (
-    Step("constants", "tables computed once", fold_constants),
-    Step("identities", "x + conv(x) folded into depthwise weights", fold_identities),
-    Step("batch norms", "folded into weights", fold_batch_norms),
-    Step("layer norms", "affine parts folded into linear layers", fold_layer_norms),
-    Step("projections", "groups of products made one", fuse_projections),
-    Step("precision", "constants cast, or given memory of their own", settle),
+    OptimizationStep("constants", "tables computed once", fold_constants),
+    OptimizationStep("identities", "x + conv(x) folded into depthwise weights", fold_identities),
+    OptimizationStep("batch norms", "folded into weights", fold_batch_norms),
+    OptimizationStep("layer norms", "affine parts folded into linear layers", fold_layer_norms),
+    OptimizationStep("projections", "groups of products made one", fuse_projections),
+    OptimizationStep("precision", "constants cast, or given memory of their own", settle),
 )
-LAYOUT = Step("layout", "kernels laid out channels-last", lay_out)
-PARTED = Step("attention", "taken apart, for products in bfloat16", part_attention)
-QUANTIZED = Step("int8", "linear layers in 8 bits", quantize_linears)
+LAYOUT = OptimizationStep("layout", "kernels laid out channels-last", lay_out)
+PARTED = OptimizationStep("attention", "taken apart, for products in bfloat16", part_attention)
+QUANTIZED = OptimizationStep("int8", "linear layers in 8 bits", quantize_linears)
 KERNELS = (
-    Step("slices", "feed-forwards packed, in slices of the cache", slice_feed_forwards),
-    Step("linear layers", "packed", pack_linears),
-    Step("kernels", "convolutions packed, with what follows them", pack_convolutions),
+    OptimizationStep("slices", "feed-forwards packed, in slices of the cache", slice_feed_forwards),
+    OptimizationStep("linear layers", "packed", pack_linears),
+    OptimizationStep("kernels", "convolutions packed, with what follows them", pack_convolutions),
 )
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 TOLERANCES = {"float32": 1e-4, "bf16": 0.06, "int8": 0.12}
@@ -79,7 +79,7 @@ WINDOW_S, WARMUP_S = 0.3, 1.0
 class Optimized(nn.Module):
     """Inference only, for pictures of one size in batches of any; ``report`` says what was done."""
 
-    report: Report
+    report: OptimizationReport
 
     def __init__(self, graph: GraphModule, run: Call | None, example: Tensor, dtype: torch.dtype):
         super().__init__()
@@ -198,7 +198,7 @@ class Trail:
         self.done = [Done(name="original", changed=0, what="")]
         self.calls: dict[str, Call] = {"original": original}
 
-    def take(self, step: Step) -> None:
+    def take(self, step: OptimizationStep) -> None:
         """Apply a step to the graph; the graph before it is kept for timing."""
         self.graph = copied(self.graph)
         changed = step.apply(self.graph)
@@ -254,7 +254,7 @@ class Trail:
 
     def report(
         self, original: nn.Module, made: Optimized, allowed: float, timings: dict[str, Timing]
-    ) -> Report:
+    ) -> OptimizationReport:
         """What was done, with the outputs of ``made`` beside the original's."""
         batches = dict.fromkeys((len(self.example), 1, 3))
         height, width = self.example.shape[2:]
@@ -264,7 +264,7 @@ class Trail:
         kept = made._compiled is not None
         steps = [with_timing(d, timings) for d in self.done]
         steps = [replace(s, kept=kept) if s.name == "compile" else s for s in steps]
-        return Report(
+        return OptimizationReport(
             model=self.name,
             precision=self.precision,
             example=tuple(self.example.shape),

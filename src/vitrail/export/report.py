@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vitrail.export.verify import Difference, worst
+from vitrail.export.verify import OutputDifference, worst
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Done:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class OptimizationReport:
     """The whole way from a model to its optimised form.
 
     ``quiet`` says whether timings were undisturbed (None: nothing was timed).
@@ -32,7 +32,7 @@ class Report:
     precision: str
     example: tuple[int, ...]
     steps: tuple[Done, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[OutputDifference, ...]
     tolerance: float
     megabytes: float
     compiled: bool
@@ -40,7 +40,7 @@ class Report:
     machine: Mapping[str, Any] | None = None
 
     @property
-    def worst(self) -> Difference:
+    def worst(self) -> OutputDifference:
         """The batch on which the outputs are furthest from the original's."""
         return worst(self.differences)
 

@@ -21,7 +21,7 @@ class ExportError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class OutputDifference:
     """How far apart two models are on one batch.
 
     ``largest`` is the largest difference of two outputs, ``scale`` the largest output of the
@@ -58,12 +58,14 @@ def batches_like(example: Tensor, batches: Iterable[int], sizes: Iterable[tuple[
             yield smooth.to(example)
 
 
-def compare(original: Answer, other: Answer, pictures: Iterable[Tensor]) -> tuple[Difference, ...]:
+def compare(
+    original: Answer, other: Answer, pictures: Iterable[Tensor]
+) -> tuple[OutputDifference, ...]:
     """The differences on each batch."""
     return tuple(difference(x, original(x).float(), other(x).float()) for x in pictures)
 
 
-def difference(pictures: Tensor, wanted: Tensor, given: Tensor) -> Difference:
+def difference(pictures: Tensor, wanted: Tensor, given: Tensor) -> OutputDifference:
     """How far ``given`` is from ``wanted``, ``(B, K)`` both.
 
     Raises:
@@ -79,7 +81,7 @@ def difference(pictures: Tensor, wanted: Tensor, given: Tensor) -> Difference:
             f"for pictures {tuple(pictures.shape)} some outputs are not finite; use float32"
         )
     batch, _, height, width = pictures.shape
-    return Difference(
+    return OutputDifference(
         batch=batch,
         height=height,
         width=width,
@@ -89,12 +91,14 @@ def difference(pictures: Tensor, wanted: Tensor, given: Tensor) -> Difference:
     )
 
 
-def worst(differences: Iterable[Difference]) -> Difference:
+def worst(differences: Iterable[OutputDifference]) -> OutputDifference:
     """The batch on which two models are furthest apart."""
     return max(differences, key=lambda d: d.relative)
 
 
-def require(differences: Iterable[Difference], tolerance: float, what: str) -> Difference:
+def require(
+    differences: Iterable[OutputDifference], tolerance: float, what: str
+) -> OutputDifference:
     """The worst batch, if it is near enough.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from vitrail.console import status_bar
-from vitrail.cost import Report, Settings, cost
+from vitrail.cost import CostReport, Settings, cost
 from vitrail.cost.candidates import Precision
 from vitrail.hub.resolve import model_text
 
@@ -26,7 +26,7 @@ def measure(
     memory: bool = True,
     seconds: float | None = None,
     progress: bool = True,
-) -> Report:
+) -> CostReport:
     """Measure parameters, multiply-adds, time and memory of models side by side::
 
         import vitrail

@@ -4,7 +4,7 @@ maps (B, H, W) of any method -> scores by picture -> a table beside four baselin
 """
 
 from vitrail.attribution.scores.curves import Curve, deletion, insertion
-from vitrail.attribution.scores.makers import Maker, baselines
+from vitrail.attribution.scores.makers import MapSource, baselines
 from vitrail.attribution.scores.places import energy, pointing, rank_accuracy, segmentation
 from vitrail.attribution.scores.stability import (
     Explainer,
@@ -12,15 +12,15 @@ from vitrail.attribution.scores.stability import (
     max_sensitivity,
     randomisation,
 )
-from vitrail.attribution.scores.table import SCORES, Row, Settings, score, versus
+from vitrail.attribution.scores.table import SCORES, MethodScores, ScoreSettings, score, versus
 
 __all__ = [
     "SCORES",
     "Curve",
     "Explainer",
-    "Maker",
-    "Row",
-    "Settings",
+    "MapSource",
+    "MethodScores",
+    "ScoreSettings",
     "baselines",
     "class_contrast",
     "deletion",

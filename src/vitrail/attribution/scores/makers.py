@@ -20,7 +20,7 @@ GRADIENT = "saliency"
 
 
 @dataclass
-class Maker:
+class MapSource:
     """A method or a baseline.
 
     ``options`` are the method's; a map is asked for ``batch`` pictures at a time. ``refused``
@@ -76,6 +76,6 @@ class Maker:
         return torch.cat(found)
 
 
-def baselines() -> list[Maker]:
+def baselines() -> list[MapSource]:
     """The four that are always beside: noise, the middle, edges, the input gradient."""
-    return [*(Maker(name) for name in BASELINES), Maker(GRADIENT)]
+    return [*(MapSource(name) for name in BASELINES), MapSource(GRADIENT)]

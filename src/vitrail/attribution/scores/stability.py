@@ -53,7 +53,7 @@ def class_contrast(explain: Explainer, model: nn.Module, images: Tensor) -> Tens
 
 
 @dataclass(frozen=True)
-class Step:
+class RandomisationStep:
     """One step of the cascade: down to which module weights are random, and how alike maps are.
 
     ``share`` of all parameters is random; ``signed``, ``absolute`` (Spearman, of the maps and of
@@ -76,7 +76,7 @@ def randomisation(
     *,
     steps: int = 6,
     seed: int = 0,
-) -> list[Step]:
+) -> list[RandomisationStep]:
     """Cascading parameter randomisation: how alike is the map as layers turn random, top down?
 
     Adebayo et al. 2018 (arXiv 1810.03292), section 4. The first step is the head alone, the last
@@ -91,10 +91,10 @@ def randomisation(
             after = explain(other, images, target)
         except UserError as error:  # a dead layer may be refused, and that is an answer too
             none = torch.full((len(images),), float("nan"))
-            found.append(Step(name, share, none, none, none, str(error)))
+            found.append(RandomisationStep(name, share, none, none, none, str(error)))
             continue
         pair = spearman(before, after), spearman(before.abs(), after.abs())
-        found.append(Step(name, share, *pair, ssim(before, after)))
+        found.append(RandomisationStep(name, share, *pair, ssim(before, after)))
     return found
 
 

@@ -1,6 +1,6 @@
 """All scores of one method on one model, and how far ahead of another method they are.
 
-Samples, model, Maker -> Row (scores by picture) -> means with intervals -> paired differences
+Samples, model, MapSource -> MethodScores (by picture) -> means with intervals -> differences
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitrail.attribution.samples import Samples
 from vitrail.attribution.scores import places
 from vitrail.attribution.scores.curves import BLUR_SIGMA, BLUR_WINDOW, deletion, insertion
-from vitrail.attribution.scores.makers import Maker
+from vitrail.attribution.scores.makers import MapSource
 from vitrail.attribution.scores.stability import (
     class_contrast,
     max_sensitivity,
@@ -45,7 +45,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ScoreSettings:
     """How scores are taken.
 
     ``steps`` of insertion and deletion; ``window`` and ``sigma`` of the blur that insertion begins
@@ -67,7 +67,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class MethodScores:
     """A method's scores on one model.
 
     ``scores``: by name, a value a picture (fewer for the scores on few pictures; none where a score
@@ -96,7 +96,7 @@ class Row:
         return asdict(self) | {"mean": means}
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> "Row":
+    def from_dict(cls, told: Mapping[str, Any]) -> "MethodScores":
         """What :meth:`to_dict` gave."""
         known = ("method", "kind", "scores", "options", "refused", "seconds", "problem")
         return cls(**{k: told[k] for k in known}, cascade=tuple(told["cascade"]))
@@ -104,11 +104,11 @@ class Row:
 
 def score(
     model: nn.Module,
-    maker: Maker,
+    maker: MapSource,
     samples: Samples,
-    settings: Settings,
+    settings: ScoreSettings,
     tell: Callable[[str], None] = lambda what: None,
-) -> Row:
+) -> MethodScores:
     """Every score of one method; ``tell`` hears which is being taken.
 
     Raises:
@@ -130,7 +130,7 @@ def score(
         ends, cascade = randomised(model, maker, few, settings)
         found |= ends
     scores = {name: numbers(values) for name, values in found.items()}
-    return Row(
+    return MethodScores(
         method=maker.name,
         kind=maker.kind,
         scores=scores,
@@ -141,16 +141,16 @@ def score(
     )
 
 
-def refused(maker: Maker, error: Exception) -> Row:
+def refused(maker: MapSource, error: Exception) -> MethodScores:
     """The row of a method that cannot serve a model."""
-    return Row(method=maker.name, kind=maker.kind, scores={}, problem=str(error))
+    return MethodScores(method=maker.name, kind=maker.kind, scores={}, problem=str(error))
 
 
 def faithfulness(
     model: nn.Module,
     maps: Tensor,
     samples: Samples,
-    settings: Settings,
+    settings: ScoreSettings,
     tell: Callable[[str], None],
 ) -> dict[str, Tensor]:
     """Insertion, deletion, and the first less the second."""
@@ -167,7 +167,7 @@ def faithfulness(
     return {"insertion": back, "deletion": gone, "difference": back - gone}
 
 
-def placement(maps: Tensor, masks: Tensor, settings: Settings) -> dict[str, Tensor]:
+def placement(maps: Tensor, masks: Tensor, settings: ScoreSettings) -> dict[str, Tensor]:
     """Everything that asks whether the map lies on the object."""
     return {
         "pointing": places.pointing(maps, masks, settings.tolerance),
@@ -179,9 +179,9 @@ def placement(maps: Tensor, masks: Tensor, settings: Settings) -> dict[str, Tens
 
 def stability(
     model: nn.Module,
-    maker: Maker,
+    maker: MapSource,
     few: Samples,
-    settings: Settings,
+    settings: ScoreSettings,
     tell: Callable[[str], None],
 ) -> dict[str, Tensor]:
     """Sensitivity to small changes, and contrast between classes."""
@@ -199,7 +199,7 @@ def stability(
     return {"sensitivity": moved, "contrast": class_contrast(maker, model, few.images)}
 
 
-def completeness(model: nn.Module, maker: Maker, few: Samples) -> dict[str, Tensor]:
+def completeness(model: nn.Module, maker: MapSource, few: Samples) -> dict[str, Tensor]:
     """What is missing from the sum a method promises, relative to it; nothing if it promises none.
 
     LRP: input and bias relevance make the logit. Integrated gradients: the map makes the logit less
@@ -216,7 +216,7 @@ def completeness(model: nn.Module, maker: Maker, few: Samples) -> dict[str, Tens
 
 
 def randomised(
-    model: nn.Module, maker: Maker, few: Samples, settings: Settings
+    model: nn.Module, maker: MapSource, few: Samples, settings: ScoreSettings
 ) -> tuple[dict[str, Tensor], tuple[Mapping[str, Any], ...]]:
     """The cascade; as scores, the likeness after the head and after everything is random.
 
@@ -255,7 +255,7 @@ def mean_or_none(values: Tensor) -> float | None:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """The mean of paired differences with its 95 % interval, better is above 0."""
 
     value: float
@@ -270,7 +270,9 @@ class Difference:
         return "worse" if self.high < 0 else "not distinguishable"
 
 
-def versus(row: Row, other: Row, score: str, seed: int = 0) -> Difference | None:
+def versus(
+    row: MethodScores, other: MethodScores, score: str, seed: int = 0
+) -> PairedDifference | None:
     """How far ``row`` is ahead of ``other``, picture by picture; None without that score.
 
     The interval is the bootstrap's over pictures (percentiles of ``RESAMPLES`` means).
@@ -282,7 +284,7 @@ def versus(row: Row, other: Row, score: str, seed: int = 0) -> Difference | None
     draw = torch.Generator().manual_seed(seed)
     picked = torch.randint(len(ahead), (RESAMPLES, len(ahead)), generator=draw)
     low, high = ahead[picked].mean(1).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-    return Difference(float(ahead.mean()), low, high)
+    return PairedDifference(float(ahead.mean()), low, high)
 
 
 def chance(samples: Samples) -> dict[str, float]:
@@ -293,7 +295,7 @@ def chance(samples: Samples) -> dict[str, float]:
     return {"pointing": share, "energy": share, "rank_accuracy": share, "ap": share, "auc": 0.5}
 
 
-def best(rows: Sequence[Row], score: str) -> Row | None:
+def best(rows: Sequence[MethodScores], score: str) -> MethodScores | None:
     """The row with the best mean of a score."""
     found = [row for row in rows if row.mean(score) is not None]
     return max(found, key=lambda row: SCORES[score] * (row.mean(score) or 0.0), default=None)

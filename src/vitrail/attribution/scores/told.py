@@ -7,7 +7,7 @@ A mark says how a mean stands against the centre Gaussian's, by the paired boots
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitrail.attribution.scores.table import SCORES, Row, versus
+from vitrail.attribution.scores.table import SCORES, MethodScores, versus
 
 #: What a table shows, and how it heads its columns; the arrow says which way is better.
 COLUMNS: Mapping[str, str] = {
@@ -34,30 +34,30 @@ LEGEND = (
 )
 
 
-def head(rows: Sequence[Row]) -> list[str]:
+def head(rows: Sequence[MethodScores]) -> list[str]:
     """The columns that these rows fill."""
     return ["method", "class", *(COLUMNS[name] for name in shown(rows)), "ms"]
 
 
-def cells(rows: Sequence[Row]) -> list[list[str]]:
+def cells(rows: Sequence[MethodScores]) -> list[list[str]]:
     """A line a row, in the order given; a row without scores has its reason."""
     centre = next((row for row in rows if row.method == CENTRE), None)
     return [_cells(row, centre, shown(rows)) for row in rows]
 
 
-def shown(rows: Sequence[Row]) -> list[str]:
+def shown(rows: Sequence[MethodScores]) -> list[str]:
     """The scores that any row has."""
     return [name for name in COLUMNS if any(row.scores.get(name) for row in rows)]
 
 
-def _cells(row: Row, centre: Row | None, names: Sequence[str]) -> list[str]:
+def _cells(row: MethodScores, centre: MethodScores | None, names: Sequence[str]) -> list[str]:
     figures = [figure(row, centre, name) for name in names]
     name = f"{row.method} ({row.refused} without a map)" if row.refused else row.method
     milliseconds = "" if row.problem else f"{1000 * row.seconds:.3g}"
     return [name, row.problem and "cannot" or row.kind, *figures, milliseconds]
 
 
-def figure(row: Row, centre: Row | None, score: str) -> str:
+def figure(row: MethodScores, centre: MethodScores | None, score: str) -> str:
     """A mean with its mark, or nothing."""
     mean = row.mean(score)
     if mean is None:
@@ -67,7 +67,7 @@ def figure(row: Row, centre: Row | None, score: str) -> str:
     return text + (MARKS[ahead.verdict] if ahead else "")
 
 
-def lines(rows: Sequence[Row], **facts: Any) -> list[dict[str, Any]]:
+def lines(rows: Sequence[MethodScores], **facts: Any) -> list[dict[str, Any]]:
     """For a CSV: a line for each method and score, with ``facts`` (the run) before it."""
     centre = next((row for row in rows if row.method == CENTRE), None)
     return [
@@ -78,7 +78,7 @@ def lines(rows: Sequence[Row], **facts: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _line(row: Row, centre: Row | None, name: str, better: int) -> dict[str, Any]:
+def _line(row: MethodScores, centre: MethodScores | None, name: str, better: int) -> dict[str, Any]:
     values = row.scores[name]
     mean = sum(values) / len(values)
     ahead = versus(row, centre, name) if centre is not None else None
@@ -96,7 +96,7 @@ def _line(row: Row, centre: Row | None, name: str, better: int) -> dict[str, Any
     }
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[MethodScores]) -> str:
     """A Markdown table; methods that cannot serve are listed below it with their reason."""
     good = [row for row in rows if not row.problem]
     top = head(good)
