@@ -1,9 +1,15 @@
 """Entry points of other packages: found lazily, named like our own, harmless when broken."""
 
+import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from vitrail import plugins
+from vitrail.cli import main
+from vitrail.errors import UserError
 
 MODEL = '''
 from dataclasses import replace
@@ -117,3 +123,26 @@ def test_a_file_is_found_by_variable_or_by_hand_and_run_once(tmp_path):
     assert lines[0].endswith("broken.py' fails: No module named 'nowhere_at_all'")
     assert all("no plugin" in line and "No such file" in line for line in lines[1:])
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("ends.py", "raise SystemExit(3)", "'.*ends.py' fails: SystemExit"),
+        ("base.py", "raise GeneratorExit", "fails: GeneratorExit"),
+        (f"a{os.pathsep}b.py", "", "the path of a plugin cannot hold"),
+    ],
+)
+def test_no_plugin_ends_the_command_without_a_word(name, code, said, tmp_path):
+    (tmp_path / name).write_text(code)
+    with pytest.raises(UserError, match=said):
+        plugins.use(tmp_path / name)
+
+
+def test_what_a_plugin_prints_is_not_in_the_result(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv(plugins.VARIABLE, "")  # what the plug-in adds goes with the test
+    (tmp_path / "talks.py").write_text("print('hello')")
+    assert main(["models", "--json", "--plugin", str(tmp_path / "talks.py")]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) and said.err.startswith("hello")

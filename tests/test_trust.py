@@ -11,6 +11,8 @@ from vitrail.trust import find_trusted, read_code, trust
 
 CODE = b"x = 1\r\n"
 DIGEST = hashlib.sha256(CODE).hexdigest()
+OPEN = ("two names", "open to all", "a linked folder")
+"""Ways for others to bring a file of the right owner and content to the right place."""
 
 
 @pytest.fixture
@@ -28,11 +30,18 @@ def test_the_very_bytes_are_trusted_once(home: Path) -> None:
     assert kept.stat().st_mode & 0o777 == 0o600 and kept.parent.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("spoil", ["changed", "writable", "linked", "folder", "gone"])
+@pytest.mark.parametrize("spoil", ["changed", "writable", "linked", "folder", "gone", *OPEN])
 def test_what_is_no_longer_so_is_not_trusted(spoil: str, home: Path) -> None:
     trust("my.py", CODE)
     kept = home / DIGEST / "my.py"
-    if spoil == "changed":
+    if spoil == "two names":
+        os.link(kept, home / "stranger.py")
+    elif spoil == "open to all":
+        home.chmod(0o777)
+    elif spoil == "a linked folder":
+        kept.parent.rename(home / "unpacked")
+        kept.parent.symlink_to(home / "unpacked")
+    elif spoil == "changed":
         kept.write_bytes(CODE + b"#")
     elif spoil == "writable":
         kept.chmod(0o622)

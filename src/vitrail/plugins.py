@@ -34,6 +34,8 @@ VARIABLE = "VITRAIL_PLUGINS"
 FOLDER = "plugins"
 """Where a run folder keeps its copies."""
 _PREFIX = "vitrail_plugin_"
+CODE_FAILS = (Exception, SystemExit, GeneratorExit)
+"""How the code of others may fail; only a person's own Ctrl-C is none of it."""
 
 
 @cache
@@ -46,7 +48,7 @@ def load_group(group: str) -> dict[str, Any]:
     for point in entry_points(group=group):
         try:
             loaded[point.name] = point.load()
-        except Exception as error:
+        except CODE_FAILS as error:
             package = point.dist.name if point.dist else point.value
             warnings.warn(
                 f"the plug-in {point.name!r} of {package} ({group}) is left out: "
@@ -77,6 +79,7 @@ def use(file: str | Path) -> ModuleType:
         UserError: no such file, or it fails.
     """
     path = resolve_path(file)
+    refuse_separator(path)
     module = load_file(path)
     pass_to_children(path)
     return module
@@ -92,6 +95,7 @@ def use_trusted(digest: str) -> bool:
     if found is None:
         return False
     path, code = found
+    refuse_separator(path)
     run_source(PluginSource(path, code))
     pass_to_children(path)
     return True
@@ -108,6 +112,19 @@ def pass_to_children(path: Path) -> None:
     named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     if str(path) not in named:
         os.environ[VARIABLE] = os.pathsep.join([*named, str(path)])
+
+
+def refuse_separator(path: Path) -> None:
+    """Child processes get paths as one text, as in PATH.
+
+    Raises:
+        UserError: this path could not be told apart in it.
+    """
+    if os.pathsep in str(path):
+        raise UserError(
+            f"the path of a plugin cannot hold {os.pathsep!r}, which stands between paths: "
+            f"{str(path)!r}; move or rename it"
+        )
 
 
 def load_named() -> None:
@@ -146,7 +163,7 @@ def run_source(source: PluginSource) -> ModuleType:
     module.__plugin__ = source  # type: ignore[attr-defined]
     try:
         exec(compile(source.code, str(source.path), "exec"), module.__dict__)
-    except Exception as error:
+    except CODE_FAILS as error:
         del sys.modules[name]
         raise UserError(f"the plugin {str(source.path)!r} fails: {error_summary(error)}") from error
     return module
@@ -174,6 +191,7 @@ def copy_plugins(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
             (folder / FOLDER / source.path.name).write_bytes(source.code)
 
 
-def error_summary(error: Exception) -> str:
-    """An exception's first line, or its kind."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def error_summary(error: BaseException) -> str:
+    """An exception's first line, or its kind; of ``sys.exit(3)`` the number says nothing."""
+    said = "" if isinstance(error, SystemExit) else str(error).strip()
+    return (said or type(error).__name__).splitlines()[0]

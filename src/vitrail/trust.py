@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from vitrail.errors import UserError
@@ -58,7 +59,9 @@ def find_trusted(digest: str) -> tuple[Path, bytes] | None:
     if folder is None or not DIGEST.fullmatch(digest):
         return None
     try:
-        files = [p for p in sorted((folder / digest).glob("*.py")) if _is_private(p)]
+        if not (_is_private(folder, stat.S_ISDIR) and _is_private(folder / digest, stat.S_ISDIR)):
+            return None
+        files = [p for p in sorted((folder / digest).glob("*.py")) if _is_private(p, stat.S_ISREG)]
     except OSError:
         return None
     for path in files:
@@ -76,17 +79,23 @@ def trust(name: str, code: bytes) -> Path | None:
         return None
     place = folder / digest
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for private in (folder, place):
+            private.mkdir(mode=0o700, exist_ok=True)
+            private.chmod(0o700)  # whatever an earlier version or a umask left
         with atomic_file(place / name, private=True) as draft:
             draft.write_bytes(code)
     except (OSError, UserError):
         return None  # without a home that can be written, a person names the file each time
-    return place
+    return place if find_trusted(digest) is not None else None
 
 
-def _is_private(path: Path) -> bool:
-    """Whether nobody else could have written the file: the system's check, where it has owners."""
+def _is_private(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether nobody else could have written there: the system's check, where it has owners.
+
+    A link is nothing of mine: it may lead to a file or folder of mine that came from a stranger.
+    """
     about = path.lstat()
-    if not stat.S_ISREG(about.st_mode):
+    if not kind(about.st_mode) or (stat.S_ISREG(about.st_mode) and about.st_nlink > 1):
         return False
     return os.name == "nt" or (about.st_uid == os.getuid() and not about.st_mode & 0o022)

@@ -159,9 +159,9 @@ def answer_to(words: list[str]) -> int:
         return command
     if not folder_is_there():
         raise UserError(FOLDER_GONE)
-    for file in command.plugin:
-        use_plugin(file)
     with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
+        for file in command.plugin:
+            use_plugin(file)
         answer = command.run()
     if is_rank_zero():
         show(answer, command.json)

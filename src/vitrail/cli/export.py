@@ -1,5 +1,6 @@
 """``vitrail export``: a trained run as files that need neither the run nor the model's code."""
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -85,7 +86,7 @@ def shown(made: "Exported", out: Path, every: bool) -> list[Any]:
         f"sizes {made.sizes}",
         f"largest difference from the run: {worst.largest:.1e} ({worst.relative:.1e} of the "
         f"largest output, {made.tolerance:.1e} allowed) over {len(made.differences)} batches",
-        f"next: vitrail predict {out} PICTURES",
+        f"next: vitrail predict {shlex.quote(str(out))} PICTURES",
     ]
     if every:
         rows = [

@@ -1,5 +1,6 @@
 """``vitrail reduce``: a trained run with another reducer, without training."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,5 +92,6 @@ def lines(made: "ReducedRun", source: Path) -> list[str]:
         f"newly initialised: {new}",
         *gone,
         f"new run: {made.folder}",
-        f"next: vitrail train --from {made.folder} --teacher {source}",
+        f"next: vitrail train --from {shlex.quote(str(made.folder))} "
+        f"--teacher {shlex.quote(str(source))}",
     ]

@@ -1,5 +1,6 @@
 """``vitrail train``: from a set of pictures to a trained model."""
 
+import shlex
 from dataclasses import asdict, dataclass
 
 from vitrail.cli.command import Answer
@@ -37,4 +38,4 @@ class Train(TrainOptions):
         known = best.get("accuracy") is not None
         score = f", best in validation: {describe_scores(best)}" if known else ""
         said = f"{result.epochs} epochs in {result.seconds:.0f} s{score}: {result.folder}"
-        return Answer(facts, [said, f"next: vitrail predict {result.folder} PICTURES"])
+        return Answer(facts, [said, f"next: vitrail predict {shlex.quote(result.folder)} PICTURES"])

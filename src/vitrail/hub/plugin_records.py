@@ -7,6 +7,7 @@ has trusted a file with this SHA-256 on this machine before (see :mod:`vitrail.t
 """
 
 import re
+import shlex
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from vitrail.schema import convert
 from vitrail.specs import Spec
 from vitrail.trust import DIGEST
 
-_NAME = re.compile(r"(mixer|reducer) [A-Za-z_]\w{0,99}")
-_FILE = re.compile(r"[^/\\\x00]{1,200}\.py")
+_NAME = re.compile(r"(mixer|reducer) [A-Za-z_]\w{0,999}")
+_FILE = re.compile(r"[^/\\\x00]{1,255}\.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def untrusted_error(record: PluginRecord, at: Path) -> UserError:
     return UserError(
         f"{str(at)!r} needs {', '.join(record.names)} of the plugin {record.file} (SHA-256 "
         f"{record.sha256}), which is not trusted on this machine; {where}, if you trust it, "
-        f"say --plugin {copy if there else record.file}"
+        f"say --plugin {shlex.quote(str(copy) if there else record.file)}"
     )
 
 

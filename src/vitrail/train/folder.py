@@ -169,7 +169,8 @@ def refuse_existing(out: Path) -> None:
     """Nothing that exists is overwritten; an empty folder may be used."""
     if is_run(out):
         raise UserError(
-            f"{str(out)!r} already holds a run; go on with 'vitrail train --resume {out}', "
+            f"{str(out)!r} already holds a run; go on with 'vitrail train --resume "
+            f"{shlex.quote(str(out))}', "
             "or choose another --out"
         )
     if is_occupied(out):

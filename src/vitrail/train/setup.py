@@ -4,6 +4,7 @@ words, completed from the run they start from -> pictures -> parts, recipe, size
 """
 
 import re
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -294,7 +295,8 @@ def open_with_problems(
         pictures = open_dataset(wanted.data, history=history, progress=progress, **how)
     notes += [problem.line for problem in pictures.problems[:PROBLEMS]]
     if len(pictures.problems) > PROBLEMS:
-        notes.append(f"… and {len(pictures.problems) - PROBLEMS} more: vitrail check {wanted.data}")
+        more = len(pictures.problems) - PROBLEMS
+        notes.append(f"… and {more} more: vitrail check {shlex.quote(str(wanted.data))}")
     return pictures
 
 
@@ -386,7 +388,7 @@ def output_folder(wanted: Path | None, data: str) -> Destination:
         if is_occupied(wanted):
             raise UserError(
                 f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out, "
-                f"or go on with: vitrail train --resume {wanted}"
+                f"or go on with: vitrail train --resume {shlex.quote(str(wanted))}"
             )
         refuse_occupied(wanted)
         return wanted
