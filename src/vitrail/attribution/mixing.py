@@ -19,8 +19,8 @@ from vitrail.attribution.guard import ExplainError
 from vitrail.attribution.record import MixerCall
 from vitrail.layers.attend import (
     attention_weights,
+    average_keys,
     join_heads,
-    mean_seen,
     project,
     split_heads,
     summarise_keys,
@@ -199,7 +199,7 @@ def convolved(shared: ConvRelative, field: Tensor, grid: Grid, plan: Plan | None
     seen = torch.zeros_like(full)
     for conv, width in zip(shared.conv_list, shared.widths, strict=True):
         assert isinstance(conv, nn.Conv2d)
-        seen = seen + mean_seen(conv, full, grid) * (width / sum(shared.widths))
+        seen = seen + average_keys(conv, full, grid) * (width / sum(shared.widths))
     return seen if plan is None else plan.reduce_grid(seen)
 
 

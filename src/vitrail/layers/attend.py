@@ -115,22 +115,22 @@ def size_bias(sizes: Tensor, like: Tensor) -> Tensor:
     return sizes.log().to(like.dtype)[:, None, None, :]
 
 
-def mean_seen(conv: nn.Conv2d, field: Tensor, grid: Grid) -> Tensor:
-    """One number a token, as a convolution sees it: means by the magnitude of its weights.
+def average_keys(conv: nn.Conv2d, field: Tensor, grid: Grid) -> Tensor:
+    """One number a token behind a convolution: means by the magnitude of its weights.
 
     ``(B, E + H*W, F)`` -> ``(B, E + h*w, F)`` with class tokens as they are. What lies outside
     the map has no weight, so that a constant stays a constant; ragged edges make cells of their
     own, as zero-padding to whole cells does.
     """
-    extra, (side, _), (step, _) = field.shape[1] - grid[0] * grid[1], conv.kernel_size, conv.stride
+    prefix, (side, _), (step, _) = field.shape[1] - grid[0] * grid[1], conv.kernel_size, conv.stride
     edges = [max(0, -n % step) if side == step else 0 for n in grid]
     kernel = conv.weight.abs().mean((0, 1)).to(field.dtype).expand(field.shape[2], 1, -1, -1)
     padding = conv.padding if isinstance(conv.padding, tuple) else (0, 0)
 
-    def look(x: Tensor) -> Tensor:
+    def weigh(x: Tensor) -> Tensor:
         x = F.pad(x, (0, edges[1], 0, edges[0]))
         return F.conv2d(x, kernel, None, conv.stride, padding, groups=x.shape[1])
 
-    image = to_map(field[:, extra:], grid)
-    seen = to_tokens(look(image) / look(torch.ones_like(image)))
-    return torch.cat((field[:, :extra], seen), 1) if extra else seen
+    image = to_map(field[:, prefix:], grid)
+    means = to_tokens(weigh(image) / weigh(torch.ones_like(image)))
+    return torch.cat((field[:, :prefix], means), 1) if prefix else means

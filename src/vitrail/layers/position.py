@@ -24,17 +24,17 @@ original with big_vision (corner-aligned). They differ by up to 0.8 on unit-vari
 
 @one_node
 def resize_table(
-    table: Tensor, old: Grid, new: Grid, extra: int = 0, how: str = "bicubic"
+    table: Tensor, old: Grid, new: Grid, prefix: int = 0, how: str = "bicubic"
 ) -> Tensor:
-    """A position table for another grid, ``(1, extra + h*w, C)`` -> ``(1, extra + H*W, C)``.
+    """A position table for another grid, ``(1, E + h*w, C)`` -> ``(1, E + H*W, C)``.
 
-    Entries of class tokens stay as they are; the same grid returns the same table.
+    The ``prefix`` entries of class tokens stay as they are; the same grid returns the same table.
     """
     if old == new:
         return table
-    image = to_map(table[:, extra:].float(), old)
+    image = to_map(table[:, prefix:].float(), old)
     image = F.interpolate(image, size=new, **RESIZE[how])  # type: ignore[arg-type]
-    return torch.cat((table[:, :extra], to_tokens(image).to(table.dtype)), 1)
+    return torch.cat((table[:, :prefix], to_tokens(image).to(table.dtype)), 1)
 
 
 class Table(nn.Module):

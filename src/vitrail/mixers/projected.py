@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import mean_seen, split_heads
+from vitrail.layers.attend import average_keys, split_heads
 from vitrail.layers.conv import DepthwiseProjection
 from vitrail.layers.grid import Grid, cells, to_map
 from vitrail.mixers.base import MixerSpec
@@ -76,4 +76,4 @@ class ProjectedAttention(ReducedKeysAttention):
 
     def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
         """Class tokens, and means by the weights of the values' convolution."""
-        return mean_seen(self.conv_proj_v.conv, field, grid)
+        return average_keys(self.conv_proj_v.conv, field, grid)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, attention_weights, join_heads, mean_seen, split_heads
+from vitrail.layers.attend import attend, attention_weights, average_keys, join_heads, split_heads
 from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import Table, square
@@ -140,4 +140,4 @@ class ReducedAttention(Mixer):
             return field
         conv = self.shrink[0]
         assert isinstance(conv, nn.Conv2d)
-        return mean_seen(conv, field, grid)
+        return average_keys(conv, field, grid)

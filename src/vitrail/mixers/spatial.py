@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import mean_seen, split_heads
+from vitrail.layers.attend import average_keys, split_heads
 from vitrail.layers.grid import Grid, cells, pad_to, to_map, to_tokens
 from vitrail.mixers.base import MixerSpec
 from vitrail.mixers.reduced_keys import ReducedKeysAttention
@@ -70,4 +70,4 @@ class SpatialAttention(ReducedKeysAttention):
 
     def make_keys(self, field: Tensor, grid: Grid) -> Tensor:
         """Class tokens, and means by the convolution's weights."""
-        return field if self.sr is None else mean_seen(self.sr, field, grid)
+        return field if self.sr is None else average_keys(self.sr, field, grid)

@@ -107,7 +107,7 @@ class CCT(Backbone):
     def __init__(self, config: CCTConfig) -> None:
         super().__init__(config)
         check_choices(config, CHOICES)
-        dim, self.extra = config.dim, 0
+        dim, self.prefix_tokens = config.dim, 0
         self.width, self.channels = dim, (dim,) * 4
         self.grid = token_grid(image_hw(config.image), config)
         place = Place(dim=dim, heads=config.heads, grid=self.grid, name="cct's blocks")

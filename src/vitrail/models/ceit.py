@@ -118,7 +118,7 @@ class CeiT(Backbone):
     def __init__(self, config: CeiTConfig) -> None:
         super().__init__(config)
         check_choices(config, {"resize": tuple(RESIZE)})
-        dim, depth, self.extra = config.dim, config.depth, 1
+        dim, depth, self.prefix_tokens = config.dim, config.depth, 1
         self.width, self.channels = dim, (dim,) * 4
         self.grid = cells(image_hw(config.image), STRIDE)
         place = Place(dim=dim, heads=config.heads, grid=self.grid, extra=1, name="ceit's blocks")

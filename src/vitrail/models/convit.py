@@ -69,7 +69,7 @@ class ConViT(Backbone):
     def __init__(self, config: ConViTConfig) -> None:
         super().__init__(config)
         check_choices(config, {"resize": tuple(RESIZE)})
-        dim, self.extra = config.dim, 0
+        dim, self.prefix_tokens = config.dim, 0
         self.width, self.channels = dim, (dim,) * 4
         self.grid = cells(image_hw(config.image), config.patch)
         self.patch = nn.Conv2d(config.in_chans, dim, config.patch, config.patch)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
+from vitrail.models.reading import CamLayer, last_mixer
 from vitrail.models.vit import RENAMES as VIT_RENAMES
-from vitrail.models.vit import ViT, ViTConfig
+from vitrail.models.vit import PlainTransformer, ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +51,8 @@ class TwoHeads(nn.Module):
         return (label + teacher) / 2
 
 
-class DeiT(ViT):
+class DeiT(PlainTransformer):
     """A ViT with a second token that learns what a teacher says."""
-
-    name = "deit"
 
     def __init__(self, config: DeiTConfig) -> None:
         if config.pool != "token":
@@ -61,18 +60,22 @@ class DeiT(ViT):
                 f"pool={config.pool!r}: a distilled model reads its two tokens; leave "
                 "pool='token', or take vit_tiny, vit_small or vit_base"
             )
-        super().__init__(config)
+        super().__init__(config, "deit", 2)
         self.dist = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, config.dim), std=0.02))
         self.width = 2 * config.dim
         self.reset_classifier(config.classes)
 
-    def count_tokens(self, config: ViTConfig) -> int:
+    def prefix(self) -> list[Tensor]:
         """Class and distillation token."""
-        return 2
+        return [*super().prefix(), self.dist]
 
-    def tokens(self) -> list[Tensor]:
-        """Class and distillation token."""
-        return [*super().tokens(), self.dist]
+    def finish(self, last: Tensor) -> Tensor:
+        """Normalised tokens."""
+        return self.norm(last)
+
+    def cam_layers(self) -> list[CamLayer]:
+        """What the last mixer is given."""
+        return last_mixer(self)
 
     @property
     def last_channels(self) -> int:

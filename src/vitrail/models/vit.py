@@ -90,27 +90,26 @@ STEMS: dict[str, Callable[[int, int, int], nn.Module]] = {
 CHOICES = {"stem": tuple(STEMS), "pool": ("token", "mean"), "resize": tuple(RESIZE)}
 
 
-class ViT(Backbone):
-    """The plain transformer everything is measured against."""
+class PlainTransformer(Backbone):
+    """What ViT and DeiT share: patches, tokens in front, a position table, plain blocks."""
 
-    name = "vit"
     tail = ("norm",)
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, name: str, prefix_tokens: int) -> None:
         super().__init__(config)
         check_choices(config, CHOICES)
-        dim, self.extra = config.dim, self.count_tokens(config)
+        dim, self.prefix_tokens = config.dim, prefix_tokens
         self.width, self.channels = dim, (dim,) * 4
         self.grid = cells(image_hw(config.image), config.patch)
         place = Place(
             dim=dim,
             heads=config.heads,
             grid=self.grid,
-            extra=self.extra,
-            name=f"{self.name}'s blocks",
+            extra=prefix_tokens,
+            name=f"{name}'s blocks",
         )
         self.patch = STEMS[config.stem](config.in_chans, dim, config.patch)
-        self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if self.extra else None
+        self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if prefix_tokens else None
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
         (choice,) = choose([place], config.mixer, config.reducer)
         self.shared = choice.build_shared()
@@ -123,11 +122,7 @@ class ViT(Backbone):
         if self.cls is not None:
             nn.init.normal_(self.cls, std=1e-6)
 
-    def count_tokens(self, config: ViTConfig) -> int:
-        """Tokens in front of the grid's."""
-        return int(config.pool == "token")
-
-    def tokens(self) -> list[Tensor]:
+    def prefix(self) -> list[Tensor]:
         """The tokens in front of the grid's, ``(1, 1, C)`` each."""
         return [] if self.cls is None else [self.cls]
 
@@ -136,11 +131,9 @@ class ViT(Backbone):
         check_image(x, self.in_chans, 1)
         x = self.patch(pad_to(x, self.config.patch))
         grid = grid_of(x)
-        x = to_tokens(x)
-        if self.extra:
-            x = torch.cat([*(t.expand(x.shape[0], -1, -1) for t in self.tokens()), x], 1)
-        table = resize_table(self.position, self.grid, grid, self.extra, self.config.resize)
-        return x + table, grid
+        x = torch.cat([*(t.expand(x.shape[0], -1, -1) for t in self.prefix()), to_tokens(x)], 1)
+        how = self.config.resize
+        return x + resize_table(self.position, self.grid, grid, self.prefix_tokens, how), grid
 
     def encode(self, x: Tensor, *, maps: bool = True) -> States:
         """Maps after each quarter of the depth; the last tokens, ``(B, E + N, C)``."""
@@ -150,6 +143,20 @@ class ViT(Backbone):
             return States((), self.blocks(x, grid, shared=self.shared))
         after = self.blocks.states(x, grid, shared=self.shared)
         return States(pyramid(after, grid, size, self.strides), after[-1])
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Stem, then one group a block."""
+        return {
+            "stem": r"^cls|^dist|^position|^patch",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        }
+
+
+class ViT(PlainTransformer):
+    """The plain transformer everything is measured against."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__(config, "vit", int(config.pool == "token"))
 
     def finish(self, last: Tensor) -> Tensor:
         """Normalised where there is a class token; else pooling does."""
@@ -166,13 +173,6 @@ class ViT(Backbone):
     def no_weight_decay(self) -> set[str]:
         """Position table and class token."""
         return {"position", "cls"}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Stem, then one group a block."""
-        return {
-            "stem": r"^cls|^dist|^position|^patch",
-            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
-        }
 
 
 TIMM = {  # ours -> timm's, which has weights for it (equal outputs: ``tests/parity``)

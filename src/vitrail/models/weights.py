@@ -107,15 +107,15 @@ def fit_table(table: Tensor, model: Any) -> Tensor:
         UserError: its entries form no square.
     """
     grid: Grid = model.grid
-    extra: int = model.extra
-    side = math.isqrt(max(table.shape[1] - extra, 0))
-    if not side or side * side + extra != table.shape[1]:
+    prefix: int = model.prefix_tokens
+    side = math.isqrt(max(table.shape[1] - prefix, 0))
+    if not side or side * side + prefix != table.shape[1]:
         raise UserError(
-            f"a position table of {table.shape[1]} entries is no square grid with {extra} tokens "
+            f"a position table of {table.shape[1]} entries is no square grid with {prefix} tokens "
             "in front; build the model with the image size of these weights, and with pool='mean' "
             "for weights without a class token"
         )
-    return resize_table(table, (side, side), grid, extra, model.config.resize)
+    return resize_table(table, (side, side), grid, prefix, model.config.resize)
 
 
 def translate(
