@@ -33,7 +33,7 @@ from vitrail.attribution.scores.table import (
     ScoreSettings,
     best,
     chance,
-    refused,
+    failure_scores,
     score,
     versus,
 )
@@ -332,7 +332,7 @@ def scored(arm: Arm, maker: MapSource) -> MethodScores:
     try:
         return score(arm.run.model, maker, arm.samples, arm.ground.options.settings)
     except UserError as error:
-        return refused(maker, error)
+        return failure_scores(maker, error)
 
 
 def facts(arm: Arm, maker: MapSource) -> dict[str, Any]:

@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 
 from vitrail.attribution import LayerRecord
-from vitrail.attribution.draw import Drawing, coloured, limits, overlay, page, save, sheet
+from vitrail.attribution.draw import Drawing, colourise, limits, overlay, page, save, sheet
 from vitrail.attribution.glass import (
+    borders,
+    draw_layers,
+    draw_segments,
     drawable,
-    enlarged,
     evenly,
-    leads,
-    panes,
-    stained,
-    told,
-    window,
-    worth_a_window,
+    fill_segments,
+    format_layer,
+    upsample_nearest,
+    worth_drawing,
 )
 
 RAMP = np.linspace(0, 1, 12 * 16, dtype=np.float32).reshape(12, 16)
@@ -43,9 +43,9 @@ def test_the_scale_is_the_maps_own() -> None:
 
 
 def test_colours_grow_lighter_with_the_value() -> None:
-    light = coloured(RAMP, signed=False).astype(int) @ [299, 587, 114] / 1000
+    light = colourise(RAMP, signed=False).astype(int) @ [299, 587, 114] / 1000
     assert (np.diff(light.ravel()[:190]) > -0.6).all() and light.ravel()[-1] > 4 * light.ravel()[0]
-    signed = coloured(RAMP - 0.5, signed=True)
+    signed = colourise(RAMP - 0.5, signed=True)
     assert signed[0, 0, 2] > signed[0, 0, 0] and signed[-1, -1, 0] > signed[-1, -1, 2]
 
 
@@ -76,15 +76,15 @@ def test_a_sheet_has_a_cell_for_each_model_and_method(tmp_path: Path) -> None:
 
 def test_leads_go_between_unlike_cells() -> None:
     labels = np.array([[0, 0, 1], [0, 0, 1]])
-    lines = [line.tolist() for line in leads(labels, (4, 6)).get_segments()]
+    lines = [line.tolist() for line in borders(labels, (4, 6)).get_segments()]
     assert lines == [[[3.5, -0.5], [3.5, 1.5]], [[3.5, 1.5], [3.5, 3.5]]]
-    assert len(leads(np.zeros((3, 3), int), (6, 6)).get_segments()) == 0
-    assert len(leads(np.eye(2, dtype=int), (2, 2)).get_segments()) == 4
+    assert len(borders(np.zeros((3, 3), int), (6, 6)).get_segments()) == 0
+    assert len(borders(np.eye(2, dtype=int), (2, 2)).get_segments()) == 4
 
 
 def test_panes_have_their_clusters_mean_colour() -> None:
     labels = np.repeat([[3, 9]], 12, 0).repeat(8, 1)
-    glass = stained(PICTURE, labels).astype(float)
+    glass = fill_segments(PICTURE, labels).astype(float)
     left = PICTURE[:, :8].reshape(-1, 3).mean(0)
     assert glass[:, :8].reshape(-1, 3).mean(0) == pytest.approx(left, abs=1)
     assert glass[:, :8].std() < 0.5 * PICTURE[:, :8].std()
@@ -93,7 +93,7 @@ def test_panes_have_their_clusters_mean_colour() -> None:
 def test_what_was_not_chosen_is_smoked() -> None:
     mask = torch.zeros(1, 3, 4, dtype=torch.bool)
     mask[0, 1, 2] = True
-    pixels, labels = panes(PICTURE, LayerRecord("filter", (3, 4), {"mask": mask}), 0)
+    pixels, labels = draw_segments(PICTURE, LayerRecord("filter", (3, 4), {"mask": mask}), 0)
     chosen = np.s_[4:8, 8:12]
     assert np.array_equal(pixels[chosen], PICTURE[chosen]) and labels.sum() == 1
     pixels[chosen] = 0
@@ -107,24 +107,24 @@ def test_a_window_has_a_panel_for_each_layer(tmp_path: Path) -> None:
         "rows": LayerRecord("attention", None, {"rows": torch.randn(1, 6)}),
     }
     assert list(drawable(layers)) == ["stages.0", "heat"]
-    assert worth_a_window(layers) and worth_a_window({"stages.0": layers["stages.0"]})
-    assert not worth_a_window({"heat": layers["heat"]}) and not worth_a_window({})
-    figure = window(PICTURE, layers, 0, "cluster_map of run")
+    assert worth_drawing(layers) and worth_drawing({"stages.0": layers["stages.0"]})
+    assert not worth_drawing({"heat": layers["heat"]}) and not worth_drawing({})
+    figure = draw_layers(PICTURE, layers, 0, "cluster_map of run")
     assert len(figure.axes) == 3
-    assert told(layers["stages.0"], 0) == "cluster 2 x 3, 3 clusters"
+    assert format_layer(layers["stages.0"], 0) == "cluster 2 x 3, 3 clusters"
     save(figure, tmp_path / "window.png")
 
 
 def test_of_several_clusterings_the_first_is_drawn() -> None:
     labels = torch.tensor([[[[0, 1], [0, 1]], [[0, 0], [1, 2]]]])
     layer = LayerRecord("cluster", (2, 2), {"labels": labels})
-    assert panes(PICTURE, layer, 0)[1].tolist() == [[0, 1], [0, 1]]
-    assert told(layer, 0) == "cluster 2 x 2, 2 clusters (1st of 2)"
+    assert draw_segments(PICTURE, layer, 0)[1].tolist() == [[0, 1], [0, 1]]
+    assert format_layer(layer, 0) == "cluster 2 x 2, 2 clusters (1st of 2)"
 
 
 def test_frequencies_are_no_mask_but_a_map() -> None:
     often = torch.tensor([[[0.2, 0.9], [0.5, 0.0]]])
-    pixels, labels = panes(PICTURE, LayerRecord("random", (2, 2), {"mask": often}), 0)
+    pixels, labels = draw_segments(PICTURE, LayerRecord("random", (2, 2), {"mask": often}), 0)
     assert labels is None and len(np.unique(pixels.reshape(-1, 3), axis=0)) == 4
 
 
@@ -136,5 +136,5 @@ def test_many_layers_are_thinned_evenly() -> None:
 
 
 def test_cells_are_enlarged_by_the_nearest() -> None:
-    wide = enlarged(np.array([[1, 2], [3, 4]]), (5, 4))
+    wide = upsample_nearest(np.array([[1, 2], [3, 4]]), (5, 4))
     assert wide.tolist() == [[1, 1, 2, 2]] * 2 + [[3, 3, 4, 4]] * 3

@@ -5,7 +5,7 @@ import torch
 from tests.attribution.models import build, pictures
 
 import vitrail
-from vitrail.attribution.centres import centres, lay_out
+from vitrail.attribution.centres import centres, map_to_image
 from vitrail.models.filtervit import Filter
 
 
@@ -50,9 +50,9 @@ def test_pictures_of_other_sizes_go_through_the_pool_of_xs() -> None:
 def test_laying_out_between_centres() -> None:
     maps = torch.tensor([[[0.0, 1.0, 4.0]]])
     where = (torch.tensor([0.0]), torch.tensor([1.0, 3.0, 5.0]))
-    smooth = lay_out(maps, where, (2, 7), smooth=True)[0, 1]
+    smooth = map_to_image(maps, where, (2, 7), smooth=True)[0, 1]
     assert smooth.tolist() == [0.0, 0.0, 0.5, 1.0, 2.5, 4.0, 4.0]
-    nearest = lay_out(maps, where, (2, 7), smooth=False)[0, 1]
+    nearest = map_to_image(maps, where, (2, 7), smooth=False)[0, 1]
     assert nearest.tolist() == [0.0, 0.0, 1.0, 1.0, 4.0, 4.0, 4.0]
 
 

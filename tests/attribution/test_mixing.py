@@ -5,7 +5,7 @@ import torch
 from tests.attribution.models import build, pictures
 
 from vitrail.attribution import ExplainError
-from vitrail.attribution.mixing import operator, weighed
+from vitrail.attribution.mixing import gradient_operator, operator
 from vitrail.attribution.record import MixerCall, mixer_calls, parts_of, projection, recording
 from vitrail.layers.attend import join_heads, split_heads
 from vitrail.mixers import MixerSpec
@@ -41,7 +41,7 @@ def test_implied_matrix_weighed_by_its_gradient() -> None:
     (grad,) = torch.autograd.grad((answer * slopes).sum(), matrix)
     wanted = (matrix * grad).clamp(min=0).mean(1).detach()
     f = torch.rand(2, step.tokens.shape[1], 1)
-    found = weighed(step, slopes, answer.detach())(f)
+    found = gradient_operator(step, slopes, answer.detach())(f)
     torch.testing.assert_close(found, wanted @ f, rtol=1e-4, atol=1e-6)
 
 
@@ -49,7 +49,7 @@ def test_values_that_do_not_make_the_answer_are_refused() -> None:
     step = first_step("vit_tiny")
     wrong = torch.randn_like(step.tokens) + 5
     with pytest.raises(ExplainError, match="do not make what it projects"):
-        weighed(step, torch.randn_like(step.tokens), wrong)
+        gradient_operator(step, torch.randn_like(step.tokens), wrong)
 
 
 def alone(text: str, extra: int) -> MixerCall:
@@ -83,5 +83,5 @@ def test_every_mixer_mixes_by_means(text: str, extra: int) -> None:
     with recording(step.mixer, {"proj": projection(step.mixer) or step.mixer}) as calls:
         step.mixer(step.tokens, step.grid, step.shared)
     joined = calls[-1].args[0] if projection(step.mixer) else step.output
-    weight = weighed(step, torch.randn_like(joined), joined.detach())(ones)
+    weight = gradient_operator(step, torch.randn_like(joined), joined.detach())(ones)
     assert weight.min() >= 0 and weight.max() > 0

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import vitrail
-from vitrail.attribution.occlusion import starts, windows
+from vitrail.attribution.occlusion import window_starts, windows
 
 
 class Sum(nn.Module):
@@ -34,10 +34,10 @@ def test_a_linear_model_loses_what_the_window_holds() -> None:
 
 
 def test_every_pixel_is_covered_at_any_size() -> None:
-    assert starts(10, 4, 3) == [0, 3, 6]
-    assert starts(11, 4, 3) == [0, 3, 6, 7]
-    assert starts(3, 4, 3) == [0]
-    assert starts(20, 2, 9) == [*range(0, 18, 2), 18]
+    assert window_starts(10, 4, 3) == [0, 3, 6]
+    assert window_starts(11, 4, 3) == [0, 3, 6, 7]
+    assert window_starts(3, 4, 3) == [0]
+    assert window_starts(20, 2, 9) == [*range(0, 18, 2), 18]
     assert len(windows((8, 12), 4, 4)) == 6
     found = vitrail.explain(Sum(), IMAGES, "occlusion", 0, window=5, stride=3)
     assert found.map.shape == (2, 8, 12) and torch.isfinite(found.map).all()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import vitrail
-from vitrail.attribution.rise import enlarged
+from vitrail.attribution.rise import enlarge_masks
 
 
 class Patch(nn.Module):
@@ -52,7 +52,7 @@ def test_seeded_and_alone_as_in_a_batch() -> None:
 def test_masks_have_the_pictures_size_and_stay_between_0_and_1(size: tuple[int, int]) -> None:
     draw = torch.Generator().manual_seed(0)
     grids = (torch.rand(64, 7, 7, generator=draw) < 0.5).float()
-    masks = enlarged(grids, torch.rand(64, 2, generator=draw), size)
+    masks = enlarge_masks(grids, torch.rand(64, 2, generator=draw), size)
     assert masks.shape == (64, *size)
     assert float(masks.min()) >= 0 and float(masks.max()) <= 1 + 1e-6
     assert float(masks.mean()) == pytest.approx(0.5, abs=0.05)

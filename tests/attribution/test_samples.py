@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vitrail.attribution.samples import gather, open_truth, shaped
+from vitrail.attribution.samples import gather, open_truth, resize_mask
 from vitrail.data import History, Manifest, Preprocess, Scenes
 from vitrail.data.transforms import crop_thin
 from vitrail.errors import UserError
@@ -107,7 +107,7 @@ def test_the_choice_is_drawn_by_the_seed(folder: Path) -> None:
 def test_a_mask_keeps_its_shape_through_the_crop() -> None:
     mask = Image.new("L", (80, 40))
     mask.paste(255, (30, 10, 50, 30))
-    found = shaped(mask, Preprocess(image=20, crop=1.0))
+    found = resize_mask(mask, Preprocess(image=20, crop=1.0))
     assert found.shape == (20, 20) and found[5:15, 5:15].all() and int(found.sum()) == 100
 
 
@@ -158,7 +158,7 @@ def test_a_damaged_mask_is_one_line(folder: Path) -> None:
 
 def test_thin_pictures_and_masks_are_cut_before_they_are_enlarged() -> None:
     thin = Image.new("L", (3, 4000), 255)
-    assert shaped(thin, PLAIN).all()
+    assert resize_mask(thin, PLAIN).all()
     assert crop_thin(thin).size == (3, 150) and crop_thin(Image.new("L", (7, 3))).size == (7, 3)
 
 

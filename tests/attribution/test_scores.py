@@ -25,10 +25,10 @@ from vitrail.attribution.scores import (
     versus,
 )
 from vitrail.attribution.scores.curves import change
-from vitrail.attribution.scores.rank import blurred, order, ranks, spearman, ssim
+from vitrail.attribution.scores.rank import gaussian_blur, order, ranks, spearman, ssim
 from vitrail.attribution.scores.stability import ends, redraw
 from vitrail.attribution.scores.table import chance
-from vitrail.attribution.scores.told import cells, head, lines, markdown
+from vitrail.attribution.scores.told import cells, header, lines, markdown
 from vitrail.errors import UserError
 
 SIDE = 8
@@ -79,7 +79,7 @@ def test_spearman_is_scipys_ties_and_all() -> None:
 
 def test_ssim_is_one_for_the_same_and_falls() -> None:
     draw = torch.Generator().manual_seed(0)
-    maps = blurred(torch.rand(2, 1, 24, 24, generator=draw), 7, 2.0)[:, 0]
+    maps = gaussian_blur(torch.rand(2, 1, 24, 24, generator=draw), 7, 2.0)[:, 0]
     assert ssim(maps, 3 * maps + 1).tolist() == pytest.approx([1, 1], abs=1e-5)
     assert float(ssim(maps, maps.flip(1, 2)).max()) < 0.5
 
@@ -103,10 +103,10 @@ def test_ssim_is_its_formula_window_by_window() -> None:
 
 
 def test_blur_keeps_constants_and_mass() -> None:
-    assert torch.allclose(blurred(torch.full((1, 3, 9, 9), 2.0), 11, 5.0), torch.tensor(2.0))
+    assert torch.allclose(gaussian_blur(torch.full((1, 3, 9, 9), 2.0), 11, 5.0), torch.tensor(2.0))
     point = torch.zeros(1, 1, 31, 31)
     point[..., 15, 15] = 1
-    spread = blurred(point, 11, 5.0)
+    spread = gaussian_blur(point, 11, 5.0)
     assert float(spread.sum()) == pytest.approx(1)
     assert torch.allclose(spread, spread.flip(2, 3))
     assert int((spread > 0).sum()) == 121
@@ -135,7 +135,7 @@ def test_insertion_puts_the_picture_back() -> None:
     assert float(into_zero.area) == pytest.approx(60 / 64, abs=1e-4)
     image = IMAGE * OBJECT
     curve = insertion(Share(), image, OBJECT.float(), FIRST, steps=8, window=7, sigma=4.0)
-    start = float((blurred(image, 7, 4.0)[0, 0] * OBJECT[0]).sum()) / 8
+    start = float((gaussian_blur(image, 7, 4.0)[0, 0] * OBJECT[0]).sum()) / 8
     assert curve.values[0, 0] == pytest.approx(start, abs=1e-5)
     assert curve.values[0, 1:].tolist() == pytest.approx([1.0] * 8, abs=1e-4)
 
@@ -393,7 +393,7 @@ def test_tables_mark_what_beats_the_centre() -> None:
         made("centre", [0.1, 0.5, 0.3] * 5),
         made("good", [0.2, 0.6, 0.4] * 5, refused=1, seconds=0.002),
     ]
-    assert head(rows) == ["method", "class", "deletion ↓", "energy ↑", "ms"]
+    assert header(rows) == ["method", "class", "deletion ↓", "energy ↑", "ms"]
     assert cells(rows)[1] == ["good (1 without a map)", "specific", "0.400 -", "0.400 +", "2"]
     told = lines(rows, run="r")
     assert [line["score"] for line in told] == ["deletion", "energy"] * 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitrail.attribution.shares import Share
+from vitrail.attribution.shares import LinearRule
 from vitrail.specs import SpecError
 
 
@@ -15,7 +15,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 def propagated(rule: str, x: torch.Tensor, weight: torch.Tensor, given: torch.Tensor):
     """Relevance ``given`` ``(B, J)`` of ``x W`` brought to ``x``."""
     x = x.clone().requires_grad_()
-    y = Share.parse(rule).spread(F.linear, x, weight, None)
+    y = LinearRule.parse(rule).apply(F.linear, x, weight, None)
     (grad,) = torch.autograd.grad(y, x, given / y.detach())
     return (x * grad).detach()
 
@@ -71,9 +71,9 @@ def test_conserving_rules_conserve_in_any_convolution(rule):
     def layer(x, weight, bias):
         return F.conv2d(x, weight, bias, stride=2, padding=1, groups=2)
 
-    y = Share.parse(rule).spread(layer, x, weight, bias)
+    y = LinearRule.parse(rule).apply(layer, x, weight, bias)
     torch.testing.assert_close(y, layer(x, weight, bias))
-    assert Share.parse(rule).conserves
+    assert LinearRule.parse(rule).conserves
     given = drawn(*y.shape, seed=2)
     (grad,) = torch.autograd.grad(y, x, given)
     without = y.detach() - bias[:, None, None]
@@ -83,7 +83,7 @@ def test_conserving_rules_conserve_in_any_convolution(rule):
 def test_outputs_of_nothing_give_nothing_and_no_nan():
     x = torch.zeros(1, 3, requires_grad=True)
     for rule in CASES:
-        y = Share.parse(rule).spread(F.linear, x, torch.ones(2, 3), torch.ones(2))
+        y = LinearRule.parse(rule).apply(F.linear, x, torch.ones(2, 3), torch.ones(2))
         assert torch.autograd.grad(y.sum(), x)[0].isfinite().all()
 
 
@@ -94,4 +94,4 @@ def test_impossible_options_are_refused():
         ("delta", "no relevance rule 'delta'; there are alphabeta"),
     ):
         with pytest.raises(SpecError, match=message):
-            Share.parse(text)
+            LinearRule.parse(text)

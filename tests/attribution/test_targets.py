@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitrail.attribution import ExplainError, box_score, class_in_region, contrast, explain
-from vitrail.attribution.targets import numbered, resolve
+from vitrail.attribution.targets import names_to_numbers, resolve
 from vitrail.errors import UserError
 
 LOGITS = torch.tensor([[0.0, 2.0, 1.0], [3.0, 1.0, 0.5]])
@@ -28,15 +28,15 @@ def test_one_class_serves_all_and_a_list_one_each() -> None:
 
 def test_a_class_by_name() -> None:
     names = ("dog", "cat", "3")
-    assert numbered("cat", names) == 1
-    assert numbered(["3", "0", 1], names) == [2, 0, 1]
-    assert numbered(np.int64(2), names) == 2 and numbered(None, names) is None
+    assert names_to_numbers("cat", names) == 1
+    assert names_to_numbers(["3", "0", 1], names) == [2, 0, 1]
+    assert names_to_numbers(np.int64(2), names) == 2 and names_to_numbers(None, names) is None
     with pytest.raises(UserError, match="no class 'cot'; close: cat"):
-        numbered("cot", names)
+        names_to_numbers("cot", names)
     with pytest.raises(UserError, match="no class '²'"):
-        numbered("²", names)
+        names_to_numbers("²", names)
     with pytest.raises(ExplainError, match="target 'cat' is no number, and this model does not"):
-        resolve(numbered("cat", ()), LOGITS, 2)
+        resolve(names_to_numbers("cat", ()), LOGITS, 2)
     with pytest.raises(ExplainError, match="target 1.5 is no number"):
         resolve([1.5, 1], LOGITS, 2)
     assert resolve(torch.tensor(2), LOGITS, 2) == resolve(np.int64(2), LOGITS, 2)

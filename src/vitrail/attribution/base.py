@@ -36,7 +36,14 @@ from vitrail.attribution.guard import (
     why_opaque,
 )
 from vitrail.attribution.scale import Scale, normalise, resize
-from vitrail.attribution.targets import Goal, Target, class_names, has_classes, numbered, resolve
+from vitrail.attribution.targets import (
+    Goal,
+    Target,
+    class_names,
+    has_classes,
+    names_to_numbers,
+    resolve,
+)
 from vitrail.errors import unknown
 from vitrail.layers.grid import Grid
 
@@ -309,7 +316,7 @@ def explain(
     started = perf_counter()
     chosen = find_method(method)
     params = chosen.options(options)
-    target = numbered(target, class_names(model))
+    target = names_to_numbers(target, class_names(model))
     if not callable(model):
         model = getattr(model, "model", model)  # of a run that was opened
     chosen.check(model)

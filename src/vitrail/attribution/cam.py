@@ -28,12 +28,12 @@ from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers import Mixer
 
-Weigh = Callable[[Tensor, Tensor], Tensor]
+Weighting = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation, as it was read.
+    """One layer's activation.
 
     Attributes:
         name: the layer's.
@@ -49,7 +49,7 @@ class Activation:
     grid: Grid
     plan: Plan | None = None
 
-    def spread(self, x: Tensor) -> Tensor:
+    def channels_first(self, x: Tensor) -> Tensor:
         """Channels first, places behind: ``(B, C, h, w)``, or ``(B, C, K)`` of working tokens."""
         if self.layout == "nhwc":
             return x.movedim(3, 1)
@@ -66,7 +66,7 @@ class Activation:
         return self.plan.restore_grid(cam.unsqueeze(2)).squeeze(2).unflatten(1, self.grid)
 
 
-def read(layer: CamLayer, calls: Sequence[ModuleCall], size: Grid) -> Activation:
+def read_activation(layer: CamLayer, calls: Sequence[ModuleCall], size: Grid) -> Activation:
     """Find a layer's activation among the calls of a forward pass.
 
     Raises:
@@ -105,7 +105,7 @@ def gradients(case: Case, readings: Sequence[Activation], score: Tensor) -> list
         score.sum(), [r.tensor for r in readings], materialize_grads=True, retain_graph=True
     )
     for reading, gradient in zip(readings, found, strict=True):
-        places = reading.spread(gradient).flatten(1)
+        places = reading.channels_first(gradient).flatten(1)
         if not places.any(1).all():
             raise ExplainError(
                 f"the gradient at {reading.name} is zero everywhere: the score does not read "
@@ -115,7 +115,7 @@ def gradients(case: Case, readings: Sequence[Activation], score: Tensor) -> list
 
 
 def cam_maps(
-    case: Case, layers: Sequence[str | CamLayer] | None, weigh: Weigh
+    case: Case, layers: Sequence[str | CamLayer] | None, weigh: Weighting
 ) -> dict[str, Tensor]:
     """The signed map of each layer ``(B, h, w)``, by name."""
     assert isinstance(case.model, nn.Module)
@@ -123,34 +123,41 @@ def cam_maps(
     modules = dict(case.model.named_modules())
     with recording(case.model, {layer.name: modules[layer.name] for layer in wanted}) as calls:
         score = case.goal(case.model(case.images.requires_grad_()))
-    readings = [read(layer, calls, case.size) for layer in wanted]
+    readings = [read_activation(layer, calls, case.size) for layer in wanted]
     slopes = gradients(case, readings, score)
-    return {r.name: weighed_map(r, slope, weigh) for r, slope in zip(readings, slopes, strict=True)}
+    return {
+        r.name: weighted_map(r, slope, weigh) for r, slope in zip(readings, slopes, strict=True)
+    }
 
 
-def weighed_map(reading: Activation, slope: Tensor, weigh: Weigh) -> Tensor:
+def weighted_map(reading: Activation, slope: Tensor, weigh: Weighting) -> Tensor:
     """One layer's map ``(B, h, w)`` from its activation and gradient."""
-    activations, slopes = reading.spread(reading.tensor.detach()), reading.spread(slope)
+    activations, slopes = (
+        reading.channels_first(reading.tensor.detach()),
+        reading.channels_first(slope),
+    )
     return reading.on_grid(weigh(activations, slopes))
 
 
-def by_mean(activations: Tensor, slopes: Tensor) -> Tensor:
+def weight_by_mean_gradient(activations: Tensor, slopes: Tensor) -> Tensor:
     """Each channel weighed by its mean gradient."""
     weights = slopes.flatten(2).mean(2).reshape(*slopes.shape[:2], *[1] * (slopes.dim() - 2))
     return (weights * activations).sum(1)
 
 
-def by_place(activations: Tensor, slopes: Tensor) -> Tensor:
+def weight_by_gradient(activations: Tensor, slopes: Tensor) -> Tensor:
     """Each activation weighed by its own gradient."""
     return (slopes * activations).sum(1)
 
 
-def by_rise(activations: Tensor, slopes: Tensor) -> Tensor:
+def weight_by_positive_gradient(activations: Tensor, slopes: Tensor) -> Tensor:
     """Each activation weighed by its own gradient, where that is positive."""
     return (slopes.clamp(min=0) * activations).sum(1)
 
 
-def finding(maps: dict[str, Tensor], positive: bool, fuse: Callable[..., Tensor]) -> MethodResult:
+def fuse_layers(
+    maps: dict[str, Tensor], positive: bool, fuse: Callable[..., Tensor]
+) -> MethodResult:
     """Fuse the layers' maps on the finest of their grids, in order of the forward pass."""
     shown = {name: m.clamp(min=0) if positive else m for name, m in maps.items()}
     sizes = [(m.shape[1], m.shape[2]) for m in shown.values()]
@@ -165,12 +172,12 @@ def finding(maps: dict[str, Tensor], positive: bool, fuse: Callable[..., Tensor]
     )
 
 
-def average(maps: list[Tensor]) -> Tensor:
+def fuse_by_mean(maps: list[Tensor]) -> Tensor:
     """The mean of several layers' maps."""
     return torch.stack(maps).mean(0)
 
 
-def largest(maps: list[Tensor]) -> Tensor:
+def fuse_by_max(maps: list[Tensor]) -> Tensor:
     """The maximum, each first scaled by ``tanh(2 m / max m)`` (LayerCAM); one map is left alone."""
     if len(maps) == 1:
         return maps[0]
@@ -187,7 +194,7 @@ def gradcam(
     case: Case, *, layers: Sequence[str | CamLayer] | None = None, positive: bool = True
 ) -> MethodResult:
     """Channels of one layer, weighed by their mean gradient (Grad-CAM)."""
-    return finding(cam_maps(case, layers, by_mean), positive, average)
+    return fuse_layers(cam_maps(case, layers, weight_by_mean_gradient), positive, fuse_by_mean)
 
 
 @method("hirescam", class_specific=True, needs=CAM)
@@ -195,7 +202,7 @@ def hirescam(
     case: Case, *, layers: Sequence[str | CamLayer] | None = None, positive: bool = True
 ) -> MethodResult:
     """Activations times their own gradient (HiResCAM): what a linear head adds up."""
-    return finding(cam_maps(case, layers, by_place), positive, average)
+    return fuse_layers(cam_maps(case, layers, weight_by_gradient), positive, fuse_by_mean)
 
 
 @method("layercam", class_specific=True, needs=CAM)
@@ -203,4 +210,4 @@ def layercam(
     case: Case, *, layers: Sequence[str | CamLayer] | None = None, positive: bool = True
 ) -> MethodResult:
     """Activations times their own positive gradient (LayerCAM); layers fused by maximum."""
-    return finding(cam_maps(case, layers, by_rise), positive, largest)
+    return fuse_layers(cam_maps(case, layers, weight_by_positive_gradient), positive, fuse_by_max)

@@ -28,7 +28,7 @@ def _axis(model: nn.Module, count: int, pixels: int) -> Tensor:
     return (torch.arange(count) + 0.5) * (pixels / count) - 0.5
 
 
-def lay_out(maps: Tensor, where: Centres, size: Grid, smooth: bool) -> Tensor:
+def map_to_image(maps: Tensor, where: Centres, size: Grid, smooth: bool) -> Tensor:
     """Maps ``(B, h, w)`` on the picture ``(B, H, W)``: between centres linear, or the nearest."""
     rows, columns = (
         _weights(places.to(maps), pixels, smooth)

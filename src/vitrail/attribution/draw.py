@@ -56,7 +56,7 @@ def limits(map_: Map, signed: bool) -> tuple[float, float]:
     return (low, top) if top - low > flat else (low, low + (flat / ROUNDING or 1.0))
 
 
-def coloured(map_: Map, signed: bool) -> Pixels:
+def colourise(map_: Map, signed: bool) -> Pixels:
     """The map in its colours, ``(H, W, 3)``."""
     from matplotlib import colormaps
 
@@ -68,7 +68,7 @@ def coloured(map_: Map, signed: bool) -> Pixels:
 def overlay(picture: Pixels, map_: Map, signed: bool) -> Pixels:
     """The map's colours over the greyed picture, ``(H, W, 3)``."""
     grey = picture.astype(np.float32).mean(-1, keepdims=True)
-    mixed = STRENGTH * coloured(map_, signed) + (1 - STRENGTH) * grey
+    mixed = STRENGTH * colourise(map_, signed) + (1 - STRENGTH) * grey
     return np.rint(mixed).astype(np.uint8)
 
 
@@ -85,7 +85,7 @@ def page(picture: Pixels, drawing: Drawing) -> "Figure":
         bottom=0.1,
         wspace=0.06,
     )
-    shown = (picture, coloured(drawing.map, drawing.signed))
+    shown = (picture, colourise(drawing.map, drawing.signed))
     panels = (*shown, overlay(picture, drawing.map, drawing.signed))
     for i, (pixels, name) in enumerate(zip(panels, ("picture", "map", "both"), strict=True)):
         axes = figure.add_subplot(grid[0, i])

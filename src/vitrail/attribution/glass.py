@@ -1,8 +1,8 @@
-"""What layers chose, as stained glass: a pane each cluster or cell, leads along the borders.
+"""Drawings of what layers record: clusters and chosen places as segments, other records as maps.
 
-Cluster layers: every pane has its cluster's mean colour in the picture. Filter and random layers:
-chosen places are clear glass, the others smoked. Records on a grid without panes (attention,
-relevance) are drawn as maps.
+Cluster layers: every segment has its cluster's mean colour in the picture, with lines along the
+borders. Filter and random layers: chosen places are bright, the others dark. Records without
+segments (attention, relevance) are drawn as maps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.attribution.base import LayerRecord
-from vitrail.attribution.draw import FAINT, INK, Pixels, as_array, blank, coloured, image, short
+from vitrail.attribution.draw import FAINT, INK, Pixels, as_array, blank, colourise, image, short
 from vitrail.errors import figure_text
 
 if TYPE_CHECKING:
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
 
-LEAD = "#14110f"
-SMOKE, CLEAR = 0.28, 0.35
-"""How bright what was not chosen stays; how much of the picture shows through a cluster's pane."""
-MOST = 16
+BORDER = "#14110f"
+DARKENED, SEE_THROUGH = 0.28, 0.35
+"""Brightness of what was not chosen; how much of the picture shows through a segment."""
+MOST_LAYERS = 16
 Labels = NDArray[np.int64]
-"""Which pane each cell of a grid belongs to, ``(h, w)``."""
+"""The segment of each cell of a grid, ``(h, w)``."""
 
 
-def worth_a_window(layers: Mapping[str, LayerRecord]) -> bool:
-    """Whether layers show more than the map itself does: panes, or several of them."""
+def worth_drawing(layers: Mapping[str, LayerRecord]) -> bool:
+    """Whether the layers show more than the map itself: segments, or several layers."""
     found = drawable(layers)
     return len(found) > 1 or any(content(layer) != "map" for layer in found.values())
 
@@ -52,13 +52,15 @@ def on_grid(layer: LayerRecord, name: str) -> bool:
     return layer.grid is not None and len(shape) in (3, 4) and shape[-2:] == tuple(layer.grid)
 
 
-def window(picture: Pixels, layers: Mapping[str, LayerRecord], sample: int, title: str) -> "Figure":
+def draw_layers(
+    picture: Pixels, layers: Mapping[str, LayerRecord], sample: int, title: str
+) -> "Figure":
     """All layers of one picture on one sheet, a panel each, in the order of the forward pass.
 
-    Of more than ``MOST`` layers, as many are drawn, evenly through the model; the title says so.
+    Of more than ``MOST_LAYERS`` layers that many are drawn, evenly spaced; the title says so.
     """
     found = drawable(layers)
-    names = evenly(list(found), MOST)
+    names = evenly(list(found), MOST_LAYERS)
     left_out = f"; {len(names)} of {len(found)} layers" if len(names) < len(found) else ""
     columns = min(4, len(names) + 1)
     rows = -(-(len(names) + 1) // columns)
@@ -76,47 +78,47 @@ def window(picture: Pixels, layers: Mapping[str, LayerRecord], sample: int, titl
     first.set_title("picture", color=FAINT, fontsize=7.5)
     for i, name in enumerate(names, start=1):
         axes = figure.add_subplot(grid[divmod(i, columns)])
-        pixels, labels = panes(picture, found[name], sample)
+        pixels, labels = draw_segments(picture, found[name], sample)
         image(axes, pixels)
         if labels is not None:
-            axes.add_collection(leads(labels, picture.shape[:2]))
-        said = f"{figure_text(short(name, 34))}\n{told(found[name], sample)}"
+            axes.add_collection(borders(labels, picture.shape[:2]))
+        said = f"{figure_text(short(name, 34))}\n{format_layer(found[name], sample)}"
         axes.set_title(said, color=FAINT, fontsize=7)
     return figure
 
 
-def panes(picture: Pixels, layer: LayerRecord, sample: int) -> tuple[Pixels, Labels | None]:
-    """What a layer's panel shows ``(H, W, 3)``, and the panes that leads go between."""
+def draw_segments(picture: Pixels, layer: LayerRecord, sample: int) -> tuple[Pixels, Labels | None]:
+    """A layer's panel ``(H, W, 3)``, and the labels between which borders are drawn."""
     name = content(layer)
     assert name is not None
-    values = first(as_array(layer.tensors[name][sample]))
-    wide = enlarged(values, picture.shape[:2])
+    values = first_grid(as_array(layer.tensors[name][sample]))
+    wide = upsample_nearest(values, picture.shape[:2])
     if name == "labels":
-        return stained(picture, wide.astype(np.int64)), values.astype(np.int64)
+        return fill_segments(picture, wide.astype(np.int64)), values.astype(np.int64)
     if name == "mask" and set(np.unique(values)) <= {0, 1}:
         chosen = wide.astype(bool)[..., None]
-        glass = np.where(chosen, picture, SMOKE * picture.astype(np.float32))
+        glass = np.where(chosen, picture, DARKENED * picture.astype(np.float32))
         return np.rint(glass).astype(np.uint8), values.astype(np.int64)
     heat = wide.astype(np.float32)
-    return coloured(heat, signed=bool((heat < 0).any())), None
+    return colourise(heat, signed=bool((heat < 0).any())), None
 
 
-def first(values: NDArray[Any]) -> NDArray[Any]:
+def first_grid(values: NDArray[Any]) -> NDArray[Any]:
     """One grid ``(h, w)``: of several clusterings (heads, sequences) the first."""
     return values[0] if values.ndim == 3 else values
 
 
-def stained(picture: Pixels, labels: Labels) -> Pixels:
-    """Every pane in its mean colour, with some of the picture showing through."""
+def fill_segments(picture: Pixels, labels: Labels) -> Pixels:
+    """Every segment in its mean colour, with some of the picture showing through."""
     numbers = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
     counts = np.bincount(numbers.ravel())
     sums = [np.bincount(numbers.ravel(), picture[..., c].ravel()) for c in range(3)]
     means = np.stack(sums, -1) / counts[:, None]
-    glass = (1 - CLEAR) * means[numbers] + CLEAR * picture
+    glass = (1 - SEE_THROUGH) * means[numbers] + SEE_THROUGH * picture
     return np.rint(glass).astype(np.uint8)
 
 
-def leads(labels: Labels, size: tuple[int, int]) -> "LineCollection":
+def borders(labels: Labels, size: tuple[int, int]) -> "LineCollection":
     """Lines along the borders between unlike cells, in pixels of a picture of (height, width)."""
     from matplotlib.collections import LineCollection
 
@@ -127,10 +129,10 @@ def leads(labels: Labels, size: tuple[int, int]) -> "LineCollection":
     ] + [((j, i + 1), (j + 1, i + 1)) for i, j in np.argwhere(labels[1:] != labels[:-1])]
     scaled = [[(x * right - 0.5, y * down - 0.5) for x, y in line] for line in lines]
     thick = float(np.clip(28 / max(height, width), 0.5, 2.2))
-    return LineCollection(scaled, colors=LEAD, linewidths=thick, capstyle="round")
+    return LineCollection(scaled, colors=BORDER, linewidths=thick, capstyle="round")
 
 
-def enlarged(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def upsample_nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Cells ``(h, w)`` -> pixels ``(H, W)`` by the nearest cell."""
     rows, columns = (
         np.minimum((np.arange(wide) + 0.5) * few / wide, few - 1).astype(int)
@@ -139,14 +141,14 @@ def enlarged(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return values[rows][:, columns]
 
 
-def told(layer: LayerRecord, sample: int) -> str:
+def format_layer(layer: LayerRecord, sample: int) -> str:
     """A layer's kind, grid and how much it chose, in a few words."""
     assert layer.grid is not None
     words = f"{layer.kind} {layer.grid[0]} x {layer.grid[1]}"
     if "labels" in layer.tensors:
         labels = as_array(layer.tensors["labels"][sample])
         of = f" (1st of {len(labels)})" if labels.ndim == 3 else ""
-        return f"{words}, {len(np.unique(first(labels)))} clusters{of}"
+        return f"{words}, {len(np.unique(first_grid(labels)))} clusters{of}"
     if "mask" in layer.tensors:
         return f"{words}, {float(layer.tensors['mask'][sample].sum()):.0f} chosen"
     return words

@@ -29,9 +29,9 @@ from torch.overrides import TorchFunctionMode
 
 from vitrail.attribution.base import Case, MethodResult, Need, method
 from vitrail.attribution.guard import ExplainError
-from vitrail.attribution.lrp_call import ConstantLedger, FunctionCall, Rules, Unruled, name_of
-from vitrail.attribution.lrp_rules import ATTENTIONS, RULES, unruled
-from vitrail.attribution.shares import Share
+from vitrail.attribution.lrp_call import ConstantLedger, FunctionCall, NoRuleError, Rules, name_of
+from vitrail.attribution.lrp_rules import ATTENTIONS, RULES, missing_rule
+from vitrail.attribution.shares import LinearRule
 from vitrail.errors import unknown
 
 FORWARD_RTOL = 1e-3
@@ -62,7 +62,7 @@ def lrp(
     Raises:
         ExplainError: an operation without a rule, or a target that no rule reaches.
     """
-    rules = Rules(conv=Share.parse(conv), linear=Share.parse(linear), attention=attention)
+    rules = Rules(conv=LinearRule.parse(conv), linear=LinearRule.parse(linear), attention=attention)
     if attention not in ATTENTIONS:
         raise unknown("attention rule", attention, ATTENTIONS)
     images = case.images.requires_grad_()
@@ -135,9 +135,9 @@ class Relevance(TorchFunctionMode):
         """Answer one call; attributes such as ``shape`` and ``mT`` are as they are."""
         if getattr(func, "__name__", "") == "__get__":
             return func(*args)
-        return self.answer(func, args, kwargs or {})
+        return self.dispatch(func, args, kwargs or {})
 
-    def answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """By its rule, where the picture is in it; as ever, where it is not."""
         call = FunctionCall(
             name=name_of(func),
@@ -146,16 +146,16 @@ class Relevance(TorchFunctionMode):
             kwargs=kwargs,
             rules=self.rules,
             ledger=self.ledger,
-            answer=self.answer,
+            dispatch=self.dispatch,
         )
         if not torch.is_grad_enabled() or not call.live:
-            return call.plain()
+            return call.evaluate()
         try:
-            return RULES.get(call.name, unruled)(call)
-        except Unruled as refusal:
-            raise ExplainError(f"lrp: {refusal} (in {self.place()})") from None
+            return RULES.get(call.name, missing_rule)(call)
+        except NoRuleError as refusal:
+            raise ExplainError(f"lrp: {refusal} (in {self.running_module()})") from None
 
-    def place(self) -> str:
+    def running_module(self) -> str:
         """The innermost module that is running."""
         names = {}
         if isinstance(self.model, nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitrail.attribution.guard import ExplainError
-from vitrail.attribution.shares import Gamma, Share
+from vitrail.attribution.shares import Gamma, LinearRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Rules:
         attention: ``"constant"`` or ``"attnlrp"``.
     """
 
-    conv: Share = field(default_factory=lambda: Gamma(gain=0.25))
-    linear: Share = field(default_factory=lambda: Gamma(gain=0.05))
+    conv: LinearRule = field(default_factory=lambda: Gamma(gain=0.25))
+    linear: LinearRule = field(default_factory=lambda: Gamma(gain=0.05))
     attention: str = "constant"
 
     @property
@@ -33,7 +33,7 @@ class Rules:
         return self.attention == "constant" and self.conv.conserves and self.linear.conserves
 
 
-class Unruled(Exception):
+class NoRuleError(Exception):
     """A call that no rule covers; the message says which."""
 
 
@@ -46,7 +46,7 @@ class ConstantLedger:
     def __init__(self, images: int, device: torch.device) -> None:
         self.total = torch.zeros(images, dtype=torch.float64, device=device)
 
-    def book(self, relevance: Tensor) -> None:
+    def add(self, relevance: Tensor) -> None:
         """Count a tensor of relevances.
 
         Raises:
@@ -60,21 +60,21 @@ class ConstantLedger:
             )
         self.total += relevance.reshape(images, -1).sum(1, dtype=torch.float64)
 
-    def offset(self, y: Tensor, added: Callable[[], Tensor]) -> None:
+    def add_offset(self, y: Tensor, added: Callable[[], Tensor]) -> None:
         """``y`` holds ``added()``, which broadcasts to it and does not depend on the picture."""
 
         def count(grad: Tensor) -> None:
-            self.book(torch.where(grad == 0, 0, grad * added()))  # a mask of -inf, unused: nothing
+            self.add(torch.where(grad == 0, 0, grad * added()))  # a mask of -inf, unused: nothing
 
         y.register_hook(count)
 
-    def channels(self, y: Tensor, added: Tensor, behind: int) -> None:
+    def add_channels(self, y: Tensor, added: Tensor, behind: int) -> None:
         """``y`` holds one number a channel, behind which ``behind`` axes of places follow."""
         axis = y.dim() - 1 - behind
         places = [i for i in range(1, y.dim()) if i != axis]
 
         def count(grad: Tensor) -> None:
-            self.book((grad.sum(places, dtype=torch.float64) if places else grad) * added)
+            self.add((grad.sum(places, dtype=torch.float64) if places else grad) * added)
 
         y.register_hook(count)
 
@@ -90,7 +90,7 @@ class FunctionCall:
         kwargs: as given.
         rules: the user's choice.
         ledger: where constants are counted.
-        answer: another function under the rules: ``answer(func, args, kwargs)``.
+        dispatch: calls another function under the rules: ``dispatch(func, args, kwargs)``.
     """
 
     name: str
@@ -99,35 +99,37 @@ class FunctionCall:
     kwargs: Mapping[str, Any]
     rules: Rules
     ledger: ConstantLedger
-    answer: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+    dispatch: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
-    def plain(self) -> Any:
+    def evaluate(self) -> Any:
         """The function's own answer."""
         return self.func(*self.args, **self.kwargs)
 
-    def then(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def apply_rule(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Another function's answer, by its rule."""
-        return self.answer(func, args, kwargs)
+        return self.dispatch(func, args, kwargs)
 
     @property
     def tensors(self) -> list[Tensor]:
         """All floating tensors among the arguments."""
-        return [t for t in leaves((self.args, self.kwargs)) if t.is_floating_point()]
+        return [t for t in tensors_in((self.args, self.kwargs)) if t.is_floating_point()]
 
     @property
     def live(self) -> list[Tensor]:
         """Those that depend on the picture."""
-        return [t for t in leaves((self.args, self.kwargs)) if t.requires_grad]
+        return [t for t in tensors_in((self.args, self.kwargs)) if t.requires_grad]
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> "FunctionCall":
+    def map_live(self, change: Callable[[Tensor], Tensor]) -> "FunctionCall":
         """The call with its live tensors changed."""
 
         def each(tensor: Tensor) -> Tensor:
             return change(tensor) if tensor.requires_grad else tensor
 
-        return replace(self, args=rebuilt(self.args, each), kwargs=rebuilt(self.kwargs, each))
+        return replace(
+            self, args=map_tensors(self.args, each), kwargs=map_tensors(self.kwargs, each)
+        )
 
-    def bound(self, *names: str) -> dict[str, Any]:
+    def bind(self, *names: str) -> dict[str, Any]:
         """Arguments by name; ``names`` are those of a built-in function, which has no signature."""
         names = parameters(self.func) or names
         return {**dict(zip(names, self.args, strict=False)), **self.kwargs}
@@ -142,25 +144,25 @@ def parameters(func: Callable[..., Any]) -> tuple[str, ...]:
         return ()
 
 
-def leaves(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """All tensors in nested tuples, lists, mappings and slices."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):
         for part in value:
-            yield from leaves(part)
+            yield from tensors_in(part)
     elif isinstance(value, Mapping):
-        yield from leaves(tuple(value.values()))
+        yield from tensors_in(tuple(value.values()))
 
 
-def rebuilt(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same nest with its tensors changed."""
     if isinstance(value, Tensor):
         return change(value)
     if type(value) in (tuple, list):
-        return type(value)(rebuilt(part, change) for part in value)
+        return type(value)(map_tensors(part, change) for part in value)
     if isinstance(value, Mapping):
-        return {key: rebuilt(part, change) for key, part in value.items()}
+        return {key: map_tensors(part, change) for key, part in value.items()}
     return value
 
 

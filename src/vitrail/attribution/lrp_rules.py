@@ -1,20 +1,21 @@
-"""Which gradient answers which torch function, so that activation times gradient is relevance.
+"""The gradient of every torch function under which activation times gradient is relevance.
 
-=============  ===================================================================================
-``natural``    as it is: linear in what depends on the picture, or the winner's (ReLU, max)
-``affine``     as it is, and what constants add is booked
-``shared``     convolutions and linear layers: the user's rule (:mod:`vitrail.attribution.shares`)
-``product``    of n live factors: each an n-th of the relevance
-``quotient``   the denominator is constant
-``power``      the relevance of the whole goes to the base
-``gate``       constant: softmax, sigmoid, exponentials, deviations, norms
-``bent``       GELU and its like: relevance passes, ``x sg(f(x) / x)``
-norms          the deviation is constant, the mean is not; shifts are booked
-attention      weights constant (CP), or products halved and softmax linearised (AttnLRP)
-in place       as out of place, then written where it belongs
-=============  ===================================================================================
+=================  ===============================================================================
+``gradient_rule``  torch's own gradient: linear functions, ReLU, max pooling
+``affine_rule``    torch's own gradient; what constants add is counted in the ledger
+``linear_rule``    convolutions and linear layers: the user's choice, see
+                   :mod:`vitrail.attribution.shares`
+``product_rule``   each of n live factors gets an n-th of the relevance
+``quotient_rule``  the denominator is constant
+``power_rule``     all relevance goes to the base
+``constant_rule``  no relevance: softmax, sigmoid, exponentials, deviations, norms
+``activation_rule``  GELU and the like: ``f(x)`` is taken as ``x sg(f(x) / x)``
+norms              the deviation is constant, the mean is not; shifts are counted in the ledger
+attention          constant weights (CP), or halved products and a linear softmax (AttnLRP)
+``in_place_rule``  the rule of the function out of place, then the result is written in place
+=================  ===============================================================================
 
-*Live* is what depends on the picture; *booked* means counted in the ledger; *sg* stops gradients.
+A *live* tensor depends on the picture; *sg* stops gradients.
 """
 
 from collections.abc import Callable
@@ -23,123 +24,127 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from vitrail.attribution.lrp_call import FunctionCall, Unruled, leaves
+from vitrail.attribution.lrp_call import FunctionCall, NoRuleError, tensors_in
 from vitrail.attribution.lrp_layers import (
-    attention,
-    batch_norm,
-    group_norm,
-    instance_norm,
-    layer_norm,
-    multi_head,
-    normalize,
-    rms_norm,
+    attention_rule,
+    batch_norm_rule,
+    group_norm_rule,
+    instance_norm_rule,
+    layer_norm_rule,
+    multi_head_rule,
+    normalize_rule,
+    rms_norm_rule,
 )
 
 Rule = Callable[[FunctionCall], Any]
 ATTENTIONS = ("constant", "attnlrp")
 
 
-def natural(call: FunctionCall) -> Any:
+def gradient_rule(call: FunctionCall) -> Any:
     """The gradient is the rule."""
-    return call.plain()
+    return call.evaluate()
 
 
-def affine(call: FunctionCall) -> Any:
+def affine_rule(call: FunctionCall) -> Any:
     """Linear in what is live; what remains of it at zero is an offset."""
-    y = call.plain()
+    y = call.evaluate()
     if any(not t.requires_grad for t in call.tensors) or len(call.tensors) < 2:
-        call.ledger.offset(y, lambda: call.mapped(torch.zeros_like).plain())
+        call.ledger.add_offset(y, lambda: call.map_live(torch.zeros_like).evaluate())
     return y
 
 
-def joined(call: FunctionCall) -> Any:
+def cat_rule(call: FunctionCall) -> Any:
     """Puts tensors together; those that are constant are an offset."""
-    y = call.plain()
+    y = call.evaluate()
     if any(not t.requires_grad for t in call.tensors):
-        call.ledger.offset(y, lambda: call.mapped(torch.zeros_like).plain())
+        call.ledger.add_offset(y, lambda: call.map_live(torch.zeros_like).evaluate())
     return y
 
 
-def padded(call: FunctionCall) -> Any:
+def pad_rule(call: FunctionCall) -> Any:
     """Zeros and mirrors are linear; another number is an offset."""
     return (
-        affine(call) if call.bound("input", "pad", "mode", "value").get("value") else natural(call)
+        affine_rule(call)
+        if call.bind("input", "pad", "mode", "value").get("value")
+        else gradient_rule(call)
     )
 
 
-def blended(call: FunctionCall) -> Any:
+def lerp_rule(call: FunctionCall) -> Any:
     """``lerp``: the weight is constant."""
     start, end, weight = call.args
     weight = weight.detach() if isinstance(weight, Tensor) else weight
-    return call.then(
-        torch.add, call.then(torch.mul, start, 1 - weight), call.then(torch.mul, end, weight)
+    return call.apply_rule(
+        torch.add,
+        call.apply_rule(torch.mul, start, 1 - weight),
+        call.apply_rule(torch.mul, end, weight),
     )
 
 
-def larger(call: FunctionCall) -> Any:
+def maximum_rule(call: FunctionCall) -> Any:
     """``maximum`` of two tensors: the winner's, and where a constant wins, an offset."""
     if len(call.tensors) < 2:
-        return natural(call)
+        return gradient_rule(call)
     first, second = call.tensors
-    y = call.mapped(torch.detach).plain()
-    return call.then(torch.where, y == first.detach(), first, second)
+    y = call.map_live(torch.detach).evaluate()
+    return call.apply_rule(torch.where, y == first.detach(), first, second)
 
 
-def shared(call: FunctionCall) -> Any:
+def linear_rule(call: FunctionCall) -> Any:
     """A linear layer: the user's rule, and its bias is booked."""
     rest = call.args[3:]
     given = {**dict(zip(LAYER, call.args, strict=False)), **call.kwargs}
     x, weight, bias = given["input"], given["weight"], given.get("bias")
     options = {name: value for name, value in call.kwargs.items() if name not in LAYER}
     if weight.requires_grad or (bias is not None and bias.requires_grad):
-        raise Unruled(f"{call.name} with a weight that depends on the picture has no rule")
+        raise NoRuleError(f"{call.name} with a weight that depends on the picture has no rule")
 
     def layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return cast(Tensor, call.func(x, weight, bias, *rest, **options))
 
     rule = call.rules.linear if call.name == "linear" else call.rules.conv
-    y = rule.spread(layer, x, weight, bias)
+    y = rule.apply(layer, x, weight, bias)
     if bias is not None:
-        call.ledger.channels(y, bias, weight.dim() - 2)
+        call.ledger.add_channels(y, bias, weight.dim() - 2)
     return y
 
 
-def product(call: FunctionCall) -> Any:
+def product_rule(call: FunctionCall) -> Any:
     """Every live factor gets an equal part."""
-    y, factors = call.plain(), len(call.live)
+    y, factors = call.evaluate(), len(call.live)
     if factors > 1:
         y.register_hook(lambda grad: grad / factors)
     return y
 
 
-def quotient(call: FunctionCall) -> Any:
+def quotient_rule(call: FunctionCall) -> Any:
     """What divides is constant."""
     above, below = call.args[:2]
     below = below.detach() if isinstance(below, Tensor) else below
     return call.func(above, below, *call.args[2:], **call.kwargs)
 
 
-def power(call: FunctionCall) -> Any:
+def power_rule(call: FunctionCall) -> Any:
     """``x ** p``: a root is a norm's and constant, a whole power gives all to ``x``."""
     exponent = call.args[1] if len(call.args) > 1 else 2
     if isinstance(exponent, Tensor) or exponent < 1:
-        return gate(call)
-    y = call.plain()
+        return constant_rule(call)
+    y = call.evaluate()
     y.register_hook(lambda grad: grad / exponent)
     return y
 
 
-def gate(call: FunctionCall) -> Any:
+def constant_rule(call: FunctionCall) -> Any:
     """Constant: relevance goes to what is gated."""
-    return call.mapped(torch.detach).plain()
+    return call.map_live(torch.detach).evaluate()
 
 
-def attended(call: FunctionCall) -> Any:
+def softmax_rule(call: FunctionCall) -> Any:
     """A softmax: constant, or linearised."""
-    return gate(call) if call.rules.attention == "constant" else natural(call)
+    return constant_rule(call) if call.rules.attention == "constant" else gradient_rule(call)
 
 
-class Bent(torch.autograd.Function):
+class FixedGradient(torch.autograd.Function):
     """One value, another slope."""
 
     @staticmethod
@@ -154,65 +159,65 @@ class Bent(torch.autograd.Function):
         return grad * ctx.saved_tensors[0], None, None
 
 
-def bent(call: FunctionCall) -> Any:
+def activation_rule(call: FunctionCall) -> Any:
     """An activation: what comes out is what came in, scaled; what it makes of zero is booked."""
-    given = call.bound("input")
+    given = call.bind("input")
     inplace = given.pop("inplace", False)
     x = given["input"]
-    apart = call.mapped(torch.detach)
-    value = call.func(**{**given, "input": x.detach()}) if inplace else apart.plain()
-    y = Bent.apply(x, value, torch.where(x == 0, 0, value / x).detach())
+    apart = call.map_live(torch.detach)
+    value = call.func(**{**given, "input": x.detach()}) if inplace else apart.evaluate()
+    y = FixedGradient.apply(x, value, torch.where(x == 0, 0, value / x).detach())
     if call.name in AWAY_FROM_ZERO:
-        call.ledger.offset(y, lambda: torch.where(x == 0, value, 0))
-    return written(x, y) if inplace else y
+        call.ledger.add_offset(y, lambda: torch.where(x == 0, value, 0))
+    return overwrite(x, y) if inplace else y
 
 
-def added_product(call: FunctionCall) -> Any:
+def add_product_rule(call: FunctionCall) -> Any:
     """``addcmul``, ``addmm`` and ``baddbmm``: a product, and then a sum."""
     together = torch.mul if call.name == "addcmul" else torch.matmul
     start, left, right, *factor = call.args
     factor = factor[0] if factor else call.kwargs.get("value", call.kwargs.get("alpha", 1))
-    start = call.then(torch.mul, start, call.kwargs.get("beta", 1))
-    return call.then(torch.add, start, call.then(together, left, right), alpha=factor)
+    start = call.apply_rule(torch.mul, start, call.kwargs.get("beta", 1))
+    return call.apply_rule(torch.add, start, call.apply_rule(together, left, right), alpha=factor)
 
 
-def sampled(call: FunctionCall) -> Any:
+def sample_rule(call: FunctionCall) -> Any:
     """``grid_sample`` and ``roi_align``: linear in the map, where to look is constant."""
     x, where, *rest = call.args
-    fixed = [t.detach() for t in leaves(where)]
+    fixed = [t.detach() for t in tensors_in(where)]
     return call.func(x, fixed[0] if isinstance(where, Tensor) else fixed, *rest, **call.kwargs)
 
 
 # ---- in place ------------------------------------------------------------------------------------
 
 
-def written(x: Tensor, y: Tensor) -> Tensor:
+def overwrite(x: Tensor, y: Tensor) -> Tensor:
     """``x`` overwritten by ``y``, and by what ``y`` depends on."""
     base = x._base
     if base is not None and not base.requires_grad and y.requires_grad and bool(base.any()):
-        raise Unruled("a part of a constant that is overwritten in place has no rule")
+        raise NoRuleError("a part of a constant that is overwritten in place has no rule")
     if not y.requires_grad and x.requires_grad:
         if base is not None:
-            raise Unruled("a part of a tensor that is overwritten by a constant has no rule")
+            raise NoRuleError("a part of a tensor that is overwritten by a constant has no rule")
         x.detach_()
     return x.copy_(y)
 
 
-def in_place(call: FunctionCall) -> Any:
+def in_place_rule(call: FunctionCall) -> Any:
     """As out of place, then written."""
     apart = getattr(Tensor, call.name[:-1], None)
     if apart is None:
-        return unruled(call)
-    return written(call.args[0], call.then(apart, *call.args, **call.kwargs))
+        return missing_rule(call)
+    return overwrite(call.args[0], call.apply_rule(apart, *call.args, **call.kwargs))
 
 
-def copied(call: FunctionCall) -> Any:
+def copy_rule(call: FunctionCall) -> Any:
     """``x.copy_(y)``."""
     x, y = call.args[:2]
-    return written(x, y)
+    return overwrite(x, y)
 
 
-def assigned(call: FunctionCall) -> None:
+def setitem_rule(call: FunctionCall) -> None:
     """``x[where] = y``, one of which may be constant: an offset."""
     x, where, y = call.args
     whole = x.clone()
@@ -223,28 +228,28 @@ def assigned(call: FunctionCall) -> None:
         rest[where] = torch.zeros_like(y) if isinstance(y, Tensor) and y.requires_grad else y
         return rest
 
-    call.ledger.offset(whole, added)
-    written(x, whole)
+    call.ledger.add_offset(whole, added)
+    overwrite(x, whole)
 
 
-def refilled(call: FunctionCall) -> Any:
+def fill_rule(call: FunctionCall) -> Any:
     """``zero_`` and its like: what was there is gone."""
-    return written(call.args[0], call.mapped(torch.zeros_like).plain())
+    return overwrite(call.args[0], call.map_live(torch.zeros_like).evaluate())
 
 
-def unruled(call: FunctionCall) -> Any:
+def missing_rule(call: FunctionCall) -> Any:
     """No rule: fine as long as nothing that comes out depends on the picture.
 
     Raises:
-        Unruled: it does.
+        NoRuleError: it does.
     """
     if call.kwargs.get("out") is not None:
-        raise Unruled(f"{call.name} with out= has no rule")
+        raise NoRuleError(f"{call.name} with out= has no rule")
     if call.name.endswith("_") and not call.name.endswith("__"):
-        raise Unruled(f"{call.name}, in place, has no rule")
-    y = call.plain()
-    if any(t.requires_grad for t in leaves(y)):
-        raise Unruled(
+        raise NoRuleError(f"{call.name}, in place, has no rule")
+    y = call.evaluate()
+    if any(t.requires_grad for t in tensors_in(y)):
+        raise NoRuleError(
             f"{call.name} has no relevance rule; use gradcam or input_x_gradient, or give it one "
             "in vitrail.attribution.lrp_rules.RULES"
         )
@@ -263,7 +268,7 @@ AWAY_FROM_ZERO = ("softplus", "clamp", "clamp_min", "clamp_max", "hardtanh", "th
 """Activations that need not take zero to zero."""
 
 NAMES: dict[Rule, str] = {
-    natural: """
+    gradient_rule: """
         view reshape flatten unflatten permute transpose swapaxes swapdims movedim moveaxis t T mT H
         adjoint squeeze unsqueeze expand expand_as view_as reshape_as broadcast_to
         broadcast_tensors chunk split unsafe_chunk unsafe_split split_with_sizes tensor_split
@@ -281,44 +286,44 @@ NAMES: dict[Rule, str] = {
         adaptive_max_pool2d_with_indices _adaptive_max_pool2d amax amin topk sort median kthvalue
         requires_grad_ register_hook retain_grad detach_ backward
     """,
-    affine: "add sub rsub where masked_fill masked_scatter",
-    joined: """
+    affine_rule: "add sub rsub where masked_fill masked_scatter",
+    cat_rule: """
         cat stack hstack vstack dstack column_stack index_copy index_add index_put scatter
         scatter_add scatter_reduce slice_scatter select_scatter
     """,
-    padded: "pad constant_pad_nd",
-    blended: "lerp",
-    larger: "max min maximum minimum",
-    shared: """
+    pad_rule: "pad constant_pad_nd",
+    lerp_rule: "lerp",
+    maximum_rule: "max min maximum minimum",
+    linear_rule: """
         linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     """,
-    product: "mul matmul bmm mm mv dot einsum outer tensordot kron",
-    added_product: "addcmul addmm baddbmm",
-    quotient: "div",
-    power: "pow square float_power",
-    gate: """
+    product_rule: "mul matmul bmm mm mv dot einsum outer tensordot kron",
+    add_product_rule: "addcmul addmm baddbmm",
+    quotient_rule: "div",
+    power_rule: "pow square float_power",
+    constant_rule: """
         rdiv rpow sigmoid hardsigmoid log_sigmoid logsigmoid exp expm1 log log1p log2 sqrt rsqrt
         reciprocal var std var_mean std_mean norm vector_norm linalg_vector_norm logsumexp sin cos
         erf softmin gumbel_softmax cosine_similarity cdist
     """,
-    attended: "softmax _softmax",
-    bent: """
+    softmax_rule: "softmax _softmax",
+    activation_rule: """
         gelu silu hardswish mish relu6 elu selu celu softplus tanh softsign tanhshrink softshrink
         hardshrink hardtanh clamp clip clamp_min clamp_max
     """,
-    layer_norm: "layer_norm",
-    group_norm: "group_norm",
-    instance_norm: "instance_norm",
-    rms_norm: "rms_norm",
-    batch_norm: "batch_norm",
-    normalize: "normalize",
-    attention: "scaled_dot_product_attention",
-    multi_head: "multi_head_attention_forward",
-    sampled: "grid_sample grid_sampler roi_align",
-    copied: "copy_",
-    assigned: "__setitem__",
-    refilled: OVERWRITTEN,
-    in_place: " ".join(f"{name}_" for name in IN_PLACE.split()),
+    layer_norm_rule: "layer_norm",
+    group_norm_rule: "group_norm",
+    instance_norm_rule: "instance_norm",
+    rms_norm_rule: "rms_norm",
+    batch_norm_rule: "batch_norm",
+    normalize_rule: "normalize",
+    attention_rule: "scaled_dot_product_attention",
+    multi_head_rule: "multi_head_attention_forward",
+    sample_rule: "grid_sample grid_sampler roi_align",
+    copy_rule: "copy_",
+    setitem_rule: "__setitem__",
+    fill_rule: OVERWRITTEN,
+    in_place_rule: " ".join(f"{name}_" for name in IN_PLACE.split()),
 }
 RULES: dict[str, Rule] = {name: rule for rule, names in NAMES.items() for name in names.split()}
 """The rule of each function, by its name."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.attribution.base import Case, LayerKind, LayerRecord, MethodResult, Need, method
-from vitrail.attribution.centres import centres, lay_out
+from vitrail.attribution.centres import centres, map_to_image
 from vitrail.attribution.guard import ExplainError
 from vitrail.attribution.record import ModuleCall, recording
 from vitrail.layers.grid import Grid
@@ -37,11 +37,11 @@ def filter_mask(case: Case) -> MethodResult:
     layers = dict(_selections(calls, len(case.images)))
     if not layers:
         raise _nothing(model, "chooses places", "filtervit_*, dropoutvit_* or reducer='filter'")
-    maps = torch.stack([_over_picture(model, layer, case.size) for layer in layers.values()])
+    maps = torch.stack([_map_to_image(model, layer, case.size) for layer in layers.values()])
     rings = torch.stack([_on_border(layer) for layer in layers.values()])
-    chance = torch.tensor([_ring(layer.grid) for layer in layers.values()])
+    chance = torch.tensor([_border_share(layer.grid) for layer in layers.values()])
     check = {"border": rings.mean(0), "border_by_chance": chance.mean().expand(len(case.images))}
-    return MethodResult(native=_native(layers), map=maps.mean(0), layers=layers, check=check)
+    return MethodResult(native=_finest_mask(layers), map=maps.mean(0), layers=layers, check=check)
 
 
 @method("dropout_frequency", class_specific=False, needs=RECORD, random=True)
@@ -61,8 +61,8 @@ def dropout_frequency(case: Case, *, draws: int = 64) -> MethodResult:
                 totals[name] = LayerRecord("random", layer.grid, {"mask": drawn})
     if not totals:
         raise _nothing(case.model, "draws places", "dropoutvit_* or reducer='random'")
-    maps = torch.stack([_over_picture(case.model, layer, case.size) for layer in totals.values()])
-    return MethodResult(native=_native(totals), map=maps.mean(0), layers=totals)
+    maps = torch.stack([_map_to_image(case.model, layer, case.size) for layer in totals.values()])
+    return MethodResult(native=_finest_mask(totals), map=maps.mean(0), layers=totals)
 
 
 @method("cluster_map", class_specific=False, needs=RECORD)
@@ -81,7 +81,7 @@ def cluster_map(case: Case) -> MethodResult:
         fine = layer.tensors["fineness"]
         assert layer.grid is not None
         where = centres(model, layer.grid, case.size)
-        maps.append(lay_out(fine, where, case.size, smooth=False))
+        maps.append(map_to_image(fine, where, case.size, smooth=False))
     native = max((layer.tensors["fineness"] for layer in layers.values()), key=Tensor.numel)
     return MethodResult(native=native, map=torch.stack(maps).mean(0), layers=layers)
 
@@ -142,15 +142,15 @@ def _selection(plan: Selection, images: int) -> LayerRecord:
     return LayerRecord(kind, plan.grid, parts)
 
 
-def _over_picture(model: nn.Module, layer: LayerRecord, size: Grid) -> Tensor:
+def _map_to_image(model: nn.Module, layer: LayerRecord, size: Grid) -> Tensor:
     """A mask on the picture, divided by the share of places it lets work: chance is 1."""
     assert layer.grid is not None
     mask = layer.tensors["mask"].float()
     share = mask.mean((1, 2), keepdim=True)
-    return lay_out(mask / share, centres(model, layer.grid, size), size, smooth=False)
+    return map_to_image(mask / share, centres(model, layer.grid, size), size, smooth=False)
 
 
-def _native(layers: dict[str, LayerRecord]) -> Tensor:
+def _finest_mask(layers: dict[str, LayerRecord]) -> Tensor:
     """The mask of the finest grid."""
     return max((layer.tensors["mask"].float() for layer in layers.values()), key=Tensor.numel)
 
@@ -162,7 +162,7 @@ def _on_border(layer: LayerRecord) -> Tensor:
     return 1 - inner / mask.sum((1, 2))
 
 
-def _ring(grid: Grid | None) -> float:
+def _border_share(grid: Grid | None) -> float:
     """The share of a grid's places that lie on its outermost ring."""
     assert grid is not None
     return 1 - max(grid[0] - 2, 0) * max(grid[1] - 2, 0) / (grid[0] * grid[1])
@@ -193,7 +193,7 @@ def _clusterings(calls: Sequence[ModuleCall], images: int) -> Iterator[tuple[str
         ):
             plan = call.output[1]
             labels = plan.assignment.unflatten(0, (images, -1))
-            spread = _spread(call.args[0], plan).unflatten(0, (images, -1)).mean(1)
+            spread = _distance_to_mean(call.args[0], plan).unflatten(0, (images, -1)).mean(1)
             apart = {"distance": spread.unflatten(1, plan.grid)}
             clusters = plan.sizes.shape[1] - plan.extra
             yield call.name, _clustering(labels, plan.grid, clusters, apart)
@@ -217,6 +217,6 @@ def _clustering(labels: Tensor, grid: Grid, clusters: int, more: dict[str, Tenso
     return LayerRecord("cluster", grid, {**parts, **more})
 
 
-def _spread(x: Tensor, plan: Plan) -> Tensor:
+def _distance_to_mean(x: Tensor, plan: Plan) -> Tensor:
     """``(B, N)``: how far each token lies from the mean of its cluster."""
     return (x - plan.restore(plan.reduce(x)))[:, plan.extra :].norm(dim=2)

@@ -44,11 +44,11 @@ def operator(step: MixerCall) -> Operator:
     Raises:
         ExplainError: an attention that cannot be read.
     """
-    return _mixing(step.mixer, step)
+    return _operator_of(step.mixer, step)
 
 
 @torch.no_grad()
-def weighed(step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
+def gradient_operator(step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     """The step's attention weighed by its gradient; rows sum to what they matter.
 
     Args:
@@ -59,7 +59,7 @@ def weighed(step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     Raises:
         ExplainError: attention and values that are not what the step computes.
     """
-    return _weighing(step.mixer, step, slopes, joined)
+    return _gradient_operator_of(step.mixer, step, slopes, joined)
 
 
 def unreadable(step: MixerCall, why: str) -> ExplainError:
@@ -69,11 +69,11 @@ def unreadable(step: MixerCall, why: str) -> ExplainError:
     )
 
 
-def spelled_out(step: MixerCall) -> dict[str, Tensor]:
-    """What the mixer itself says of the step.
+def explain_mixer(step: MixerCall) -> dict[str, Tensor]:
+    """What the mixer's own ``explain`` gives for the step.
 
     Raises:
-        ExplainError: it says nothing of attention.
+        ExplainError: it gives no attention.
     """
     try:
         parts = step.mixer.explain(step.tokens, step.grid, step.shared, step.plan)
@@ -88,28 +88,30 @@ def spelled_out(step: MixerCall) -> dict[str, Tensor]:
 
 
 @singledispatch
-def _mixing(mixer: Mixer, step: MixerCall) -> Operator:
+def _operator_of(mixer: Mixer, step: MixerCall) -> Operator:
     """Any mixer with an attention matrix: its positive part, rows normalised."""
-    parts = spelled_out(step)
+    parts = explain_mixer(step)
     weights = parts["attention"].clamp(min=0)
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-    return _carried(step, weights, parts)
+    return _operator_from_weights(step, weights, parts)
 
 
 @singledispatch
-def _weighing(mixer: Mixer, step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
-    """Any mixer that tells attention and values."""
-    parts = spelled_out(step)
+def _gradient_operator_of(
+    mixer: Mixer, step: MixerCall, slopes: Tensor, joined: Tensor
+) -> Operator:
+    """Any mixer whose ``explain`` gives attention and values."""
+    parts = explain_mixer(step)
     if "values" not in parts:
-        raise unreadable(step, "it does not say what its attention takes ('values')")
+        raise unreadable(step, "its explain() gives no 'values'")
     attention, values = parts["attention"], parts["values"]
     if not _same(join_heads(attention @ values), joined):
         raise unreadable(step, "its attention and values do not make what it projects")
     worth = split_heads(slopes, attention.shape[1]) @ values.mT
-    return _carried(step, (attention * worth).clamp(min=0), parts)
+    return _operator_from_weights(step, (attention * worth).clamp(min=0), parts)
 
 
-def _carried(step: MixerCall, weights: Tensor, parts: dict[str, Tensor]) -> Operator:
+def _operator_from_weights(step: MixerCall, weights: Tensor, parts: dict[str, Tensor]) -> Operator:
     """Weights ``(B, heads, K, M)`` of keys, carried on to the tokens that keys are made of."""
     if "sources" in parts:
         matrix = (weights @ parts["sources"]).mean(1)
@@ -118,37 +120,37 @@ def _carried(step: MixerCall, weights: Tensor, parts: dict[str, Tensor]) -> Oper
     return lambda f: matrix @ _keys(step, f, matrix.shape[2])
 
 
-def _same(told: Tensor, seen: Tensor) -> bool:
-    return told.shape == seen.shape and torch.allclose(told, seen, rtol=1e-2, atol=1e-3)
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-2, atol=1e-3)
 
 
 def _keys(step: MixerCall, field: Tensor, count: int) -> Tensor:
-    """The field of the keys; what they are made of is the mixer's to say."""
+    """The field of the keys, which the mixer makes of tokens."""
     made = step.mixer.make_keys(field, step.grid)
     if made.shape[1] != count:
-        raise unreadable(step, f"it has {count} keys and tells what {made.shape[1]} are made of")
+        raise unreadable(step, f"it has {count} keys and makes {made.shape[1]} of a field")
     return made
 
 
-@_mixing.register
+@_operator_of.register
 def _(mixer: FactorisedAttention, step: MixerCall) -> Operator:
     """CoaT: ``relu(q) softmax(k)^T`` in linear cost, blended with what the convolutions see."""
     q, k, v = project(mixer.qkv, step.tokens)
-    asked = split_heads(q, mixer.heads)
-    return _blended(step, *_linear(step, asked, k, v), q, v)
+    queries = split_heads(q, mixer.heads)
+    return _blend_with_conv(step, *_linear_operator(step, queries, k, v), q, v)
 
 
-@_mixing.register
+@_operator_of.register
 def _(mixer: PrototypeAttention, step: MixerCall) -> Operator:
     """Clustering CoaT: all members of a cluster ask with their mean."""
     q, k, v = project(mixer.qkv, step.tokens)
-    asked, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
+    queries, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
     if mixer.core is not attended:
-        asked = broadcast_to_members(asked, assignment, step.extra)
-        return _blended(step, *_linear(step, asked, k, v), q, v)
-    matrix = attention_weights(asked, split_heads(k, mixer.heads))
+        queries = broadcast_to_members(queries, assignment, step.extra)
+        return _blend_with_conv(step, *_linear_operator(step, queries, k, v), q, v)
+    matrix = attention_weights(queries, split_heads(k, mixer.heads))
     content = broadcast_to_members(matrix @ split_heads(v, mixer.heads), assignment, step.extra)
-    return _blended(
+    return _blend_with_conv(
         step,
         lambda f: broadcast_to_members(matrix @ f.unsqueeze(1), assignment, step.extra).mean(1),
         join_heads(content),
@@ -157,32 +159,36 @@ def _(mixer: PrototypeAttention, step: MixerCall) -> Operator:
     )
 
 
-def _linear(step: MixerCall, asked: Tensor, k: Tensor, v: Tensor) -> tuple[Operator, Tensor]:
+def _linear_operator(
+    step: MixerCall, queries: Tensor, k: Tensor, v: Tensor
+) -> tuple[Operator, Tensor]:
     """``relu(q) softmax(k)^T`` by two small products; and the content it stands for ``(B, K, C)``.
 
     A query that is negative throughout asks all keys of its head alike.
     """
-    keys = key_weights(k, asked.shape[1], step.plan)
-    wish = asked.clamp(min=0) + 1e-6
-    wish = wish / wish.sum(-1, keepdim=True)
+    keys = key_weights(k, queries.shape[1], step.plan)
+    positive_query = queries.clamp(min=0) + 1e-6
+    positive_query = positive_query / positive_query.sum(-1, keepdim=True)
     sizes = None if step.plan is None else step.plan.sizes
-    content = join_heads(asked @ summarise_keys(k, v, asked.shape[1], sizes))
-    return lambda f: (wish @ (keys.mT @ f.unsqueeze(1))).mean(1), content
+    content = join_heads(queries @ summarise_keys(k, v, queries.shape[1], sizes))
+    return lambda f: (positive_query @ (keys.mT @ f.unsqueeze(1))).mean(1), content
 
 
-def _blended(step: MixerCall, ask: Operator, content: Tensor, q: Tensor, v: Tensor) -> Operator:
-    """What is asked and, on the grid, what the convolutions see: by the lengths of both terms."""
+def _blend_with_conv(
+    step: MixerCall, attend: Operator, content: Tensor, q: Tensor, v: Tensor
+) -> Operator:
+    """Attention and, on the grid, the convolutions: each counts by the length of its term."""
     extra, shared = step.extra, step.shared
     assert isinstance(shared, ConvRelative)
-    seen = q[:, extra:] * shared(v[:, extra:], step.grid, step.plan)
-    lengths = torch.stack((content[:, extra:].norm(dim=2), seen.norm(dim=2)))
+    conv_out = q[:, extra:] * shared(v[:, extra:], step.grid, step.plan)
+    lengths = torch.stack((content[:, extra:].norm(dim=2), conv_out.norm(dim=2)))
     share = (lengths[1] / lengths.sum(0).clamp(min=1e-12)).unsqueeze(2)
 
     def mix(f: Tensor) -> Tensor:
-        answered = ask(f)
-        around = convolved(shared, f[:, extra:], step.grid, step.plan)
-        blended = torch.lerp(answered[:, extra:], around, share)
-        return torch.cat((answered[:, :extra], blended), 1) if extra else blended
+        attention = attend(f)
+        convolved = convolve_field(shared, f[:, extra:], step.grid, step.plan)
+        blended = torch.lerp(attention[:, extra:], convolved, share)
+        return torch.cat((attention[:, :extra], blended), 1) if extra else blended
 
     return mix
 
@@ -193,41 +199,45 @@ def key_weights(k: Tensor, heads: int, plan: Plan | None) -> Tensor:
     return split_heads(k.softmax(1), heads)
 
 
-def convolved(shared: ConvRelative, field: Tensor, grid: Grid, plan: Plan | None) -> Tensor:
+def convolve_field(shared: ConvRelative, field: Tensor, grid: Grid, plan: Plan | None) -> Tensor:
     """What a stage's convolutions see of a field ``(B, K - extra, 1)``, mean over channels."""
     full = field if plan is None else plan.restore_grid(field)
-    seen = torch.zeros_like(full)
+    out = torch.zeros_like(full)
     for conv, width in zip(shared.conv_list, shared.widths, strict=True):
         assert isinstance(conv, nn.Conv2d)
-        seen = seen + average_keys(conv, full, grid) * (width / sum(shared.widths))
-    return seen if plan is None else plan.reduce_grid(seen)
+        out = out + average_keys(conv, full, grid) * (width / sum(shared.widths))
+    return out if plan is None else plan.reduce_grid(out)
 
 
-@_weighing.register
+@_gradient_operator_of.register
 def _(mixer: FactorisedAttention, step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     """CoaT: the implied signed matrix, formed some rows at a time, for its weights only."""
     q, k, v = project(mixer.qkv, step.tokens)
-    return _implied(split_heads(q, mixer.heads), key_weights(k, mixer.heads, step.plan), v, slopes)
+    return _implied_operator(
+        split_heads(q, mixer.heads), key_weights(k, mixer.heads, step.plan), v, slopes
+    )
 
 
-@_weighing.register
+@_gradient_operator_of.register
 def _(mixer: PrototypeAttention, step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     """Clustering CoaT: likewise, or the softmax of prototypes."""
     q, k, v = project(mixer.qkv, step.tokens)
     prototypes, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
-    asked = broadcast_to_members(prototypes, assignment, step.extra)
+    queries = broadcast_to_members(prototypes, assignment, step.extra)
     if mixer.core is attended:
-        return _implied(asked, split_heads(k, mixer.heads), v, slopes, softmax=True)
-    return _implied(asked, key_weights(k, mixer.heads, step.plan), v, slopes)
+        return _implied_operator(queries, split_heads(k, mixer.heads), v, slopes, softmax=True)
+    return _implied_operator(queries, key_weights(k, mixer.heads, step.plan), v, slopes)
 
 
-def _implied(q: Tensor, keys: Tensor, v: Tensor, slopes: Tensor, softmax: bool = False) -> Operator:
+def _implied_operator(
+    q: Tensor, keys: Tensor, v: Tensor, slopes: Tensor, softmax: bool = False
+) -> Operator:
     """``mean_h relu(A_h * dy/dA_h)`` for ``A = q keys^T / sqrt(d)``, or its softmax."""
     values, slopes = split_heads(v, q.shape[1]), split_heads(slopes, q.shape[1])
     rows = []
-    for ask, slope in zip(q.split(ROWS, 2), slopes.split(ROWS, 2), strict=True):
-        said = ask @ keys.mT * q.shape[-1] ** -0.5
-        said = said.softmax(-1) if softmax else said
-        rows.append(said.mul_(slope @ values.mT).clamp_(min=0).mean(1))
+    for query, slope in zip(q.split(ROWS, 2), slopes.split(ROWS, 2), strict=True):
+        weights = query @ keys.mT * q.shape[-1] ** -0.5
+        weights = weights.softmax(-1) if softmax else weights
+        rows.append(weights.mul_(slope @ values.mT).clamp_(min=0).mean(1))
     matrix = torch.cat(rows, 1)
     return lambda f: matrix @ f

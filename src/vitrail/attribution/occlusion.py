@@ -26,7 +26,7 @@ def occlusion(
     window = window or max(1, round(3 * min(case.size) / 16))
     places = windows(case.size, window, stride or max(1, window // 2))
     lost = torch.stack([_losses(case, i, places, fill, batch) for i in range(len(case.images))])
-    return MethodResult(native=spread(lost, places, case.size))
+    return MethodResult(native=average_windows(lost, places, case.size))
 
 
 def windows(size: tuple[int, int], window: int, stride: int) -> list[Window]:
@@ -34,18 +34,18 @@ def windows(size: tuple[int, int], window: int, stride: int) -> list[Window]:
     height, width = size
     return [
         (slice(top, top + window), slice(left, left + window))
-        for top in starts(height, window, stride)
-        for left in starts(width, window, stride)
+        for top in window_starts(height, window, stride)
+        for left in window_starts(width, window, stride)
     ]
 
 
-def starts(side: int, window: int, stride: int) -> list[int]:
+def window_starts(side: int, window: int, stride: int) -> list[int]:
     """Where windows begin along one side, so that every pixel is covered (``stride <= window``)."""
     last = max(0, side - window)
     return [*range(0, last, max(1, min(stride, window))), last]
 
 
-def spread(lost: Tensor, places: list[Window], size: tuple[int, int]) -> Tensor:
+def average_windows(lost: Tensor, places: list[Window], size: tuple[int, int]) -> Tensor:
     """Losses ``(B, P)`` of windows -> their mean over each pixel, ``(B, H, W)``."""
     total, covered = lost.new_zeros(lost.shape[0], *size), lost.new_zeros(size)
     for loss, (rows, columns) in zip(lost.unbind(1), places, strict=True):

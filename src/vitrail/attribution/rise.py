@@ -27,21 +27,21 @@ def rise(
     ``masks`` is their number (the paper takes 4,000 to 8,000), ``batch`` how many masked pictures
     run at once.
     """
-    grids, shifts = draw(case, masks, cells, keep)
+    grids, shifts = draw_masks(case, masks, cells, keep)
     total = case.images.new_zeros(len(case.images), *case.size)
     through = case.images.new_zeros(case.size)
     with torch.no_grad():
         for start in range(0, masks, batch):
             part = slice(start, start + batch)
-            seen = enlarged(grids[part], shifts[part], case.size)
+            seen = enlarge_masks(grids[part], shifts[part], case.size)
             through += seen.sum(0)
             for i, image in enumerate(case.images):
-                chances = chance(case.goal.of(i), case.model(image * seen.unsqueeze(1)))
+                chances = target_probability(case.goal.of(i), case.model(image * seen.unsqueeze(1)))
                 total[i] += torch.einsum("m,mhw->hw", chances.to(seen.dtype), seen)
     return MethodResult(native=total / through.clamp_min(1e-6))
 
 
-def draw(case: Case, masks: int, cells: int, keep: float) -> tuple[Tensor, Tensor]:
+def draw_masks(case: Case, masks: int, cells: int, keep: float) -> tuple[Tensor, Tensor]:
     """Grids ``(M, cells, cells)`` of ones and zeros, and shifts ``(M, 2)`` in shares of a cell."""
     random = case.generator()
     device = case.images.device
@@ -50,7 +50,7 @@ def draw(case: Case, masks: int, cells: int, keep: float) -> tuple[Tensor, Tenso
     return on.to(case.images.dtype), shifts
 
 
-def enlarged(grids: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge_masks(grids: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks ``(M, H, W)``: grids enlarged to a cell more than the picture, cut at their shift."""
     steps = [-(-side // grids.shape[1]) for side in size]
     larger = [(grids.shape[1] + 1) * step for step in steps]
@@ -64,6 +64,6 @@ def enlarged(grids: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
     return wide[each, rows.unsqueeze(2), columns.unsqueeze(1)]
 
 
-def chance(goal: Goal, output: Tensor) -> Tensor:
+def target_probability(goal: Goal, output: Tensor) -> Tensor:
     """The probability of the goal's class, or what its callable reads, one a masked picture."""
     return goal(output.softmax(1)) if goal.callable is None else goal(output)

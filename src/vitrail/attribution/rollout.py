@@ -14,10 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.attribution.base import Case, LayerRecord, MethodResult, Need, method
-from vitrail.attribution.cam import Activation, by_place, gradients, read, weighed_map
+from vitrail.attribution.cam import (
+    Activation,
+    gradients,
+    read_activation,
+    weight_by_gradient,
+    weighted_map,
+)
 from vitrail.attribution.cam_layers import layers_of
 from vitrail.attribution.guard import ExplainError
-from vitrail.attribution.mixing import operator, weighed
+from vitrail.attribution.mixing import gradient_operator, operator
 from vitrail.attribution.record import (
     MixerCall,
     ModuleCall,
@@ -26,7 +32,7 @@ from vitrail.attribution.record import (
     projection,
     recording,
 )
-from vitrail.attribution.walk import SHARES, Walk, masses
+from vitrail.attribution.walk import SHARES, Propagation, masses_by_layer
 from vitrail.models.reading import State, mixers_of
 
 RECORD = {Need.LAYERS, Need.RECORD}
@@ -45,7 +51,7 @@ def attention(case: Case, *, layer: int | str = -1) -> MethodResult:
     name = layer if isinstance(layer, str) else _nth(list(steps), layer)
     if name not in steps:
         raise ExplainError(f"no mixer {name!r}; there are {', '.join(steps)}")
-    maps = {n: looked_at(step, len(case.images)) for n, step in steps.items()}
+    maps = {n: attention_map(step, len(case.images)) for n, step in steps.items()}
     layers = {
         n: LayerRecord("attention", (m.shape[1], m.shape[2]), {"map": m}) for n, m in maps.items()
     }
@@ -58,7 +64,7 @@ def _nth(names: list[str], index: int) -> str:
     return names[index]
 
 
-def looked_at(step: MixerCall, images: int) -> Tensor:
+def attention_map(step: MixerCall, images: int) -> Tensor:
     """What the readers of one step attend to, on its full grid ``(B, H, W)``."""
     grid, extra = step.full_grid, step.extra
     whole = step.plan if step.block_plan is None else step.block_plan
@@ -83,11 +89,11 @@ def rollout(case: Case, *, residual: str = "half") -> MethodResult:
         raise ExplainError(f"residual={residual!r}: it is {' or '.join(map(repr, SHARES))}")
     with torch.no_grad(), recording(case.model, parts_of(case.model)) as calls:
         case.model(case.images)
-    walk = Walk(operators=operator, share=SHARES[residual])
+    walk = Propagation(operators=operator, share=SHARES[residual])
     walk.run(mixer_calls(calls))
-    found = masses(walk, readout(case.model, walk, calls))
+    found = masses_by_layer(walk, readout(case.model, walk, calls))
     totals = torch.stack([sum(m.sum(1) for m in many) for many in found.values()])  # type: ignore[misc]
-    return _finding(walk, found, {"mass_error": (totals - 1).abs().amax(0)})
+    return _result(walk, found, {"mass_error": (totals - 1).abs().amax(0)})
 
 
 @method("grad_rollout", class_specific=True, needs=RECORD | {Need.GRADIENT})
@@ -107,22 +113,24 @@ def grad_rollout(case: Case) -> MethodResult:
         score = case.goal(model(case.images.requires_grad_()))
     joined = {c.name: c.output for c in calls if c.name in mixers}
     joined |= {c.name.removesuffix(".heads"): c.args[0] for c in calls if c.name in behind}
-    tops = [read(layer, calls, case.size) for layer in layers_of(model)]
+    tops = [read_activation(layer, calls, case.size) for layer in layers_of(model)]
     slopes = torch.autograd.grad(
         score.sum(), list(joined.values()), retain_graph=True, materialize_grads=True
     )
     grads = dict(zip(joined, slopes, strict=True))
-    walk = Walk(
-        operators=lambda step: weighed(step, grads[step.name], joined[step.name].detach()),
+    walk = Propagation(
+        operators=lambda step: gradient_operator(
+            step, grads[step.name], joined[step.name].detach()
+        ),
         share=None,
     )
-    walk.run([_detached(step) for step in mixer_calls(calls)])
+    walk.run([_detach(step) for step in mixer_calls(calls)])
     pooled = partial(positive_evidence, case, tops[-1:], score)
-    found = masses(walk, readout(model, walk, calls, pooled))
-    return _finding(walk, found, {})
+    found = masses_by_layer(walk, readout(model, walk, calls, pooled))
+    return _result(walk, found, {})
 
 
-def _detached(step: MixerCall) -> MixerCall:
+def _detach(step: MixerCall) -> MixerCall:
     """The step without its graph."""
     return replace(
         step,
@@ -137,11 +145,13 @@ def positive_evidence(
 ) -> Tensor:
     """``(B, H*W)``: HiResCAM's positive part at the last layer, on the grid of a state."""
     slopes = gradients(case, tops, score)
-    maps = weighed_map(tops[0], slopes[0], by_place).clamp(min=0)
+    maps = weighted_map(tops[0], slopes[0], weight_by_gradient).clamp(min=0)
     return F.adaptive_avg_pool2d(maps.unsqueeze(1), state.grid).flatten(1)
 
 
-def _finding(walk: Walk, found: dict[str, list[Tensor]], check: dict[str, Tensor]) -> MethodResult:
+def _result(
+    walk: Propagation, found: dict[str, list[Tensor]], check: dict[str, Tensor]
+) -> MethodResult:
     layers = {}
     for name, many in found.items():
         states = walk.entering[name]
@@ -159,7 +169,7 @@ def _finding(walk: Walk, found: dict[str, list[Tensor]], check: dict[str, Tensor
 
 def readout(
     model: nn.Module,
-    walk: Walk,
+    walk: Propagation,
     calls: Sequence[ModuleCall],
     pooled: Callable[[State], Tensor] | None = None,
 ) -> Tensor:

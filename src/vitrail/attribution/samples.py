@@ -43,7 +43,7 @@ Box = tuple[int, int, int, int]
 MaskOf = Callable[[Item, tuple[int, int]], Image.Image | None]
 """From a picture and its (width, height) to its mask (mode L, not 0 is object), or None."""
 AT_ONCE = 16
-Kept = tuple[Item, Tensor, Tensor | None]
+Example = tuple[Item, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ def open_truth(
     if not (folder / "images").is_dir():
         pictures = open_dataset(source, val=val, seed=seed, history=history)
         if isinstance(pictures.store, SceneStore):
-            return pictures, of_scenes(pictures.store.scenes)
+            return pictures, scene_masks(pictures.store.scenes)
         return pictures, lambda item, size: None
     boxes = read_boxes(folder / "boxes.csv") if (folder / "boxes.csv").is_file() else {}
     pictures = open_dataset(folder / "images", val=val, seed=seed, history=history)
-    return pictures, of_folder(folder / "masks", boxes)
+    return pictures, folder_masks(folder / "masks", boxes)
 
 
-def of_scenes(scenes: "Scenes") -> MaskOf:
+def scene_masks(scenes: "Scenes") -> MaskOf:
     """The shape that names a scene's class: the last one, which lies on top."""
 
     def mask(item: Item, size: tuple[int, int]) -> Image.Image:
@@ -104,7 +104,7 @@ def of_scenes(scenes: "Scenes") -> MaskOf:
     return mask
 
 
-def of_folder(masks: Path, boxes: Mapping[str, Sequence[Box]]) -> MaskOf:
+def folder_masks(masks: Path, boxes: Mapping[str, Sequence[Box]]) -> MaskOf:
     """A picture's own mask, else its boxes, else nothing."""
 
     def mask(item: Item, size: tuple[int, int]) -> Image.Image | None:
@@ -112,7 +112,7 @@ def of_folder(masks: Path, boxes: Mapping[str, Sequence[Box]]) -> MaskOf:
         if path.is_file():
             return read_mask(path, size)
         own = boxes.get(normalize_nfc(item.key))
-        return filled(own, size) if own else None
+        return boxes_to_mask(own, size) if own else None
 
     return mask
 
@@ -171,7 +171,7 @@ def _box(row: Mapping[str, str], where: str) -> Box:
     return x0, y0, x1, y1
 
 
-def filled(boxes: Sequence[Box], size: tuple[int, int]) -> Image.Image:
+def boxes_to_mask(boxes: Sequence[Box], size: tuple[int, int]) -> Image.Image:
     """Boxes as a mask of (width, height)."""
     mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
@@ -180,7 +180,7 @@ def filled(boxes: Sequence[Box], size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def shaped(mask: Image.Image, preprocess: Preprocess) -> Tensor:
+def resize_mask(mask: Image.Image, preprocess: Preprocess) -> Tensor:
     """A mask as the model's input lies: resized by nearest pixels, cropped; ``(H, W)`` bool."""
     from torchvision.transforms import InterpolationMode, v2
 
@@ -208,7 +208,7 @@ def gather(
         UserError: not one picture serves.
     """
     draw = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed)).tolist()
-    kept: list[Kept] = []
+    kept: list[Example] = []
     seen = 0
     for start in range(0, len(draw), AT_ONCE):
         some = [items[i] for i in draw[start : start + AT_ONCE]]
@@ -222,10 +222,12 @@ def gather(
         right = answers(model, images).eq(torch.tensor([item.label for item in some]))
         for i in right.nonzero().flatten().tolist():
             mask = mask_of(some[i], sizes[i])
-            kept.append((some[i], images[i], None if mask is None else shaped(mask, preprocess)))
-        if len(_usable(kept)) >= count:
+            kept.append(
+                (some[i], images[i], None if mask is None else resize_mask(mask, preprocess))
+            )
+        if len(_with_object(kept)) >= count:
             break
-    return _samples(_usable(kept)[:count], seen, device_of(model))
+    return _samples(_with_object(kept)[:count], seen, device_of(model))
 
 
 def answers(model: nn.Module, images: Tensor) -> Tensor:
@@ -235,13 +237,13 @@ def answers(model: nn.Module, images: Tensor) -> Tensor:
     return probabilities(model, images).argmax(1)
 
 
-def _usable(kept: Sequence[Kept]) -> list[Kept]:
+def _with_object(kept: Sequence[Example]) -> list[Example]:
     """Those with an object in sight, or all, where no object is known."""
     known = any(mask is not None for _, _, mask in kept)
     return [one for one in kept if not known or (one[2] is not None and bool(one[2].any()))]
 
 
-def _samples(some: Sequence[Kept], seen: int, device: torch.device) -> Samples:
+def _samples(some: Sequence[Example], seen: int, device: torch.device) -> Samples:
     if not some:
         raise UserError(
             f"of {seen} pictures the model answers none rightly that shows its object, so there is "

@@ -31,19 +31,19 @@ from torch import Tensor
 
 from vitrail.specs import Spec, SpecError
 
-Layer = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+LinearMap = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """A linear map: input, weight and bias to output."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share(Spec):
+class LinearRule(Spec):
     """A rule, as data; register one by subclassing with a ``name``."""
 
     kind: ClassVar[str] = "relevance rule"
     known: ClassVar[dict[str, type[Spec]]] = {}
 
     @abstractmethod
-    def spread(self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def apply(self, layer: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``layer(x, weight, bias)`` whose gradient to ``x`` is the rule's."""
 
     @property
@@ -53,21 +53,21 @@ class Share(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Zero(Share, name="zero"):
+class Zero(LinearRule, name="zero"):
     """In proportion to what each input contributes (LRP-0): the plain gradient."""
 
-    def spread(self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def apply(self, layer: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Nothing to change."""
         return layer(x, weight, bias)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Epsilon(Share, name="epsilon"):
+class Epsilon(LinearRule, name="epsilon"):
     """As ``zero``, but sums near nothing give little on; ``eps`` is in units of the output."""
 
     eps: float = 1e-6
 
-    def spread(self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def apply(self, layer: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The bias is part of the sum."""
         y = layer(x, weight, bias)
         z = y.detach().abs()
@@ -81,7 +81,7 @@ class Epsilon(Share, name="epsilon"):
         return False
 
 
-class Shared(torch.autograd.Function):
+class SplitGradient(torch.autograd.Function):
     """``z + bias``, with slopes of one's choice to ``z`` and to ``a = |x| |W|``."""
 
     @staticmethod
@@ -100,16 +100,16 @@ class Shared(torch.autograd.Function):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signed(Share):
+class SignedRule(LinearRule):
     """Rules that treat positive and negative contributions apart."""
 
-    def spread(self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def apply(self, layer: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Two products; the bias keeps its own part."""
         z, a = layer(x, weight, None), layer(x.abs(), weight.abs(), None)
         slopes = self.slopes(z.detach(), a.detach())
         if bias is not None:
             bias = bias.view(-1, *[1] * (weight.dim() - 2))
-        shared: Tensor = Shared.apply(z, a, *slopes, bias)
+        shared: Tensor = SplitGradient.apply(z, a, *slopes, bias)
         return shared
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Signed(Share):
         """Slopes ``s, t`` with ``s z + t a = z``."""
 
 
-def towards(z: Tensor, a: Tensor, plain: float, extra: float) -> tuple[Tensor, Tensor]:
+def scale_to_output(z: Tensor, a: Tensor, plain: float, extra: float) -> tuple[Tensor, Tensor]:
     """Slopes of ``plain z + extra sign(z) a``, brought to the size of ``z``."""
     size = z.abs()
     kept = size / (plain * size + extra * a + torch.finfo(z.dtype).tiny)
@@ -125,7 +125,7 @@ def towards(z: Tensor, a: Tensor, plain: float, extra: float) -> tuple[Tensor, T
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gamma(Signed, name="gamma"):
+class Gamma(SignedRule, name="gamma"):
     """What pulls an output the way it went counts ``1 + gain`` times: less noise than ``zero``."""
 
     gain: float = 0.25
@@ -136,20 +136,20 @@ class Gamma(Signed, name="gamma"):
 
     def slopes(self, z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """``z + gain (z + sign(z) a) / 2``."""
-        return towards(z, a, 1 + self.gain / 2, self.gain / 2)
+        return scale_to_output(z, a, 1 + self.gain / 2, self.gain / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZPlus(Signed, name="zplus"):
+class ZPlus(SignedRule, name="zplus"):
     """Only what pulls an output the way it went counts: least noise, blind to what is against."""
 
     def slopes(self, z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """``(z + sign(z) a) / 2``."""
-        return towards(z, a, 0.5, 0.5)
+        return scale_to_output(z, a, 0.5, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlphaBeta(Signed, name="alphabeta"):
+class AlphaBeta(SignedRule, name="alphabeta"):
     """``alpha`` times the positive contributions less ``alpha - 1`` times the negative ones."""
 
     alpha: float = 2.0

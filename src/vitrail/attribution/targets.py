@@ -45,7 +45,7 @@ class Goal:
             ExplainError: no target, or an output that the target cannot read.
         """
         if self.callable is not None:
-            return self._called(output)
+            return self._call(output)
         if not self.classes:
             raise ExplainError("nothing to explain: the output holds no classes; give a target")
         logits = logits_of(output)
@@ -63,7 +63,7 @@ class Goal:
             return self.classes or None
         return getattr(self.callable, "__name__", type(self.callable).__name__)
 
-    def _called(self, output: Any) -> Tensor:
+    def _call(self, output: Any) -> Tensor:
         assert self.callable is not None
         score = self.callable(output)
         if not isinstance(score, Tensor) or score.dim() > 1:
@@ -135,7 +135,7 @@ def class_names(model: Any) -> tuple[str, ...]:
     return ()
 
 
-def numbered(target: Target, names: Sequence[str]) -> Target:
+def names_to_numbers(target: Target, names: Sequence[str]) -> Target:
     """``target`` with names of classes as numbers; as it is where no names are known.
 
     Raises:

@@ -39,18 +39,18 @@ def half(step: MixerCall) -> float:
     return 0.5
 
 
-def by_length(step: MixerCall) -> Tensor:
+def norm_share(step: MixerCall) -> Tensor:
     """The branch's share of lengths at each token: ``|u| / (|x| + |u|)``, ``(B, K, 1)``."""
     stream = step.stream.flatten(1, -2).norm(dim=2, keepdim=True)
     branch = step.output.norm(dim=2, keepdim=True)
     return branch / (stream + branch).clamp(min=1e-12)
 
 
-SHARES: dict[str, Share] = {"half": half, "norm": by_length}
+SHARES: dict[str, Share] = {"half": half, "norm": norm_share}
 
 
 @dataclass
-class Walk:
+class Propagation:
     """A field on its way through the layers.
 
     Attributes:
@@ -77,7 +77,7 @@ class Walk:
             some = list(together)
             if unit is None:
                 for step in some:
-                    self.plain(step)
+                    self.mix_residual(step)
                 continue
             block = some[0].unit
             assert block is not None
@@ -92,7 +92,7 @@ class Walk:
                 return f + seen
             share = self.share(step)
             return f - share * f + share * seen
-        seen = operate(_reduced(plan.reduce, f))
+        seen = operate(_reduce_mean(plan.reduce, f))
         if self.share is None:
             return f + plan.restore(seen)
         share = torch.as_tensor(self.share(step)).to(f).expand(seen.shape)
@@ -132,7 +132,7 @@ class Walk:
         """The last layer of a stage."""
         return [name for name in self.left if name.startswith(f"{stage}.")][-1]
 
-    def plain(self, step: MixerCall) -> None:
+    def mix_residual(self, step: MixerCall) -> None:
         """A mixer in a residual branch, with or without a reducer."""
         state = self.enter(step.name, step.full_grid, step.extra, step.tokens)
         self.leave(step.name, State(self.mix(state.tokens, step), state.grid))
@@ -148,13 +148,13 @@ class Walk:
         return f + out - into if self.share is None else f - share * f + share * out
 
 
-def _reduced(reduce: Callable[[Tensor], Tensor], f: Tensor) -> Tensor:
+def _reduce_mean(reduce: Callable[[Tensor], Tensor], f: Tensor) -> Tensor:
     """Means over what each working token stands for, also where a plan adds instead."""
     total = reduce(torch.ones_like(f))
     return reduce(f) / torch.where(total == 0, torch.ones_like(total), total)
 
 
-def masses(walk: Walk, read: Tensor) -> dict[str, list[Tensor]]:
+def masses_by_layer(walk: Propagation, read: Tensor) -> dict[str, list[Tensor]]:
     """The distribution in front of each layer: the gradient of what is read, ``(B,)``.
 
     By layer, ``(B, E + N)`` for each scale, and last ``(B, 1)`` what stays aside there: on class

@@ -282,15 +282,15 @@ def row(one: Told, path: Path, several: bool) -> dict[str, Any]:
 def pages(out: Path, stem: str, one: Told, image: "Image") -> list[Path]:
     """The overlay's page, and the sheet of the layers where they have something to show."""
     from vitrail.attribution.draw import page, save
-    from vitrail.attribution.glass import window, worth_a_window
+    from vitrail.attribution.glass import draw_layers, worth_drawing
 
     assert one.found is not None
     picture = seen(image, one.of.run)
     files = [out / f"{stem}.png"]
     save(page(picture, drawing(one)), files[0])
-    if worth_a_window(one.found.layers):
+    if worth_drawing(one.found.layers):
         files.append(out / f"{stem}.layers.png")
-        save(window(picture, one.found.layers, 0, f"{one.method} of {one.of.name}"), files[1])
+        save(draw_layers(picture, one.found.layers, 0, f"{one.method} of {one.of.name}"), files[1])
     return files
 
 

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.attribution.samples import MaskOf, Samples, gather, open_truth
 from vitrail.attribution.scores.makers import MapSource, baselines
-from vitrail.attribution.scores.table import MethodScores, ScoreSettings, chance, refused, score
-from vitrail.attribution.scores.told import LEGEND, cells, head, lines
+from vitrail.attribution.scores.table import (
+    MethodScores,
+    ScoreSettings,
+    chance,
+    failure_scores,
+    score,
+)
+from vitrail.attribution.scores.told import LEGEND, cells, header, lines
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
 from vitrail.cli.options import ExplainOptions
@@ -130,7 +136,7 @@ def rows_of(
             try:
                 rows.append(score(one.run.model, maker, samples, settings))
             except UserError as error:
-                rows.append(refused(maker, error))
+                rows.append(failure_scores(maker, error))
     return rows
 
 
@@ -143,7 +149,7 @@ def shown(one: Named, samples: Samples, rows: Sequence[MethodScores]) -> list[An
         f"{samples.seen} looked at" + (f"; an even map: {even}" if even else "; no masks known")
     )
     reasons = [f"{row.method}: {row.problem}" for row in rows if row.problem]
-    return [title, table(head(good), cells(good), left=2), *reasons]
+    return [title, table(header(good), cells(good), left=2), *reasons]
 
 
 def as_data(one: Named, samples: Samples, rows: Sequence[MethodScores]) -> dict[str, Any]:

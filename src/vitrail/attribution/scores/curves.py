@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.attribution.scores.rank import blurred, places_in_order
+from vitrail.attribution.scores.rank import gaussian_blur, places_in_order
 
 BLUR_WINDOW, BLUR_SIGMA = 11, 5.0
 
@@ -59,7 +59,7 @@ def insertion(
     sigma: float = BLUR_SIGMA,
 ) -> Curve:
     """Pixels come back into a blurred picture, highest first; higher areas are better."""
-    start = blurred(images, window, sigma)
+    start = gaussian_blur(images, window, sigma)
     return change(model, start, images, maps, target, steps=steps, seed=seed)
 
 

@@ -49,7 +49,7 @@ def minmax(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
-def blurred(images: Tensor, window: int, sigma: float) -> Tensor:
+def gaussian_blur(images: Tensor, window: int, sigma: float) -> Tensor:
     """Gaussian blur of ``(B, C, H, W)``; borders are repeated outwards."""
     reach = torch.arange(window, device=images.device, dtype=images.dtype) - (window - 1) / 2
     weights = torch.exp(-reach.square() / (2 * sigma**2))
@@ -67,7 +67,7 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
     window = min(SSIM_WINDOW, *one.shape[1:])
 
     def mean(maps: Tensor) -> Tensor:
-        return blurred(maps, window, SSIM_SIGMA)
+        return gaussian_blur(maps, window, SSIM_SIGMA)
 
     small, large = SSIM_STABLE
     ma, mb = mean(a), mean(b)

@@ -127,9 +127,9 @@ def score(
         found |= stability(model, maker, few, settings, tell)
         found |= completeness(model, maker, few)
         tell("randomisation")
-        ends, cascade = randomised(model, maker, few, settings)
+        ends, cascade = randomisation_scores(model, maker, few, settings)
         found |= ends
-    scores = {name: numbers(values) for name, values in found.items()}
+    scores = {name: finite_values(values) for name, values in found.items()}
     return MethodScores(
         method=maker.name,
         kind=maker.kind,
@@ -141,7 +141,7 @@ def score(
     )
 
 
-def refused(maker: MapSource, error: Exception) -> MethodScores:
+def failure_scores(maker: MapSource, error: Exception) -> MethodScores:
     """The row of a method that cannot serve a model."""
     return MethodScores(method=maker.name, kind=maker.kind, scores={}, problem=str(error))
 
@@ -215,7 +215,7 @@ def completeness(model: nn.Module, maker: MapSource, few: Samples) -> dict[str, 
     return {"completeness": residual / promised.double().abs().clamp_min(1e-12)}
 
 
-def randomised(
+def randomisation_scores(
     model: nn.Module, maker: MapSource, few: Samples, settings: ScoreSettings
 ) -> tuple[dict[str, Tensor], tuple[Mapping[str, Any], ...]]:
     """The cascade; as scores, the likeness after the head and after everything is random.
@@ -243,14 +243,14 @@ def randomised(
     return ends, cascade
 
 
-def numbers(values: Tensor) -> list[float]:
+def finite_values(values: Tensor) -> list[float]:
     """The finite ones, six figures."""
     return [float(f"{v:.6g}") for v in values.tolist() if math.isfinite(v)]
 
 
 def mean_or_none(values: Tensor) -> float | None:
     """The mean of the finite values."""
-    found = numbers(values)
+    found = finite_values(values)
     return sum(found) / len(found) if found else None
 
 

@@ -34,18 +34,18 @@ LEGEND = (
 )
 
 
-def head(rows: Sequence[MethodScores]) -> list[str]:
+def header(rows: Sequence[MethodScores]) -> list[str]:
     """The columns that these rows fill."""
-    return ["method", "class", *(COLUMNS[name] for name in shown(rows)), "ms"]
+    return ["method", "class", *(COLUMNS[name] for name in filled_columns(rows)), "ms"]
 
 
 def cells(rows: Sequence[MethodScores]) -> list[list[str]]:
     """A line a row, in the order given; a row without scores has its reason."""
     centre = next((row for row in rows if row.method == CENTRE), None)
-    return [_cells(row, centre, shown(rows)) for row in rows]
+    return [_cells(row, centre, filled_columns(rows)) for row in rows]
 
 
-def shown(rows: Sequence[MethodScores]) -> list[str]:
+def filled_columns(rows: Sequence[MethodScores]) -> list[str]:
     """The scores that any row has."""
     return [name for name in COLUMNS if any(row.scores.get(name) for row in rows)]
 
@@ -99,7 +99,7 @@ def _line(row: MethodScores, centre: MethodScores | None, name: str, better: int
 def markdown(rows: Sequence[MethodScores]) -> str:
     """A Markdown table; methods that cannot serve are listed below it with their reason."""
     good = [row for row in rows if not row.problem]
-    top = head(good)
+    top = header(good)
     rule = ["---", "---", *("---:" for _ in top[2:])]
     table = [f"| {' | '.join(line)} |" for line in (top, rule, *cells(good))]
     reasons = [f"- `{row.method}` cannot: {row.problem}" for row in rows if row.problem]
