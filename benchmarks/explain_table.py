@@ -43,7 +43,7 @@ from vitrail.data import ImageDataset, Item, Preprocess
 from vitrail.errors import UserError
 from vitrail.files import write_text
 from vitrail.hub import open_run
-from vitrail.study.bench import Remembered
+from vitrail.study.setup import CachedStore
 from vitrail.train import Recipe, TrainingJob, fit_job
 
 #: The families of issue 6, narrow enough that minutes of one core teach them something.
@@ -209,7 +209,7 @@ def main(options: Options) -> Path:
     torch.set_num_threads(options.threads)
     clock, started = Clock(options.minutes), time.monotonic()
     pictures, mask_of = open_truth(options.data)
-    pictures = replace(pictures, store=Remembered(pictures.store))
+    pictures = replace(pictures, store=CachedStore(pictures.store))
     ground = Ground(options, pictures, mask_of)
     arms, waiting = [*given(ground)], 0
     for attempt in range(len(TRIES)):

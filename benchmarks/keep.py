@@ -38,7 +38,7 @@ from vitrail.data.items import Item
 from vitrail.hub import give_reducer
 from vitrail.models import Backbone
 from vitrail.specs import parse_call, print_call
-from vitrail.study.bench import Remembered
+from vitrail.study.setup import CachedStore
 from vitrail.study.stats import accuracy, compare
 from vitrail.tasks import evaluate, load_weights
 from vitrail.tasks.distill import Distillation
@@ -111,7 +111,7 @@ class Table:
     def pictures(self) -> ImageDataset:
         """All of them, each decoded once."""
         found = open_dataset(self.options.data)
-        return replace(found, store=Remembered(found.store))
+        return replace(found, store=CachedStore(found.store))
 
     @cached_property
     def preprocess(self) -> Preprocess:

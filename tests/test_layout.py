@@ -51,11 +51,12 @@ SUITES = {
     "tests/data/test_sources.py": "data/items.py data/layout.py data/scan.py data/dataset.py "
     "data/clean.py data/summary.py",
     "tests/data/test_table.py": "data/parquet.py",
-    "tests/study/test_report.py": "study/figures.py study/glass.py study/record.py study/words.py",
+    "tests/study/test_report.py": "study/figures.py study/banner.py "
+    "study/record.py study/verdict.py",
     "tests/study/test_run.py": "study/costs.py study/progress.py study/table.py",
     "tests/study/test_choose.py": "study/choose/features.py study/choose/halving.py "
     "study/choose/pool.py",
-    "tests/study/test_whole.py": "study/bench.py study/job.py",
+    "tests/study/test_whole.py": "study/setup.py study/job.py",
     "tests/train/test_fit.py": "train/ema.py train/sampling.py train/checkpoint.py "
     "train/display.py train/loaders.py train/job.py train/mixup.py train/result.py train/track.py "
     "train/trainer.py",

@@ -151,4 +151,4 @@ def test_a_user_error_of_many_lines_becomes_one(give, monkeypatch: pytest.Monkey
 
 
 def test_gist_of_an_unknown_box_is_empty() -> None:
-    assert app.gist("") == ""
+    assert app.error_summary("") == ""

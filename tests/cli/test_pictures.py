@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vitrail.cli import pictures
-from vitrail.cli.pictures import batches, find
+from vitrail.cli.pictures import batches, find_pictures
 from vitrail.data import limits
 from vitrail.errors import UserError
 
@@ -112,9 +112,9 @@ def test_a_run_without_weights(give, tmp_path: Path, new: Path) -> None:
 
 def test_find_files_folders_and_patterns_once_each(new: Path) -> None:
     (new / "notes.txt").write_text("not a picture")
-    assert len(find([str(new)])) == 4
-    assert len(find([str(new / "*.png"), str(new / "0.png")])) == 3
-    assert len(find([str(new / "**" / "*.jpg")])) == 1
+    assert len(find_pictures([str(new)])) == 4
+    assert len(find_pictures([str(new / "*.png"), str(new / "0.png")])) == 3
+    assert len(find_pictures([str(new / "**" / "*.jpg")])) == 1
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_is_not_there(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=line):
-        find([text])
+        find_pictures([text])
 
 
 def test_check_counts_and_lists_problems(give, tmp_path: Path) -> None:
@@ -161,15 +161,16 @@ def test_folders_are_listed_as_for_training(give, tiny_run: Path, new: Path) -> 
     """Hidden and special places in silence, loops of links and pipes with a line, nothing hangs."""
     for name in ("._0.png", "__MACOSX/0.png", ".ipynb_checkpoints/0.png", "deep/.hidden/0.png"):
         paint(new / name)
-    assert len(find([str(new)])) == 4
+    assert len(find_pictures([str(new)])) == 4
     (new / "deep" / "again").symlink_to(new)
     os.mkfifo(new / "pipe.png")
     (new / "gone.png").symlink_to("nowhere")
     said = give("predict", tiny_run, new)
     assert said.status == 0 and len(said.err.splitlines()) == 3
-    assert len(find([str(new / "**" / "*.png")])) == 3
+    assert len(find_pictures([str(new / "**" / "*.png")])) == 3
     for text in (str(new / "*"), str(new / "*" / "*")):
-        assert not any("MACOSX" in str(path) or path.name == "pipe.png" for path in find([text]))
+        found = find_pictures([text])
+        assert not any("MACOSX" in str(path) or path.name == "pipe.png" for path in found)
 
 
 @pytest.mark.parametrize("name", ["pipe.png", "/dev/zero"])
@@ -177,13 +178,13 @@ def test_special_files_are_one_line(name: str, tmp_path: Path, monkeypatch) -> N
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe.png")
     with pytest.raises(UserError, match="is a pipe, a socket or a device"):
-        find([name])
+        find_pictures([name])
 
 
 def test_names_that_no_system_takes() -> None:
     for text in ("x" * 5000, "nul\0"):
         with pytest.raises(UserError, match="no picture"):
-            find([text])
+            find_pictures([text])
 
 
 def test_few_decoded_pictures_are_held(tmp_path: Path, monkeypatch) -> None:

@@ -6,26 +6,26 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY
 
-from vitrail.cli.study import Study, plan_of
-from vitrail.study import Plan
-from vitrail.study.bench import Bench
+from vitrail.cli.study import Study, plan_from_options
+from vitrail.study import StudyPlan
 from vitrail.study.costs import Tell
 from vitrail.study.record import ArmCost
+from vitrail.study.setup import StudySetup
 
 
-def counted_only(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
+def counted_only(setup: StudySetup, tell: Tell) -> dict[str, ArmCost]:
     """No timing here: the cost room's own tests time."""
     return {
         arm: ArmCost(
             params=1, macs=2, latency=0.1, latency_spread=0.0, throughput=10.0,
             throughput_spread=0.0, batch=1, memory=None, quiet=True,
         )
-        for arm in bench.plan.arms
+        for arm in setup.plan.arms
     }  # fmt: skip
 
 
 def test_what_is_not_typed_is_left_to_what_suits() -> None:
-    assert plan_of(Study(data="fashion")) == Plan.of("fashion")
+    assert plan_from_options(Study(data="fashion")) == StudyPlan.of("fashion")
 
 
 def test_what_is_typed_goes_first(tmp_path: Path) -> None:
@@ -34,8 +34,8 @@ def test_what_is_typed_goes_first(tmp_path: Path) -> None:
     typed = Study(
         data="photos", models=("vit_tiny",), seeds=(1, 2), recipe=path, set=("lr=0.004",), epochs=3
     )
-    plan = plan_of(typed)
-    assert not plan.copies and plan_of(Study(data="photos", copies=True)).copies
+    plan = plan_from_options(typed)
+    assert not plan.copies and plan_from_options(Study(data="photos", copies=True)).copies
     assert plan.arms == ("vit_tiny",)
     assert plan.seeds == (1, 2)
     assert plan.recipe == {"lr": 0.004, "batch": 32, "epochs": 3}

@@ -12,11 +12,11 @@ from PIL import Image
 
 from vitrail.data import Preprocess, open_dataset
 from vitrail.errors import UserError
-from vitrail.study.bench import Bench
-from vitrail.study.plan import Job, Plan
-from vitrail.study.record import ArmCost, Mistake, Record
-from vitrail.study.report import Dossier
+from vitrail.study.plan import Job, StudyPlan
+from vitrail.study.record import ArmCost, JobRecord, Mistake
+from vitrail.study.report import StudyResults
 from vitrail.study.run import Tools
+from vitrail.study.setup import StudySetup
 
 
 def jpeg(luck: np.random.Generator) -> str:
@@ -28,14 +28,14 @@ def jpeg(luck: np.random.Generator) -> str:
 
 def record(
     arm: str, share: float, seed: int, accuracy: float, *, classes: int = 4, pictures: int = 200
-) -> Record:
+) -> JobRecord:
     """A record whose answers are right with the given probability."""
     luck = np.random.default_rng([seed, sum(map(ord, arm)), int(1000 * share)])
     labels = np.arange(pictures) % classes
     wrong = (labels + luck.integers(1, max(2, classes), pictures)) % classes
     predictions = np.where(luck.random(pictures) < accuracy, labels, wrong)
     right = float((labels == predictions).mean())
-    return Record(
+    return JobRecord(
         digest=f"{arm}-{share}-{seed}", arm=arm, share=share, seed=seed,
         train_count=int(1600 * share), labels=tuple(labels.tolist()),
         predictions=tuple(predictions.tolist()), confidences=(0.8,) * pictures, loss=0.5,
@@ -56,14 +56,14 @@ def cost(macs: int, latency: float) -> ArmCost:
     )  # fmt: skip
 
 
-def dossier(
+def results(
     levels: dict[str, float],
     *,
     shares: tuple[float, ...] = (0.1, 1.0),
     seeds: tuple[int, ...] = (0,),
     classes: tuple[str, ...] = ("coat", "shirt", "bag", "shoe"),
     **changes: Any,
-) -> Dossier:
+) -> StudyResults:
     """A whole study: every arm's accuracy at full data, less at smaller shares."""
     records = tuple(
         record(arm, s, seed, level - 0.1 * (1 - s), classes=len(classes))
@@ -77,7 +77,7 @@ def dossier(
         "records": records,
         "costs": {arm: cost(10**7 * 3**i, 0.002 * (i + 1)) for i, arm in enumerate(levels)},
     }  # fmt: skip
-    return Dossier(**(told | changes))
+    return StudyResults(**(told | changes))
 
 
 def facts(classes: tuple[str, ...], jobs: int) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def facts(classes: tuple[str, ...], jobs: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A stand-in for ``train.Recipe``: what a bench asks of it."""
+    """A stand-in for ``train.Recipe``: what a setup asks of it."""
 
     epochs: int = 2
     batch: int = 32
@@ -109,9 +109,9 @@ class Recipe:
         return asdict(self)
 
 
-def lay(plan: Plan) -> Bench:
-    """A bench on the sample pictures, with the stand-in recipe."""
-    return Bench(
+def lay(plan: StudyPlan) -> StudySetup:
+    """A setup on the sample pictures, with the stand-in recipe."""
+    return StudySetup(
         plan=plan,
         pictures=open_dataset("fashion"),
         recipe=Recipe(**plan.recipe),  # type: ignore[arg-type]
@@ -131,22 +131,22 @@ class Lab:
 
     @property
     def tools(self) -> Tools:
-        return Tools(lay=lay, check=self.check, measure=self.measure, train=self.train)
+        return Tools(prepare=lay, check=self.check, measure=self.measure, train=self.train)
 
-    def check(self, arm: str, bench: Bench) -> None:
+    def check(self, arm: str, setup: StudySetup) -> None:
         if arm in self.refused:
             raise UserError(f"no model {arm!r}")
 
-    def measure(self, bench: Bench, tell: Callable[[str], None]) -> dict[str, ArmCost]:
+    def measure(self, setup: StudySetup, tell: Callable[[str], None]) -> dict[str, ArmCost]:
         self.measured += 1
-        return {arm: cost(10**7 * 3**i, 0.002) for i, arm in enumerate(bench.plan.arms)}
+        return {arm: cost(10**7 * 3**i, 0.002) for i, arm in enumerate(setup.plan.arms)}
 
-    def train(self, job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
+    def train(self, job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> JobRecord:
         if len(self.trained) == self.stop_at:
             raise KeyboardInterrupt
         self.trained.append(job)
         tell(done=0.5, what="epoch 1 of 2")
         if job.arm in self.broken:
             raise RuntimeError(f"loss of {job.arm} is not finite")
-        made = record(job.arm, job.share, job.seed, 0.8, classes=len(bench.pictures.classes))
-        return replace(made, digest=bench.digest_of(job))
+        made = record(job.arm, job.share, job.seed, 0.8, classes=len(setup.pictures.classes))
+        return replace(made, digest=setup.digest_of(job))

@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from tests.study.made import cost, dossier, record
+from tests.study.made import cost, record, results
 
 from vitrail.study.analyse import analyse
 from vitrail.study.report import render
-from vitrail.study.words import amount, details, duration, headline, listed, percent
+from vitrail.study.verdict import amount, details, duration, headline, join_names, percent
 
 
 def test_every_pair_at_every_share_is_compared_and_corrected_together() -> None:
-    found = dossier({"a": 0.6, "b": 0.9, "c": 0.75}).analysis
+    found = results({"a": 0.6, "b": 0.9, "c": 0.75}).analysis
     assert len(found.comparisons) == 6
     assert all(c.adjusted >= c.difference.p for c in found.comparisons)
     assert [cell.arm for cell in found.ranking(1.0)] == ["b", "c", "a"]
@@ -38,16 +38,16 @@ def test_only_common_seeds_are_compared() -> None:
 
 
 def test_the_front_has_no_arm_that_is_dearer_and_worse() -> None:
-    found = dossier({"a": 0.6, "b": 0.95, "c": 0.4}).analysis
+    found = results({"a": 0.6, "b": 0.95, "c": 0.4}).analysis
     assert found.front(1.0, {"a": 1.0, "b": 2.0, "c": 1.5}) == ["a", "b"]
     assert found.front(1.0, {"b": 2.0}) == ["b"]
 
 
 def test_words_follow_the_numbers() -> None:
-    clear = dossier({"a": 0.5, "b": 0.95})
+    clear = results({"a": 0.5, "b": 0.95})
     assert "ahead of every other arm" in headline(clear.analysis)
     assert any("a is 4" in s or "a is 5" in s for s in details(clear.analysis, {}))
-    pair = dossier({"a": 0.8, "c": 0.3})
+    pair = results({"a": 0.8, "c": 0.3})
     twins = tuple(replace(r, arm="b") for r in pair.records if r.arm == "a")
     level = replace(pair, plan={"arms": ["a", "b", "c"]}, records=pair.records + twins)
     text = headline(level.analysis)
@@ -66,7 +66,7 @@ def test_numbers_read_well() -> None:
     assert [duration(v) for v in (0.0021, 42, 754, 100, 9000)] == [
         "2.1\u00a0ms", "42\u00a0s", "13\u00a0min", "1\u00a0min 40\u00a0s", "2.5\u00a0h",
     ]  # fmt: skip
-    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert join_names(["a", "b", "c"]) == "a, b and c"
 
 
 def test_arms_are_compared_by_balanced_accuracy_where_the_recipe_asks() -> None:
@@ -77,7 +77,7 @@ def test_arms_are_compared_by_balanced_accuracy_where_the_recipe_asks() -> None:
         replace(record(arm, 1.0, 0, 0.5), labels=labels, predictions=predictions)
         for arm, predictions in (("common", common), ("both", both))
     ]
-    plain = dossier({"common": 0.5, "both": 0.5}, shares=(1.0,), records=tuple(records))
+    plain = results({"common": 0.5, "both": 0.5}, shares=(1.0,), records=tuple(records))
     facts = {**plain.facts, "recipe": {"best": "balanced_accuracy"}}
     asked = replace(plain, facts=facts).analysis
     assert [c.arm for c in plain.analysis.ranking(1.0)] == ["common", "both"]

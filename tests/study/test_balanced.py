@@ -26,7 +26,7 @@ def test_one_class_is_agresti_and_coulls_interval_and_mcnemars_coin() -> None:
     half = 1.959964 * (near * (1 - near) / 267) ** 0.5
     assert (found.low, found.high) == pytest.approx((near - half, near + half))
     a, b = np.array([1] * 9 + [0] * 1 + [1] * 5, bool), np.array([0] * 9 + [1] * 6, bool)
-    ours, theirs = balanced.flipped(a, b, np.zeros(15, int)), stats.mcnemar(a, b)
+    ours, theirs = balanced.sign_test(a, b, np.zeros(15, int)), stats.mcnemar(a, b)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
     assert ours.p == pytest.approx(theirs.p, abs=0.004)
 

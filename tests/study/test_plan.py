@@ -5,30 +5,30 @@ from pathlib import Path
 import pytest
 
 from vitrail.errors import UserError
-from vitrail.study.plan import Job, Plan, digest, slug
+from vitrail.study.plan import Job, StudyPlan, digest, slug
 
 
 def test_jobs_start_with_the_smallest_share_of_all_arms() -> None:
-    plan = Plan(data="photos", arms=("a", "b"), fractions=(1.0, 0.1), seeds=(0, 1))
+    plan = StudyPlan(data="photos", arms=("a", "b"), fractions=(1.0, 0.1), seeds=(0, 1))
     told = [(job.share, job.seed, job.arm) for job in plan.jobs]
     assert told[:4] == [(0.1, 0, "a"), (0.1, 0, "b"), (0.1, 1, "a"), (0.1, 1, "b")]
     assert len(told) == len(set(told)) == 8
 
 
 def test_a_plan_survives_yaml_and_plain_values(tmp_path: Path) -> None:
-    plan = Plan.of(
+    plan = StudyPlan.of(
         "photos", arms=("vit_tiny(patch=4)", "timm:resnet18"), recipe={"epochs": 3}, image=64
     )
     (tmp_path / "plan.yaml").write_text(plan.to_yaml(), encoding="utf-8")
-    assert Plan.from_yaml(tmp_path / "plan.yaml") == plan
-    assert Plan.from_dict(plan.to_dict()) == plan
+    assert StudyPlan.from_yaml(tmp_path / "plan.yaml") == plan
+    assert StudyPlan.from_dict(plan.to_dict()) == plan
 
 
 def test_samples_bring_their_own_defaults_and_what_is_given_wins() -> None:
-    assert Plan.of("fashion").image == 32
-    assert Plan.of("fashion", image=48).image == 48
-    assert Plan.of("photos").image == Plan(data="photos").image
-    assert Plan.of("fashion", seeds=None).seeds == (0,)
+    assert StudyPlan.of("fashion").image == 32
+    assert StudyPlan.of("fashion", image=48).image == 48
+    assert StudyPlan.of("photos").image == StudyPlan(data="photos").image
+    assert StudyPlan.of("fashion", seeds=None).seeds == (0,)
 
 
 @pytest.mark.parametrize(
@@ -55,19 +55,19 @@ def test_samples_bring_their_own_defaults_and_what_is_given_wins() -> None:
 )
 def test_what_cannot_be_is_refused_with_the_value(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Plan(data="photos", **wrong)  # type: ignore[arg-type]
+        StudyPlan(data="photos", **wrong)  # type: ignore[arg-type]
 
 
 def test_unknown_keys_and_files_that_are_no_plan_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no 'colour'; it has data, arms"):
-        Plan.from_dict({"data": "x", "colour": 1})
+        StudyPlan.from_dict({"data": "x", "colour": 1})
     with pytest.raises(UserError, match="needs data"):
-        Plan.from_dict({"arms": ["a"]})
+        StudyPlan.from_dict({"arms": ["a"]})
     (tmp_path / "no.yaml").write_text("- 1", encoding="utf-8")
     with pytest.raises(UserError, match="holds no plan"):
-        Plan.from_yaml(tmp_path / "no.yaml")
+        StudyPlan.from_yaml(tmp_path / "no.yaml")
     with pytest.raises(UserError, match="cannot read"):
-        Plan.from_yaml(tmp_path / "absent.yaml")
+        StudyPlan.from_yaml(tmp_path / "absent.yaml")
 
 
 def test_folders_are_stable_and_never_shared() -> None:

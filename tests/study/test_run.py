@@ -17,12 +17,12 @@ from tests.study.made import Lab
 from vitrail.digests import add_digest
 from vitrail.errors import UserError
 from vitrail.files import lock_folder
-from vitrail.study import Job, Plan, costs, resume, run
-from vitrail.study.bench import Bench
-from vitrail.study.record import Record
+from vitrail.study import Job, StudyPlan, costs, resume, run
+from vitrail.study.record import JobRecord
 from vitrail.study.run import OUTPUTS
+from vitrail.study.setup import StudySetup
 
-PLAN = Plan(data="fashion", arms=("one", "two"), fractions=(1.0, 0.1), seeds=(0,), image=32)
+PLAN = StudyPlan(data="fashion", arms=("one", "two"), fractions=(1.0, 0.1), seeds=(0,), image=32)
 
 
 def test_a_study_runs_every_job_once_and_leaves_table_and_report(tmp_path: Path) -> None:
@@ -126,22 +126,22 @@ def test_budgets_say_how_long_a_job_trains() -> None:
 def test_shares_are_nested_alike_for_all_arms_and_never_tested_on() -> None:
     from tests.study.made import lay
 
-    bench, (one, two, whole, _) = lay(PLAN), PLAN.jobs
-    small, large = (set(bench.parts(job)["train"]) for job in (one, whole))
-    assert small < large and small == set(bench.parts(two)["train"])
-    assert bench.parts(one)["val"] == bench.parts(whole)["val"]
-    assert not large & set(bench.tested) and bench.tested_on == "test"
+    setup, (one, two, whole, _) = lay(PLAN), PLAN.jobs
+    small, large = (set(setup.parts(job)["train"]) for job in (one, whole))
+    assert small < large and small == set(setup.parts(two)["train"])
+    assert setup.parts(one)["val"] == setup.parts(whole)["val"]
+    assert not large & set(setup.test_items) and setup.test_part == "test"
 
 
 def test_the_terminal_table_fits_eighty_columns_and_takes_any_arm() -> None:
     from rich.console import Console
-    from tests.study.made import dossier
+    from tests.study.made import results
 
     from vitrail.study import terminal_table
 
     held = io.StringIO()
     console = Console(width=80, file=held)
-    console.print(terminal_table(dossier({"clustering_coat_lite_tiny": 0.8, "a(x='[red]')": 0.5})))
+    console.print(terminal_table(results({"clustering_coat_lite_tiny": 0.8, "a(x='[red]')": 0.5})))
     said = held.getvalue()
     assert "clustering_coat_lite_tiny" in said and "[red]" in said
     assert max(map(len, said.splitlines())) <= 80
@@ -170,9 +170,9 @@ def exit_code(pid: int) -> int:
 class Slow(Lab):
     """Every job takes a moment."""
 
-    def train(self, job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
+    def train(self, job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> JobRecord:
         time.sleep(0.3)
-        return super().train(job, bench, at, tell)
+        return super().train(job, setup, at, tell)
 
 
 def test_of_two_studies_at_once_one_runs_and_the_other_is_told(

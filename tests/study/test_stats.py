@@ -10,14 +10,14 @@ def test_crossed_with_alike_pictures_is_students_textbook_interval() -> None:
     # Every picture of a seed answered alike: all luck is the seed's. Means 1, 1, 0, 1, 1:
     # mean 0.8, sd sqrt(0.2), t(0.975, 4) = 2.776445, so 0.8 +- 2.776445 * sqrt(0.2 / 5)
     a = np.array([1, 1, 0, 1, 1], bool)[:, None].repeat(50, 1)
-    found = stats.crossed(a, np.zeros_like(a))
+    found = stats.crossed_t_test(a, np.zeros_like(a))
     assert (found.value, found.low) == pytest.approx((0.8, 0.8 - 2.776445 * 0.2), abs=1e-5)
 
 
 def test_crossed_with_alike_seeds_is_students_interval_over_pictures() -> None:
     # Every seed answers alike: all luck is the pictures'. 4 of 10, sd sqrt(0.4 * 0.6 * 10 / 9)
     a = np.array([1] * 4 + [0] * 6, bool)[None, :].repeat(3, 0)
-    found = stats.crossed(a, np.zeros_like(a))
+    found = stats.crossed_t_test(a, np.zeros_like(a))
     half = 2.262157 * (0.4 * 0.6 * 10 / 9 / 10) ** 0.5
     assert (found.value, found.high) == pytest.approx((0.4, 0.4 + half), abs=1e-5)
 
@@ -70,8 +70,8 @@ def test_arms_must_answer_the_same_pictures() -> None:
 
 def test_crossed_with_equal_arms_finds_nothing_and_with_certainty_all() -> None:
     right, wrong = np.ones((3, 20), bool), np.zeros((3, 20), bool)
-    assert stats.crossed(right, right).p == 1
-    assert stats.crossed(right, wrong).p == 0
+    assert stats.crossed_t_test(right, right).p == 1
+    assert stats.crossed_t_test(right, wrong).p == 0
 
 
 def test_balanced_accuracy_and_confusion() -> None:

@@ -9,9 +9,9 @@ from vitrail import study
 from vitrail.data import Preprocess
 from vitrail.errors import UserError
 from vitrail.hub import build
-from vitrail.study import Dossier, Plan
-from vitrail.study.bench import Remembered, lay
+from vitrail.study import StudyPlan, StudyResults
 from vitrail.study.job import check
+from vitrail.study.setup import CachedStore, prepare
 from vitrail.tasks import Card, save_weights
 from vitrail.train import read_run
 
@@ -37,9 +37,9 @@ def one_thread() -> object:
     torch.set_num_threads(before)
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: object) -> StudyPlan:
     told = {"arms": ARMS, "fractions": (0.02, 0.04), "recipe": QUICK, "image": 32}
-    return Plan(data="fashion", **{**told, **changes})  # type: ignore[arg-type]
+    return StudyPlan(data="fashion", **{**told, **changes})  # type: ignore[arg-type]
 
 
 def test_a_real_study_ends_in_table_and_report(tmp_path: Path, one_thread: object) -> None:
@@ -47,7 +47,7 @@ def test_a_real_study_ends_in_table_and_report(tmp_path: Path, one_thread: objec
     assert done.status == 0 and [row["train_count"] for row in done.rows] == [30, 30, 60, 60]
     assert all(row["test_count"] == 500 and 0 <= row["accuracy"] <= 1 for row in done.rows)
     assert all(row["macs"] > 0 and row["latency_s"] > 0 for row in done.rows)
-    found = Dossier.load(tmp_path / "s")
+    found = StudyResults.load(tmp_path / "s")
     assert all(cost.memory for cost in found.costs.values())
     mistakes = [mistake for record in found.records for mistake in record.mistakes]
     assert mistakes and all(m.map and m.method in ("occlusion", "saliency") for m in mistakes)
@@ -87,9 +87,11 @@ def unmeasured() -> study.Tools:
 
     from tests.study.made import cost
 
-    from vitrail.study.run import tools
+    from vitrail.study.run import default_tools
 
-    return replace(tools(), measure=lambda bench, tell: {a: cost(1, 1.0) for a in bench.plan.arms})
+    return replace(
+        default_tools(), measure=lambda setup, tell: {a: cost(1, 1.0) for a in setup.plan.arms}
+    )
 
 
 @pytest.mark.parametrize("arm", ["coat_lite_tiny(depth=3)", "no_such_model", "timm:no_such_model"])
@@ -101,13 +103,13 @@ def test_a_bad_arm_is_refused_by_name(tmp_path: Path, arm: str) -> None:
 
 def test_an_unknown_recipe_key_is_refused() -> None:
     with pytest.raises(UserError, match="epoch"):
-        lay(plan(recipe={"epoch": 3}))
+        prepare(plan(recipe={"epoch": 3}))
     with pytest.raises(UserError, match="class_weights has 2 numbers, the pictures have 10"):
-        lay(plan(recipe={"class_weights": [1, 2]}))
+        prepare(plan(recipe={"class_weights": [1, 2]}))
 
 
 def test_the_default_arms_of_the_sample_can_be_built() -> None:
-    sample = lay(Plan.of("fashion"))
+    sample = prepare(StudyPlan.of("fashion"))
     for arm in sample.plan.arms:
         check(arm, sample)
 
@@ -115,12 +117,12 @@ def test_the_default_arms_of_the_sample_can_be_built() -> None:
 def test_pictures_are_decoded_once_and_not_carried_to_other_processes() -> None:
     import pickle
 
-    pictures = lay(plan()).pictures
+    pictures = prepare(plan()).pictures
     store, item = pictures.store, pictures.items[0]
-    assert isinstance(store, Remembered)
+    assert isinstance(store, CachedStore)
     assert pictures.read(item) is pictures.read(item)
     assert not pickle.loads(pickle.dumps(store)).kept
-    full = Remembered(store.store, limit=0)
+    full = CachedStore(store.store, limit=0)
     assert full.image(item.key, None) is not full.image(item.key, None)
 
 
@@ -130,17 +132,17 @@ def test_a_recipes_teacher_teaches_every_arm(
     """Opened for each job, and part of what must be alike; without one, old digests stay."""
     from vitrail.study import job as jobs
 
-    alone, run = lay(plan()), tmp_path / "teacher"
+    alone, run = prepare(plan()), tmp_path / "teacher"
     text, classes = "vit_tiny(depth=1, dim=24, heads=3, patch=8)", alone.pictures.classes
     model = build(text, classes=len(classes), image=32)
     card = Card(model=text, classes=classes, image=32, preprocess=Preprocess(image=32).to_dict())
     run.mkdir()
     save_weights(run / "best.safetensors", model.state_dict(), card)
     told = plan(arms=ARMS[:1], fractions=(0.02,), recipe={**QUICK, "teacher": str(run)})
-    taught = lay(told)
+    taught = prepare(told)
     assert taught.binding["distill"]["kind"] == "hard" and "distill" not in alone.binding
     assert not {"best", "sampling", "class_weights"} & set(alone.binding)  # older studies go on
-    assert lay(plan(recipe={**QUICK, "best": "loss"})).binding["best"] == "loss"
+    assert prepare(plan(recipe={**QUICK, "best": "loss"})).binding["best"] == "loss"
     job = told.jobs[0]
     assert taught.digest_of(job) != alone.digest_of(job)
     jobs.train(job, taught, tmp_path / "job", lambda **_: None)

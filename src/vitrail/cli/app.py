@@ -24,7 +24,7 @@ from vitrail import plugins
 from vitrail.cli.command import Answer, Command, as_json, option
 from vitrail.cli.explain import Explain
 from vitrail.cli.export import Export
-from vitrail.cli.look import Mixers, Models, Reducers
+from vitrail.cli.listing import Mixers, Models, Reducers
 from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
 from vitrail.cli.reduce import Create, Reduce
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     with tolerant_streams(), one_line_warnings(), raise_on_termination():
         try:
-            status = answer_to(words)
+            status = run_command(words)
             if sys.stdout is not None:
                 sys.stdout.flush()
             return status
@@ -144,7 +144,7 @@ def folder_is_there() -> bool:
         return False
 
 
-def answer_to(words: list[str]) -> int:
+def run_command(words: list[str]) -> int:
     """Read ``words``, run the command, print its answer."""
     if words[:1] in (["--version"], ["-V"]):
         return print_version()
@@ -195,7 +195,8 @@ def read(words: list[str]) -> Command | int:
     except SystemExit as stop:
         if not stop.code:
             return 0
-        raise UserError(gist(said.getvalue()) or f"wrong input: {' '.join(words)}") from None
+        summary = error_summary(said.getvalue())
+        raise UserError(summary or f"wrong input: {' '.join(words)}") from None
 
 
 @contextlib.contextmanager
@@ -242,7 +243,7 @@ def refuse_unknown_options(name: str, words: list[str]) -> None:
             raise unknown(f"option for 'vitrail {name}'", word.split("=")[0], known)
 
 
-def gist(box: str) -> str:
+def error_summary(box: str) -> str:
     """The one sentence in a box of tyro's: what stands before its first rule, without help.
 
     The box is drawn with lines around it, or, where the output is not UTF-8, with a title and a
@@ -256,10 +257,10 @@ def gist(box: str) -> str:
             break
         if inside and not inside.startswith(" " * 8):
             said.append(inside.strip())
-    return plainer(" ".join(said))
+    return user_message(" ".join(said))
 
 
-def plainer(sentence: str) -> str:
+def user_message(sentence: str) -> str:
     """tyro's sentence in words for people who do not write Python."""
     wrong = re.match(r"Error parsing ([^:]+): .*?('[^']*')\]?\)?\.?$", sentence)
     if wrong:

@@ -28,7 +28,7 @@ class Answer:
     status: int = 0
 
 
-def shown_as(metavar: str) -> Any:
+def metavar(metavar: str) -> Any:
     """An option whose help shows ``metavar`` and no default (its text says what happens)."""
     return arg(metavar=metavar, help_behavior_hint="")
 
@@ -43,7 +43,7 @@ class Command:
 
     json: Annotated[bool, FLAG] = False
     """Print the result as JSON on stdout; everything else goes to stderr."""
-    plugin: Annotated[UseAppendAction[tuple[str, ...]], shown_as("FILE.py")] = ()
+    plugin: Annotated[UseAppendAction[tuple[str, ...]], metavar("FILE.py")] = ()
     """A file with mixers or reducers of your own, known by name from then on; may be repeated."""
 
     def run(self) -> Answer:
@@ -62,15 +62,15 @@ def as_json(data: Any, *, ascii_only: bool = False) -> str:
     Halves of surrogate pairs, which stand for bytes in names that are no text, are escaped, and so
     is what a terminal would obey or hide: readers of JSON get it back as it was.
     """
-    text = jsonlib.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=ascii_only)
+    text = jsonlib.dumps(_jsonable(data), indent=2, allow_nan=False, ensure_ascii=ascii_only)
     return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_jsonable(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int | bool) else str(value)

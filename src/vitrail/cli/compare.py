@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.command import Answer, table
-from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
+from vitrail.cli.conditions import (
+    all_settings,
+    counterparts_for,
+    machine_line,
+    megabytes,
+    refuse_picture,
+)
 from vitrail.cli.options import CostOptions
 from vitrail.console import print_stderr, status_bar
 
@@ -19,10 +25,10 @@ def by_layer(wanted: CostOptions) -> Answer:
     from vitrail.cost import by_layer, ceilings, machine
     from vitrail.cost.bylayer import table as layers_table
 
-    conditions = settings(wanted)
+    conditions = all_settings(wanted)
     if wanted.roofline is not None:
         refuse_picture(wanted.roofline)
-    build = known(wanted).build
+    build = counterparts_for(wanted).build
     with status_bar("measuring") as step:
         roof = ceilings(conditions[0], on_step=step) if wanted.roofline else None
         profiles = [
@@ -34,24 +40,27 @@ def by_layer(wanted: CostOptions) -> Answer:
     parts = [layers_table(one, roof) for one in profiles] if wanted.by_layer else []
     data = {"profiles": [one.to_dict() for one in profiles], "machine": where}
     if roof is not None:
-        parts += nearness(wanted, roof, profiles)
-        data |= {"ceilings": roof.to_dict(), "near": [near(roof, one) for one in profiles]}
+        parts += roofline_parts(wanted, roof, profiles)
+        near = [roofline_shares(roof, one) for one in profiles]
+        data |= {"ceilings": roof.to_dict(), "near": near}
     watched = max(profile.overhead for profile in profiles)
     notes = [f"rows add up to the plain call within {100 * watched:+.0f} %"] if parts else []
     return Answer(data, [*parts, *notes, machine_line(where)])
 
 
-def nearness(wanted: CostOptions, roof: "Ceilings", profiles: Sequence["Profile"]) -> list[Any]:
+def roofline_parts(
+    wanted: CostOptions, roof: "Ceilings", profiles: Sequence["Profile"]
+) -> list[Any]:
     """The ceilings, each model's distance from them, and the picture."""
     from vitrail.cost import roofline
 
     assert wanted.roofline is not None
     works: dict[str, list[roofline.Work]] = {
-        labelled(p): [p, *(p.layers if wanted.by_layer else ())] for p in profiles
+        profile_label(p): [p, *(p.layers if wanted.by_layer else ())] for p in profiles
     }
     rows = [
         (
-            *labelled(p).split(", "),
+            *profile_label(p).split(", "),
             f"{1e3 * p.seconds:.1f}",
             f"{p.macs / p.seconds / 1e9:.1f}",
             f"{p.traffic / 1e6:.0f}",
@@ -66,7 +75,7 @@ def nearness(wanted: CostOptions, roof: "Ceilings", profiles: Sequence["Profile"
     return [*roofline.tables(roof), table((*headings, "of roof"), rows), f"drawn: {drawn}"]
 
 
-def near(roof: "Ceilings", profile: "Profile") -> dict[str, object]:
+def roofline_shares(roof: "Ceilings", profile: "Profile") -> dict[str, object]:
     """For JSON: how near a model comes to each ceiling."""
     return {
         "model": profile.model,
@@ -77,7 +86,7 @@ def near(roof: "Ceilings", profile: "Profile") -> dict[str, object]:
     }
 
 
-def labelled(profile: "Profile") -> str:
+def profile_label(profile: "Profile") -> str:
     """A profile's name in tables and pictures."""
     s = profile.settings
     return f"{profile.model}, {s.image}, {s.batch}"
@@ -89,11 +98,11 @@ def against(wanted: CostOptions) -> Answer:
         return train_steps(wanted)
     from vitrail.cost import machine, versus
 
-    other, elsewhere = str(wanted.against), known(wanted)
+    other, elsewhere = str(wanted.against), counterparts_for(wanted)
     with status_bar("measuring") as step:
         found = [
             each
-            for one in settings(wanted)
+            for one in all_settings(wanted)
             for each in versus(
                 wanted.models, other, one, known=elsewhere, tell=print_stderr, on_step=step
             )
@@ -122,7 +131,7 @@ def train_steps(wanted: CostOptions) -> Answer:
     from vitrail.cost import machine
     from vitrail.cost.versus_training import training
 
-    elsewhere = known(wanted)
+    elsewhere = counterparts_for(wanted)
     with status_bar("measuring") as step:
         found = [
             training(
@@ -134,7 +143,7 @@ def train_steps(wanted: CostOptions) -> Answer:
                 tell=print_stderr,
                 on_step=step,
             )
-            for one in settings(wanted)
+            for one in all_settings(wanted)
             for model in wanted.models
         ]
     rows = [side_cells(one, side) for one in found for side in (one.ours, one.theirs)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vitrail.cost import Counterparts, Settings
 
 
-def known(wanted: CostOptions) -> "Counterparts":
+def counterparts_for(wanted: CostOptions) -> "Counterparts":
     """The builder of all texts, and the counterparts that ``--against`` may name.
 
     The authors' layout of CMT is not installed: it stands beside the benchmarks of a checkout.
@@ -39,16 +39,16 @@ def known(wanted: CostOptions) -> "Counterparts":
     return found
 
 
-def settings(wanted: CostOptions) -> "list[Settings]":
+def all_settings(wanted: CostOptions) -> "list[Settings]":
     """The conditions of every report."""
     lists = (wanted.image or (224,), wanted.batch or (8,), wanted.threads or (None,))
     return [
-        replace(base(wanted), image=image, batch=batch, threads=threads)
+        replace(base_settings(wanted), image=image, batch=batch, threads=threads)
         for image, batch, threads in product(*lists)
     ]
 
 
-def base(wanted: CostOptions) -> "Settings":
+def base_settings(wanted: CostOptions) -> "Settings":
     """The conditions that all reports share."""
     import torch
 

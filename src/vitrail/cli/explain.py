@@ -24,10 +24,10 @@ class Explain(ExplainOptions):
         if self.count < 1 or self.steps < 1:
             raise UserError("--count and --steps must be 1 or more")
         if self.score is None:
-            return maps.drawn(self)
+            return maps.draw_explanations(self)
         if self.pictures:
             raise UserError(
                 f"--score takes its pictures from {self.score!r}: leave out {self.pictures[0]!r}, "
                 "or leave out --score"
             )
-        return scoring.scored(self)
+        return scoring.score_runs(self)

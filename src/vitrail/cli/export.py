@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
+from vitrail.cli.command import FLAG, Answer, Command, metavar, table
 from vitrail.console import status_bar
 from vitrail.errors import UserError
 from vitrail.files import resolve_path
@@ -29,13 +29,13 @@ class Export(Command):
     format: Literal["onnx", "torch", "openvino"] = "onnx"
     """onnx: for ONNX Runtime; openvino: the same file, run by OpenVINO; torch: a torch.export
     program (.pt2)."""
-    out: Annotated[Path | None, shown_as("FOLDER")] = None
+    out: Annotated[Path | None, metavar("FOLDER")] = None
     """The new folder (default: beside the run, its name with the format behind it)."""
     precision: Literal["float32", "bf16", "int8"] = "float32"
     """float32; bf16 (torch, openvino); int8 linear layers (onnx only)."""
     any_size: Annotated[bool, FLAG] = False
     """Serve pictures of other sizes too, in multiples of 32; not every model can."""
-    tolerance: Annotated[float | None, shown_as("SHARE")] = None
+    tolerance: Annotated[float | None, metavar("SHARE")] = None
     """Largest difference allowed, as a share of the largest output (default: by precision)."""
     verify: Annotated[bool, FLAG] = False
     """Show every batch on which file and run were compared, not only the worst."""
@@ -60,7 +60,7 @@ class Export(Command):
                 any_size=self.any_size,
                 tolerance=self.tolerance,
             )
-        return Answer(told(made, out), shown(made, out, every=self.verify))
+        return Answer(export_data(made, out), export_lines(made, out, every=self.verify))
 
 
 def beside(run: Path, format: str) -> Path:
@@ -70,14 +70,14 @@ def beside(run: Path, format: str) -> Path:
     return folder.with_name(f"{folder.name}-{format}")
 
 
-def told(made: "Exported", out: Path) -> dict[str, Any]:
+def export_data(made: "Exported", out: Path) -> dict[str, Any]:
     """The export as JSON."""
     worst = made.worst.to_dict()
     batches = [d.to_dict() for d in made.differences]
     return {**asdict(made), "folder": str(out), "differences": batches, "worst": worst}
 
 
-def shown(made: "Exported", out: Path, every: bool) -> list[Any]:
+def export_lines(made: "Exported", out: Path, every: bool) -> list[Any]:
     """The export for people."""
     worst = made.worst
     size = out_bytes(out) / 2**20

@@ -12,7 +12,7 @@ from vitrail.attribution.guard import ExplainError
 from vitrail.attribution.targets import find_class
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.options import ExplainOptions
-from vitrail.cli.pictures import find, picture_or_problem
+from vitrail.cli.pictures import find_pictures, picture_or_problem
 from vitrail.cli.settings import changes_of
 from vitrail.console import counting_bar, print_stderr
 from vitrail.errors import UserError, unknown
@@ -38,7 +38,7 @@ AGNOSTIC = "class-agnostic: where attention was spent, not why this class"
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedRun:
     """A run under the name it has in files and sheets."""
 
     name: str
@@ -47,13 +47,13 @@ class Named:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class PictureExplanation:
     """One explanation of one picture by one run; ``found`` is None where ``problem`` says why.
 
     ``label`` is the explained class, ``chance`` its probability.
     """
 
-    of: Named
+    of: NamedRun
     method: str
     found: Explanation | None
     label: str = ""
@@ -61,38 +61,38 @@ class Told:
     problem: str = ""
 
 
-def drawn(wanted: ExplainOptions) -> Answer:
+def draw_explanations(wanted: ExplainOptions) -> Answer:
     """Explain and draw every picture.
 
     Raises:
         UserError: nothing to explain, an unknown method, option or class, a folder in use, or not
             one explanation that could be had.
     """
-    paths = find(wanted.pictures)
-    chosen = chosen_methods(wanted.method or (DEFAULT,))
-    options = options_of(wanted.set, chosen)
-    runs = opened_runs([wanted.folder, *wanted.beside])
-    targets = {one.name: target_of(wanted.target, one.run) for one in runs}
-    out = free(wanted.out, runs[0].name)
+    paths = find_pictures(wanted.pictures)
+    chosen = select_methods(wanted.method or (DEFAULT,))
+    options = method_options(wanted.set, chosen)
+    runs = open_runs([wanted.folder, *wanted.beside])
+    targets = {one.name: target_class(wanted.target, one.run) for one in runs}
+    out = output_goal(wanted.out, runs[0].name)
 
-    def told_of(image: "Image") -> list[Told]:
+    def told_of(image: "Image") -> list[PictureExplanation]:
         return [
-            explained(one, image, name, targets[one.name], wanted.seed, options.get(name, {}))
+            explain_picture(one, image, name, targets[one.name], wanted.seed, options.get(name, {}))
             for one in runs
             for name in chosen
         ]
 
     names = file_names(paths)
     with new_folder(out) as draft:
-        rows = written(draft.path, names, told_of)
+        rows = write_pictures(draft.path, names, told_of)
         if not any("files" in row for row in rows):
             return answer(rows, None)
         folder = publish(draft, out, lambda folder: write_rows(draft.path, names, rows, folder))
     return answer(rows, folder)
 
 
-def written(
-    out: Path, names: Mapping[Path, str], told_of: Callable[["Image"], list[Told]]
+def write_pictures(
+    out: Path, names: Mapping[Path, str], told_of: Callable[["Image"], list[PictureExplanation]]
 ) -> list[dict[str, Any]]:
     """Explain picture by picture and write each; a row each explanation, files by their names."""
     rows: list[dict[str, Any]] = []
@@ -109,7 +109,7 @@ def written(
             if not begun:
                 refuse_if_none(told)
                 begun = True
-            rows += kept(out, names[path], path, image, told)
+            rows += write_outputs(out, names[path], path, image, told)
     return rows
 
 
@@ -128,28 +128,28 @@ def write_rows(
             write_text(draft / f"{name}.json", as_json(by_picture[str(path)]))
 
 
-def explained(
-    one: Named,
+def explain_picture(
+    one: NamedRun,
     image: "Image",
     name: str,
     target: int | None,
     seed: int,
     options: Mapping[str, Any],
-) -> Told:
+) -> PictureExplanation:
     """One method's answer on one picture, or why there is none."""
     images = one.run.preprocess.transform()(image).unsqueeze(0)
     try:
         found = explain(one.run.model, images, name, target, seed=seed, **options)
     except ExplainError as error:
-        return Told(of=one, method=name, found=None, problem=str(error))
+        return PictureExplanation(of=one, method=name, found=None, problem=str(error))
     if not isinstance(found.target, tuple):
-        return Told(of=one, method=name, found=found, label="no class")
-    wanted = found.target[0]
-    chance = float(one.run.predict([image])[0, wanted])
-    return Told(of=one, method=name, found=found, label=one.run.classes[wanted], chance=chance)
+        return PictureExplanation(of=one, method=name, found=found, label="no class")
+    target = found.target[0]
+    chance, label = float(one.run.predict([image])[0, target]), one.run.classes[target]
+    return PictureExplanation(of=one, method=name, found=found, label=label, chance=chance)
 
 
-def refuse_if_none(told: Sequence[Told]) -> None:
+def refuse_if_none(told: Sequence[PictureExplanation]) -> None:
     """Where no method serves at all, that is wrong input, and nothing is written."""
     if all(one.found is None for one in told):
         raise UserError(told[0].problem)
@@ -158,14 +158,14 @@ def refuse_if_none(told: Sequence[Told]) -> None:
 # ---- what was asked for -------------------------------------------------------------------------
 
 
-def chosen_methods(names: Sequence[str]) -> list[str]:
+def select_methods(names: Sequence[str]) -> list[str]:
     """Known names, each once; ``all`` is all of them."""
     if "all" in names:
         return list(methods())
     return list(dict.fromkeys(find_method(name).name for name in names))
 
 
-def options_of(texts: Sequence[str], chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
+def method_options(texts: Sequence[str], chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
     """``["rise.masks=100"]`` -> ``{"rise": {"masks": 100}}``, for chosen methods only.
 
     Raises:
@@ -181,20 +181,20 @@ def options_of(texts: Sequence[str], chosen: Sequence[str]) -> dict[str, dict[st
     return given
 
 
-def opened_runs(folders: Sequence[str]) -> list[Named]:
+def open_runs(folders: Sequence[str]) -> list[NamedRun]:
     """The runs, under short names of their own."""
     from vitrail.hub import open_run
 
     names: list[str] = []
     for folder in folders:
         path = resolve_path(folder)
-        name = plain(path.parent.name if path.is_file() else path.name)
+        name = file_stem(path.parent.name if path.is_file() else path.name)
         names.append(name if name not in names else f"{name}-{len(names) + 1}")
     pairs = zip(names, folders, strict=True)
-    return [Named(name, open_run(folder), str(folder)) for name, folder in pairs]
+    return [NamedRun(name, open_run(folder), str(folder)) for name, folder in pairs]
 
 
-def target_of(text: str | None, run: "Classifier") -> int | None:
+def target_class(text: str | None, run: "Classifier") -> int | None:
     """A class by name or number; None for the predicted one.
 
     Raises:
@@ -203,7 +203,7 @@ def target_of(text: str | None, run: "Classifier") -> int | None:
     return None if text is None else find_class(text, run.classes)
 
 
-def free(wanted: Path | None, name: str) -> Destination:
+def output_goal(wanted: Path | None, name: str) -> Destination:
     """The folder asked for if it is free, else a new one in ``explanations/``.
 
     Raises:
@@ -215,7 +215,7 @@ def free(wanted: Path | None, name: str) -> Destination:
     return wanted
 
 
-def plain(text: str) -> str:
+def file_stem(text: str) -> str:
     """A text as part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "picture"
 
@@ -226,7 +226,7 @@ def file_names(paths: Sequence[Path]) -> dict[Path, str]:
     used: set[str] = set()
     counts: Counter[str] = Counter()
     for path in paths:
-        stem = name = plain(path.stem)
+        stem = name = file_stem(path.stem)
         while name in used:
             counts[stem] += 1
             name = f"{stem}-{counts[stem] + 1}"
@@ -238,8 +238,8 @@ def file_names(paths: Sequence[Path]) -> dict[Path, str]:
 # ---- what is kept -------------------------------------------------------------------------------
 
 
-def kept(
-    out: Path, name: str, path: Path, image: "Image", told: Sequence[Told]
+def write_outputs(
+    out: Path, name: str, path: Path, image: "Image", told: Sequence[PictureExplanation]
 ) -> list[dict[str, Any]]:
     """Write what is drawn of one picture: pages, sheets, raw maps; a row each method and run."""
     from vitrail.attribution.draw import save, sheet
@@ -252,15 +252,15 @@ def kept(
             continue
         stem = f"{name}.{one.of.name}.{one.method}" if several else f"{name}.{one.method}"
         line["files"] = [file.name for file in pages(out, stem, one, image)]
-    arrays = {k: v for one in told if one.found for k, v in raw(one, several).items()}
+    arrays = {k: v for one in told if one.found for k, v in raw_arrays(one, several).items()}
     write_arrays(out / f"{name}.npz", arrays)
     if len(told) > 1:
-        by_run, columns = in_rows(told)
-        save(sheet(seen(image, told[0].of.run), by_run, columns), out / f"{name}.sheet.png")
+        by_run, columns = sheet_rows(told)
+        save(sheet(model_view(image, told[0].of.run), by_run, columns), out / f"{name}.sheet.png")
     return rows
 
 
-def row(one: Told, path: Path, several: bool) -> dict[str, Any]:
+def row(one: PictureExplanation, path: Path, several: bool) -> dict[str, Any]:
     """An explanation as data."""
     base = {"picture": str(path), "run": one.of.name, "method": one.method}
     if one.found is None:
@@ -279,13 +279,13 @@ def row(one: Told, path: Path, several: bool) -> dict[str, Any]:
     }
 
 
-def pages(out: Path, stem: str, one: Told, image: "Image") -> list[Path]:
+def pages(out: Path, stem: str, one: PictureExplanation, image: "Image") -> list[Path]:
     """The overlay's page, and the sheet of the layers where they have something to show."""
     from vitrail.attribution.draw import page, save
     from vitrail.attribution.glass import draw_layers, worth_drawing
 
     assert one.found is not None
-    picture = seen(image, one.of.run)
+    picture = model_view(image, one.of.run)
     files = [out / f"{stem}.png"]
     save(page(picture, drawing(one)), files[0])
     if worth_drawing(one.found.layers):
@@ -294,7 +294,7 @@ def pages(out: Path, stem: str, one: Told, image: "Image") -> list[Path]:
     return files
 
 
-def drawing(one: Told) -> "Drawing":
+def drawing(one: PictureExplanation) -> "Drawing":
     """The map with its title."""
     from vitrail.attribution.draw import Drawing, as_array
 
@@ -303,30 +303,30 @@ def drawing(one: Told) -> "Drawing":
     return Drawing(
         map=as_array(one.found.map[0]),
         signed=one.found.signed,
-        title=f"{one.method} of {one.of.name}: {said(one)}",
+        title=f"{one.method} of {one.of.name}: {class_label(one)}",
         note=note,
     )
 
 
-def said(one: Told) -> str:
+def class_label(one: PictureExplanation) -> str:
     """The explained class and how sure the model is of it."""
     return one.label if one.chance is None else f"{one.label} {one.chance:.0%}"
 
 
-def in_rows(
-    told: Sequence[Told],
+def sheet_rows(
+    told: Sequence[PictureExplanation],
 ) -> "tuple[dict[str, list[Drawing | None]], list[str]]":
     """Drawings by run, and the methods that head the columns."""
     from dataclasses import replace
 
     by_run: dict[str, list[Drawing | None]] = {}
     for one in told:
-        made = None if one.found is None else replace(drawing(one), title=said(one))
+        made = None if one.found is None else replace(drawing(one), title=class_label(one))
         by_run.setdefault(one.of.name, []).append(made)
     return by_run, list(dict.fromkeys(one.method for one in told))
 
 
-def seen(image: "Image", run: "Classifier") -> "Pixels":
+def model_view(image: "Image", run: "Classifier") -> "Pixels":
     """The picture as the model sees it: resized and cropped, ``(H, W, 3)``."""
     import numpy as np
 
@@ -334,7 +334,7 @@ def seen(image: "Image", run: "Classifier") -> "Pixels":
     return np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels
 
 
-def raw(one: Told, several: bool) -> dict[str, Any]:
+def raw_arrays(one: PictureExplanation, several: bool) -> dict[str, Any]:
     """Arrays by name: ``METHOD/map``, ``METHOD/native``, ``METHOD/layers/LAYER/TENSOR``."""
     from vitrail.attribution.draw import as_array
 

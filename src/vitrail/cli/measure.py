@@ -6,7 +6,13 @@ from pathlib import Path
 
 from vitrail.cli import compare
 from vitrail.cli.command import Answer, Command, option, table
-from vitrail.cli.conditions import known, machine_line, megabytes, refuse_picture, settings
+from vitrail.cli.conditions import (
+    all_settings,
+    counterparts_for,
+    machine_line,
+    megabytes,
+    refuse_picture,
+)
 from vitrail.cli.options import CostOptions
 from vitrail.console import status_bar
 from vitrail.errors import UserError
@@ -41,11 +47,11 @@ def side_by_side(wanted: Cost) -> Answer:
     """One report for each size, batch and number of threads."""
     from vitrail.cost import cost
 
-    build = known(wanted).build
+    build = counterparts_for(wanted).build
     with status_bar("measuring") as step:
         reports = [
             cost(wanted.models, one, build=build, with_memory=not wanted.no_memory, on_step=step)
-            for one in settings(wanted)
+            for one in all_settings(wanted)
         ]
     data = [report.to_dict() for report in reports]
     tables = [report.table() for report in reports]
@@ -59,13 +65,13 @@ def grow(wanted: Cost) -> Answer:
     assert wanted.growth is not None
     if len(set(wanted.image)) > 1:  # else it is refused for that
         refuse_picture(wanted.growth)
-    conditions = settings(wanted)[0]
+    conditions = all_settings(wanted)[0]
     with status_bar("measuring") as step:
         grown = growth(
             wanted.models,
-            [one.image for one in settings(wanted)],
+            [one.image for one in all_settings(wanted)],
             settings=conditions,
-            build=known(wanted).build,
+            build=counterparts_for(wanted).build,
             with_memory=not wanted.no_memory,
             on_step=step,
         )

@@ -6,20 +6,20 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from vitrail.cli.command import FLAG, Command, shown_as
+from vitrail.cli.command import FLAG, Command, metavar
 
 
 @dataclass(kw_only=True)
 class CostOptions(Command):
     """What ``vitrail cost`` measures, and under which conditions."""
 
-    models: Positional[Annotated[tuple[str, ...], shown_as("MODEL ...")]] = ()
+    models: Positional[Annotated[tuple[str, ...], metavar("MODEL ...")]] = ()
     """Names, with options if wanted: "vit_tiny(patch=8)", timm:resnet18, official:cmt_s; a run."""
-    image: Annotated[tuple[int, ...], shown_as("N ...")] = ()
+    image: Annotated[tuple[int, ...], metavar("N ...")] = ()
     """Sizes in pixels (default: 224)."""
-    batch: Annotated[tuple[int, ...], shown_as("N ...")] = ()
+    batch: Annotated[tuple[int, ...], metavar("N ...")] = ()
     """Batch sizes for throughput and memory; latency is of one picture (default: 8)."""
-    threads: Annotated[tuple[int, ...], shown_as("N ...")] = ()
+    threads: Annotated[tuple[int, ...], metavar("N ...")] = ()
     """Numbers of threads (default: as torch has it)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format; other than float32 runs under autocast."""
@@ -35,15 +35,15 @@ class CostOptions(Command):
     """Length of a window in seconds."""
     no_memory: Annotated[bool, FLAG] = False
     """Leave out peak memory (it takes two fresh processes for each row)."""
-    growth: Annotated[Path | None, shown_as("PICTURE")] = None
+    growth: Annotated[Path | None, metavar("PICTURE")] = None
     """Fit how cost grows over the sizes of --image, and draw it: .svg, .png or .pdf."""
     by_layer: Annotated[bool, FLAG] = False
     """Where the time goes: time, multiply-adds, memory traffic and share of each layer."""
-    depth: Annotated[int | None, shown_as("N")] = None
+    depth: Annotated[int | None, metavar("N")] = None
     """With --by-layer: how deep rows go (default: stage, block and part)."""
-    roofline: Annotated[Path | None, shown_as("PICTURE")] = None
+    roofline: Annotated[Path | None, metavar("PICTURE")] = None
     """Measure this machine's ceilings, and draw how near each model (or layer) comes."""
-    against: Annotated[str | None, shown_as("ARM")] = None
+    against: Annotated[str | None, metavar("ARM")] = None
     """timm or official (each model's counterpart, same weights, logits compared), or any model."""
     train_step: Annotated[bool, FLAG] = False
     """With --against: compare training steps: forward, backward, optimiser, memory a picture."""
@@ -57,19 +57,19 @@ class ExplainOptions(Command):
 
     folder: Positional[Annotated[str, arg(metavar="RUN")]]
     """A run folder, or a .safetensors file of one."""
-    pictures: Positional[Annotated[tuple[str, ...], shown_as("PICTURES ...")]] = ()
+    pictures: Positional[Annotated[tuple[str, ...], metavar("PICTURES ...")]] = ()
     """Files, folders (searched through) and patterns such as "new/**/*.png"."""
-    method: Annotated[tuple[str, ...], shown_as("NAME ...")] = ()
+    method: Annotated[tuple[str, ...], metavar("NAME ...")] = ()
     """Methods, or all (default: occlusion; with --score all)."""
-    beside: Annotated[tuple[str, ...], shown_as("RUN ...")] = ()
+    beside: Annotated[tuple[str, ...], metavar("RUN ...")] = ()
     """More runs: also draws a sheet of methods by models for each picture."""
-    target: Annotated[str | None, shown_as("CLASS")] = None
+    target: Annotated[str | None, metavar("CLASS")] = None
     """The class to explain, by name or number (default: the predicted one)."""
-    set: Annotated[tuple[str, ...], shown_as("METHOD.KEY=VALUE ...")] = ()
+    set: Annotated[tuple[str, ...], metavar("METHOD.KEY=VALUE ...")] = ()
     """Options of methods: --set rise.masks=1000 occlusion.window=24."""
-    score: Annotated[str | None, shown_as("DATA")] = None
+    score: Annotated[str | None, metavar("DATA")] = None
     """Score on this set: as for training, or a folder with images/ and masks/ or boxes.csv."""
-    part: Annotated[str | None, shown_as("PART")] = None
+    part: Annotated[str | None, metavar("PART")] = None
     """Part of DATA to score on: train, val, test or all (default: test, else val)."""
     count: int = 64
     """Pictures to score on, all answered rightly."""
@@ -85,17 +85,17 @@ class ExplainOptions(Command):
 class TrainOptions(Command):
     """What ``vitrail train`` trains, and from where."""
 
-    data: Positional[Annotated[str, shown_as("DATA")]] = ""
+    data: Positional[Annotated[str, metavar("DATA")]] = ""
     """Folder of class folders, CSV or Parquet table, zip, torchvision:NAME, fashion or scenes."""
     model: str = "coat_lite_tiny"
     """A name of 'vitrail models', with options if wanted, or timm:NAME."""
-    mixer: Annotated[tuple[str, ...], shown_as("MIXER ...")] = ()
+    mixer: Annotated[tuple[str, ...], metavar("MIXER ...")] = ()
     """Another way for tokens to meet: one for all stages, or one each (native: as in the paper)."""
-    reducer: Annotated[tuple[str, ...], shown_as("REDUCER ...")] = ()
+    reducer: Annotated[tuple[str, ...], metavar("REDUCER ...")] = ()
     """Which tokens work: one for all stages, or one each."""
-    image: Annotated[int | None, shown_as("N")] = None
+    image: Annotated[int | None, metavar("N")] = None
     """Size in pixels that the model sees (default: from the pictures, 64 to 224)."""
-    epochs: Annotated[int | None, shown_as("N")] = None
+    epochs: Annotated[int | None, metavar("N")] = None
     """Passes through the pictures (default: the recipe's)."""
     fraction: float = 1.0
     """Share of the training pictures, the same in every class."""
@@ -105,25 +105,25 @@ class TrainOptions(Command):
     """Share kept for validation where the set has no split of its own."""
     copies: Annotated[bool, FLAG] = False
     """Count copies of a training picture as often as they are there (for rare classes)."""
-    weights: Annotated[str | None, shown_as("FILE|timm|OWNER/NAME")] = None
+    weights: Annotated[str | None, metavar("FILE|timm|OWNER/NAME")] = None
     """Start from weights: a file, a run, timm's for this model, or a repository on the hub."""
     from_: Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None
     """Start from a trained run: its model (--reducer may differ), weights, size and pictures."""
-    teacher: Annotated[str | None, shown_as("RUN|timm:NAME")] = None
+    teacher: Annotated[str | None, metavar("RUN|timm:NAME")] = None
     """Learn from a trained model too: a run folder, or timm's with its released weights."""
-    distill: Annotated[Literal["hard", "soft"] | None, shown_as("hard|soft")] = None
+    distill: Annotated[Literal["hard", "soft"] | None, metavar("hard|soft")] = None
     """How the teacher is heard: its best class (hard, default) or all its probabilities."""
-    alpha: Annotated[float | None, shown_as("0..1")] = None
+    alpha: Annotated[float | None, metavar("0..1")] = None
     """What the teacher's word weighs beside the label (default: hard 0.5, soft 0.1)."""
-    temperature: Annotated[float | None, shown_as("T")] = None
+    temperature: Annotated[float | None, metavar("T")] = None
     """Softens the probabilities of teacher and student (default 3, soft only)."""
-    recipe: Annotated[Path | None, shown_as("FILE.yaml")] = None
+    recipe: Annotated[Path | None, metavar("FILE.yaml")] = None
     """A recipe in YAML; every run folder holds the one it used."""
-    set: Annotated[tuple[str, ...], shown_as("KEY=VALUE ...")] = ()
+    set: Annotated[tuple[str, ...], metavar("KEY=VALUE ...")] = ()
     """Change single values of the recipe: --set lr=0.001 batch=64."""
-    out: Annotated[Path | None, shown_as("FOLDER")] = None
+    out: Annotated[Path | None, metavar("FOLDER")] = None
     """Run folder to make (default: runs/NAME-DATE; nothing is overwritten)."""
     strict: Annotated[bool, FLAG] = False
     """Stop at broken pictures instead of leaving them out."""
-    resume: Annotated[Path | None, shown_as("RUN")] = None
+    resume: Annotated[Path | None, metavar("RUN")] = None
     """Go on with a run that was stopped; takes only --set of what changes no result (workers)."""

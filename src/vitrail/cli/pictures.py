@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vitrail.data import ImageDataset
 
 AT_ONCE = 32
-SHOWN = 40
+MOST_LINES = 40
 
 
 @dataclass(kw_only=True)
@@ -54,10 +54,10 @@ class Check(Command):
                 copies=self.copies,
                 progress=seen,
             )
-        return Answer(*checked(pictures))
+        return Answer(*check_report(pictures))
 
 
-def checked(pictures: "ImageDataset") -> tuple[dict[str, Any], list[Any]]:
+def check_report(pictures: "ImageDataset") -> tuple[dict[str, Any], list[Any]]:
     """What ``check`` says of a set: as data, and as table and lines."""
     from vitrail.data import describe_imbalance
 
@@ -67,19 +67,19 @@ def checked(pictures: "ImageDataset") -> tuple[dict[str, Any], list[Any]]:
         {"class": name} | {split: counts[label, split] for split in splits}
         for label, name in enumerate(pictures.classes)
     ]
-    problems = [vars_of(problem) for problem in pictures.problems]
+    problems = [problem_data(problem) for problem in pictures.problems]
     unbalanced = describe_imbalance(pictures.split("train"), pictures.classes)
     total = f"{pictures.name}: {len(pictures.items)} pictures, {len(pictures.classes)} classes"
-    lines = [problem["line"] for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"… and {len(problems) - SHOWN} more (all with --json)")
+    lines = [problem["line"] for problem in problems[:MOST_LINES]]
+    if len(problems) > MOST_LINES:
+        lines.append(f"… and {len(problems) - MOST_LINES} more (all with --json)")
     cells = [list(row.values()) for row in rows]
     data = {"name": pictures.name, "classes": rows, "problems": problems, "note": unbalanced}
     notes = [unbalanced] if unbalanced else []
     return data, [total, table(("class", *splits), cells), *notes, *(lines or ["no problems"])]
 
 
-def vars_of(problem: Any) -> dict[str, str]:
+def problem_data(problem: Any) -> dict[str, str]:
     """A problem as JSON."""
     return {"kind": problem.kind, "where": str(problem.where), "line": problem.line}
 
@@ -103,8 +103,8 @@ class Predict(Command):
         """Predict every picture that can be read."""
         if self.top < 1:
             raise UserError(f"--top must be 1 or more, not {self.top}")
-        paths = find(self.pictures)
-        rows = predictions(opened(self.folder), paths, self.top)
+        paths = find_pictures(self.pictures)
+        rows = predictions(open_predictor(self.folder), paths, self.top)
         shown = [
             (row["picture"], *(f"{p['class']} {p['probability']:.1%}" for p in row["top"]))
             for row in rows
@@ -131,7 +131,7 @@ class Predictor(Protocol):
         ...
 
 
-def opened(folder: str) -> Predictor:
+def open_predictor(folder: str) -> Predictor:
     """Whatever Vitrail saved: a run, a job of a study, a saved or an exported model."""
     from vitrail.export import holds_export, open_exported
 
@@ -142,7 +142,7 @@ def opened(folder: str) -> Predictor:
     return open_run(folder)
 
 
-def find(wanted: Sequence[str]) -> list[Path]:
+def find_pictures(wanted: Sequence[str]) -> list[Path]:
     """The pictures that ``wanted`` names, each once, folders and patterns in sorted order.
 
     Raises:
@@ -152,21 +152,21 @@ def find(wanted: Sequence[str]) -> list[Path]:
         raise UserError("name at least one picture, folder or pattern")
     found: dict[Path, None] = {}
     for text in wanted:
-        found |= dict.fromkeys(matches(text))
+        found |= dict.fromkeys(pictures_named(text))
     return list(found)
 
 
-def matches(text: str) -> list[Path]:
+def pictures_named(text: str) -> list[Path]:
     """The pictures that one argument names; folders are listed by the rules of training."""
     path = Path(text)
     if is_there(path):
-        return pictures_in(text) if path.is_dir() else [regular(text)]
+        return pictures_in(text) if path.is_dir() else [regular_file(text)]
     if glob.has_magic(text):
-        files = matching(text)
+        files = pictures_matching(text)
         if files:
             return files
         raise UserError(f"no picture matches {text!r}")
-    raise UserError(f"no picture {text!r}{near(path)}")
+    raise UserError(f"no picture {text!r}{close_names(path)}")
 
 
 def is_there(path: Path) -> bool:
@@ -177,7 +177,7 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def regular(text: str) -> Path:
+def regular_file(text: str) -> Path:
     """A file that can be read to its end.
 
     Raises:
@@ -202,7 +202,7 @@ def pictures_in(folder: str) -> list[Path]:
     return inside
 
 
-def matching(pattern: str) -> list[Path]:
+def pictures_matching(pattern: str) -> list[Path]:
     """The files that a pattern names, sorted, by the rules for folders.
 
     What is hidden counts only where the pattern itself says so; a file that loops of links lead to
@@ -221,7 +221,7 @@ def matching(pattern: str) -> list[Path]:
     return list(found.values())
 
 
-def near(path: Path) -> str:
+def close_names(path: Path) -> str:
     """The close names in the folder of a path that is not there."""
     import difflib
 

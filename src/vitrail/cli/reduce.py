@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from vitrail.cli.command import Answer, Command, shown_as, table
+from vitrail.cli.command import Answer, Command, metavar, table
 from vitrail.console import print_stderr
 from vitrail.errors import UserError
 
@@ -22,9 +22,9 @@ class Reduce(Command):
     Example: vitrail reduce runs/plain --reducer "cluster(ratio=4)" -o runs/clustered
     """
 
-    folder: Positional[Annotated[Path | None, shown_as("RUN")]] = None
+    folder: Positional[Annotated[Path | None, metavar("RUN")]] = None
     """A run folder, or one of its weights files; it is not touched."""
-    reducer: Annotated[tuple[str, ...], shown_as("REDUCER ...")] = ()
+    reducer: Annotated[tuple[str, ...], metavar("REDUCER ...")] = ()
     """Which tokens work: one for all stages, or one each (see 'vitrail reducers')."""
     out: Annotated[Path | None, arg(aliases=("-o",), metavar="FOLDER", help_behavior_hint="")] = (
         None

@@ -18,7 +18,7 @@ from vitrail.attribution.scores.table import (
 )
 from vitrail.attribution.scores.told import LEGEND, cells, header, lines
 from vitrail.cli.command import Answer, as_json, table
-from vitrail.cli.maps import Named, chosen_methods, free, opened_runs, options_of
+from vitrail.cli.maps import NamedRun, method_options, open_runs, output_goal, select_methods
 from vitrail.cli.options import ExplainOptions
 from vitrail.console import counting_bar, print_stderr
 from vitrail.errors import UserError, cell_text
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PARTS = ("train", "val", "test", "all")
 
 
-def scored(wanted: ExplainOptions) -> Answer:
+def score_runs(wanted: ExplainOptions) -> Answer:
     """Score the methods of every run, print the tables, write ``scores.csv`` and ``scores.json``.
 
     Raises:
@@ -38,13 +38,13 @@ def scored(wanted: ExplainOptions) -> Answer:
             a folder in use, or not one picture that a model answers rightly.
     """
     assert wanted.score is not None
-    chosen = chosen_methods(wanted.method or ("all",))
-    options = options_of(wanted.set, chosen)
-    runs = opened_runs([wanted.folder, *wanted.beside])
-    history = seen_by(runs)
+    chosen = select_methods(wanted.method or ("all",))
+    options = method_options(wanted.set, chosen)
+    runs = open_runs([wanted.folder, *wanted.beside])
+    history = joint_history(runs)
     pictures, mask_of = open_truth(wanted.score, history=history)
     items = part_of(pictures, wanted.part)
-    out = free(wanted.out, runs[0].name)
+    out = output_goal(wanted.out, runs[0].name)
     settings = ScoreSettings(steps=wanted.steps, seed=wanted.seed)
     makers = {name: MapSource(name, options.get(name, {}), wanted.seed) for name in chosen}
     makers |= {maker.name: maker for maker in baselines() if maker.name not in makers}
@@ -67,11 +67,11 @@ def scored(wanted: ExplainOptions) -> Answer:
             write_text(draft.path / "scores.json", as_json(data))
 
         folder = publish(draft, out, complete)
-    parts = [part for result in results for part in shown(*result)]
+    parts = [part for result in results for part in score_parts(*result)]
     return Answer(data, [*parts, LEGEND, f"written to {folder}"])
 
 
-def seen_by(runs: Sequence[Named]) -> "History | None":
+def joint_history(runs: Sequence[NamedRun]) -> "History | None":
     """What the runs trained and validated on together; None where none says so."""
     from vitrail.data import History
     from vitrail.train.lineage import read_history
@@ -97,7 +97,7 @@ def part_of(pictures: "ImageDataset", part: str | None) -> "tuple[Item, ...]":
 
 
 def samples_of(
-    one: Named,
+    one: NamedRun,
     pictures: "ImageDataset",
     items: "Sequence[Item]",
     mask_of: MaskOf,
@@ -111,21 +111,22 @@ def samples_of(
     """
     if tuple(pictures.classes) != tuple(one.run.classes):
         raise UserError(
-            f"{pictures.name} has the classes {some(pictures.classes)}, the run {one.name} "
-            f"{some(one.run.classes)}; score a run on pictures of its own classes"
+            f"{pictures.name} has the classes {first_classes(pictures.classes)}, the run "
+            f"{one.name} {first_classes(one.run.classes)}; score a run on pictures of its own "
+            "classes"
         )
     return gather(
         one.run.model, pictures, items, mask_of, one.run.preprocess, count=count, seed=seed
     )
 
 
-def some(classes: Sequence[str]) -> str:
+def first_classes(classes: Sequence[str]) -> str:
     """Classes in one line."""
     return ", ".join(classes[:6]) + (f", … ({len(classes)})" if len(classes) > 6 else "")
 
 
 def rows_of(
-    one: Named, makers: Sequence[MapSource], samples: Samples, settings: ScoreSettings
+    one: NamedRun, makers: Sequence[MapSource], samples: Samples, settings: ScoreSettings
 ) -> list[MethodScores]:
     """A row a method; one that cannot serve this model says why."""
     rows = []
@@ -140,7 +141,7 @@ def rows_of(
     return rows
 
 
-def shown(one: Named, samples: Samples, rows: Sequence[MethodScores]) -> list[Any]:
+def score_parts(one: NamedRun, samples: Samples, rows: Sequence[MethodScores]) -> list[Any]:
     """A title, the table, and why some methods are missing."""
     good = [row for row in rows if not row.problem]
     even = ", ".join(f"{name} {value:.3f}" for name, value in chance(samples).items())
@@ -152,7 +153,7 @@ def shown(one: Named, samples: Samples, rows: Sequence[MethodScores]) -> list[An
     return [title, table(header(good), cells(good), left=2), *reasons]
 
 
-def as_data(one: Named, samples: Samples, rows: Sequence[MethodScores]) -> dict[str, Any]:
+def as_data(one: NamedRun, samples: Samples, rows: Sequence[MethodScores]) -> dict[str, Any]:
     """A run's scores for JSON."""
     return {
         "run": one.name,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from vitrail.cli.command import FLAG, Answer, Command, shown_as
+from vitrail.cli.command import FLAG, Answer, Command, metavar
 from vitrail.errors import UserError
 from vitrail.files import resolve_path
 
 if TYPE_CHECKING:
-    from vitrail.study import Plan
+    from vitrail.study import StudyPlan
 
 
 @dataclass(kw_only=True)
@@ -23,41 +23,44 @@ class Study(Command):
     Example: vitrail study photos/ --models vit_tiny coat_lite_tiny timm:resnet18
     """
 
-    data: Positional[Annotated[str, shown_as("DATA")]] = ""
+    data: Positional[Annotated[str, metavar("DATA")]] = ""
     """Folder of class folders, CSV or Parquet table, zip, torchvision:NAME, fashion or scenes."""
-    models: Annotated[tuple[str, ...], shown_as("MODEL ...")] = ()
+    models: Annotated[tuple[str, ...], metavar("MODEL ...")] = ()
     """Names, with options if wanted, or timm:NAME (default: a ViT, a CoaT, a Clustering CoaT)."""
-    fractions: Annotated[tuple[float, ...], shown_as("SHARE ...")] = ()
+    fractions: Annotated[tuple[float, ...], metavar("SHARE ...")] = ()
     """Shares of the training pictures, each inside the next (default: 0.1 1)."""
-    seeds: Annotated[tuple[int, ...], shown_as("N ...")] = ()
+    seeds: Annotated[tuple[int, ...], metavar("N ...")] = ()
     """Every model is trained once with each (default: 0)."""
-    budget: Annotated[Literal["epochs", "images", "seconds"] | None, shown_as("WHAT")] = None
+    budget: Annotated[Literal["epochs", "images", "seconds"] | None, metavar("WHAT")] = None
     """What all trainings have alike: epochs (default), images seen, or seconds."""
-    seconds: Annotated[float | None, shown_as("S")] = None
+    seconds: Annotated[float | None, metavar("S")] = None
     """Seconds of each training, with --budget seconds."""
-    epochs: Annotated[int | None, shown_as("N")] = None
+    epochs: Annotated[int | None, metavar("N")] = None
     """Passes through the pictures (default: what suits the set)."""
-    image: Annotated[int | None, shown_as("N")] = None
+    image: Annotated[int | None, metavar("N")] = None
     """Size in pixels that the models see (default: 96; fashion 32)."""
-    val: Annotated[float | None, shown_as("SHARE")] = None
+    val: Annotated[float | None, metavar("SHARE")] = None
     """Share kept for validation where the set has no split of its own (default: 0.2)."""
     copies: Annotated[bool, FLAG] = False
     """Count copies of a training picture as often as they are there (for rare classes)."""
-    recipe: Annotated[Path | None, shown_as("FILE.yaml")] = None
+    recipe: Annotated[Path | None, metavar("FILE.yaml")] = None
     """A recipe in YAML, in full or in part."""
-    set: Annotated[tuple[str, ...], shown_as("KEY=VALUE ...")] = ()
+    set: Annotated[tuple[str, ...], metavar("KEY=VALUE ...")] = ()
     """Change single values of the recipe: --set lr=0.001 batch=64."""
     out: Path = Path("vitrail-study")
     """Folder of the study."""
-    resume: Annotated[Path | None, shown_as("STUDY")] = None
+    resume: Annotated[Path | None, metavar("STUDY")] = None
     """Go on with the study in this folder; takes no other option."""
 
     def run(self) -> Answer:
         """Run what is not done yet, then report."""
         from vitrail import study
 
-        done = study.resume(self.resume) if self.resume else study.run(plan_of(self), self.out)
-        dossier = study.Dossier.load(done.out)
+        if self.resume:
+            done = study.resume(self.resume)
+        else:
+            done = study.run(plan_from_options(self), self.out)
+        results = study.StudyResults.load(done.out)
         failed = [f"failed: {failure.message}" for failure in done.failures]
         where = f"report: {resolve_path(done.report)}"
         data = {
@@ -66,23 +69,23 @@ class Study(Command):
             "rows": done.rows,
             "failures": [vars(failure) for failure in done.failures],
         }
-        return Answer(data, [study.terminal_table(dossier), *failed, where], done.status)
+        return Answer(data, [study.terminal_table(results), *failed, where], done.status)
 
 
-def plan_of(wanted: Study) -> "Plan":
+def plan_from_options(wanted: Study) -> "StudyPlan":
     """The plan that was typed; what was not typed is left to what suits the data."""
     if not wanted.data:
         raise UserError("say what to compare on: vitrail study photos/ (or fashion, to try it)")
-    from vitrail.study import Plan
+    from vitrail.study import StudyPlan
 
     given = {name: getattr(wanted, name) for name in ("fractions", "seeds", "image", "val")}
     given |= {"arms": wanted.models, "budget": wanted.budget, "seconds": wanted.seconds}
     given |= {"copies": wanted.copies or None}
     typed = {name: value for name, value in given.items() if value not in (None, ())}
-    return Plan.of(wanted.data, recipe=changes(wanted), **typed)
+    return StudyPlan.of(wanted.data, recipe=recipe_changes(wanted), **typed)
 
 
-def changes(wanted: Study) -> Mapping[str, Any]:
+def recipe_changes(wanted: Study) -> Mapping[str, Any]:
     """What the recipe file, --set and --epochs change."""
     from vitrail.cli.settings import changes_of
     from vitrail.yaml_text import merge, read_yaml

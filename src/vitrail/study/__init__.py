@@ -3,16 +3,16 @@
 plan -> run (job by job, resumable) -> analyse (intervals, paired tests) -> report.html
 """
 
-from vitrail.study.plan import Job, Plan
-from vitrail.study.report import Dossier, report
-from vitrail.study.run import Finished, Tools, finish, resume, run
+from vitrail.study.plan import Job, StudyPlan
+from vitrail.study.report import StudyResults, report
+from vitrail.study.run import StudyOutcome, Tools, finish, resume, run
 from vitrail.study.table import terminal_table
 
 __all__ = [
-    "Dossier",
-    "Finished",
+    "StudyResults",
+    "StudyOutcome",
     "Job",
-    "Plan",
+    "StudyPlan",
     "Tools",
     "finish",
     "report",

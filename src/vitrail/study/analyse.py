@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.study import balanced, stats
-from vitrail.study.record import ArmCost, Record
-from vitrail.study.stats import Difference, Interval, Verdict
+from vitrail.study.record import ArmCost, JobRecord
+from vitrail.study.stats import Interval, PairedDifference, Verdict
 
 Metric = Literal["accuracy", "balanced_accuracy"]
 
@@ -43,7 +43,7 @@ class Comparison:
     share: float
     first: str
     second: str
-    difference: Difference
+    difference: PairedDifference
     adjusted: float
     verdict: Verdict
 
@@ -77,7 +77,7 @@ class Analysis:
         """The comparison of two arms, turned so that ``arm`` comes first."""
         for c in self.comparisons:
             if c.share == share and {c.first, c.second} == {arm, other}:
-                return c if c.first == arm else turned(c)
+                return c if c.first == arm else swap(c)
         return None
 
     def rivals(self, share: float) -> list[str]:
@@ -94,7 +94,7 @@ class Analysis:
 
 
 def analyse(
-    records: Sequence[Record],
+    records: Sequence[JobRecord],
     arms: Sequence[str],
     alpha: float = 0.05,
     metric: Metric = "accuracy",
@@ -117,7 +117,7 @@ def analyse(
     )
 
 
-def turned(c: Comparison) -> Comparison:
+def swap(c: Comparison) -> Comparison:
     """The same comparison seen from the second arm."""
     d = c.difference
     other: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
@@ -125,7 +125,7 @@ def turned(c: Comparison) -> Comparison:
         share=c.share,
         first=c.second,
         second=c.first,
-        difference=Difference(-d.value, -d.high, -d.low, d.p, d.method),
+        difference=PairedDifference(-d.value, -d.high, -d.low, d.p, d.method),
         adjusted=c.adjusted,
         verdict=other.get(c.verdict, c.verdict),
     )
@@ -136,12 +136,12 @@ def costs_of(costs: Mapping[str, ArmCost], what: str) -> dict[str, float]:
     return {arm: float(getattr(cost, what)) for arm, cost in costs.items()}
 
 
-def _group(records: Sequence[Record], arm: str, share: float) -> list[Record]:
+def _group(records: Sequence[JobRecord], arm: str, share: float) -> list[JobRecord]:
     found = [r for r in records if r.arm == arm and r.share == share]
     return sorted(found, key=lambda r: r.seed)
 
 
-def _cell(group: Sequence[Record], level: float, metric: Metric) -> Cell:
+def _cell(group: Sequence[JobRecord], level: float, metric: Metric) -> Cell:
     def mean(name: str) -> float:
         return float(np.mean([getattr(r, name) for r in group]))
 
@@ -164,10 +164,10 @@ def _cell(group: Sequence[Record], level: float, metric: Metric) -> Cell:
 
 
 def _comparisons(
-    groups: Mapping[tuple[str, float], list[Record]], alpha: float, metric: Metric
+    groups: Mapping[tuple[str, float], list[JobRecord]], alpha: float, metric: Metric
 ) -> tuple[Comparison, ...]:
     """All pairs of arms at every share, on the seeds both have finished."""
-    found: list[tuple[float, str, str, Difference]] = []
+    found: list[tuple[float, str, str, PairedDifference]] = []
     for (a, share), (b, other) in combinations(groups, 2):
         if share != other:
             continue
@@ -195,7 +195,7 @@ def _comparisons(
 
 def _difference(
     a: NDArray[np.bool_], b: NDArray[np.bool_], labels: NDArray[Any], level: float, metric: Metric
-) -> Difference:
+) -> PairedDifference:
     by_class = metric == "balanced_accuracy"
     return balanced.compare(a, b, labels, level) if by_class else stats.compare(a, b, level)
 

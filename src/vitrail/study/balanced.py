@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.study.stats import Difference, Interval
+from vitrail.study.stats import Interval, PairedDifference
 
 FLIPS = 20_000
 """Draws of the sign test; always the same ones."""
@@ -22,11 +22,11 @@ def interval(correct: NDArray[np.bool_], labels: Labels, level: float = 0.95) ->
 
     One seed: a mean of proportions, each with 2/K hits and 2/K misses added (Price and Bonett,
     Computational Statistics & Data Analysis 45:449, 2004). More: a t interval as in
-    :func:`vitrail.study.stats.crossed`, for another seed and other pictures.
+    :func:`vitrail.study.stats.crossed_t_test`, for another seed and other pictures.
     """
     seeds, pictures = correct.shape
     if seeds > 1:
-        found = crossed(correct.astype(float), labels, level)
+        found = crossed_class_mean(correct.astype(float), labels, level)
         method = f"t over {seeds} seeds and {pictures} test pictures by class"
         return Interval(found.value, max(0.0, found.low), min(1.0, found.high), seeds, method)
     from scipy.stats import norm
@@ -43,20 +43,20 @@ def interval(correct: NDArray[np.bool_], labels: Labels, level: float = 0.95) ->
 
 def compare(
     a: NDArray[np.bool_], b: NDArray[np.bool_], labels: Labels, level: float = 0.95
-) -> Difference:
+) -> PairedDifference:
     """Paired comparison of two arms' balanced accuracies, each ``(seeds, pictures)``."""
     if a.shape != b.shape:
         raise ValueError(f"arms answer different pictures or seeds: {a.shape} and {b.shape}")
     if len(a) == 1:
-        return flipped(a[0], b[0], labels, level)
-    found = crossed(a.astype(float) - b.astype(float), labels, level)
+        return sign_test(a[0], b[0], labels, level)
+    found = crossed_class_mean(a.astype(float) - b.astype(float), labels, level)
     method = f"paired t test over {a.shape[0]} seeds and {a.shape[1]} test pictures by class"
-    return Difference(found.value, found.low, found.high, found.p, method)
+    return PairedDifference(found.value, found.low, found.high, found.p, method)
 
 
-def flipped(
+def sign_test(
     a: NDArray[np.bool_], b: NDArray[np.bool_], labels: Labels, level: float = 0.95
-) -> Difference:
+) -> PairedDifference:
     """One seed: a coin for each picture that only one arm gets right, weighing as its class does.
 
     The interval is Agresti and Min's (see :func:`vitrail.study.stats.mcnemar`), with the half
@@ -79,7 +79,7 @@ def flipped(
     half = float(norm.ppf((1 + level) / 2)) * math.sqrt(variance)
     low, high = min(value, centre - half), max(value, centre + half)
     method = f"sign test by class on {len(labels)} test pictures, one seed"
-    return Difference(value, low, high, p, method)
+    return PairedDifference(value, low, high, p, method)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Mean:
     p: float
 
 
-def crossed(gain: NDArray[np.float64], labels: Labels, level: float) -> Mean:
+def crossed_class_mean(gain: NDArray[np.float64], labels: Labels, level: float) -> Mean:
     """t for the mean over classes of ``gain``, ``(seeds >= 2, pictures)``, both random."""
     from scipy.stats import t
 

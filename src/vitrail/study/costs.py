@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from vitrail.errors import UserError
 from vitrail.schema import read_json
-from vitrail.study.bench import Bench
 from vitrail.study.record import ArmCost, write_json
+from vitrail.study.setup import StudySetup
 
 if TYPE_CHECKING:
     from vitrail.cost import Settings
@@ -24,45 +24,45 @@ _PACE_S = 10.0
 
 
 class Measure(Protocol):
-    """Measures all arms of a bench against each other."""
+    """Measures all arms of a setup against each other."""
 
-    def __call__(self, bench: Bench, tell: Tell) -> Mapping[str, ArmCost]:
+    def __call__(self, setup: StudySetup, tell: Tell) -> Mapping[str, ArmCost]:
         """Costs by arm; ``tell`` takes a line for people."""
         ...
 
 
-def settle(path: Path, bench: Bench, measure: Measure, tell: Tell) -> None:
+def write_missing_costs(path: Path, setup: StudySetup, measure: Measure, tell: Tell) -> None:
     """Measure and write the costs unless they are there for every arm of the plan.
 
     A study that has grown is measured anew as a whole: only what was timed side by side compares.
     """
     told = read_json(path, dict[str, ArmCost]) if path.is_file() else {}
-    if set(bench.plan.arms) <= set(told):
+    if set(setup.plan.arms) <= set(told):
         return
-    count = len(bench.plan.arms)
+    count = len(setup.plan.arms)
     tell(f"measuring what {count} arms cost, {LIMIT_S * count:.0f} s at most ...")
-    costs = measure(bench, tell)
+    costs = measure(setup, tell)
     write_json(path, {arm: asdict(cost) for arm, cost in costs.items()})
 
 
-def measure(bench: Bench, tell: Tell) -> dict[str, ArmCost]:
+def measure(setup: StudySetup, tell: Tell) -> dict[str, ArmCost]:
     """Count and time all arms through :mod:`vitrail.cost`; memory in a fresh process each."""
     from vitrail.cost import Settings, cost
 
-    count = len(bench.plan.arms)
+    count = len(setup.plan.arms)
     deadline = time.monotonic() + LIMIT_S * count
     settings = Settings(
-        image=bench.plan.image,
-        batch=bench.recipe.batch,
-        classes=len(bench.pictures.classes),
-        in_chans=bench.preprocess.in_chans,
+        image=setup.plan.image,
+        batch=setup.recipe.batch,
+        classes=len(setup.pictures.classes),
+        in_chans=setup.preprocess.in_chans,
         rounds=ROUNDS,
         window_s=0.2,
         warmup_s=1.0,
         limit_s=LIMIT_S * count / 2,
     )
     shown = Pace(tell, steps=2 * count * (1 + ROUNDS), deadline=deadline)
-    measured = cost(bench.plan.arms, settings, with_memory=False, on_step=shown.step)
+    measured = cost(setup.plan.arms, settings, with_memory=False, on_step=shown.step)
     memory: dict[str, int | None] = {}
     for done, row in enumerate(measured.rows):
         left = max(1.0, deadline - time.monotonic())

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from vitrail.errors import printable
 from vitrail.study.analyse import Analysis
-from vitrail.study.record import Record
-from vitrail.study.words import amount, share_text
+from vitrail.study.record import JobRecord
+from vitrail.study.verdict import amount, share_text
 
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
 #: Stand-ins for ``--s0`` .. ``--s7`` of the page (Okabe and Ito's palette, two tunings).
@@ -83,7 +83,7 @@ def over_cost(analysis: Analysis, cost: Mapping[str, float], *, axis: str, name:
         return _svg(figure, name, f"Accuracy against {axis}")
 
 
-def curves(analysis: Analysis, records: Sequence[Record]) -> str:
+def curves(analysis: Analysis, records: Sequence[JobRecord]) -> str:
     """Validation accuracy and training loss over the epochs; a panel a share, a line a seed."""
     shares = [s for s in analysis.shares if any(r.share == s and r.curve for r in records)]
     if not shares:
@@ -105,7 +105,7 @@ def curves(analysis: Analysis, records: Sequence[Record]) -> str:
         return _svg(figure, "curves", "Training curves")
 
 
-def _curve(axes: Any, record: Record, field: str, style: Mapping[str, Any]) -> None:
+def _curve(axes: Any, record: JobRecord, field: str, style: Mapping[str, Any]) -> None:
     scale = 1 if field == "train_loss" else 100
     points = [(p["epoch"], scale * p[field]) for p in record.curve if p.get(field) is not None]
     if points:

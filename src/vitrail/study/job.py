@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vitrail.study.bench import Bench
 from vitrail.study.maps import overlays
 from vitrail.study.plan import Job
-from vitrail.study.record import Mistake, Record
+from vitrail.study.record import JobRecord, Mistake
+from vitrail.study.setup import StudySetup
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 THUMBNAIL, WORST = 112, 8
 
 
-def check(arm: str, bench: Bench) -> None:
+def check(arm: str, setup: StudySetup) -> None:
     """Build an arm and let it look at one blank picture, before anything is trained.
 
     Raises:
@@ -37,29 +37,29 @@ def check(arm: str, bench: Bench) -> None:
     from vitrail.train.optim import create_optimizer
     from vitrail.train.small_batches import check_batch_norm
 
-    size, in_chans = bench.plan.image, bench.preprocess.in_chans
-    card = create_card(arm, bench.pictures, bench.preprocess)
-    model = build_model(card, bench.recipe)
-    create_optimizer(model, bench.recipe)
-    if bench.recipe.teacher:
-        teacher = open_teacher(bench.recipe.teacher, card)
-        if bench.recipe.distill.feature:
+    size, in_chans = setup.plan.image, setup.preprocess.in_chans
+    card = create_card(arm, setup.pictures, setup.preprocess)
+    model = build_model(card, setup.recipe)
+    create_optimizer(model, setup.recipe)
+    if setup.recipe.teacher:
+        teacher = open_teacher(setup.recipe.teacher, card)
+        if setup.recipe.distill.feature:
             check_maps(model, teacher, (in_chans, size, size))
-    for job in {job.share: job for job in bench.plan.jobs}.values():
-        count = len(bench.parts(job)["train"])
-        check_batch_norm(model, arm, (in_chans, size, size), recipe=bench.recipe, count=count)
+    for job in {job.share: job for job in setup.plan.jobs}.values():
+        count = len(setup.parts(job)["train"])
+        check_batch_norm(model, arm, (in_chans, size, size), recipe=setup.recipe, count=count)
 
 
-def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
+def train(job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> JobRecord:
     """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
     from vitrail.tasks import load_weights
     from vitrail.train import read_run
     from vitrail.train.fit import fit_job
     from vitrail.train.job import TrainingJob
 
-    run, recipe = at / "run", bench.recipe_of(job)
+    run, recipe = at / "run", setup.recipe_of(job)
     training = TrainingJob.create(
-        job.arm, bench.pictures, bench.parts(job), recipe, bench.preprocess
+        job.arm, setup.pictures, setup.parts(job), recipe, setup.preprocess
     )
     result = fit_job(
         training,
@@ -69,7 +69,7 @@ def train(job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record
         on_event=lambda event: _pass_on(event, tell),
     )
     training.model.load_state_dict(load_weights(run / "best.safetensors"))
-    return evaluated(job, bench, training.model, result, read_run(run).metrics)
+    return evaluate(job, setup, training.model, result, read_run(run).metrics)
 
 
 def _pass_on(event: Mapping[str, Any], tell: Callable[..., None]) -> None:
@@ -78,22 +78,22 @@ def _pass_on(event: Mapping[str, Any], tell: Callable[..., None]) -> None:
         tell(done=event["done"], what=f"epoch {event['epoch'] + 1}, loss {event['loss']:.2f}")
 
 
-def evaluated(
+def evaluate(
     job: Job,
-    bench: Bench,
+    setup: StudySetup,
     model: "nn.Module",
     result: "Result",
     curve: Sequence[dict[str, Any]],
-) -> Record:
+) -> JobRecord:
     """The record of a trained model: its answers to the study's test pictures."""
     from vitrail.tasks.classify import score_logits
 
-    logits, labels = answers(model, bench)
-    scores = score_logits(logits, labels, len(bench.pictures.classes))
+    logits, labels = answers(model, setup)
+    scores = score_logits(logits, labels, len(setup.pictures.classes))
     confidences = logits.softmax(-1).amax(-1).tolist()
-    train_count = len(bench.parts(job)["train"])
-    return Record(
-        digest=bench.digest_of(job),
+    train_count = len(setup.parts(job)["train"])
+    return JobRecord(
+        digest=setup.digest_of(job),
         arm=job.arm,
         share=job.share,
         seed=job.seed,
@@ -107,25 +107,25 @@ def evaluated(
         ece=scores.ece,
         seconds=result.seconds,
         epochs=result.epochs,
-        images_seen=result.step * min(bench.recipe.batch, train_count),
+        images_seen=result.step * min(setup.recipe.batch, train_count),
         curve=tuple(curve),
-        mistakes=worst(bench, model, scores.labels, scores.predictions, confidences),
+        mistakes=worst(setup, model, scores.labels, scores.predictions, confidences),
     )
 
 
-def answers(model: "nn.Module", bench: Bench) -> "tuple[Tensor, Tensor]":
+def answers(model: "nn.Module", setup: StudySetup) -> "tuple[Tensor, Tensor]":
     """Logits ``(N, K)`` and labels ``(N,)`` of the test pictures, in their order."""
     from vitrail.data import ImageTensors, batches, sequential_order
     from vitrail.tasks.classify import collect_logits
 
-    pictures = ImageTensors(bench.pictures, bench.tested, bench.preprocess.transform(), 0)
-    order = sequential_order(len(bench.tested), batch=max(1, bench.recipe.batch))
+    pictures = ImageTensors(setup.pictures, setup.test_items, setup.preprocess.transform(), 0)
+    order = sequential_order(len(setup.test_items), batch=max(1, setup.recipe.batch))
     collected = list(collect_logits(model, batches(pictures, order=order)))
     return torch.cat([logits for logits, _ in collected]), torch.cat([y for _, y in collected])
 
 
 def worst(
-    bench: Bench,
+    setup: StudySetup,
     model: "nn.Module",
     labels: Sequence[int],
     predictions: Sequence[int],
@@ -136,12 +136,12 @@ def worst(
     wrong = sorted(wrong, key=lambda i: -confidences[i])[:WORST]
 
     def mistake(i: int) -> Mistake:
-        picture = bench.pictures.read(bench.tested[i])  # one at a time: they may be large
-        ((jpeg, method),) = overlays(model, [picture], [predictions[i]], bench.preprocess)
+        picture = setup.pictures.read(setup.test_items[i])  # one at a time: they may be large
+        ((jpeg, method),) = overlays(model, [picture], [predictions[i]], setup.preprocess)
         return Mistake(
-            key=bench.tested[i].key,
-            true=bench.pictures.classes[labels[i]],
-            predicted=bench.pictures.classes[predictions[i]],
+            key=setup.test_items[i].key,
+            true=setup.pictures.classes[labels[i]],
+            predicted=setup.pictures.classes[predictions[i]],
             probability=confidences[i],
             jpeg=thumbnail(picture),
             map=jpeg,

@@ -61,7 +61,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StudyPlan:
     """A study, whole: YAML in, jobs out.
 
     Args:
@@ -118,7 +118,7 @@ class Plan:
         refuse_large_batch(1, self.image)
 
     @classmethod
-    def of(cls, data: str, **given: Any) -> "Plan":
+    def of(cls, data: str, **given: Any) -> "StudyPlan":
         """A plan with the defaults that suit ``data``; what is given (not None) goes first."""
         chosen = {name: value for name, value in given.items() if value is not None}
         suited = dict(SAMPLES.get(data, {}))
@@ -140,7 +140,7 @@ class Plan:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> "Plan":
+    def from_dict(cls, told: Mapping[str, Any]) -> "StudyPlan":
         """The inverse of :meth:`to_dict`; what is left out takes its default.
 
         Raises:
@@ -155,7 +155,7 @@ class Plan:
         if "data" not in told:
             raise UserError("a plan needs data: a folder, a table, a zip or a sample's name")
         kinds = get_type_hints(cls) | {"budget": str}  # its words are checked at building
-        return cls(**{k: convert(kinds[k], _listed(k, v), f"plan: {k}") for k, v in told.items()})
+        return cls(**{k: convert(kinds[k], _as_list(k, v), f"plan: {k}") for k, v in told.items()})
 
     def to_yaml(self) -> str:
         """The plan as people write it."""
@@ -164,7 +164,7 @@ class Plan:
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> "Plan":
+    def from_yaml(cls, path: str | Path) -> "StudyPlan":
         """Read a plan from a YAML (or JSON) file.
 
         Raises:
@@ -198,7 +198,7 @@ def slug(arm: str) -> str:
     return f"{plain}-{hashlib.sha256(arm.encode()).hexdigest()[:6]}"
 
 
-def _listed(name: str, value: Any) -> Any:
+def _as_list(name: str, value: Any) -> Any:
     """One arm, share or seed may be written without brackets."""
     many = name in ("arms", "fractions", "seeds")
     return [value] if many and isinstance(value, str | int | float) else value

@@ -5,29 +5,29 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from vitrail.study.plan import Job
-from vitrail.study.words import duration, percent
+from vitrail.study.verdict import duration, percent
 
 if TYPE_CHECKING:
-    from vitrail.study.bench import Bench
+    from vitrail.study.setup import StudySetup
 
 
-def plain(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error in one line."""
     lines = str(error).strip().splitlines()
     said = lines[-1] if lines else "no message"
     return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
 
 
-class Progress:
+class StudyProgress:
     """Told by the run what happens. The bar counts pictures to be seen, so that its ETA is fair."""
 
-    def __init__(self, jobs: Sequence[Job], bench: "Bench", *, shown: bool) -> None:
+    def __init__(self, jobs: Sequence[Job], setup: "StudySetup", *, shown: bool) -> None:
         from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
         from vitrail.console import FieldColumn, make_console, make_progress
 
         self.console = make_console(stderr=True, quiet=not shown)
-        self.weights = {job: bench.weight(job) for job in jobs}
+        self.weights = {job: setup.weight(job) for job in jobs}
         self.done: list[Job] = []
         self.now: Job | None = None
         self.bars = make_progress(
@@ -41,7 +41,7 @@ class Progress:
         self.all = self.bars.add_task("study", total=total, what=self._place)
         self.one = self.bars.add_task("", total=1, what="", visible=False)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "StudyProgress":
         self.bars.start()
         return self
 

@@ -33,7 +33,7 @@ class Mistake:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class JobRecord:
     """One finished job: its place in the plan, its answers on the test pictures, its price.
 
     ``labels``, ``predictions`` and ``confidences`` (probability of the prediction) are in the
@@ -69,9 +69,9 @@ class Record:
         write_json(path, asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> "Record":
+    def load(cls, path: Path) -> "JobRecord":
         """Read what :meth:`save` wrote."""
-        found: Record = read_json(path, cls)
+        found: JobRecord = read_json(path, cls)
         if not len(found.labels) == len(found.predictions) == len(found.confidences):
             raise UserError(f"{str(path)!r}: labels, predictions and confidences differ in number")
         return found

@@ -1,6 +1,6 @@
 """A finished (or half finished) study as one page that needs nothing but a browser.
 
-study folder -> :class:`Dossier` -> tables, figures, words -> ``report.html``
+study folder -> :class:`StudyResults` -> tables, figures, words -> ``report.html``
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ import numpy as np
 from vitrail.errors import UserError, printable
 from vitrail.files import write_text
 from vitrail.schema import read_json
-from vitrail.study import figures, stats, words
+from vitrail.study import figures, stats, verdict
 from vitrail.study.analyse import Analysis, Metric, analyse, costs_of
-from vitrail.study.glass import window
-from vitrail.study.record import ArmCost, Mistake, Record, StudyFile
+from vitrail.study.banner import draw_banner
+from vitrail.study.record import ArmCost, JobRecord, Mistake, StudyFile
 
 MOST_CLASSES = 20
 
@@ -32,13 +32,13 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dossier:
+class StudyResults:
     """All that a report shows. ``facts`` holds data, machine, command and dates as told by run."""
 
     digest: str
     plan: Mapping[str, Any]
     facts: Mapping[str, Any]
-    records: tuple[Record, ...]
+    records: tuple[JobRecord, ...]
     costs: Mapping[str, ArmCost] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     missing: int = 0
@@ -56,7 +56,7 @@ class Dossier:
         return all(cost.quiet for cost in self.costs.values())
 
     @classmethod
-    def load(cls, out: str | Path) -> "Dossier":
+    def load(cls, out: str | Path) -> "StudyResults":
         """Read a study folder.
 
         Raises:
@@ -69,7 +69,7 @@ class Dossier:
         study = StudyFile.load(told)
         jobs = [(job, out / job.folder) for job in study.jobs]
         done = [(job, at / "evaluation.json") for job, at in jobs]
-        records = [Record.load(at) for job, at in done if _fits(at, job.digest)]
+        records = [JobRecord.load(at) for job, at in done if _fits(at, job.digest)]
         failures = [_failure(at) for _, at in jobs if (at / "error.json").is_file()]
         costs_at = out / "costs.json"
         costs = read_json(costs_at, dict[str, ArmCost]) if costs_at.is_file() else {}
@@ -87,11 +87,11 @@ class Dossier:
 def report(out: str | Path) -> Path:
     """Write ``report.html`` into a study folder from what is there, and return its path."""
     at = Path(out) / "report.html"
-    write_text(at, render(Dossier.load(out)))
+    write_text(at, render(StudyResults.load(out)))
     return at
 
 
-def render(dossier: Dossier) -> str:
+def render(results: StudyResults) -> str:
     """The page as text: no script, no address outside, styles and pictures inside."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -104,22 +104,22 @@ def render(dossier: Dossier) -> str:
         lstrip_blocks=True,
     )
     pages.filters |= {
-        "percent": words.percent,
-        "share": words.share_text,
-        "amount": words.amount,
-        "duration": words.duration,
+        "percent": verdict.percent,
+        "share": verdict.share_text,
+        "amount": verdict.amount,
+        "duration": verdict.duration,
     }
-    analysis = dossier.analysis
+    analysis = results.analysis
     return pages.get_template("report.html").render(
-        d=dossier,
+        d=results,
         a=analysis,
-        headline=words.headline(analysis),
-        details=words.details(analysis, dossier.costs),
-        glass=window(dossier.digest),
-        figures=_figures(dossier, analysis),
-        winner=_winner(dossier, analysis),
+        headline=verdict.headline(analysis),
+        details=verdict.details(analysis, results.costs),
+        banner=draw_banner(results.digest),
+        figures=_figures(results, analysis),
+        winner=_winner(results, analysis),
         styles={arm: i % len(figures.SERIES) for i, arm in enumerate(analysis.arms)},
-        fronts=_fronts(dossier, analysis),
+        fronts=_fronts(results, analysis),
     )
 
 
@@ -129,7 +129,7 @@ def harmless(value: Any) -> Any:
 
 
 def _fits(evaluation: Path, digest: str) -> bool:
-    return evaluation.is_file() and Record.load(evaluation).digest == digest
+    return evaluation.is_file() and JobRecord.load(evaluation).digest == digest
 
 
 def _failure(job: Path) -> Failure:
@@ -137,15 +137,15 @@ def _failure(job: Path) -> Failure:
     return found
 
 
-def _figures(dossier: Dossier, analysis: Analysis) -> dict[str, str]:
+def _figures(results: StudyResults, analysis: Analysis) -> dict[str, str]:
     if not analysis.cells:
         return {}
     drawn = {
         "share": figures.over_share(analysis),
-        "curves": figures.curves(analysis, dossier.records),
+        "curves": figures.curves(analysis, results.records),
     }
-    if any(c.arm in dossier.costs for c in analysis.ranking(analysis.shares[-1])):
-        macs, latency = (costs_of(dossier.costs, what) for what in ("macs", "latency"))
+    if any(c.arm in results.costs for c in analysis.ranking(analysis.shares[-1])):
+        macs, latency = (costs_of(results.costs, what) for what in ("macs", "latency"))
         milliseconds = {arm: 1000 * value for arm, value in latency.items()}
         drawn["macs"] = figures.over_cost(
             analysis, macs, axis="multiply-adds a picture", name="macs"
@@ -156,22 +156,22 @@ def _figures(dossier: Dossier, analysis: Analysis) -> dict[str, str]:
     return drawn
 
 
-def _fronts(dossier: Dossier, analysis: Analysis) -> dict[str, list[str]]:
+def _fronts(results: StudyResults, analysis: Analysis) -> dict[str, list[str]]:
     if not analysis.cells:
         return {"macs": [], "latency": []}
     share = analysis.shares[-1]
     return {
-        what: analysis.front(share, costs_of(dossier.costs, what)) for what in ("macs", "latency")
+        what: analysis.front(share, costs_of(results.costs, what)) for what in ("macs", "latency")
     }
 
 
-def _winner(dossier: Dossier, analysis: Analysis) -> dict[str, Any] | None:
+def _winner(results: StudyResults, analysis: Analysis) -> dict[str, Any] | None:
     """The best arm with the most data: its confusion matrix over all seeds, its worst mistakes."""
     if not analysis.cells:
         return None
     best = analysis.ranking(analysis.shares[-1])[0]
-    records = [r for r in dossier.records if (r.arm, r.share) == (best.arm, best.share)]
-    classes = list(dossier.facts["data"]["classes"])
+    records = [r for r in results.records if (r.arm, r.share) == (best.arm, best.share)]
+    classes = list(results.facts["data"]["classes"])
     counts = sum(
         stats.confusion(np.asarray(r.labels), np.asarray(r.predictions), len(classes))
         for r in records
@@ -205,7 +205,7 @@ def _row(counts: np.ndarray, classes: list[str], k: int, shown: list[int]) -> di
     }
 
 
-def _worst(records: list[Record], most: int = 8) -> list[Mistake]:
+def _worst(records: list[JobRecord], most: int = 8) -> list[Mistake]:
     """The most confident wrong answers over the seeds, each picture once."""
     found: dict[str, Mistake] = {}
     for m in sorted((m for r in records for m in r.mistakes), key=lambda m: -m.probability):

@@ -1,6 +1,6 @@
 """Run a study: one job after the other, in one process, so that it can stop anywhere and go on.
 
-plan -> bench (data, recipe) -> arms built once (a bad one is refused) -> costs -> jobs -> report
+plan -> setup (data, recipe) -> arms built once (a bad one is refused) -> costs -> jobs -> report
 
 A job is done when its folder holds an ``evaluation.json`` with the job's digest. One that was
 stopped goes on from its checkpoint; one that failed leaves ``error.json`` and is tried again by
@@ -32,11 +32,11 @@ from vitrail.files import (
 )
 from vitrail.schema import convert
 from vitrail.study import costs as costing
-from vitrail.study.bench import Bench, lay
-from vitrail.study.plan import Job, Plan
-from vitrail.study.progress import Progress, plain
-from vitrail.study.record import Record, StudyFile, write_json
-from vitrail.study.report import Dossier, Failure, report
+from vitrail.study.plan import Job, StudyPlan
+from vitrail.study.progress import StudyProgress, error_line
+from vitrail.study.record import JobRecord, StudyFile, write_json
+from vitrail.study.report import Failure, StudyResults, report
+from vitrail.study.setup import StudySetup, prepare
 from vitrail.study.table import Row, rows_of, write_tables
 
 OUTPUTS = (
@@ -46,10 +46,12 @@ OUTPUTS = (
 """Files that a study writes, in its folder or a job's."""
 
 
-class Trainer(Protocol):
+class JobTrainer(Protocol):
     """Trains and evaluates one job in its folder, going on from what is there."""
 
-    def __call__(self, job: Job, bench: Bench, at: Path, tell: Callable[..., None]) -> Record:
+    def __call__(
+        self, job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]
+    ) -> JobRecord:
         """The finished job's record, not yet saved; ``tell(epoch=, epochs=)`` shows progress."""
         ...
 
@@ -58,14 +60,14 @@ class Trainer(Protocol):
 class Tools:
     """What a study works with; the tests put stand-ins here."""
 
-    lay: Callable[[Plan], Bench]
-    check: Callable[[str, Bench], None]
+    prepare: Callable[[StudyPlan], StudySetup]
+    check: Callable[[str, StudySetup], None]
     measure: costing.Measure
-    train: Trainer
+    train: JobTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class StudyOutcome:
     """How a study ended: a row a finished job, and the jobs that failed."""
 
     out: Path
@@ -79,21 +81,21 @@ class Finished:
         return 1 if self.failures else 0
 
 
-def tools() -> Tools:
+def default_tools() -> Tools:
     """The real ones."""
     from vitrail.study.job import check, train
 
-    return Tools(lay=lay, check=check, measure=costing.measure, train=train)
+    return Tools(prepare=prepare, check=check, measure=costing.measure, train=train)
 
 
 def run(
-    plan: Plan,
+    plan: StudyPlan,
     out: str | Path,
     *,
     progress: bool = True,
     use: Tools | None = None,
     command: str | None = None,
-) -> Finished:
+) -> StudyOutcome:
     """Run what is not done yet, write table and report, and say how it ended.
 
     The same plan, or one with more arms, shares or seeds, goes on in the same folder.
@@ -104,31 +106,31 @@ def run(
             how to go on).
         DiskError: the folder cannot be written; what is done is kept.
     """
-    use, out = use or tools(), Path(out)
-    bench = use.lay(plan)
-    _refuse_others(out, bench)
+    use, out = use or default_tools(), Path(out)
+    setup = use.prepare(plan)
+    _refuse_others(out, setup)
     for arm in plan.arms:
-        use.check(arm, bench)
-    _create(out, bench, command)
+        use.check(arm, setup)
+    _create(out, setup, command)
     with lock_folder(out, f"another process is working on the study in {str(out)!r}; wait for it"):
-        _refuse_others(out, bench)  # again, as now nobody else can change it
+        _refuse_others(out, setup)  # again, as now nobody else can change it
         _sweep(out, plan.jobs)
-        _write_plan(out, bench, command)
+        _write_plan(out, setup, command)
         with (
-            Progress(plan.jobs, bench, shown=progress) as shown,
-            _told_how_to_go_on(out, plan.jobs),
+            StudyProgress(plan.jobs, setup, shown=progress) as shown,
+            _explain_resume(out, plan.jobs),
         ):
-            if bench.warning:
-                shown.note(bench.warning)
-            costing.settle(out / "costs.json", bench, use.measure, shown.note)
+            if setup.warning:
+                shown.note(setup.warning)
+            costing.write_missing_costs(out / "costs.json", setup, use.measure, shown.note)
             for job in plan.jobs:
-                _do(job, bench, out / job.folder, use.train, shown)
+                _run_job(job, setup, out / job.folder, use.train, shown)
                 if _round_ends(job, plan.jobs):
                     finish(out)
         return finish(out)
 
 
-def resume(out: str | Path, *, progress: bool = True, use: Tools | None = None) -> Finished:
+def resume(out: str | Path, *, progress: bool = True, use: Tools | None = None) -> StudyOutcome:
     """Go on with the study in a folder, by the plan that lies there.
 
     Raises:
@@ -136,23 +138,23 @@ def resume(out: str | Path, *, progress: bool = True, use: Tools | None = None) 
     """
     if not (Path(out) / "plan.yaml").is_file():
         raise UserError(f"{str(out)!r} holds no study to go on with (no plan.yaml)")
-    return run(Plan.from_yaml(Path(out) / "plan.yaml"), out, progress=progress, use=use)
+    return run(StudyPlan.from_yaml(Path(out) / "plan.yaml"), out, progress=progress, use=use)
 
 
-def finish(out: str | Path) -> Finished:
+def finish(out: str | Path) -> StudyOutcome:
     """Write tables and report of what a study folder holds."""
-    dossier = Dossier.load(out)
-    write_tables(dossier, Path(out))
-    return Finished(
+    results = StudyResults.load(out)
+    write_tables(results, Path(out))
+    return StudyOutcome(
         out=Path(out),
-        rows=tuple(rows_of(dossier)),
-        failures=dossier.failures,
+        rows=tuple(rows_of(results)),
+        failures=results.failures,
         report=report(out),
     )
 
 
 @contextmanager
-def _told_how_to_go_on(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
+def _explain_resume(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
     from vitrail.train import Interrupted
 
     try:
@@ -166,7 +168,7 @@ def _told_how_to_go_on(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
         raise Interrupted(f"stopped with {here} to go on in {out}") from stop
 
 
-def _refuse_others(out: Path, bench: Bench) -> None:
+def _refuse_others(out: Path, setup: StudySetup) -> None:
     """Refuse a folder with anything in it but this study or a smaller one on the same ground."""
     refuse_non_utf8_name(out)
     told = out / "study.json"
@@ -176,12 +178,12 @@ def _refuse_others(out: Path, bench: Bench) -> None:
         refuse_occupied(out)
         return
     before = StudyFile.load(told)
-    if before.ground != bench.ground:
+    if before.ground != setup.setup_digest:
         raise UserError(
-            f"{str(out)!r} holds another study ({_differences(before, bench)}); choose another "
+            f"{str(out)!r} holds another study ({_differences(before, setup)}); choose another "
             "folder, or give the same data and settings to go on with it"
         )
-    planned = {job.folder for job in bench.plan.jobs}
+    planned = {job.folder for job in setup.plan.jobs}
     gone = [job.folder for job in before.jobs if job.folder not in planned]
     if gone:
         raise UserError(
@@ -190,9 +192,9 @@ def _refuse_others(out: Path, bench: Bench) -> None:
         )
 
 
-def _differences(before: StudyFile, bench: Bench) -> str:
+def _differences(before: StudyFile, setup: StudySetup) -> str:
     """In which words of plan or recipe an earlier study differs, or that its pictures do."""
-    facts, plan = bench.facts(), bench.plan.to_dict()
+    facts, plan = setup.facts(), setup.plan.to_dict()
     same = ("data", "budget", "seconds", "image", "val", "split_seed")
     found = [
         f"{k} was {before.plan.get(k)}, is {plan[k]}" for k in same if before.plan.get(k) != plan[k]
@@ -204,12 +206,12 @@ def _differences(before: StudyFile, bench: Bench) -> str:
     return "; ".join(found) or "its pictures or their preparation have changed"
 
 
-def _create(out: Path, bench: Bench, command: str | None) -> None:
+def _create(out: Path, setup: StudySetup, command: str | None) -> None:
     """Make a new study's folder, with plan and facts in it from the first moment."""
     if (out / "study.json").is_file():
         return
     with draft_folder(out) as draft:
-        _write_plan(draft.path, bench, command)
+        _write_plan(draft.path, setup, command)
         draft.claim(out)  # if another process was faster, the folder is its study
 
 
@@ -222,7 +224,7 @@ def _sweep(out: Path, jobs: Sequence[Job]) -> None:
                 (folder / f"{name}.part").unlink(missing_ok=True)
 
 
-def _write_plan(out: Path, bench: Bench, command: str | None) -> None:
+def _write_plan(out: Path, setup: StudySetup, command: str | None) -> None:
     """Write plan and facts; the date of the first start stays.
 
     The plan goes first: after a kill in between, it may say more than ``study.json``, not less.
@@ -232,8 +234,8 @@ def _write_plan(out: Path, bench: Bench, command: str | None) -> None:
     told, started = out / "study.json", datetime.now().astimezone().isoformat(timespec="seconds")
     if told.is_file():
         started = str(StudyFile.load(told).facts.get("started", started))
-    plan = bench.plan
-    facts = bench.facts() | {
+    plan = setup.plan
+    facts = setup.facts() | {
         "machine": machine(),
         "command": command or " ".join(["vitrail", *map(shlex.quote, sys.argv[1:])]),
         "started": started,
@@ -244,18 +246,20 @@ def _write_plan(out: Path, bench: Bench, command: str | None) -> None:
     write_json(
         told,
         {
-            "digest": bench.digest_of(plan.jobs[0]),
-            "ground": bench.ground,
+            "digest": setup.digest_of(plan.jobs[0]),
+            "ground": setup.setup_digest,
             "plan": plan.to_dict(),
             "facts": facts,
-            "jobs": [{"folder": job.folder, "digest": bench.digest_of(job)} for job in plan.jobs],
+            "jobs": [{"folder": job.folder, "digest": setup.digest_of(job)} for job in plan.jobs],
         },
     )
 
 
-def _do(job: Job, bench: Bench, at: Path, train: Trainer, shown: Progress) -> None:
+def _run_job(
+    job: Job, setup: StudySetup, at: Path, train: JobTrainer, shown: StudyProgress
+) -> None:
     """One job: skip, train or note its failure."""
-    if is_done(at, bench.digest_of(job)):
+    if is_done(at, setup.digest_of(job)):
         shown.skip(job)
         return
     try:
@@ -266,21 +270,21 @@ def _do(job: Job, bench: Bench, at: Path, train: Trainer, shown: Progress) -> No
     shown.begin(job)
     start = time.perf_counter()
     try:
-        record = train(job, bench, at, shown.step)
+        record = train(job, setup, at, shown.step)
     except DiskError:  # the other jobs could not be written either
         raise
     except Exception as error:  # an arm's failure must not cost the others; it is told at the end
         _note_failure(job, at, error)
-        shown.fail(job, plain(error))
+        shown.fail(job, error_line(error))
         return
     record.save(at / "evaluation.json")
-    shown.end(job, getattr(record, bench.metric), time.perf_counter() - start)
+    shown.end(job, getattr(record, setup.metric), time.perf_counter() - start)
 
 
 def is_done(at: Path, digest: str) -> bool:
     """Whether a folder holds the finished job with this digest."""
     told = at / "evaluation.json"
-    return told.is_file() and Record.load(told).digest == digest
+    return told.is_file() and JobRecord.load(told).digest == digest
 
 
 def _note_failure(job: Job, at: Path, error: Exception) -> None:
@@ -291,7 +295,7 @@ def _note_failure(job: Job, at: Path, error: Exception) -> None:
             "arm": job.arm,
             "share": job.share,
             "seed": job.seed,
-            "message": plain(error),
+            "message": error_line(error),
             "traceback": trace,
         },
     )

@@ -28,7 +28,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """``a - b`` on the same pictures, its interval, and the two-sided ``p`` of no difference."""
 
     value: float
@@ -56,14 +56,14 @@ def accuracy(correct: NDArray[np.bool_], level: float = 0.95) -> Interval:
     """Accuracy of one arm, ``correct`` being ``(seeds, pictures)``, cut to [0, 1].
 
     One seed: Wilson's interval over pictures, which knows nothing of the seed's luck. More: the
-    t interval of :func:`crossed`, for another seed and other pictures. (Student's over the seeds
-    alone is a point when two seeds happen to agree.)
+    t interval of :func:`crossed_t_test`, for another seed and other pictures. (Student's over the
+    seeds alone is a point when two seeds happen to agree.)
     """
     seeds, pictures = correct.shape
     if seeds == 1 or correct.all() or not correct.any():
         found = wilson(int(correct[0].sum()), pictures, level)
         return found if seeds == 1 else replace(found, count=seeds, method=_method(seeds, pictures))
-    mean = crossed(correct, np.zeros_like(correct), level)
+    mean = crossed_t_test(correct, np.zeros_like(correct), level)
     low, high = max(0.0, mean.low), min(1.0, mean.high)
     return Interval(mean.value, low, high, seeds, _method(seeds, pictures))
 
@@ -72,17 +72,17 @@ def _method(seeds: int, pictures: int) -> str:
     return f"t over {seeds} seeds and {pictures} test pictures"
 
 
-def compare(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> Difference:
+def compare(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> PairedDifference:
     """Paired comparison of two arms, each ``(seeds, pictures)`` of right answers.
 
-    One seed: exact McNemar test. More: :func:`crossed`.
+    One seed: exact McNemar test. More: :func:`crossed_t_test`.
     """
     if a.shape != b.shape:
         raise ValueError(f"arms answer different pictures or seeds: {a.shape} and {b.shape}")
-    return mcnemar(a[0], b[0], level) if len(a) == 1 else crossed(a, b, level)
+    return mcnemar(a[0], b[0], level) if len(a) == 1 else crossed_t_test(a, b, level)
 
 
-def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> Difference:
+def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> PairedDifference:
     """Exact McNemar test on ``(pictures,)``: a coin for each picture only one arm gets right.
 
     The interval is Wald's with half a count added to each of the four cells (Agresti and Min,
@@ -100,7 +100,7 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> 
         (plus + minus - (plus - minus) ** 2) / total
     )
     centre = plus - minus
-    return Difference(
+    return PairedDifference(
         value,
         min(value, centre - half),
         max(value, centre + half),
@@ -109,7 +109,9 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> 
     )
 
 
-def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> Difference:
+def crossed_t_test(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95
+) -> PairedDifference:
     """Paired t test with seeds and pictures both random, ``(seeds >= 2, pictures)``.
 
     The mean difference varies as var(seed means)/S + var(picture means)/N - residual/(S N)
@@ -129,12 +131,12 @@ def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> 
     variance = max(of_seed + of_picture - of_both, of_seed, of_picture)
     method = f"paired t test over {seeds} seeds and {pictures} test pictures"
     if variance == 0:
-        return Difference(value, value, value, 1.0 if value == 0 else 0.0, method)
+        return PairedDifference(value, value, value, 1.0 if value == 0 else 0.0, method)
     freedom = variance**2 / (of_seed**2 / (seeds - 1) + of_picture**2 / max(1, pictures - 1))
     error = math.sqrt(variance)
     half = float(t.ppf((1 + level) / 2, freedom)) * error
     p = 2 * float(t.sf(abs(value) / error, freedom))
-    return Difference(value, value - half, value + half, p, method)
+    return PairedDifference(value, value - half, value + half, p, method)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -10,15 +10,15 @@ from typing import Any
 
 from vitrail.errors import cell_text
 from vitrail.files import atomic_file, write_text
-from vitrail.study import words
+from vitrail.study import verdict
 from vitrail.study.analyse import Analysis, Cell
 from vitrail.study.record import write_json
-from vitrail.study.report import Dossier
+from vitrail.study.report import StudyResults
 
 Row = dict[str, Any]
 
 
-def rows_of(dossier: Dossier) -> list[Row]:
+def rows_of(results: StudyResults) -> list[Row]:
     """One flat row a finished job, the arm's costs in it."""
     return [
         {
@@ -34,53 +34,53 @@ def rows_of(dossier: Dossier) -> list[Row]:
             "epochs": r.epochs,
             "images_seen": r.images_seen,
             "train_seconds": r.seconds,
-            **_cost(dossier, r.arm),
+            **_cost(results, r.arm),
         }
-        for r in dossier.records
+        for r in results.records
     ]
 
 
-def write_tables(dossier: Dossier, out: Path) -> None:
+def write_tables(results: StudyResults, out: Path) -> None:
     """Write ``results.csv``, ``results.json`` and, where pyarrow is there, ``results.parquet``."""
-    rows = rows_of(dossier)
+    rows = rows_of(results)
     if rows:
         _write_csv(out / "results.csv", rows)
         _write_parquet(out / "results.parquet", rows)
-    analysis = dossier.analysis
+    analysis = results.analysis
     write_json(
         out / "results.json",
         {
-            "headline": words.headline(analysis),
-            "details": words.details(analysis, dossier.costs),
+            "headline": verdict.headline(analysis),
+            "details": verdict.details(analysis, results.costs),
             "metric": analysis.metric,
             "runs": rows,
             "cells": [asdict(cell) for cell in analysis.cells],
             "comparisons": [asdict(comparison) for comparison in analysis.comparisons],
-            "failures": [asdict(failure) for failure in dossier.failures],
-            "missing": dossier.missing,
-            "plan": dossier.plan,
-            "facts": dossier.facts,
+            "failures": [asdict(failure) for failure in results.failures],
+            "missing": results.missing,
+            "plan": results.plan,
+            "facts": results.facts,
         },
     )
 
 
-def terminal_table(dossier: Dossier) -> Any:
+def terminal_table(results: StudyResults) -> Any:
     """A ``rich`` table: an arm a line, best first, then what it costs."""
     from vitrail.console import make_table
 
-    analysis = dossier.analysis
-    shares = [words.share_text(share) for share in analysis.shares]
+    analysis = results.analysis
+    shares = [verdict.share_text(share) for share in analysis.shares]
     ranking = analysis.ranking(analysis.shares[-1]) if analysis.shares else []
-    name, metric = dossier.facts["data"]["name"], analysis.metric_words
+    name, metric = results.facts["data"]["name"], analysis.metric_words
     return make_table(
         ("arm", *shares, "behind", "MACs", "latency"),
-        [_line(analysis, dossier, cell.arm) for cell in ranking],
+        [_line(analysis, results, cell.arm) for cell in ranking],
         title=f"Study of {name}: {metric} in %, 95 % intervals",
         caption="=  not distinguishable from the best",
     )
 
 
-def _line(analysis: Analysis, dossier: Dossier, arm: str) -> Sequence[str]:
+def _line(analysis: Analysis, results: StudyResults, arm: str) -> Sequence[str]:
     last = analysis.shares[-1]
     cells = [analysis.cell(arm, share) for share in analysis.shares]
     pair = analysis.versus(last, analysis.ranking(last)[0].arm, arm)
@@ -88,13 +88,13 @@ def _line(analysis: Analysis, dossier: Dossier, arm: str) -> Sequence[str]:
     if pair is not None:
         same = "" if pair.verdict == "better" else " ="
         behind = f"{100 * pair.difference.value:.1f}{same}"
-    cost = dossier.costs.get(arm)
+    cost = results.costs.get(arm)
     return [
         arm,
         *(_interval(cell) if cell else "" for cell in cells),
         behind,
-        words.amount(cost.macs) if cost else "",
-        words.duration(cost.latency) if cost else "",
+        verdict.amount(cost.macs) if cost else "",
+        verdict.duration(cost.latency) if cost else "",
     ]
 
 
@@ -103,8 +103,8 @@ def _interval(cell: Cell) -> str:
     return f"{100 * a.value:.1f} ({100 * a.low:.0f}-{100 * a.high:.0f})"
 
 
-def _cost(dossier: Dossier, arm: str) -> Row:
-    cost = dossier.costs.get(arm)
+def _cost(results: StudyResults, arm: str) -> Row:
+    cost = results.costs.get(arm)
     return {
         "params": cost.params if cost else None,
         "macs": cost.macs if cost else None,

@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
     return f"{minutes}\u00a0min" if minutes < 120 else f"{minutes / 60:.1f}\u00a0h"
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """``["a", "b", "c"]`` -> ``"a, b and c"``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -55,7 +55,7 @@ def headline(analysis: Analysis) -> str:
         return f"{best} and is ahead of every other arm by more than chance explains."
     if len(rivals) == len(ranking) - 1:
         return f"{best}, but no arm can be told from another with confidence on this evidence."
-    return f"{best}; {listed(rivals)} cannot be told from it with confidence."
+    return f"{best}; {join_names(rivals)} cannot be told from it with confidence."
 
 
 def details(analysis: Analysis, costs: Mapping[str, ArmCost]) -> list[str]:
@@ -86,7 +86,7 @@ def _behind(analysis: Analysis) -> list[str]:
             f"{cell.arm} is {100 * d.value:.1f} points behind "
             f"({100 * d.low:.1f} to {100 * d.high:.1f}, p = {pair.adjusted:.2g})"
         )
-    return [f"With the most data {listed(said)}."] if said else []
+    return [f"With the most data {join_names(said)}."] if said else []
 
 
 def _small_share(analysis: Analysis) -> list[str]:
@@ -100,7 +100,7 @@ def _small_share(analysis: Analysis) -> list[str]:
         return [f"{first} stands {reach}."]
     if not rivals:
         return [f"{first} leads {reach}, clear of the others."]
-    return [f"{first} leads {reach}, not distinguishable from {listed(rivals)}."]
+    return [f"{first} leads {reach}, not distinguishable from {join_names(rivals)}."]
 
 
 def _price(analysis: Analysis, costs: Mapping[str, ArmCost]) -> list[str]:
@@ -121,7 +121,7 @@ def _price(analysis: Analysis, costs: Mapping[str, ArmCost]) -> list[str]:
         else f"{best} needs the fewest multiply-adds ({amount(costs[best].macs)})",
         f"{quick} answers fastest ({duration(costs[quick].latency)} a picture)",
     ]
-    return [f"Among the arms level at the top, {listed(parts)}."]
+    return [f"Among the arms level at the top, {join_names(parts)}."]
 
 
 def _caveat(analysis: Analysis) -> str:

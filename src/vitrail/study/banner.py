@@ -10,7 +10,7 @@ TONES = ("#12355b", "#1f5fa8", "#2a9d8f", "#5b2a86", "#a4243b", "#d1495b", "#e08
 WIDTH, HEIGHT = 1200, 116
 
 
-def window(digest: str, columns: int = 26, rows: int = 3) -> str:
+def draw_banner(digest: str, columns: int = 26, rows: int = 3) -> str:
     """An inline ``<svg>`` of about ``columns * rows`` panes, the same for the same digest."""
     from scipy.spatial import Voronoi
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from vitrail.cli.command import FLAG, Answer, Command, shown_as, table
+from vitrail.cli.command import FLAG, Answer, Command, metavar, table
 from vitrail.console import track_items
 from vitrail.errors import unknown
 
@@ -17,7 +17,7 @@ class Models(Command):
     Example: vitrail models coat --count
     """
 
-    like: Positional[Annotated[str, shown_as("TEXT")]] = ""
+    like: Positional[Annotated[str, metavar("TEXT")]] = ""
     """Only names that contain this."""
     count: Annotated[bool, FLAG] = False
     """Also count parameters and multiply-adds (each model is built and run once)."""
@@ -34,15 +34,15 @@ class Models(Command):
             raise unknown("model", self.like, [row["model"] for row in every])
         if self.count:
             rows = [
-                row | counted(row["model"], self.image) for row in track_items("counting", rows)
+                row | count_costs(row["model"], self.image) for row in track_items("counting", rows)
             ]
-        shown = [(*list(row.values())[:4], *figures(row)) for row in rows]
+        shown = [(*list(row.values())[:4], *cost_cells(row)) for row in rows]
         head = ["model", "mixer", "reducer", "paper", "M params", "G multiply-adds"]
         title = f"{len(rows)} backbones; any of timm's too, as timm:NAME"
         return Answer(rows, [title, table(head if self.count else head[:4], shown, left=4)])
 
 
-def counted(model: str, image: int) -> dict[str, int]:
+def count_costs(model: str, image: int) -> dict[str, int]:
     """Parameters, and multiply-adds of one picture with 1000 classes."""
     from vitrail import create
     from vitrail.cost import count
@@ -51,7 +51,7 @@ def counted(model: str, image: int) -> dict[str, int]:
     return {"params": found.params, "macs": found.macs}
 
 
-def figures(row: dict[str, Any]) -> tuple[str, ...]:
+def cost_cells(row: dict[str, Any]) -> tuple[str, ...]:
     """Millions of parameters and billions of multiply-adds, where counted."""
     return (f"{row['params'] / 1e6:.2f}", f"{row['macs'] / 1e9:.3f}") if "params" in row else ()
 
@@ -67,7 +67,7 @@ class Mixers(Command):
         """Every registered mixer with its options."""
         from vitrail.mixers import MixerSpec
 
-        return specs("mixer", MixerSpec.registered())
+        return list_specs("mixer", MixerSpec.registered())
 
 
 @dataclass(kw_only=True)
@@ -81,10 +81,10 @@ class Reducers(Command):
         """Every registered reducer with its options."""
         from vitrail.reducers import ReducerSpec
 
-        return specs("reducer", ReducerSpec.registered())
+        return list_specs("reducer", ReducerSpec.registered())
 
 
-def specs(kind: str, known: dict[str, Any]) -> Answer:
+def list_specs(kind: str, known: dict[str, Any]) -> Answer:
     """Names, options with defaults, and the first line of each spec's docstring."""
     rows: list[dict[str, Any]] = [
         {

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
-from vitrail.study.plan import Job, Plan, digest
+from vitrail.study.plan import Job, StudyPlan, digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,23 +23,23 @@ LATER = ("class_weights", "sampling", "best")
 
 
 @dataclass(frozen=True)
-class Bench:
+class StudySetup:
     """What every job of a study works on; ``recipe`` is whole, not the plan's changes only."""
 
-    plan: Plan
+    plan: StudyPlan
     pictures: "ImageDataset"
     recipe: "Recipe"
     preprocess: "Preprocess"
 
     @property
-    def tested_on(self) -> str:
+    def test_part(self) -> str:
         """``"test"`` where the data has such a part, else ``"val"``."""
         return "test" if self.pictures.split("test") else "val"
 
     @property
-    def tested(self) -> "tuple[Item, ...]":
+    def test_items(self) -> "tuple[Item, ...]":
         """The pictures on which arms are compared, the same for all."""
-        return self.pictures.split(self.tested_on)
+        return self.pictures.split(self.test_part)
 
     @property
     def metric(self) -> str:
@@ -85,7 +85,7 @@ class Bench:
         return {k: v for k, v in values if k not in idle and usual.get(k, ...) != v}
 
     @cached_property
-    def ground(self) -> str:
+    def setup_digest(self) -> str:
         """Digest of all that must be alike for two jobs to be compared."""
         from vitrail.data import manifest_digest
 
@@ -106,7 +106,8 @@ class Bench:
 
     def digest_of(self, job: Job) -> str:
         """What a finished job must carry to count as done."""
-        return digest({"ground": self.ground, "arm": job.arm, "share": job.share, "seed": job.seed})
+        place = {"arm": job.arm, "share": job.share, "seed": job.seed}
+        return digest({"ground": self.setup_digest, **place})
 
     def facts(self) -> dict[str, Any]:
         """Data and preparation as the report tells them."""
@@ -122,8 +123,8 @@ class Bench:
                     for part in ("train", "val", "test")
                     if self.pictures.split(part)
                 },
-                "tested_on": self.tested_on,
-                "tested": len(self.tested),
+                "tested_on": self.test_part,
+                "tested": len(self.test_items),
                 "manifest": self.manifest(manifest_digest)[:16],
                 "problems": [problem.line for problem in problems[:50]],
                 "problem_count": len(problems),
@@ -133,7 +134,7 @@ class Bench:
         }
 
 
-def lay(plan: Plan) -> Bench:
+def prepare(plan: StudyPlan) -> StudySetup:
     """Open the data and resolve the recipe.
 
     Raises:
@@ -156,19 +157,19 @@ def lay(plan: Plan) -> Bench:
     check_weight_count(recipe.class_weights, len(pictures.classes))
     seen = check_teacher_overlap(recipe.teacher, pictures) if recipe.teacher else None
     problems = (*([seen] if seen else []), *pictures.problems)
-    bench = Bench(
+    setup = StudySetup(
         plan=plan,
-        pictures=replace(pictures, problems=problems, store=Remembered(pictures.store)),
+        pictures=replace(pictures, problems=problems, store=CachedStore(pictures.store)),
         recipe=recipe,
         preprocess=Preprocess(image=plan.image),
     )
     for job in plan.jobs:  # a job that cannot be is refused before anything is measured or made
-        bench.recipe_of(job)
-    return bench
+        setup.recipe_of(job)
+    return setup
 
 
 @dataclass(frozen=True)
-class Remembered:
+class CachedStore:
     """A store that decodes each picture once and keeps it, up to ``limit`` bytes in all.
 
     Every job of a study reads the same pictures again. Worker processes get it empty.
@@ -193,4 +194,4 @@ class Remembered:
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Remembered, (self.store, self.limit)
+        return CachedStore, (self.store, self.limit)
