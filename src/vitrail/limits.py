@@ -16,7 +16,7 @@ MOST = 2**16
 SEEDS = 2**63
 """Seeds are whole numbers from 0 up to this one, which is none."""
 PIXEL_COPIES = 4
-"""Of one picture in memory at once: bytes, floats, a map of the first layer, its gradient."""
+"""Of one image in memory at once: bytes, floats, a map of the first layer, its gradient."""
 GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -51,7 +51,7 @@ def format_amount(amount: float, unit: str = "B") -> str:
 
 
 def refuse_large_batch(batch: int, image: int | tuple[int, int], in_chans: int = 3) -> None:
-    """Pictures at once that no memory here could hold.
+    """Images at once that no memory here could hold.
 
     Raises:
         UserError: they do not fit.

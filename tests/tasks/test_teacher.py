@@ -19,8 +19,8 @@ class Echo(nn.Module):
         return x
 
 
-def teacher(model, own=PLAIN, shown=OTHER, **options):
-    return Teacher(model, name="t", own=own, shown=shown, **options)
+def teacher(model, own=PLAIN, student=OTHER, **options):
+    return Teacher(model, name="t", own=own, student=student, **options)
 
 
 def test_pictures_come_in_its_own_normalisation():
@@ -28,12 +28,12 @@ def test_pictures_come_in_its_own_normalisation():
     mean, std = (torch.tensor(OTHER[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     torch.testing.assert_close(teacher(Echo())((raw - mean) / std), raw)
     same = torch.randn(2, 3, 16, 16)
-    assert torch.equal(teacher(Echo(), shown=PLAIN)(same), same)
+    assert torch.equal(teacher(Echo(), student=PLAIN)(same), same)
 
 
 def test_pictures_come_at_its_own_size():
     flat = torch.full((2, 3, 24, 32), 0.7)
-    seen = teacher(Echo(), shown=PLAIN)(flat)
+    seen = teacher(Echo(), student=PLAIN)(flat)
     assert seen.shape == (2, 3, 16, 16)
     torch.testing.assert_close(seen, torch.full_like(seen, 0.7))
 
@@ -41,8 +41,8 @@ def test_pictures_come_at_its_own_size():
 def test_it_answers_for_the_students_classes():
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
     x = torch.randn(2, 3, 16, 16)
-    every = teacher(linear, shown=PLAIN)(x)
-    assert torch.equal(teacher(linear, shown=PLAIN, order=[3, 1])(x), every[:, [3, 1]])
+    every = teacher(linear, student=PLAIN)(x)
+    assert torch.equal(teacher(linear, student=PLAIN, order=[3, 1])(x), every[:, [3, 1]])
 
 
 def test_it_never_learns_and_never_trains():
@@ -65,7 +65,7 @@ def test_facts_tell_one_set_of_weights_from_another():
 
 def test_maps_of_a_backbone():
     plain = vitrail.create("vit_tiny(depth=4, dim=32, heads=2, patch=4)", classes=3, image=16)
-    maps = teacher(plain, shown=PLAIN).features(torch.randn(1, 3, 16, 16))
+    maps = teacher(plain, student=PLAIN).features(torch.randn(1, 3, 16, 16))
     assert [m.shape[1] for m in maps] == list(plain.channels)
     with pytest.raises(UserError, match="the teacher t has no maps; use feature=0"):
         teacher(Echo()).features(torch.randn(1, 3, 16, 16))
@@ -73,4 +73,4 @@ def test_maps_of_a_backbone():
 
 def test_grey_pictures_for_a_teacher_of_colour_are_refused():
     with pytest.raises(UserError, match="sees pictures of 3 channels, these have 1"):
-        teacher(Echo(), shown={"image": 16, "mean": (0.0,), "std": (1.0,)})
+        teacher(Echo(), student={"image": 16, "mean": (0.0,), "std": (1.0,)})

@@ -223,7 +223,7 @@ def test_resume_names_gone_pictures(stopped: Path) -> None:
     pictures, _ = small.clothes()
     fewer = replace(pictures, items=pictures.items[:5])
     with pytest.raises(UserError, match="pictures of the run are gone"):
-        train.resume(stopped, lambda card: small.build(), pictures=fewer)
+        train.resume(stopped, lambda card: small.build(), dataset=fewer)
 
 
 def test_resume_of_what_is_no_run(tmp_path: Path) -> None:

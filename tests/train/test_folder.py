@@ -107,7 +107,7 @@ def test_a_killed_worker_keeps_the_run_which_goes_on_to_the_same_bits(
     assert step >= 3, "what was done until then is kept"
     pictures, _ = small.clothes()
     train.resume(
-        tmp_path / "run", lambda card: small.build(), pictures=pictures, progress=False,
+        tmp_path / "run", lambda card: small.build(), dataset=pictures, progress=False,
         changes={"workers": 0},
     )  # fmt: skip
     small.fit(tmp_path / "whole", small.recipe(epochs=6))
@@ -120,7 +120,7 @@ def test_only_what_changes_no_result_may_be_changed_on_the_way(tmp_path: Path) -
     pictures, _ = small.clothes()
     for changes, said in (({"lr": 1.0}, "the recipe changed"), ({"wrokers": 1}, "wrokers")):
         with pytest.raises(UserError, match=said):
-            train.resume(tmp_path / "run", lambda card: small.build(), pictures=pictures,
+            train.resume(tmp_path / "run", lambda card: small.build(), dataset=pictures,
                          changes=changes)  # fmt: skip
 
 

@@ -26,7 +26,7 @@ ctrl_c = raised(signal.SIGINT)
 def teacher(seed: int = 7) -> Teacher:
     """A network with running statistics, of another size and normalisation."""
     own = {"image": 24, "mean": (0.5,) * 3, "std": (0.25,) * 3}
-    return Teacher(small.build(seed=seed), name="friend", own=own, shown=SHOWN)
+    return Teacher(small.build(seed=seed), name="friend", own=own, student=SHOWN)
 
 
 def student(seed: int = 0) -> nn.Module:
@@ -133,7 +133,7 @@ def test_maps_are_compared_where_asked(tmp_path: Path) -> None:
         torch.manual_seed(0)
         model, other = (vitrail.create(text, classes=10, image=small.IMAGE) for _ in range(2))
         card = replace(small.card(), model=text)
-        friend = Teacher(other, name="friend", own=SHOWN, shown=SHOWN)
+        friend = Teacher(other, name="friend", own=SHOWN, student=SHOWN)
         options: dict[str, Any] = {"card": card, "parts": parts, "progress": False}
         train.fit(model, pictures, made, tmp_path / name, teacher=friend, **options)
         return bits(tmp_path / name / "last.safetensors")
@@ -153,7 +153,7 @@ def test_maps_come_from_one_pass_and_are_those_of_two() -> None:
     plain = vitrail.create(text, classes=10, image=32)
     model = vitrail.create(text, classes=10, image=32, reducer="cluster")
     model.load_state_dict(plain.state_dict())
-    friend = Teacher(plain, name="plain", own={**SHOWN, "image": 32}, shown=SHOWN)
+    friend = Teacher(plain, name="plain", own={**SHOWN, "image": 32}, student=SHOWN)
     how = Distillation(kind="soft", alpha=0.3, feature=0.5)
     images, targets = torch.randn(3, 3, 32, 32), torch.tensor([0, 4, 9])
     wanted = distill(model.train(), friend, images, targets, how=how)

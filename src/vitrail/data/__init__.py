@@ -1,6 +1,6 @@
-"""Pictures of any kind to batches of tensors: sources, checks, shares, transforms, loader.
+"""Images of any kind to batches of tensors: sources, checks, shares, transforms, loader.
 
-source -> ImageDataset (what is there, what is wrong) -> fraction -> ImageTensors -> batches
+source -> ImageDataset (items, problems) -> take_fraction -> ImageTensors -> batches
 """
 
 from vitrail.data.dataset import ImageDataset

@@ -1,4 +1,4 @@
-"""Prepared pictures kept in memory: one flat tensor of bytes, shared with worker processes.
+"""Prepared images kept in memory: one flat tensor of bytes, shared with worker processes.
 
 Forked workers see the same pages; spawned ones get the tensor through torch's shared memory.
 """
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK = 64  # pictures asked for before the limit is looked at again
+_CHUNK = 64  # images asked for before the limit is looked at again
 
 
 @dataclass(frozen=True)
 class ImageCache:
-    """``data`` holds all pictures end to end; ``starts`` ``(n + 1,)``, ``shapes`` ``(n, 3)``."""
+    """``data`` holds all images end to end; ``starts`` ``(n + 1,)``, ``shapes`` ``(n, 3)``."""
 
     data: Tensor
     starts: Tensor
@@ -27,7 +27,7 @@ class ImageCache:
     def fill(
         cls, count: int, prepared: Callable[[int], np.ndarray], limit: int | None = None
     ) -> "ImageCache | None":
-        """Prepare pictures 0 .. count - 1 in threads and keep them.
+        """Prepare images 0 .. count - 1 in threads and keep them.
 
         None where they would take more than ``limit`` bytes; no more than that is ever held.
         """

@@ -1,4 +1,4 @@
-"""From pictures that can be decoded to a set: doubles, leaks, classes, validation part."""
+"""From images that can be decoded to a set: doubles, leaks, classes, validation part."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ def clean(
 ) -> CleanSet:
     """Decide what belongs to the set; :func:`split_validation` comes later.
 
-    ``lost`` says why other pictures cannot be used. With ``copies`` all copies of a picture in the
+    ``lost`` says why other images cannot be used. With ``copies`` all copies of an image in the
     training part count.
 
     Raises:
@@ -72,7 +72,7 @@ def split_validation(
 ) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
     """Give a set without a validation part one, cut from train; then note thin classes.
 
-    Pictures that ``history`` knows have the part that they had; ``source`` is the set's name.
+    Images that ``history`` knows have the part that they had; ``source`` is the set's name.
     """
     chosen = _assign_splits(items, val, seed, history, source)
     pairs = zip(items, chosen, strict=True)
@@ -99,7 +99,7 @@ def _assign_splits(
 ) -> list[Item]:
     """Every item with the part that it belongs to."""
     known = [history.part_of(item, source) if history else None for item in items]
-    # Of a run that trained on a share, the rest of its pictures are no new ones.
+    # Of a run that trained on a share, the rest of its images are no new ones.
     partial = history is not None and history.share < 1
     pool = [
         item
@@ -123,12 +123,12 @@ def _split_of(item: Item, keys: frozenset[str]) -> str:
 
 
 def _unique_images(items: Iterable[Item]) -> list[Item]:
-    """One item of each picture, the first."""
+    """One item of each image, the first."""
     return list({item.digest or item.key: item for item in reversed(list(items))}.values())
 
 
 def _drop_copies_of_held_out(items: Sequence[Item]) -> tuple[list[Item], int]:
-    """Of a picture to validate or test with one copy stays and none in train; how many went."""
+    """Of an image to validate or test with one copy stays and none in train; how many went."""
     stays: dict[str, Item] = {}
     for item in items:
         if item.split != "train" and item.digest:
@@ -140,7 +140,7 @@ def _drop_copies_of_held_out(items: Sequence[Item]) -> tuple[list[Item], int]:
 def deduplicate(
     seen: Iterable[ScannedImage], copies: bool = False
 ) -> tuple[list[ScannedImage], list[Problem]]:
-    """Keep one of each picture, by content: the most held-out copy; none, if labels differ.
+    """Keep one of each image, by content: the most held-out copy; none, if labels differ.
 
     With ``copies`` all stay that have one label and lie in the training part alone.
     """

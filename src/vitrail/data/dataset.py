@@ -1,4 +1,4 @@
-"""A set of labelled pictures: what every other room takes.
+"""A set of labelled images: what every other room takes.
 
 It knows what there is and how to read it; ``sources.open_dataset`` makes it.
 """
@@ -16,16 +16,16 @@ from vitrail.errors import UserError
 
 
 class ImageStore(Protocol):
-    """Where pictures come from, by key. Must pickle."""
+    """Where images come from, by key. Must pickle."""
 
     def image(self, key: str, short_side: int | None) -> Image.Image:
-        """The upright RGB picture; ``short_side`` as for :func:`vitrail.data.decode.decode`."""
+        """The upright RGB image; ``short_side`` as for :func:`vitrail.data.decode.decode`."""
         ...
 
 
 @dataclass(frozen=True)
 class FileStore:
-    """Pictures in files."""
+    """Images in files."""
 
     files: Files
 
@@ -36,7 +36,7 @@ class FileStore:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A set of labelled pictures, all of which can be read.
+    """A set of labelled images, all of which can be read.
 
     ``items`` are in a fixed order; ``problems`` say what was left out or deserves a line. The
     object is small, pickles, and may be used in worker processes.
@@ -55,7 +55,7 @@ class ImageDataset:
         return tuple(item for item in self.items if item.split == name)
 
     def read(self, item: Item, short_side: int | None = None) -> Image.Image:
-        """The upright RGB picture of ``item``.
+        """The upright RGB image of ``item``.
 
         Raises:
             ImageError: the file has changed since the set was opened; the message names it.
@@ -66,6 +66,6 @@ class ImageDataset:
             raise ImageError(f"{self.name}, {item.key}: {error}", error.kind) from error
 
     def counts(self, split: str) -> tuple[int, ...]:
-        """Number of pictures of each class in a split, in the order of ``classes``."""
+        """Number of images of each class in a split, in the order of ``classes``."""
         found = Counter(item.label for item in self.items if item.split == split)
         return tuple(found[label] for label in range(len(self.classes)))

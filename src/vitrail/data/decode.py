@@ -1,4 +1,4 @@
-"""Bytes to an upright RGB picture, whatever people have; or one clear reason why not.
+"""Bytes to an upright RGB image, whatever people have; or one clear reason why not.
 
 bytes -> format by content (never by name) -> first frame -> upright (EXIF) -> 8 bits -> RGB
 
@@ -6,7 +6,7 @@ The rules, where there is a choice:
 
 * transparency (RGBA, LA, palette, or a colour key) is laid on **white**;
 * 16-bit grey is divided by 257 (65535 becomes 255): a fixed scale, so that brightness still means
-  something between pictures;
+  something between images;
 * 32-bit integers are read as 0..65535 when they fit, floats as 0..1, 0..255 or 0..65535 (the
   first that fits); anything else is stretched from its darkest to its brightest value, NaN being
   dark;
@@ -42,13 +42,13 @@ FORMATS = (
     "JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000",
 )  # fmt: skip
 
-#: File endings taken for pictures, in any case.
+#: File endings taken for images, in any case.
 ENDINGS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif",
     ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2",
 ))  # fmt: skip
 
-#: Pictures that Pillow alone cannot read: worth a line each, not silence.
+#: Images that Pillow alone cannot read: worth a line each, not silence.
 UNSUPPORTED = frozenset((
     ".heic", ".heif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw", ".svg", ".psd",
 ))  # fmt: skip
@@ -58,7 +58,7 @@ _PIXELS_AT_ONCE = 1 << 22  # converted in one go
 
 
 class ImageError(UserError):
-    """A picture that cannot be used: ``kind`` is a key of ``KINDS``."""
+    """An image that cannot be used: ``kind`` is a key of ``KINDS``."""
 
     def __init__(self, reason: str, kind: str = "broken"):
         super().__init__(reason)
@@ -66,7 +66,7 @@ class ImageError(UserError):
 
 
 def decode(data: bytes, *, short_side: int | None = None) -> Image.Image:
-    """The upright RGB picture in ``data``.
+    """The upright RGB image in ``data``.
 
     ``short_side`` lets JPEGs be decoded at a half, a quarter or an eighth of their size, as long
     as the short side stays at least that long: several times faster for photographs.
@@ -86,7 +86,7 @@ def decode(data: bytes, *, short_side: int | None = None) -> Image.Image:
 
 
 def decode_values(data: bytes) -> Image.Image:
-    """The picture in ``data`` as it is stored: own mode, not turned. For masks.
+    """The image in ``data`` as it is stored: own mode, not turned. For masks.
 
     Raises:
         ImageError: as :func:`decode`.
@@ -134,7 +134,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _row_blocks(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture in pieces of whole rows, each with its top; one piece, where it is small."""
+    """The image in pieces of whole rows, each with its top; one piece, where it is small."""
     width, height = image.size
     step = max(1, _PIXELS_AT_ONCE // width)
     if step >= height:
@@ -147,7 +147,7 @@ def _row_blocks(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 def _by_rows(
     image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-    """``convert`` some rows at a time, so that a large picture needs little beside itself."""
+    """``convert`` some rows at a time, so that a large image needs little beside itself."""
     whole = Image.new(mode, image.size)
     for top, rows in _row_blocks(image):
         whole.paste(convert(rows), (0, top))
@@ -209,7 +209,7 @@ def _check_scans(image: Image.Image, data: bytes) -> None:
     """Refuse a JPEG whose scans go over its pixels again and again.
 
     Raises:
-        ImageError: more scans than such a picture can need.
+        ImageError: more scans than such an image can need.
     """
     pixels = image.width * image.height
     if image.format not in ("JPEG", "MPO") or data.count(b"\xff\xda") * pixels <= MAX_SCANNED:
@@ -247,11 +247,11 @@ def _draft(image: Image.Image, short_side: int) -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # a damaged EXIF block must not cost the picture
+    except Exception:  # a damaged EXIF block must not cost the image
         return 1
 
 
-# EXIF orientation -> what turns the stored picture upright (EXIF 2.32, tag 0x0112).
+# EXIF orientation -> what turns the stored image upright (EXIF 2.32, tag 0x0112).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -1,4 +1,4 @@
-"""Where the bytes of pictures lie: a folder, or a zip that is read in place.
+"""Where the bytes of images lie: a folder, or a zip that is read in place.
 
 Both list their files once, by the same rules, note what cannot be listed, and hand out bytes by
 name. Both are safe to pickle and to use in many threads and processes.

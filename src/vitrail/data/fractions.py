@@ -1,7 +1,7 @@
 """Shares of a set: seeded, stratified, nested.
 
-Inside each class pictures are ranked by a hash of (seed, key), and a share takes the first ones.
-So a smaller share lies inside every larger one, and a picture's rank does not depend on what
+Inside each class images are ranked by a hash of (seed, key), and a share takes the first ones.
+So a smaller share lies inside every larger one, and an image's rank does not depend on what
 else is in the set, on the order of files or on the machine.
 """
 
@@ -14,7 +14,7 @@ from vitrail.errors import UserError
 
 
 def take_fraction(items: Iterable[Item], share: float, seed: int) -> tuple[Item, ...]:
-    """``share`` (0 < share <= 1) of each class, at least one picture of each.
+    """``share`` (0 < share <= 1) of each class, at least one image of each.
 
     Nested: for one seed, 1 % lies inside 10 % inside 100 %. Items keep their order.
 
@@ -32,9 +32,9 @@ def take_fraction(items: Iterable[Item], share: float, seed: int) -> tuple[Item,
 
 
 def choose_validation(items: Iterable[Item], share: float, seed: int) -> frozenset[str]:
-    """Keys of the pictures of ``items`` that become the validation part.
+    """Keys of the images of ``items`` that become the validation part.
 
-    ``share`` of each class, at least one picture of each class that has two or more, never all.
+    ``share`` of each class, at least one image of each class that has two or more, never all.
 
     Raises:
         UserError: a share outside (0, 1).

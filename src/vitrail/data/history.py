@@ -1,6 +1,6 @@
 """What an earlier run trained and validated on, so that a later one stays honest.
 
-A run's manifest lists the content of every picture. A training that starts from the run's weights
+A run's manifest lists the content of every image. A training that starts from the run's weights
 validates on what the run validated on, wherever the files lie now, and never on what it trained on.
 """
 
@@ -15,10 +15,10 @@ from vitrail.data.manifest import Manifest
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The parts of pictures known by content.
+    """The parts of images known by content.
 
-    ``name`` is what a person called the run; ``parts`` map a picture's mark to train, val or test;
-    ``share`` is the part of the training pictures that was used; ``gaps`` are earlier runs that
+    ``name`` is what a person called the run; ``parts`` map an image's mark to train, val or test;
+    ``share`` is the part of the training images that was used; ``gaps`` are earlier runs that
     could not be read.
     """
 
@@ -67,7 +67,7 @@ class History:
         )
 
     def part_of(self, item: Item, source: str) -> str | None:
-        """The part that a picture had; None for one that is new."""
+        """The part that an image had; None for one that is new."""
         return self.parts.get(image_id(item, source))
 
     def overlap(self, items: Iterable[Item], source: str) -> int:
@@ -75,7 +75,7 @@ class History:
         return sum(self.part_of(item, source) == "train" for item in items)
 
     def line(self, items: Iterable[Item], moved: int, source: str) -> Problem:
-        """One line on what was taken over; ``moved`` pictures went from val or test to train."""
+        """One line on what was taken over; ``moved`` images went from val or test to train."""
         known, fresh = Counter[str](), Counter[str]()
         for item in items:
             (fresh if self.part_of(item, source) is None else known)[item.split] += 1
@@ -93,7 +93,7 @@ class History:
 
 
 def image_id(item: Item, source: str) -> str:
-    """What a picture is known by: its content, or its place in a set of another library's."""
+    """What an image is known by: its content, or its place in a set of another library's."""
     return item.digest or f"{source.partition('@')[0]} {item.key}"
 
 

@@ -1,6 +1,6 @@
-"""What a set is made of: labelled pictures, and what was wrong with the others.
+"""What a set is made of: labelled images, and what was wrong with the others.
 
-``Item`` names one picture; ``Problem`` says in one line what a person should know about one.
+``Item`` names one image; ``Problem`` says in one line what a person should know about one.
 """
 
 import csv
@@ -14,10 +14,10 @@ from vitrail.errors import cell_text, printable
 
 SPLITS = ("train", "val", "test")
 
-#: Every kind of problem, and whether the picture (or class, or folder) is left out because of it.
+#: Every kind of problem, and whether the image (or class, or folder) is left out because of it.
 #: With ``strict`` those that are left out stop the run; the others only deserve a line.
 KINDS: dict[str, bool] = {
-    # one picture
+    # one image
     "empty-file": True,
     "not-a-picture": True,
     "truncated": True,
@@ -26,7 +26,7 @@ KINDS: dict[str, bool] = {
     "unreadable": True,
     "missing": True,
     "link-to-nothing": True,
-    # several pictures
+    # several images
     "leak": True,
     "duplicate": True,
     "copies": False,
@@ -55,7 +55,7 @@ KINDS: dict[str, bool] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One labelled picture.
+    """One labelled image.
 
     ``key`` names it inside its source (a path with ``/``). ``label`` counts in the order of
     ``ImageDataset.classes``. ``digest`` is a 128-bit hash of its bytes, empty where another library

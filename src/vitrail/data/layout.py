@@ -1,4 +1,4 @@
-"""From file names to (picture, class, split).
+"""From file names to (image, class, split).
 
 ::
 
@@ -7,7 +7,7 @@
     anything/photos/cat/1.jpg         a single wrapping folder is looked through
 
 Classes are the top folders in **string order** (``"1", "10", "2", "B", "a"``), like torchvision's
-ImageFolder; pictures are found at any depth below.
+ImageFolder; images are found at any depth below.
 """
 
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One picture before it is looked at."""
+    """One image before it is looked at."""
 
     key: str
     name: str
@@ -49,7 +49,7 @@ class Layout:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's ending is one of a picture."""
+    """Whether a file's ending is one of an image."""
     return PurePosixPath(name).suffix.lower() in ENDINGS
 
 
@@ -57,7 +57,7 @@ def parse_folders(source: str, listing: Listing) -> Layout:
     """Find splits and classes among the names.
 
     Raises:
-        UserError: no pictures, no class folders, or two folders for one split.
+        UserError: no images, no class folders, or two folders for one split.
     """
     pictures = [name for name in listing.files if is_picture(name)]
     if not pictures:
@@ -85,7 +85,7 @@ def parse_folders(source: str, listing: Listing) -> Layout:
 
 @dataclass(frozen=True)
 class _Tree:
-    """Folders and pictures by the folder that they lie in ("" is the top)."""
+    """Folders and images by the folder that they lie in ("" is the top)."""
 
     folders: dict[str, list[str]]
     pictures: dict[str, list[str]]
@@ -105,11 +105,11 @@ class _Tree:
         return self.folders.get(folder, [])
 
     def beside(self, folder: str) -> list[str]:
-        """The pictures directly in ``folder``."""
+        """The images directly in ``folder``."""
         return self.pictures.get(folder, [])
 
     def below(self, folder: str) -> list[str]:
-        """The pictures in ``folder`` at any depth, sorted."""
+        """The images in ``folder`` at any depth, sorted."""
         found, waiting = [], [folder]
         while waiting:
             here = waiting.pop()
@@ -167,7 +167,7 @@ def _class_folders(
 
 
 def _images_outside_classes(tree: _Tree, folder: str) -> list[Problem]:
-    """A line for each picture directly in a folder of class folders."""
+    """A line for each image directly in a folder of class folders."""
     return [
         Problem("outside-classes", name, f"{name}: lies outside the class folders; left out")
         for name in tree.beside(folder)
@@ -188,7 +188,7 @@ def _folders_beside_splits(splits: dict[str, str], top: str, tree: _Tree) -> lis
 
 
 def _other_files(names: Iterable[str]) -> list[Problem]:
-    """One quiet line for all files that are no pictures, one each for kinds worth converting."""
+    """One quiet line for all files that are no images, one each for kinds worth converting."""
     endings = Counter(
         PurePosixPath(name).suffix.lower() or "no ending"
         for name in names

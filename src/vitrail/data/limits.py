@@ -1,4 +1,4 @@
-"""How much a picture, a file, an archive or a table may ask for: every reader keeps to these.
+"""How much an image, a file, an archive or a table may ask for: every reader keeps to these.
 
 They are far above what people bring, and low enough that a damaged or hostile file costs a line,
 not the machine.
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from vitrail.limits import FREE_BYTES as FREE_BYTES
 from vitrail.limits import UNPACKED_RATIO as UNPACKED_RATIO
 
-#: Pictures with more pixels than this are refused before they are decoded (about 537 MB as RGB).
+#: Images with more pixels than this are refused before they are decoded (about 537 MB as RGB).
 MAX_PIXELS = 178_956_970
 
-#: The long side of a picture over its short side.
+#: The long side of an image over its short side.
 MAX_ASPECT = 2_000
 
-#: Above ``FREE_PIXELS``, a file must hold a byte for so many pixels, by format: blank pictures do,
+#: Above ``FREE_PIXELS``, a file must hold a byte for so many pixels, by format: blank images do,
 #: a few bytes that only claim a size do not. Others than these: ``PIXELS_PER_BYTE``.
 FREE_PIXELS = 1 << 24
 PIXELS_PER_BYTE = 100_000
@@ -45,13 +45,13 @@ MAX_DEPTH = 64
 #: How often one folder is listed when links lead to it on several ways.
 MAX_VISITS = 16
 
-#: Bytes of one row group of a Parquet file with pictures inside; each is read whole.
+#: Bytes of one row group of a Parquet file with images inside; each is read whole.
 MAX_ROW_GROUP = 1 << 30
 
-#: Bytes that all threads together hold: files read, and pictures decoded.
+#: Bytes that all threads together hold: files read, and images decoded.
 HELD_AT_ONCE = 1 << 30
 
-#: Bytes of decoded pictures in one batch of prediction, beyond the first picture.
+#: Bytes of decoded images in one batch of prediction, beyond the first image.
 BATCH_BYTES = 1 << 27
 
 #: Bytes of a decoded pixel in Pillow's memory, whatever its mode.

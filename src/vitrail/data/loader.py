@@ -1,6 +1,6 @@
 """Batches: the same ones whatever the number of workers, the order, or what came before.
 
-Every random choice for a picture is a pure function of (seed, epoch, key). So training can stop
+Every random choice for an image is a pure function of (seed, epoch, key). So training can stop
 and go on anywhere, and one process or eight give the same tensors.
 """
 
@@ -40,14 +40,14 @@ class ImageTensors(Dataset[tuple[Tensor, int, int]]):
     """Items of a set, read and transformed.
 
     ``set[epoch, i]`` is (image ``(C, H, W)``, label, i); ``set[i]`` is epoch 0. Place
-    ``i + r * len(set)`` is picture ``i`` for the ``r + 1``-th time in an epoch, augmented anew.
-    ``cache="memory"`` decodes and prepares every picture once, at once, and keeps the bytes; the
+    ``i + r * len(set)`` is image ``i`` for the ``r + 1``-th time in an epoch, augmented anew.
+    ``cache="memory"`` decodes and prepares every image once, at once, and keeps the bytes; the
     results are the same to the bit. What would take more than ``limit`` bytes is not kept.
     """
 
     def __init__(
         self,
-        pictures: ImageDataset,
+        dataset: ImageDataset,
         items: Sequence[Item],
         transform: Transform,
         seed: int,
@@ -56,13 +56,13 @@ class ImageTensors(Dataset[tuple[Tensor, int, int]]):
     ):
         if cache not in (None, "memory"):
             raise UserError(f"no cache {cache!r}; there are None and 'memory'")
-        self.pictures, self.items = pictures, tuple(items)
+        self.dataset, self.items = dataset, tuple(items)
         self.transform, self.seed = transform, seed
         self._copies = _copies(self.items)
         self.cache = self._fill_cache(limit) if cache else None
 
     def _fill_cache(self, limit: int | None) -> ImageCache | None:
-        """All pictures prepared; several threads decode only so much at once."""
+        """All images prepared; several threads decode only so much at once."""
         known = self.cache_bytes([i for i in self.items if min(i.size)], self.transform)
         if limit is not None and known > limit:
             return None
@@ -77,7 +77,7 @@ class ImageTensors(Dataset[tuple[Tensor, int, int]]):
 
     @staticmethod
     def cache_bytes(items: Sequence[Item], transform: Transform) -> int:
-        """Memory that ``cache="memory"`` would take, known without reading a picture."""
+        """Memory that ``cache="memory"`` would take, known without reading an image."""
         return sum(transform.prepared_bytes(item.size) for item in items)
 
     def __len__(self) -> int:
@@ -98,8 +98,8 @@ class ImageTensors(Dataset[tuple[Tensor, int, int]]):
             return self.transform.finish(prepared), item.label, i
 
     def _prepare(self, i: int) -> np.ndarray:
-        picture = self.pictures.read(self.items[i], self.transform.short_side)
-        return self.transform.prepare(picture)
+        image = self.dataset.read(self.items[i], self.transform.short_side)
+        return self.transform.prepare(image)
 
 
 def _copies(items: Sequence[Item]) -> dict[int, tuple[str, int]]:
@@ -134,8 +134,8 @@ class Loader:
     ``workers=0`` reads in this process. The batches do not depend on ``workers``.
     """
 
-    def __init__(self, pictures: ImageTensors, *, workers: int = 0, pin: bool = False):
-        self._pictures, self._workers, self._pin = pictures, workers, pin
+    def __init__(self, dataset: ImageTensors, *, workers: int = 0, pin: bool = False):
+        self._dataset, self._workers, self._pin = dataset, workers, pin
         self._plan = _BatchSampler()
         self._loader: DataLoader[Any] | None = None
 
@@ -143,7 +143,7 @@ class Loader:
         """The batches of ``order``, which may begin anywhere in an epoch (slice it).
 
         Raises:
-            ImageError: a picture cannot be read.
+            ImageError: an image cannot be read.
             WorkerError: a worker died, or could not hand over a batch.
         """
         if not order:
@@ -159,7 +159,7 @@ class Loader:
         """The loader, with as many workers as shared memory has room for."""
         workers, ahead = self._workers, 0
         if workers:
-            one = self._pictures[order[0][0]][0].nbytes
+            one = self._dataset[order[0][0]][0].nbytes
             size = one * max(len(lot) for lot in order)
             workers, ahead = limit_workers(workers, size, free_shared_memory())
         if workers < self._workers:
@@ -169,7 +169,7 @@ class Loader:
                 stacklevel=3,
             )
         return DataLoader(
-            self._pictures,
+            self._dataset,
             batch_sampler=self._plan,
             num_workers=workers,
             collate_fn=_collate,
@@ -197,27 +197,27 @@ def _shorten_worker_errors(loader: "DataLoader[Any]") -> Iterator[Batch]:
 
 
 def batches(
-    pictures: ImageTensors, *, order: Sequence[Sequence[int]], workers: int = 0, epoch: int = 0
+    dataset: ImageTensors, *, order: Sequence[Sequence[int]], workers: int = 0, epoch: int = 0
 ) -> Iterator[Batch]:
     """One pass over ``order``; for many epochs with workers, keep a :class:`Loader`."""
-    return Loader(pictures, workers=workers).epoch(order, epoch=epoch)
+    return Loader(dataset, workers=workers).epoch(order, epoch=epoch)
 
 
 def measure_loader(
-    pictures: ImageTensors, *, batch: int = 64, workers: int = 0, seconds: float = 3.0
+    dataset: ImageTensors, *, batch: int = 64, workers: int = 0, seconds: float = 3.0
 ) -> float:
     """Images per second of the loader alone, to be read beside the model's.
 
     Runs through shuffled epochs until ``seconds`` have passed, after a first batch for each worker
     that is not counted: it pays for starting processes and libraries.
     """
-    loader = Loader(pictures, workers=workers)
-    warm = epoch_order(len(pictures), batch=batch, seed=0, epoch=0)[: max(1, workers)]
+    loader = Loader(dataset, workers=workers)
+    warm = epoch_order(len(dataset), batch=batch, seed=0, epoch=0)[: max(1, workers)]
     for _ in loader.epoch(warm):
         pass
     done, epoch, start = 0, 1, time.perf_counter()
     while True:
-        order = epoch_order(len(pictures), batch=batch, seed=0, epoch=epoch)
+        order = epoch_order(len(dataset), batch=batch, seed=0, epoch=epoch)
         for images, _, _ in loader.epoch(order, epoch=epoch):
             done += len(images)
             passed = time.perf_counter() - start
@@ -229,7 +229,7 @@ def measure_loader(
 def _load_with_one_thread(found: Iterator[Batch]) -> Iterator[Batch]:
     """Make each batch with one thread, as workers do.
 
-    A picture is too small to share out: on a busy machine, waiting for the second thread cost more
+    An image is too small to share out: on a busy machine, waiting for the second thread cost more
     than ten times the work.
     """
     while True:

@@ -1,7 +1,7 @@
-"""The manifest: which pictures a run was made from, written down, with a digest.
+"""The manifest: which images a run was made from, written down, with a digest.
 
 JSON; the digest is the sha256 of everything else in it, in a canonical form, so two runs with
-one digest saw the same pictures, labels and parts.
+one digest saw the same images, labels and parts.
 """
 
 import hashlib
@@ -47,21 +47,21 @@ class ManifestFile:
 def manifest_digest(
     classes: Sequence[str], parts: Mapping[str, Iterable[Item]], **facts: Any
 ) -> str:
-    """sha256 of classes, parts (key, label, content) and facts; not of where the pictures lie."""
+    """sha256 of classes, parts (key, label, content) and facts; not of where the images lie."""
     return _digest(_body(classes, parts, facts))
 
 
 def write_manifest(
-    path: str | Path, pictures: ImageDataset, parts: Mapping[str, Iterable[Item]], **facts: Any
+    path: str | Path, dataset: ImageDataset, parts: Mapping[str, Iterable[Item]], **facts: Any
 ) -> str:
     """Write the manifest (whole or not at all) and return its digest.
 
     ``facts`` are anything JSON holds: share, seed, validation share.
     """
-    body = _body(pictures.classes, parts, facts)
+    body = _body(dataset.classes, parts, facts)
     digest = _digest(body)
-    whole = _digest({"source": pictures.name, **body})
-    content = {"format": FORMAT, "digest": digest, "whole": whole, "source": pictures.name, **body}
+    whole = _digest({"source": dataset.name, **body})
+    content = {"format": FORMAT, "digest": digest, "whole": whole, "source": dataset.name, **body}
     path = Path(path)
     draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     draft.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -103,7 +103,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def _check_rows(content: ManifestFile, where: str) -> None:
-    """Every picture has a key, a label that is a class, a part and a digest."""
+    """Every image has a key, a label that is a class, a part and a digest."""
     count = len(content.classes)
     for rows in content.parts.values():
         for row in rows:

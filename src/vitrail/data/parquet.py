@@ -1,12 +1,12 @@
-"""Parquet tables: of paths, or with the pictures inside, as Hugging Face writes them.
+"""Parquet tables: of paths, or with the images inside, as Hugging Face writes them.
 
 ::
 
-    pictures.parquet                       columns image (its bytes), label[, split]
+    images.parquet                       columns image (its bytes), label[, split]
     data/train-00000-of-00002.parquet      a folder of such files: the split is in the name
     data/test-00000-of-00001.parquet
 
-A picture's column holds bytes, or records of ``bytes`` and ``path``. Classes that are numbers have
+An image's column holds bytes, or records of ``bytes`` and ``path``. Classes that are numbers have
 their names in the file's metadata.
 """
 
@@ -31,7 +31,7 @@ ENDING = ".parquet"
 
 
 def open_parquet(path: Path, copies: bool = False) -> tuple[Files, Layout]:
-    """The table at ``path``: where its pictures are, and its rows.
+    """The table at ``path``: where its images are, and its rows.
 
     Raises:
         UserError: no pyarrow, not a Parquet file, or one without the columns.
@@ -42,7 +42,7 @@ def open_parquet(path: Path, copies: bool = False) -> tuple[Files, Layout]:
 
 
 def open_shards(root: Path, names: Sequence[str], copies: bool = False) -> tuple[Files, Layout]:
-    """Parquet files in one folder, together one set, with the pictures inside.
+    """Parquet files in one folder, together one set, with the images inside.
 
     Raises:
         UserError: as :func:`open_parquet`, or tables of paths.
@@ -67,7 +67,7 @@ def parse_parquet(name: str, data: bytes, copies: bool = False) -> Layout:
     """Rows of a Parquet table of paths that lies in a zip.
 
     Raises:
-        UserError: as :func:`open_parquet`, or pictures inside.
+        UserError: as :func:`open_parquet`, or images inside.
     """
     layout, column = _layout(name, data, copies)
     if column:
@@ -76,7 +76,7 @@ def parse_parquet(name: str, data: bytes, copies: bool = False) -> Layout:
 
 
 def _layout(name: str, source: str | bytes, copies: bool) -> tuple[Layout, str]:
-    """A table's rows, and the column that holds pictures themselves ("" where it holds paths)."""
+    """A table's rows, and the column that holds images themselves ("" where it holds paths)."""
     table = _open(name, source)
     inside = [
         title
@@ -125,7 +125,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _check_groups(name: str, metadata: Any) -> None:
-    """Pictures inside are read a row group at a time.
+    """Images inside are read a row group at a time.
 
     Raises:
         UserError: a group that is too large for that.
@@ -139,7 +139,7 @@ def _check_groups(name: str, metadata: Any) -> None:
 
 
 def _texts(name: str, table: Any, inside: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Titles and columns as texts; pictures inside get names, columns not used stay empty."""
+    """Titles and columns as texts; images inside get names, columns not used stay empty."""
     header = list(table.schema_arrow.names)
     wanted = [title for title in header if column_role(title) and title not in inside]
     values = _values(name, table, wanted)
@@ -219,7 +219,7 @@ class _RowGroupCache:
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """Pictures inside Parquet files, by ``TABLE/ROW``; row groups are read when they are needed."""
+    """Images inside Parquet files, by ``TABLE/ROW``; row groups are read when they are needed."""
 
     root: str
     tables: tuple[str, ...]
@@ -235,7 +235,7 @@ class ParquetFiles:
         return Listing(self.tables, ())
 
     def size(self, name: str) -> int:
-        """Not known before a picture is read."""
+        """Not known before an image is read."""
         return 0
 
     def read(self, name: str) -> bytes:

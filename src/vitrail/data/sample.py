@@ -1,7 +1,7 @@
-"""The built-in sample: 2,500 real pictures of clothes, 28 x 28, grey, 10 balanced classes.
+"""The built-in sample: 2,500 real images of clothes, 28 x 28, grey, 10 balanced classes.
 
 A cut of Fashion-MNIST (MIT, Zalando SE; ``sample/NOTICE.md``). Train holds 2,000 and test 500
-pictures; like for every set without one, the validation part is cut out of train (a fifth by
+images; like for every set without one, the validation part is cut out of train (a fifth by
 default: 1,600 / 400 / 500).
 """
 
@@ -18,10 +18,10 @@ from vitrail.data.items import Item, content_digest
 
 @dataclass(frozen=True)
 class SampleStore:
-    """Pictures out of the package's own file."""
+    """Images out of the package's own file."""
 
     def image(self, key: str, short_side: int | None) -> Image.Image:
-        """``train/0012`` -> picture 12 of train."""
+        """``train/0012`` -> image 12 of train."""
         split, _, number = key.partition("/")
         return Image.fromarray(_arrays()[f"{split}_images"][int(number)]).convert("RGB")
 

@@ -12,15 +12,15 @@ from vitrail.data.items import Problem, content_digest
 from vitrail.data.layout import ImageRow
 from vitrail.data.limits import MemoryGate
 
-#: Called with (done, total) while pictures are looked at.
+#: Called with (done, total) while images are looked at.
 OnProgress = Callable[[int, int], None]
 
-_CHUNK = 32  # pictures a thread takes at a time
+_CHUNK = 32  # images a thread takes at a time
 
 
 @dataclass(frozen=True, slots=True)
 class ScannedImage:
-    """A picture that can be decoded."""
+    """An image that can be decoded."""
 
     row: ImageRow
     digest: str

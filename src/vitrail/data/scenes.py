@@ -106,7 +106,7 @@ class Scenes:
         return _draw(rng, self, index % self.classes)
 
     def dataset(self) -> ImageDataset:
-        """All of them as a set; pictures are made when they are read."""
+        """All of them as a set; images are made when they are read."""
         items = tuple(
             Item(
                 key := f"{split}/{index:06d}",
@@ -124,7 +124,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class SceneStore:
-    """Pictures that are made when asked for."""
+    """Images that are made when asked for."""
 
     scenes: Scenes
 

@@ -1,7 +1,7 @@
-"""Every source of labelled pictures, behind one function.
+"""Every source of labelled images, behind one function.
 
-source -> files -> layout (names) -> look (every file decoded once) -> settle (doubles, leaks,
-classes) -> cut (validation part) -> Pictures
+source -> files -> layout (names) -> scan (every file decoded once)
+       -> clean (duplicates, leaks, classes) -> split_validation -> ImageDataset
 """
 
 import re
@@ -38,7 +38,7 @@ def open_dataset(
     history: History | None = None,
     progress: OnProgress | None = None,
 ) -> ImageDataset:
-    """Open any source of labelled pictures and look at every one of them.
+    """Open any source of labelled images and look at every one of them.
 
     ``source`` is a folder of class folders; a folder with train, val (validation) and perhaps
     test folders of those; a ``.csv`` or ``.parquet`` file with columns path, label and perhaps
@@ -48,11 +48,11 @@ def open_dataset(
     Where there is no validation part, the share ``val`` of each training class becomes it,
     chosen by ``seed``. Files that cannot be used are left out and listed in ``problems``.
 
-    Of a picture that is there several times in the training part one counts; with ``copies`` all
-    do, as people mean who copy the pictures of a rare class (or repeat a table's rows). No copy of
-    a picture to validate or test with stays in training, either way.
+    Of an image that is there several times in the training part one counts; with ``copies`` all
+    do, as people mean who copy the images of a rare class (or repeat a table's rows). No copy of
+    an image to validate or test with stays in training, either way.
 
-    ``history`` is what an earlier run trained and validated on: its pictures, known by their
+    ``history`` is what an earlier run trained and validated on: its images, known by their
     content, keep their parts.
 
     Raises:
@@ -60,14 +60,14 @@ def open_dataset(
     """
     text = str(source)
     made = _open_builtin(text)
-    pictures = made if made is not None else _from_files(text, progress, copies)
+    dataset = made if made is not None else _from_files(text, progress, copies)
     if strict:
-        refuse_problems(pictures.problems)
-    classes, items = pictures.classes, pictures.items
-    items, problems = split_validation(classes, items, val, seed, history, pictures.name)
+        refuse_problems(dataset.problems)
+    classes, items = dataset.classes, dataset.items
+    items, problems = split_validation(classes, items, val, seed, history, dataset.name)
     first = tuple(problem for problem in problems if problem.kind == "seen-before")
     rest = tuple(problem for problem in problems if problem.kind != "seen-before")
-    return replace(pictures, items=items, problems=(*first, *pictures.problems, *rest))
+    return replace(dataset, items=items, problems=(*first, *dataset.problems, *rest))
 
 
 def check(
@@ -84,10 +84,10 @@ def check(
     Raises:
         UserError: as :func:`open_dataset`.
     """
-    pictures = open_dataset(
+    dataset = open_dataset(
         source, strict=strict, val=val, seed=seed, copies=copies, progress=progress
     )
-    return pictures, Summary.of(pictures)
+    return dataset, Summary.of(dataset)
 
 
 def refuse_problems(problems: tuple[Problem, ...]) -> None:

@@ -1,7 +1,7 @@
-"""A CSV or Parquet file that lists pictures: columns ``path, label[, split]``.
+"""A CSV or Parquet file that lists images: columns ``path, label[, split]``.
 
 Paths are relative to the file itself. Text is UTF-8 or UTF-16, with comma, semicolon, tab or bar; a
-header is needed. A Parquet file may hold the pictures themselves, as Hugging Face's do:
+header is needed. A Parquet file may hold the images themselves, as Hugging Face's do:
 see :mod:`vitrail.data.parquet`.
 """
 
@@ -107,7 +107,7 @@ def parse_rows(
 
 
 def is_table(name: str, data: bytes) -> bool:
-    """Whether the bytes begin like a table of pictures (for zips)."""
+    """Whether the bytes begin like a table of images (for zips)."""
     header = _first_line(_text(data[:4096], errors="replace"))
     cells = next(csv.reader([header], delimiter=_delimiter(header)), [])
     return {"path", "label"} <= {column_role(cell) for cell in cells}

@@ -22,7 +22,7 @@ _MOST = 100_000_000
 #: Where data sets lie when no root is given.
 DEFAULT_ROOT = "data"
 
-# How each set with one label a picture is asked for its splits: by ``train=True / False``, ...
+# How each set with one label an image is asked for its splits: by ``train=True / False``, ...
 _BY_FLAG = {"train": {"train": True}, "test": {"train": False}}
 
 
@@ -95,7 +95,7 @@ class TorchvisionStore:
         return self._open[split]
 
     def image(self, key: str, short_side: int | None) -> Image.Image:
-        """``train/000012`` -> picture 12 of train."""
+        """``train/000012`` -> image 12 of train."""
         split, _, number = key.partition("/")
         try:
             return to_rgb(self.dataset(split)[int(number)][0])
@@ -109,7 +109,7 @@ def open_torchvision(text: str) -> ImageDataset:
     """The set named by ``torchvision:NAME(options)@root``.
 
     Raises:
-        UserError: no such data set, files absent, or not one picture with one label.
+        UserError: no such data set, files absent, or not one image with one label.
     """
     call, _, root = text.removeprefix("torchvision:").partition("@")
     name, options = parse_call(call)
@@ -164,7 +164,7 @@ def _construct(name: str, root: str, arguments: dict[str, Any]) -> Any:
 
 
 def _labels(dataset: Any, name: str) -> Iterator[int]:
-    """Labels without decoding where torchvision keeps them, else by going through the pictures."""
+    """Labels without decoding where torchvision keeps them, else by going through the images."""
     count = _length(dataset, name)
     for attribute in ("targets", "labels", "_labels"):
         kept = getattr(dataset, attribute, None)
@@ -182,7 +182,7 @@ def _labels(dataset: Any, name: str) -> Iterator[int]:
 
 
 def _length(dataset: Any, name: str) -> int:
-    """How many pictures a split has.
+    """How many images a split has.
 
     Raises:
         UserError: none, or more than anybody has.
@@ -197,7 +197,7 @@ def _length(dataset: Any, name: str) -> int:
 
 
 def _label(dataset: Any, index: int, name: str) -> Any:
-    """The label of a picture that torchvision must decode to give it."""
+    """The label of an image that torchvision must decode to give it."""
     try:
         return dataset[index][1]
     except Exception as error:  # whatever torchvision and Pillow raise on damaged files

@@ -1,4 +1,4 @@
-"""Pictures to tensors, in two steps: ``prepare`` (always the same) and ``finish``.
+"""Images to tensors, in two steps: ``prepare`` (always the same) and ``finish``.
 
 ::
 
@@ -28,12 +28,12 @@ MOST_PIXELS = 2**15
 """No model is given a larger edge."""
 
 
-#: Before a centre crop, pictures are cut to this long side over short side.
+#: Before a centre crop, images are cut to this long side over short side.
 _THINNEST = 50
 
 
 class Transform(Protocol):
-    """What a picture set applies: ``finish(prepare(picture))``."""
+    """What an image set applies: ``finish(prepare(image))``."""
 
     #: Whether ``finish`` makes random choices (drawn from torch's global generator).
     random: bool
@@ -43,29 +43,29 @@ class Transform(Protocol):
         """JPEGs may be decoded small, if the short side stays at least this; None: never."""
         ...
 
-    def prepare(self, picture: Image.Image) -> np.ndarray:
+    def prepare(self, image: Image.Image) -> np.ndarray:
         """The part without choices: uint8 ``(H, W, C)``, may be kept and used again."""
         ...
 
     def prepared_bytes(self, size: tuple[int, int]) -> int:
-        """Bytes that ``prepare`` makes of a picture of (width, height); (0, 0) is unknown."""
+        """Bytes that ``prepare`` makes of an image of (width, height); (0, 0) is unknown."""
         ...
 
     def finish(self, prepared: np.ndarray) -> Tensor:
         """To a float tensor ``(C, H, W)``."""
         ...
 
-    def __call__(self, picture: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> Tensor:
         """Both."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How a picture becomes the input of a model in evaluation.
+    """How an image becomes the input of a model in evaluation.
 
     The short side is resized to ``image / crop``, the middle ``image`` x ``image`` is cut out,
-    values go to 0..1, then ``(value - mean) / std``. With ``in_chans=1`` pictures become grey,
+    values go to 0..1, then ``(value - mean) / std``. With ``in_chans=1`` images become grey,
     and three means (or deviations) are averaged into one.
     """
 
@@ -115,7 +115,7 @@ class Preprocess:
         return max(self.image, round(self.image / self.crop))
 
     def transform(self) -> "EvalTransform":
-        """PIL picture -> float tensor ``(C, image, image)``."""
+        """PIL image -> float tensor ``(C, image, image)``."""
         return EvalTransform(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,26 +159,26 @@ class EvalTransform:
         )
         self._values = _Normalize(preprocess)
 
-    def prepare(self, picture: Image.Image) -> np.ndarray:
+    def prepare(self, image: Image.Image) -> np.ndarray:
         """Grey if asked, resize, crop: ``(image, image, C)``."""
-        return _to_array(self._shape(_convert_mode(crop_thin(picture), self.preprocess)))
+        return _to_array(self._shape(_convert_mode(crop_thin(image), self.preprocess)))
 
     def prepared_bytes(self, size: tuple[int, int]) -> int:
-        """The same for every picture."""
+        """The same for every image."""
         return self.preprocess.image**2 * self.preprocess.in_chans
 
     def finish(self, prepared: np.ndarray) -> Tensor:
         """Float and normalised."""
         return self._values(_to_tensor(prepared))
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """``(image, image)`` of any PIL picture in RGB or grey."""
-        return self.finish(self.prepare(picture))
+    def __call__(self, image: Image.Image) -> Tensor:
+        """``(image, image)`` of any PIL image in RGB or grey."""
+        return self.finish(self.prepare(image))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """The random choices of training, made anew for each picture in each epoch.
+    """The random choices of training, made anew for each image in each epoch.
 
     Every field is off at its zero (None, 0.0, or (1, 1)).
 
@@ -211,7 +211,7 @@ class Augment:
             rand_augment_numbers(self.rand_augment)
 
     def transform(self, preprocess: Preprocess) -> "TrainTransform":
-        """PIL picture -> float tensor ``(C, image, image)``, using torch's generator."""
+        """PIL image -> float tensor ``(C, image, image)``, using torch's generator."""
         return TrainTransform(self, preprocess)
 
 
@@ -231,13 +231,13 @@ class TrainTransform:
         self._crop, self._colours, self._erase = _random_parts(augment, preprocess)
         self._values = _Normalize(preprocess)
 
-    def prepare(self, picture: Image.Image) -> np.ndarray:
+    def prepare(self, image: Image.Image) -> np.ndarray:
         """Grey if asked, shrunk to what the crops need."""
-        picture = _convert_mode(picture, self.preprocess)
-        size = self._shrink_size(picture.size)
-        if size != picture.size:
-            picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-        return _to_array(picture)
+        image = _convert_mode(image, self.preprocess)
+        size = self._shrink_size(image.size)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        return _to_array(image)
 
     def prepared_bytes(self, size: tuple[int, int]) -> int:
         """After shrinking; a square where the size is unknown."""
@@ -259,22 +259,22 @@ class TrainTransform:
             cropped = _to_tensor(_to_array(self._colours(_to_picture(cropped))))
         return self._erase(self._values(cropped))
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """``(C, image, image)`` of any PIL picture in RGB or grey."""
-        return self.finish(self.prepare(picture))
+    def __call__(self, image: Image.Image) -> Tensor:
+        """``(C, image, image)`` of any PIL image in RGB or grey."""
+        return self.finish(self.prepare(image))
 
 
-def crop_thin(picture: Image.Image) -> Image.Image:
-    """Of a very thin picture the middle, which is all that a centre crop sees.
+def crop_thin(image: Image.Image) -> Image.Image:
+    """Of a very thin image the middle, which is all that a centre crop sees.
 
     Enlarging the whole of it first would take memory without bound.
     """
-    width, height = picture.size
+    width, height = image.size
     most = _THINNEST * min(width, height)
     if max(width, height) <= most:
-        return picture
+        return image
     left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
-    return picture.crop((left, top, width - left, height - top))
+    return image.crop((left, top, width - left, height - top))
 
 
 def rand_augment_numbers(text: str) -> tuple[int, int]:
@@ -330,14 +330,14 @@ def _interpolation(name: str) -> Any:
     return InterpolationMode(name)
 
 
-def _convert_mode(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
+def _convert_mode(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     mode = "L" if preprocess.in_chans == 1 else "RGB"
-    return picture if picture.mode == mode else picture.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
-def _to_array(picture: Image.Image) -> np.ndarray:
+def _to_array(image: Image.Image) -> np.ndarray:
     """uint8 ``(H, W, C)``, writable."""
-    array = np.array(picture)
+    array = np.array(image)
     return array if array.ndim == 3 else array[:, :, None]
 
 

@@ -1,4 +1,4 @@
-"""How many processes may read pictures here, and what it means when one of them dies.
+"""How many processes may read images here, and what it means when one of them dies.
 
 Workers hand over batches in shared memory (``/dev/shm``), which a container often has 64 MB of; a
 worker that finds it full dies by a bus error. So workers are few enough for what is free. The
@@ -26,7 +26,7 @@ _MEMORY = ("shared memory", "No space left on device", "Bus error")
 
 
 class WorkerError(UserError):
-    """A process that read pictures died, or could not hand over what it read."""
+    """A process that read images died, or could not hand over what it read."""
 
 
 def limit_workers(workers: int, batch_bytes: int, free: float) -> tuple[int, int]:

@@ -42,7 +42,7 @@ def teacher_from_run(word: str, card: "Card") -> "Teacher":
         run.model,
         name=word,
         own=run.card.preprocess,
-        shown=card.preprocess,
+        student=card.preprocess,
         order=class_indices(card.classes, run.classes, word),
     )
 
@@ -77,4 +77,4 @@ def teacher_from_timm(word: str, card: "Card") -> "Teacher":
     image = config["input_size"][-1]
     model = build(word, {"classes": count, "image": image}, weights=fetch(config))
     own: dict[str, Any] = {"mean": config["mean"], "std": config["std"], "image": image}
-    return Teacher(model, name=word, own=own, shown=card.preprocess)
+    return Teacher(model, name=word, own=own, student=card.preprocess)

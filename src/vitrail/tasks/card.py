@@ -19,7 +19,7 @@ from vitrail.tensors import Header, read_header, save_tensors
 
 _KEY = "vitrail.card"
 MOST_CLASSES, MOST_IMAGE, MOST_CHANNELS = 10**6, 2**14, 2**10
-"""A card that says more is no card: no pictures were trained on so."""
+"""A card that says more is no card: no images were trained on so."""
 
 
 @dataclass(frozen=True, kw_only=True)

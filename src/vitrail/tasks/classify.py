@@ -17,13 +17,13 @@ _TOP = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How well a model does on a labelled set of ``count`` pictures.
+    """How well a model does on a labelled set of ``count`` images.
 
     ``loss`` is the mean cross-entropy, ``accuracy`` the share of right answers,
-    ``balanced_accuracy`` the mean of the classes' own shares (classes without a picture left
+    ``balanced_accuracy`` the mean of the classes' own shares (classes without an image left
     out), ``top5`` the share with the right class among the best five (None with five classes or
     fewer), ``ece`` the expected calibration error over 15 bins of equal width (Guo et al. 2017),
-    ``confusion[i][j]`` how many pictures of class i were taken for class j.
+    ``confusion[i][j]`` how many images of class i were taken for class j.
     """
 
     loss: float

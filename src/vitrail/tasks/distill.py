@@ -1,4 +1,4 @@
-"""Distillation: a student learns from labels and from what a teacher says of the same pictures.
+"""Distillation: a student learns from labels and from what a teacher says of the same images.
 
 images -> student -> logits for the label, logits for the teacher
        -> teacher -> logits                                       -> one loss
@@ -29,7 +29,7 @@ class Distillation:
 
     ``kind="hard"``: ``(1 - alpha) CE(student, label) + alpha CE(student, teacher's best)``.
     ``kind="soft"``: ``(1 - alpha) CE + alpha tau^2 KL(teacher / tau || student / tau)``, the mean
-    over pictures (DeiT's code divides by pictures times classes instead). DeiT's values: hard
+    over images (DeiT's code divides by images times classes instead). DeiT's values: hard
     0.5; soft 0.1 with tau 3. ``feature`` weighs the squared distance of maps, a mean over numbers.
     """
 
@@ -61,9 +61,9 @@ def distill(
         student: any model ``(B, C, H, W)`` -> ``(B, K)``; one with ``forward_both`` (DeiT's two
             heads) hears the label with one head and the teacher with the other.
         teacher: any model with the same classes; it is asked in evaluation mode and left in the
-            mode it had. It sees the student's pictures, so give it the same normalisation.
+            mode it had. It sees the student's images, so give it the same normalisation.
         images: ``(B, C, H, W)``.
-        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed pictures.
+        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed images.
         how: what weighs how much.
         loss: from logits and targets to a scalar, for the label.
 
@@ -93,7 +93,7 @@ def distill_loss(
         student_logits: ``(B, K)``, or those for the label and those for the teacher where the
             student has two heads.
         teacher_logits: the teacher's logits ``(B, K)``.
-        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed pictures.
+        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed images.
         how: what weighs how much.
         loss: from logits and targets to a scalar, for the label.
 
@@ -167,7 +167,7 @@ def maps_loss(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
 
 
 def check_maps(student: nn.Module, teacher: nn.Module, image: tuple[int, int, int]) -> None:
-    """Refuse, by one blank picture, what :func:`feature_loss` cannot compare.
+    """Refuse, by one blank image, what :func:`feature_loss` cannot compare.
 
     Raises:
         UserError: as it does.

@@ -1,6 +1,6 @@
-"""A trained model that looks at a student's pictures as it learned to look.
+"""A trained model that looks at a student's images as it learned to look.
 
-student's pictures (augmented, mixed, normalised) -> the teacher's normalisation -> its size
+student's images (augmented, mixed, normalised) -> the teacher's normalisation -> its size
         -> the teacher -> logits of the student's classes, in the student's order
 """
 
@@ -22,12 +22,12 @@ class Teacher(nn.Module):
         model: ``(B, C, H, W)`` -> logits.
         name: what a person called it; kept in the run.
         own: the preprocessing it was trained with (a card's ``preprocess``: mean, std, image).
-        shown: the preprocessing of the pictures that it will be shown.
+        student: the preprocessing of the student's images.
         order: for each of the student's classes, which of the teacher's logits it is; by default
             they are the same.
 
     Raises:
-        UserError: it learned from pictures with another number of channels.
+        UserError: it learned from images with another number of channels.
     """
 
     scale: Tensor
@@ -40,14 +40,14 @@ class Teacher(nn.Module):
         *,
         name: str,
         own: Mapping[str, Any],
-        shown: Mapping[str, Any],
+        student: Mapping[str, Any],
         order: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.name, self.image = model, name, int(own["image"])
         mean, std, other_mean, other_std = (
             torch.tensor(values).view(1, -1, 1, 1)
-            for values in (own["mean"], own["std"], shown["mean"], shown["std"])
+            for values in (own["mean"], own["std"], student["mean"], student["std"])
         )
         if mean.shape != other_mean.shape:
             raise UserError(
@@ -65,7 +65,7 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """The student's pictures ``(B, C, H, W)`` as the teacher knows pictures."""
+        """The student's images ``(B, C, H, W)`` as the teacher knows images."""
         images = images * self.scale + self.shift
         if images.shape[-2:] == (self.image, self.image):
             return images

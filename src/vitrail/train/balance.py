@@ -1,7 +1,7 @@
-"""Unbalanced sets: what a class weighs in the loss, and how often its pictures come.
+"""Unbalanced sets: what a class weighs in the loss, and how often its images come.
 
-Two remedies, and both read the training pictures' labels only. *Weights* make the rare class count
-more in the loss; *sampling* shows its pictures more often. Weights are taken from how often a class
+Two remedies, and both read the training images' labels only. *Weights* make the rare class count
+more in the loss; *sampling* shows its images more often. Weights are taken from how often a class
 comes under the sampling that was chosen, so that both together do not correct twice.
 """
 
@@ -15,13 +15,13 @@ from vitrail.data import stable_seed
 from vitrail.errors import UserError
 
 POWERS = {"shuffle": 1.0, "sqrt": 0.5, "balanced": 0.0}
-"""A class of n pictures comes as often as n to this power says."""
+"""A class of n images comes as often as n to this power says."""
 BETA = 0.9999
-"""Of the effective number of pictures (Cui et al. 2019, arXiv 1901.05555): theirs on ImageNet."""
+"""Of the effective number of images (Cui et al. 2019, arXiv 1901.05555): theirs on ImageNet."""
 
 
 def frequencies(counts: Sequence[int], sampling: str) -> list[float]:
-    """How many pictures of each class an epoch shows on average; together as many as there are."""
+    """How many images of each class an epoch shows on average; together as many as there are."""
     powers = [n ** POWERS[sampling] if n else 0.0 for n in counts]
     total, whole = sum(counts), sum(powers)
     return [total * power / whole for power in powers]
@@ -34,10 +34,10 @@ def class_weights(
 
     Args:
         choice: ``"balanced"`` (1 / n), ``"sqrt"`` (1 / sqrt n), ``"effective"`` (Cui et al. 2019),
-            all with mean 1 over the pictures of an epoch, so that the learning rate keeps its
+            all with mean 1 over the images of an epoch, so that the learning rate keeps its
             meaning; or one number a class, used as written; or ``"none"``.
-        labels: of the training pictures.
-        classes: how many there are; one without a picture weighs 1.
+        labels: of the training images.
+        classes: how many there are; one without an image weighs 1.
         sampling: how often each class comes.
 
     Raises:
@@ -74,20 +74,20 @@ def _weight(choice: str, n: float) -> float:
 
 
 def class_counts(labels: Sequence[int], classes: int) -> list[int]:
-    """Pictures of each class."""
+    """Images of each class."""
     return torch.tensor(labels, dtype=torch.long).bincount(minlength=classes).tolist()
 
 
 def weighted_targets(targets: Tensor, weights: Tensor, smoothing: float) -> Tensor:
     """Targets whose cross-entropy is the weighted, smoothed loss.
 
-    ``loss = sum_c t_c w_c ((1 - s) CE(c) + s mean_k CE(k))``, divided by the count of pictures.
-    (torch's own ``weight=`` weighs the smoothing by class too, which with 100 pictures to 1 makes
-    the rare class the best answer for every picture; and it divides labels by the weights of the
+    ``loss = sum_c t_c w_c ((1 - s) CE(c) + s mean_k CE(k))``, divided by the count of images.
+    (torch's own ``weight=`` weighs the smoothing by class too, which with 100 images to 1 makes
+    the rare class the best answer for every image; and it divides labels by the weights of the
     batch, so that parts of a batch would not add up to the whole.)
 
     Args:
-        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed pictures.
+        targets: labels ``(B,)``, or shares of classes ``(B, K)`` from mixed images.
         weights: ``(K,)``.
         smoothing: label smoothing ``s``.
     """
@@ -101,9 +101,9 @@ def weighted_targets(targets: Tensor, weights: Tensor, smoothing: float) -> Tens
 
 
 def balanced_order(labels: Sequence[int], sampling: str, seed: int, epoch: int) -> list[int]:
-    """The places of an epoch's pictures, as many as there are; a function of its arguments.
+    """The places of an epoch's images, as many as there are; a function of its arguments.
 
-    A class's pictures all come before one comes again. Place ``i + r * len(labels)`` is picture
+    A class's images all come before one comes again. Place ``i + r * len(labels)`` is image
     ``i`` for the ``r + 1``-th time, which :class:`vitrail.data.ImageTensors` augments anew.
     """
     generator = torch.Generator().manual_seed(stable_seed("balanced", seed, epoch))

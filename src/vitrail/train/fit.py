@@ -1,4 +1,4 @@
-"""Train a model on pictures, in a folder that can always go on.
+"""Train a model on images, in a folder that can always go on.
 
 new folder (recipe, manifest, checkpoint of step 0) or old one -> Trainer -> result.json
 """
@@ -47,7 +47,7 @@ from vitrail.train.trainer import Trainer
 
 def fit(
     model: nn.Module,
-    pictures: ImageDataset,
+    dataset: ImageDataset,
     recipe: Recipe,
     out: str | Path | DatedFolder,
     *,
@@ -67,13 +67,13 @@ def fit(
     that ``recipe.teacher`` names.
 
     Raises:
-        UserError: ``out`` exists (without ``resume``), or holds another run; no training pictures;
+        UserError: ``out`` exists (without ``resume``), or holds another run; no training images;
             a teacher without a recipe for it, or the other way round; a loss that is not finite;
             a folder that cannot be written.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the run can go on.
     """
     job = TrainingJob(
-        model=model, pictures=pictures, parts=parts, recipe=recipe, card=card, teacher=teacher
+        model=model, dataset=dataset, parts=parts, recipe=recipe, card=card, teacher=teacher
     )
     return fit_job(job, out, resume=resume, progress=progress, on_event=on_event, facts=facts)
 
@@ -115,21 +115,21 @@ def resume(
     build: Callable[[Card], nn.Module] | None = None,
     *,
     teach: Callable[[str, Card], Teacher] = open_teacher,
-    pictures: ImageDataset | None = None,
+    dataset: ImageDataset | None = None,
     changes: Mapping[str, Any] | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
 ) -> Result:
-    """Go on with the run in ``out``: its own recipe, pictures and parts.
+    """Go on with the run in ``out``: its own recipe, images and parts.
 
     ``changes`` are to values of the recipe that change no result, such as ``workers``.
     ``build`` makes the model that a card names, with the recipe's drop path (weights do not
     matter, they are in the checkpoint), by default the one that the card's text means.
-    ``pictures`` are opened from ``run.json``'s ``data``, with the options under ``open``, unless
+    ``images`` are opened from ``run.json``'s ``data``, with the options under ``open``, unless
     given. ``teach`` opens the teacher that the recipe names.
 
     Raises:
-        UserError: not a run, its pictures, its plug-ins or its teacher are gone or changed, or a
+        UserError: not a run, its images, its plug-ins or its teacher are gone or changed, or a
             change that would change the result.
     """
     out = run_of(Path(out))
@@ -139,13 +139,13 @@ def resume(
     if run.result is not None:
         return _finished_before(out, run.result)
     model = rebuild_model(run) if build is None else build(run.card)
-    if pictures is None:
-        pictures = data.open_dataset(run.facts["data"], **run.facts.get("open", {}))
+    if dataset is None:
+        dataset = data.open_dataset(run.facts["data"], **run.facts.get("open", {}))
     named = run.recipe.teacher
     job = TrainingJob(
         model=model,
-        pictures=pictures,
-        parts=_parts_of(run, pictures),
+        dataset=dataset,
+        parts=_parts_of(run, dataset),
         recipe=Recipe.from_dict({**run.recipe.to_dict(), **(changes or {})}),
         card=run.card,
         teacher=teach(named, run.card) if named else None,
@@ -153,17 +153,17 @@ def resume(
     return fit_job(job, out, resume=True, progress=progress, on_event=on_event)
 
 
-def _parts_of(run: folder.Run, pictures: ImageDataset) -> dict[str, tuple[Item, ...]]:
+def _parts_of(run: folder.Run, dataset: ImageDataset) -> dict[str, tuple[Item, ...]]:
     """The run's own parts.
 
     Raises:
-        UserError: some of their pictures are gone.
+        UserError: some of their images are gone.
     """
-    here = {item.key: item for item in pictures.items}
+    here = {item.key: item for item in dataset.items}
     missing = [i.key for items in run.manifest.parts.values() for i in items if i.key not in here]
     if missing:
         raise UserError(
-            f"{len(missing)} pictures of the run are gone from {pictures.name!r} (the first: "
+            f"{len(missing)} pictures of the run are gone from {dataset.name!r} (the first: "
             f"{missing[0]}); bring them back, or train anew in another folder"
         )
     return {name: tuple(here[i.key] for i in items) for name, items in run.manifest.parts.items()}
@@ -208,9 +208,9 @@ def _prepare(job: TrainingJob, goal: Destination, resume: bool, facts: Mapping[s
 def _fill_folder(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> None:
     """A new run folder: what was asked for, and the checkpoint of step 0."""
     write_text(draft / "recipe.yaml", add_text_digest(job.recipe.to_yaml()))
-    digest = data.write_manifest(draft / "manifest.json", job.pictures, job.parts)
-    if job.pictures.problems:
-        data.write_problems(draft / "problems.csv", job.pictures.problems)
+    digest = data.write_manifest(draft / "manifest.json", job.dataset, job.parts)
+    if job.dataset.problems:
+        data.write_problems(draft / "problems.csv", job.dataset.problems)
     start = Snapshot(
         progress=TrainingProgress(),
         model=job.model.state_dict(),
@@ -233,7 +233,7 @@ def _run_facts(job: TrainingJob, digest: str) -> dict[str, Any]:
         "image": card.image,
         "in_chans": card.in_chans,
         "preprocess": card.preprocess,
-        "data": absolute_source(job.pictures.name),
+        "data": absolute_source(job.dataset.name),
         "pictures": {name: len(items) for name, items in job.parts.items()},
         "manifest": digest,
         "plugins": card.extra.get("plugins", []),

@@ -105,7 +105,7 @@ def is_run(folder: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOptions:
-    """How a run's pictures were opened."""
+    """How a run's images were opened."""
 
     strict: bool = False
     val: float = 0.2
@@ -258,7 +258,7 @@ def check_same(run: Run, *, recipe: Recipe, classes: tuple[str, ...], digest: st
     """A run goes on only as what it was.
 
     Raises:
-        UserError: recipe, classes or pictures differ; both sides are shown.
+        UserError: recipe, classes or images differ; both sides are shown.
     """
     where = f"cannot go on with {str(run.folder)!r}"
     changed = run.recipe.differences(recipe)

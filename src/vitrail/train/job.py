@@ -1,6 +1,6 @@
 """What one training is made of, whoever asks for it: the command line, a study, a benchmark.
 
-text, pictures, recipe -> card -> model, teacher -> TrainingJob -> vitrail.train.fit_job
+text, images, recipe -> card -> model, teacher -> TrainingJob -> vitrail.train.fit_job
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class TrainingJob:
     """What is trained on what, and where it is kept once it has begun."""
 
     model: nn.Module
-    pictures: ImageDataset
+    dataset: ImageDataset
     parts: Mapping[str, Sequence[Item]]
     recipe: Recipe
     card: Card
@@ -44,7 +44,7 @@ class TrainingJob:
     def create(
         cls,
         text: str,
-        pictures: ImageDataset,
+        dataset: ImageDataset,
         parts: Mapping[str, Sequence[Item]],
         recipe: Recipe,
         preprocess: Preprocess,
@@ -56,7 +56,7 @@ class TrainingJob:
 
         Args:
             text: of the model, for the card.
-            pictures: with the classes in order.
+            images: with the classes in order.
             parts: ``train``, and ``val`` and ``test`` where they are.
             recipe: its seed decides what is random in the first weights.
             preprocess: image size and channels.
@@ -65,12 +65,12 @@ class TrainingJob:
 
         Raises:
             UserError: no such model or teacher, one that this machine cannot hold, or one that
-                cannot take these pictures.
+                cannot take these images.
         """
-        card = create_card(text, pictures, preprocess, facts)
+        card = create_card(text, dataset, preprocess, facts)
         return cls(
             model=build_model(card, recipe) if model is None else model,
-            pictures=pictures,
+            dataset=dataset,
             parts=parts,
             recipe=recipe,
             card=card,
@@ -79,7 +79,7 @@ class TrainingJob:
 
     @property
     def labels(self) -> list[int]:
-        """Of the training pictures, in their order."""
+        """Of the training images, in their order."""
         return [item.label for item in self.parts["train"]]
 
     def class_weights(self) -> Tensor | None:
@@ -94,14 +94,14 @@ class TrainingJob:
 
 def create_card(
     text: str,
-    pictures: ImageDataset,
+    dataset: ImageDataset,
     preprocess: Preprocess,
     facts: Mapping[str, Any] | None = None,
 ) -> Card:
     """What the weights of a training will say of themselves."""
     return Card(
         model=text,
-        classes=pictures.classes,
+        classes=dataset.classes,
         image=preprocess.image,
         in_chans=preprocess.in_chans,
         preprocess=preprocess.to_dict(),
@@ -113,7 +113,7 @@ def build_model(card: Card, recipe: Recipe) -> nn.Module:
     """The model of a card; what is random in its first weights follows from the recipe's seed.
 
     Raises:
-        UserError: no such model, one too large for this machine, or for other pictures.
+        UserError: no such model, one too large for this machine, or for other images.
     """
     refuse_large_batch(recipe.batch // recipe.accumulate, card.image, card.in_chans)
     torch.manual_seed(recipe.seed)
@@ -135,10 +135,10 @@ def rebuild_model(run: Run) -> nn.Module:
 
 
 def check_input(model: nn.Module, card: Card) -> None:
-    """Let a model look at one blank picture, before anything is trained.
+    """Let a model look at one blank image, before anything is trained.
 
     Raises:
-        UserError: it cannot take such pictures, or does not answer with a logit a class.
+        UserError: it cannot take such images, or does not answer with a logit a class.
     """
     was_training, blank = model.training, torch.zeros(1, card.in_chans, card.image, card.image)
     try:

@@ -36,11 +36,11 @@ def read_history(path: str | Path, extra: Mapping[str, Any] | None = None) -> Hi
     )
 
 
-def check_teacher_overlap(word: str, pictures: ImageDataset) -> Problem | None:
-    """A line, where a teacher trained on pictures that its student is validated or tested on."""
+def check_teacher_overlap(word: str, dataset: ImageDataset) -> Problem | None:
+    """A line, where a teacher trained on images that its student is validated or tested on."""
     history = read_history(word) if Path(word).exists() else None
-    held = [item for item in pictures.items if item.split != "train"]
-    seen = history.overlap(held, pictures.name) if history else 0
+    held = [item for item in dataset.items if item.split != "train"]
+    seen = history.overlap(held, dataset.name) if history else 0
     if not seen:
         return None
     line = (

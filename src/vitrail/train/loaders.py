@@ -1,4 +1,4 @@
-"""The pictures of each part as batches, and how fast they come."""
+"""The images of each part as batches, and how fast they come."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ _WORTH_SAYING = 1000
 class PartLoaders:
     """A loader for each part, made when it is first asked for and kept."""
 
-    pictures: ImageDataset
+    dataset: ImageDataset
     parts: Mapping[str, Sequence[Item]]
     preprocess: data.Preprocess
     recipe: Recipe
@@ -43,11 +43,11 @@ class PartLoaders:
         transform = self._transform(part)
         items, seed = self.parts[part], self.recipe.seed
         return data.ImageTensors(
-            self.pictures, items, transform, seed, cache=cache, limit=_CACHE_LIMIT
+            self.dataset, items, transform, seed, cache=cache, limit=_CACHE_LIMIT
         )
 
     def _cache(self, part: str) -> str | None:
-        """Memory, if the recipe allows it and the prepared pictures are at most 1 GB."""
+        """Memory, if the recipe allows it and the prepared images are at most 1 GB."""
         items, count = self.parts[part], len(self.parts[part])
         size = data.ImageTensors.cache_bytes(items, self._transform(part))
         if not self.recipe.cache or size > _CACHE_LIMIT:
@@ -58,7 +58,7 @@ class PartLoaders:
         return "memory"
 
     def measure_rate(self, batch_schedule: BatchSchedule, seconds: float) -> float:
-        """Training pictures per second that the loader gives when nobody else works."""
+        """Training images per second that the loader gives when nobody else works."""
         self.loader("train")
         return data.measure_loader(
             self.sets["train"],

@@ -34,7 +34,7 @@ class Objective:
     def __call__(
         self, student_logits: Tensor | tuple[Tensor, Tensor], images: Tensor, targets: Tensor
     ) -> Tensor:
-        """From the student's logits (two of them from two heads), pictures and targets.
+        """From the student's logits (two of them from two heads), images and targets.
 
         A student that gives its maps too (see :func:`configure_student`) is compared by these.
         """

@@ -18,7 +18,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
     Biases, norms and ``model.no_weight_decay()`` get no weight decay; with ``layer_decay`` below
     1 the groups of ``model.group_matcher()`` get a smaller learning rate the nearer they are to
-    the picture (BEiT). A parameter that stands under two names counts under its first.
+    the image (BEiT). A parameter that stands under two names counts under its first.
     """
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 

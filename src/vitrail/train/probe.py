@@ -1,10 +1,10 @@
 """What frozen features are worth: a linear head and nearest neighbours upon them.
 
-pictures -> frozen backbone -> features (N, D), once -> regularised logistic regression -> head
+images -> frozen backbone -> features (N, D), once -> regularised logistic regression -> head
                                                      -> nearest neighbours (needs no fitting)
 
 The head is multinomial logistic regression, fitted by L-BFGS on standardised features. Its
-strength of regularisation is chosen by an inner validation part of the pictures it may see. It is
+strength of regularisation is chosen by an inner validation part of the images it may see. It is
 what Kornblith, Shlens, Le, "Do Better ImageNet Models Transfer Better?" (CVPR 2019, arXiv
 1805.08974) compare backbones by, and the first step of LP-FT (Kumar, Raghunathan, Jones, Ma,
 Liang, ICLR 2022, arXiv 2202.10054): a head that fits before the backbone moves.
@@ -59,12 +59,12 @@ def fit_probe(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
 ) -> LinearProbe:
-    """The head whose strength serves an inner validation part best, fitted on all pictures.
+    """The head whose strength serves an inner validation part best, fitted on all images.
 
     Args:
         features: ``(N, D)``.
         labels: ``(N,)``, from 0 to ``classes - 1``.
-        classes: rows of the head; a class without a picture gets one all the same.
+        classes: rows of the head; a class without an image gets one all the same.
         strengths: to choose from, from strong to weak.
         seed: of the inner part.
     """
@@ -82,7 +82,7 @@ def choose_strength(
 ) -> float:
     """The strength with the least cross-entropy on a fifth of each class, held out.
 
-    Each fit starts from the stronger one before it. Where no class has two pictures, nothing can be
+    Each fit starts from the stronger one before it. Where no class has two images, nothing can be
     held out, and the strongest is taken.
     """
     held = inner_part(labels, seed)
@@ -99,7 +99,7 @@ def choose_strength(
 
 
 def inner_part(labels: Labels, seed: int) -> NDArray[np.bool_]:
-    """Which pictures are held out, ``(N,)``: a fifth of each class that has two or more."""
+    """Which images are held out, ``(N,)``: a fifth of each class that has two or more."""
     held = np.zeros(len(labels), bool)
     random = np.random.default_rng(seed)
     for label in np.unique(labels):
@@ -155,7 +155,7 @@ def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def cross_entropy(logits: NDArray[np.float64], labels: Labels) -> float:
-    """Mean over the pictures, in nats."""
+    """Mean over the images, in nats."""
     return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
 
 
@@ -167,10 +167,10 @@ def nearest_classes(
     *,
     neighbours: int = NEIGHBOURS,
 ) -> Labels:
-    """The class that the nearest pictures vote for, by the cosine of their features.
+    """The class that the nearest images vote for, by the cosine of their features.
 
     Args:
-        features: ``(N, D)`` of pictures whose ``labels`` ``(N,)`` are known.
+        features: ``(N, D)`` of images whose ``labels`` ``(N,)`` are known.
         labels: of them.
         queries: ``(M, D)``.
         classes: how many there are.

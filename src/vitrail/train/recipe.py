@@ -29,11 +29,11 @@ class Recipe:
     """How to train: printed into every run, read from YAML, equal for every arm of a study."""
 
     epochs: int = 100
-    """Passes over the training pictures; the learning rate falls over exactly this long."""
+    """Passes over the training images; the learning rate falls over exactly this long."""
     seconds: float | None = None
     """Train for this much wall-clock time instead (validation not counted); epochs are ignored."""
     batch: int = 64
-    """Pictures per update, over all processes and accumulation steps together."""
+    """Images per update, over all processes and accumulation steps together."""
     accumulate: int = 1
     """Micro-batches each process works through per update, where a batch does not fit in memory."""
     optimizer: str = "adamw"
@@ -53,7 +53,7 @@ class Recipe:
     class_weights: str | tuple[float, ...] = "none"
     """What a class weighs in the loss: none, balanced, sqrt, effective, or a number for each."""
     sampling: str = "shuffle"
-    """How often a class comes: shuffle (every picture once), balanced (classes alike) or sqrt."""
+    """How often a class comes: shuffle (every image once), balanced (classes alike) or sqrt."""
     mixup: float = 0.8
     """Alpha of mixup; 0 is off."""
     cutmix: float = 1.0
@@ -61,9 +61,9 @@ class Recipe:
     mix_share: float = 0.5
     """Share of micro-batches that are mixed; mixup and cutmix take turns by chance."""
     mix_until: float = 0.9
-    """Share of the run after which nothing is mixed, so that it ends on real pictures."""
+    """Share of the run after which nothing is mixed, so that it ends on real images."""
     augment: Augment = field(default_factory=Augment)
-    """What happens to each picture: crop, flip, RandAugment, erasing."""
+    """What happens to each image: crop, flip, RandAugment, erasing."""
     drop_path: float = 0.1
     """Stochastic depth of the deepest block; given to the model when it is built."""
     ema: float = 0.999
@@ -89,9 +89,9 @@ class Recipe:
     seed: int = 0
     """Of everything random in training."""
     workers: int = field(default=2, metadata={"free": True})
-    """Processes that load pictures; changes no result."""
+    """Processes that load images; changes no result."""
     cache: bool = field(default=True, metadata={"free": True})
-    """Keep the training pictures decoded in memory where they take at most 1 GB."""
+    """Keep the training images decoded in memory where they take at most 1 GB."""
     checkpoint_seconds: float = field(default=120.0, metadata={"free": True})
     """A kill loses at most this much; changes no result."""
     checkpoint_steps: int = field(default=0, metadata={"free": True})
@@ -104,10 +104,10 @@ class Recipe:
 
     @classmethod
     def suggest(cls, count: int, **changes: Any) -> "Recipe":
-        """The default recipe for ``count`` training pictures.
+        """The default recipe for ``count`` training images.
 
-        Few pictures get smaller batches and more epochs, so that a run has about 2,000 updates;
-        many pictures get fewer epochs (20 to 300). ``changes`` win over everything.
+        Few images get smaller batches and more epochs, so that a run has about 2,000 updates;
+        many images get fewer epochs (20 to 300). ``changes`` win over everything.
         """
         batch = changes.get("batch") or (16 if count < 200 else 32 if count < 1000 else 64)
         epochs = min(300, max(20, round(_SMALLEST_RUN * batch / max(count, 1))))

@@ -20,7 +20,7 @@ class Result:
     ``best`` and ``last`` are rows of ``metrics.jsonl``; ``scores`` are those of the best weights
     by part (val, test): loss, accuracy, ..., confusion, labels and predictions in the order of
     the manifest. ``images_per_s`` is training as it was, ``model_images_per_s`` without waiting
-    for pictures, ``loader_images_per_s`` the loader working alone.
+    for images, ``loader_images_per_s`` the loader working alone.
     """
 
     folder: str

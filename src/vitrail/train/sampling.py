@@ -2,7 +2,7 @@
 
 A *slot* is one micro-batch of an update: ``slot = accumulation index * processes + rank``. One
 process with two accumulation steps and two processes with one see the same two slots, hence the
-same pictures, the same mixing and the same dropped paths; and a run that goes on after a kill
+same images, the same mixing and the same dropped paths; and a run that goes on after a kill
 needs no saved generator.
 """
 
@@ -30,9 +30,9 @@ def reseed(seed: int, step: int, slot: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSchedule:
-    """The order of pictures: which process sees which pictures in which update.
+    """The order of images: which process sees which images in which update.
 
-    ``count`` pictures in batches of ``batch``, cut into ``accumulate * world`` equal slots.
+    ``count`` images in batches of ``batch``, cut into ``accumulate * world`` equal slots.
     """
 
     count: int
@@ -57,12 +57,12 @@ class BatchSchedule:
         sampling: str = "shuffle",
         labels: Sequence[int] = (),
     ) -> "BatchSchedule":
-        """A batch_schedule for ``count`` pictures; a batch larger than the set shrinks to fit it.
+        """A batch_schedule for ``count`` images; a batch larger than the set shrinks to fit it.
 
         ``sampling`` other than ``"shuffle"`` needs their ``labels``.
 
         Raises:
-            UserError: a batch that the slots cannot share equally, or fewer pictures than slots.
+            UserError: a batch that the slots cannot share equally, or fewer images than slots.
         """
         slots = accumulate * world
         if batch % slots:
@@ -90,7 +90,7 @@ class BatchSchedule:
 
     @property
     def microbatch_size(self) -> int:
-        """Pictures in one slot."""
+        """Images in one slot."""
         return self.batch // (self.accumulate * self.world)
 
     def microbatch(self, part: int) -> int:

@@ -1,6 +1,6 @@
-"""``vitrail.fit``: from pictures and a few words to a trained model; the rest is chosen.
+"""``vitrail.fit``: from images and a few words to a trained model; the rest is chosen.
 
-words, completed from the run they start from -> pictures -> parts, recipe, size -> TrainingJob
+words, completed from the run they start from -> images -> parts, recipe, size -> TrainingJob
 """
 
 import re
@@ -72,7 +72,7 @@ def fit(
     out: str | Path | None = None, resume_from: str | Path | None = None,
     progress: bool = True, on_event: OnEvent | None = None,
 ) -> Result:
-    """Train a model on pictures, as ``vitrail train`` does::
+    """Train a model on images, as ``vitrail train`` does::
 
         import vitrail
 
@@ -84,15 +84,15 @@ def fit(
         data: a folder of class folders, a table, a zip, torchvision:NAME, fashion or scenes.
         model: as :func:`vitrail.create` takes it; something saved is a run to start from.
         mixer, reducer: other ones than the paper's, one for all stages or one each.
-        image: pixels that the model sees (by default from the pictures, 64 to 224).
-        epochs: passes through the pictures (by default as the recipe says).
-        fraction: share of the training pictures, the same in every class.
+        image: pixels that the model sees (by default from the images, 64 to 224).
+        epochs: passes through the images (by default as the recipe says).
+        fraction: share of the training images, the same in every class.
         seed: of the split, the fraction and the training.
         val: share kept for validation where the set has no split of its own.
-        copies: count copies of a training picture as often as they are there.
-        strict: stop at broken pictures instead of leaving them out.
+        copies: count copies of a training image as often as they are there.
+        strict: stop at broken images instead of leaving them out.
         weights: to start from, as :func:`vitrail.create` takes them.
-        start_from: a trained run: its model (``reducer`` may differ), weights, size and pictures.
+        start_from: a trained run: its model (``reducer`` may differ), weights, size and images.
         teacher: a run, or ``"timm:NAME"`` with its released weights, to learn from too.
         distill: learn the teacher's best class, or all its probabilities.
         alpha, temperature: what the teacher weighs beside the label, and how soft it is.
@@ -171,16 +171,16 @@ def _prepare(wanted: FitOptions, notes: list[str]) -> Prepared:
     how = {"strict": wanted.strict, "val": wanted.val, "seed": wanted.seed}
     how |= {"copies": True} if wanted.copies else {}
     how |= start.open
-    pictures = open_with_problems(wanted, notes, history_of_weights(wanted, notes), how)
-    parts = {"train": take_fraction(pictures.split("train"), wanted.fraction, wanted.seed)}
-    parts |= {part: pictures.split(part) for part in ("val", "test") if pictures.split(part)}
+    dataset = open_with_problems(wanted, notes, history_of_weights(wanted, notes), how)
+    parts = {"train": take_fraction(dataset.split("train"), wanted.fraction, wanted.seed)}
+    parts |= {part: dataset.split(part) for part in ("val", "test") if dataset.split(part)}
     recipe = build_recipe(wanted, len(parts["train"]))
-    check_weight_count(recipe.class_weights, len(pictures.classes))
-    image = suggest_image_size(pictures, parts["train"]) if wanted.image is None else wanted.image
+    check_weight_count(recipe.class_weights, len(dataset.classes))
+    image = suggest_image_size(dataset, parts["train"]) if wanted.image is None else wanted.image
     preprocess = Preprocess.from_dict({**start.preprocess, "image": image})
-    if recipe.teacher and (seen := check_teacher_overlap(recipe.teacher, pictures)):
+    if recipe.teacher and (seen := check_teacher_overlap(recipe.teacher, dataset)):
         notes.append(seen.line)
-    job = TrainingJob.create(text, pictures, parts, recipe, preprocess, facts=start.extra)
+    job = TrainingJob.create(text, dataset, parts, recipe, preprocess, facts=start.extra)
     return job, goal, {"fraction": wanted.fraction, "open": how, **start.extra}
 
 
@@ -188,7 +188,7 @@ def _prepare(wanted: FitOptions, notes: list[str]) -> Prepared:
 class StartingPoint:
     """What a training takes over from a run, beside what can be said; nothing, without a run.
 
-    ``open`` is how the run split its pictures: what it was validated on must not be trained on.
+    ``open`` is how the run split its images: what it was validated on must not be trained on.
     """
 
     open: Mapping[str, Any] = field(default_factory=dict)
@@ -266,7 +266,7 @@ def history_of_weights(wanted: FitOptions, notes: list[str]) -> History | None:
 
 
 def check_options(wanted: FitOptions) -> None:
-    """What can be seen to be wrong before any picture is opened.
+    """What can be seen to be wrong before any image is opened.
 
     Raises:
         UserError: a size, share, seed or kind of distillation that cannot be.
@@ -292,12 +292,12 @@ def open_with_problems(
     """Open the set, and note its first problems."""
     shown = counting_bar("looking at the pictures") if wanted.progress else nullcontext(None)
     with shown as progress:
-        pictures = open_dataset(wanted.data, history=history, progress=progress, **how)
-    notes += [problem.line for problem in pictures.problems[:PROBLEMS]]
-    if len(pictures.problems) > PROBLEMS:
-        more = len(pictures.problems) - PROBLEMS
+        dataset = open_dataset(wanted.data, history=history, progress=progress, **how)
+    notes += [problem.line for problem in dataset.problems[:PROBLEMS]]
+    if len(dataset.problems) > PROBLEMS:
+        more = len(dataset.problems) - PROBLEMS
         notes.append(f"… and {more} more: vitrail check {shlex.quote(str(wanted.data))}")
-    return pictures
+    return dataset
 
 
 def model_text(text: str, mixer: Specs, reducer: Specs) -> str:
@@ -307,7 +307,7 @@ def model_text(text: str, mixer: Specs, reducer: Specs) -> str:
 
 
 def build_recipe(wanted: FitOptions, count: int) -> Recipe:
-    """The recipe given, or what suits ``count`` pictures, with the single changes.
+    """The recipe given, or what suits ``count`` images, with the single changes.
 
     Raises:
         UserError: no such file or key, or a value that cannot be.
@@ -365,14 +365,14 @@ def distillation_options(wanted: FitOptions) -> dict[str, Any]:
     return options
 
 
-def suggest_image_size(pictures: ImageDataset, items: Sequence[Item]) -> int:
-    """A size that suits the pictures: their usual short side in steps of 32, from 64 pixels up.
+def suggest_image_size(dataset: ImageDataset, items: Sequence[Item]) -> int:
+    """A size that suits the images: their usual short side in steps of 32, from 64 pixels up.
 
     At most 224, as released weights have it, and without a GPU at most 128, which trains three
     times faster.
     """
     step = max(1, len(items) // SAMPLED_IMAGES)
-    usual = statistics.median(min(pictures.read(item).size) for item in items[::step])
+    usual = statistics.median(min(dataset.read(item).size) for item in items[::step])
     most = LARGEST if torch.cuda.is_available() else LARGEST_WITHOUT_GPU
     return int(min(most, max(SMALLEST, usual // 32 * 32)))
 

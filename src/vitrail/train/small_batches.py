@@ -1,4 +1,4 @@
-"""Batch norm needs two values a channel: one picture at a time with maps of 1 x 1 is too few."""
+"""Batch norm needs two values a channel: one image at a time with maps of 1 x 1 is too few."""
 
 import copy
 
@@ -20,13 +20,13 @@ def check_batch_norm(
     Args:
         model: about to be trained; not touched.
         name: what people call it.
-        shape: of one picture, ``(C, H, W)``.
+        shape: of one image, ``(C, H, W)``.
         recipe: its batch is cut into ``accumulate`` parts in each of ``world`` processes.
-        count: training pictures.
+        count: training images.
 
     Raises:
-        UserError: a part of a batch is one picture, and a batch norm would see one value a channel;
-            or the pictures are too few for the parts.
+        UserError: a part of a batch is one image, and a batch norm would see one value a channel;
+            or the images are too few for the parts.
     """
     batch_schedule = BatchSchedule.create(
         count=count, batch=recipe.batch, accumulate=recipe.accumulate, world=world, rank=0, seed=0
@@ -50,7 +50,7 @@ def check_batch_norm(
 
 
 def _forward_one(model: nn.Module, shape: tuple[int, int, int]) -> None:
-    """One blank picture through a copy in training mode; chance and running figures stay."""
+    """One blank image through a copy in training mode; chance and running figures stay."""
     like = next(model.parameters())
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         copy.deepcopy(model).train()(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))

@@ -1,6 +1,6 @@
 """The loop: updates, epochs, validations, and the moments at which a run is kept.
 
-pictures -> loader -> mix -> model -> loss -> gradient -> clip -> optimiser -> averaged weights
+images -> loader -> mix -> model -> loss -> gradient -> clip -> optimiser -> averaged weights
 """
 
 import math
@@ -58,7 +58,7 @@ class Trainer:
         self.pending: dict[str, Tensor] = {}
         self.saved_at = time.monotonic()
         self.loaders = PartLoaders(
-            pictures=job.pictures,
+            dataset=job.dataset,
             parts=job.parts,
             preprocess=data.Preprocess.from_dict(job.card.preprocess),
             recipe=job.recipe,
@@ -113,7 +113,7 @@ class Trainer:
         Raises:
             Interrupted: asked to stop; everything is kept.
             UserError: the loss is not finite, the folder cannot be written, or a process that
-                reads pictures died; what could be kept is, and the message says how to go on.
+                reads images died; what could be kept is, and the message says how to go on.
         """
         try:
             while not self.progress.finished:
@@ -124,7 +124,7 @@ class Trainer:
         self.save()
 
     def _save_after_lost_worker(self, error: data.WorkerError) -> NoReturn:
-        """Pictures are waited for between updates only, so that this is a moment to go on from."""
+        """Images are waited for between updates only, so that this is a moment to go on from."""
         if self.accelerator.num_processes == 1:
             if self.stop.asked:  # the signal went to the workers too
                 self._interrupt()
