@@ -190,6 +190,8 @@ FAULTS = (
           "a/x.png (a) and b/y.png (b): the same picture with different labels; all left out", 10),
     Fault("class with one picture", tree(SET, {"c/x.png": SAME}), "single-picture",
           "class 'c' has a single picture to train with; add some", 11),
+    Fault("classes that look alike", tree(SET, small_set("a_", seed=5)), "similar-classes",
+          "'a' and 'a_' are classes of their own, and differ only in capitals", 15),
     Fault("class never validated", tree(SPLIT, small_set("c", prefix="train/", seed=5)),
           "never-checked",
           "class 'c': no picture to validate with; it is trained, never checked", 19),

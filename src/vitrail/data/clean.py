@@ -1,5 +1,6 @@
 """From images that can be decoded to a set: doubles, leaks, classes, validation part."""
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ def clean(
     classes = sorted({one.row.name for one in kept if one.row.split in ("", "train")})
     if len(classes) < 2:
         raise UserError(f"{source}{_too_few(classes, [*lost, *problems])}")
+    problems = _similar_classes(classes) + problems
     problems += _unknown_classes(kept, set(classes)) + _empty_classes(layout, set(classes))
     labels = {name: label for label, name in enumerate(classes)}
     items = [
@@ -204,6 +206,28 @@ def _unknown_classes(kept: Iterable[ScannedImage], classes: set[str]) -> list[Pr
         )
         for (split, name), n in sorted(strange.items())
     ]
+
+
+def _similar_classes(classes: Sequence[str]) -> list[Problem]:
+    """One line on names that people would take for one another, as ``Cat`` and ``cat ``."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        groups[_without_looks(name)].append(name)
+    alike = [" and ".join(map(repr, names)) for names in groups.values() if names[1:]]
+    if not alike:
+        return []
+    more = f" ({len(alike)} such groups)" if alike[1:] else ""
+    line = (
+        f"{alike[0]} are classes of their own, and differ only in capitals, spaces or how letters "
+        f"are written{more}; give them one name if they mean the same"
+    )
+    return [Problem("similar-classes", alike[0], line)]
+
+
+def _without_looks(name: str) -> str:
+    """``name`` without capitals, spaces, invisible characters and forms of one letter."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in plain if c != "_" and unicodedata.category(c) not in ("Zs", "Cf"))
 
 
 def _empty_classes(layout: Layout, classes: set[str]) -> list[Problem]:

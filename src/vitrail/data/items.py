@@ -43,6 +43,7 @@ KINDS: dict[str, bool] = {
     "other-folder": True,
     "empty-class": True,
     "single-picture": False,
+    "similar-classes": False,
     "never-checked": False,
     "seen-before": False,
     "unknown-class": True,
