@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitrail.attribution import Method, base
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, at import; no test asks a net
+os.environ.pop("VITRAIL_WEIGHTS", None)
+
+from vitrail.attribution import Method, base  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

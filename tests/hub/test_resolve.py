@@ -64,8 +64,8 @@ def test_all_that_vitrail_saves_is_a_model_and_weights(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By path and from the hub; classes, size and channels are its own unless asked."""
-    for room in (resolve, weights):
-        monkeypatch.setattr(room, "from_hub", lambda *_: saved / "saved" / "model.safetensors")
+    for room, name in ((resolve, "from_hub"), (weights, "from_cache")):
+        monkeypatch.setattr(room, name, lambda *_: saved / "saved" / "model.safetensors")
     run = vitrail.load(saved / "job", device="cpu")
     for word in (*(saved / word for word in WORDS), "me/pets@v1"):
         made = vitrail.create(word)
@@ -144,12 +144,12 @@ def released(tmp_path, monkeypatch):
     torch.save(theirs.state_dict(), tmp_path / "released.pth")
     asked = []
 
-    def from_hub(repository, revision=None, files=(), cache_dir=None):
+    def from_cache(repository, revision=None, files=(), cache_dir=None):
         asked.append((repository, revision))
         return tmp_path / "released.pth"
 
-    monkeypatch.setattr(fetch, "from_hub", from_hub)
-    monkeypatch.setattr(weights, "from_hub", from_hub)
+    monkeypatch.setattr(fetch, "from_cache", from_cache)
+    monkeypatch.setattr(weights, "from_cache", from_cache)
     return theirs, asked
 
 

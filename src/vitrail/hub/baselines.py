@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from vitrail.errors import UserError, unknown
+from vitrail.errors import UserError, printable, unknown
 from vitrail.hub.doctor import require_torchvision
 from vitrail.models.backbone import Size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from vitrail.models.weights import LoadReport
 
 TIMM = "timm:"
 """What stands before the name of a model of timm's."""
@@ -91,32 +93,46 @@ def create_in_timm(name: str, options: dict[str, Any], drop_path: float) -> "nn.
 
 def load_weights(
     model: "nn.Module", name: str, weights: str | Path, *, classes: int, in_chans: int
-) -> None:
+) -> "LoadReport":
     """Load a file by timm's rules, but miss nothing except the head (timm only logs the rest).
 
     The head's own shape decides whether it is kept, never what timm says of a released model.
+    Gives what became of the tensors.
 
     Raises:
-        UserError: the file cannot be read, or leaves part of the model as it was.
+        UserError: the file cannot be read, leaves part of the model as it was, or holds parts of
+            another model.
     """
     from vitrail.models.reader import read_weights
+    from vitrail.models.weights import LoadReport
 
     state, own = read_weights(weights), model.state_dict()
     if same_shapes(state, own):
         model.load_state_dict(state)
-        return
+        return LoadReport(loaded=sum("num_batches" not in n for n in own))
+    shapes = {key: tensor.shape for key, tensor in state.items()}
     misfit = f"the weights in {str(weights)!r} do not fit {TIMM}{name}"
     try:
         state = filter_state_dict(model, state)
-        missing = load_released(model, state, classes, in_chans)
+        missing, unexpected = load_released(model, state, classes, in_chans)
     except UserError:
         raise
     except Exception as error:  # timm's rules of a hundred families fail in as many ways
         raise UserError(f"{misfit}: {' '.join(str(error).split())[:200]}") from error
     heads = heads_of(model)
-    lost = [key for key in missing if not key.startswith(heads) and "num_batches" not in key]
-    if lost:
-        raise UserError(f"{misfit}: {len(lost)} tensors are missing, such as {lost[0]}")
+    new = [key for key in missing if "num_batches" not in key]
+    for what, keys in (("are missing", new), ("belong to another model", unexpected)):
+        lost = [key for key in keys if not key.startswith(heads)]
+        if lost:
+            raise UserError(f"{misfit}: {len(lost)} tensors {what}, such as {printable(lost[0])}")
+    return LoadReport(
+        loaded=sum(key not in missing and "num_batches" not in key for key in own),
+        resized=tuple(
+            k for k in own if k not in missing and shapes.get(k, own[k].shape) != own[k].shape
+        ),
+        new=tuple(new),
+        left_out=tuple(k for k in shapes if k.startswith(heads) and (k in missing or k not in own)),
+    )
 
 
 def same_shapes(state: "Mapping[str, Tensor]", own: "Mapping[str, Tensor]") -> bool:
@@ -143,8 +159,11 @@ def heads_of(model: "nn.Module") -> tuple[str, ...]:
 
 def load_released(
     model: "nn.Module", state: "dict[str, Tensor]", classes: int, in_chans: int
-) -> list[str]:
-    """Load by timm's rules for stem and label offsets; names that stayed as they were."""
+) -> tuple[list[str], list[str]]:
+    """Load by timm's rules for stem and label offsets.
+
+    Gives the model's names that stayed as they were, and the file's that it does not know.
+    """
     from timm.models import load_pretrained
 
     from vitrail.models.weights import drop_head, fit_channels
@@ -162,9 +181,13 @@ def load_released(
             state[name] = fit_channels(state[name], own[name].shape[1])
     stem_fits = all(n in state and state[n].shape == own[n].shape for n in stems if n in own)
     missing: list[str] = []
-    hook = model.register_load_state_dict_post_hook(
-        lambda _, keys: missing.extend(keys.missing_keys)
-    )
+    unexpected: list[str] = []
+
+    def note(_: Any, keys: Any) -> None:
+        missing.extend(keys.missing_keys)
+        unexpected.extend(keys.unexpected_keys)
+
+    hook = model.register_load_state_dict_post_hook(note)
     config = {**released, "state_dict": state, "source": "", "num_classes": classes}
     try:
         kept = all(name in state for name in heads if name in own)
@@ -173,7 +196,7 @@ def load_released(
         )
     finally:
         hook.remove()
-    return missing
+    return missing, unexpected
 
 
 def as_names(value: Any) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """A model of our zoo, or of timm's, from its name and options."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from vitrail.errors import UserError
 from vitrail.hub.baselines import TIMM, create_baseline
-from vitrail.hub.weights import find_weights
+from vitrail.hub.baselines import load_weights as load_by_timm
+from vitrail.hub.origin import Origin, Weights, record_origin
 from vitrail.limits import MOST, check_count
 from vitrail.models.backbone import Size
 from vitrail.models.reader import read_weights
@@ -23,33 +23,46 @@ def build(
     options: Mapping[str, Any],
     *,
     drop_path: float | None = None,
-    weights: str | Path | None = None,
+    weights: Weights | None = None,
     trial: bool = True,
 ) -> nn.Module:
-    """Build the model of a name of our zoo or of ``timm:NAME``, with weights by word.
+    """Build the model of a name of our zoo or of ``timm:NAME``, and load weights into it.
 
     A ``trial`` runs a model of timm's once where it is given another size than its own.
 
     Raises:
-        UserError: something unknown, weights that do not fit, or a net that is away.
+        UserError: something unknown, or weights that do not fit.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    file, released = find_weights(weights, text)
-    if released is not None:
-        given.setdefault("classes", released)
+    if weights is not None and weights.classes is not None:
+        given.setdefault("classes", weights.classes)
     if text.startswith(TIMM):
         refuse_our_options(text, given)
         check_sizes(text, given)
-        rest: dict[str, Any] = {"drop_path": drop_path or 0.0, "weights": file, "trial": trial}
+        rest: dict[str, Any] = {"drop_path": drop_path or 0.0, "trial": trial}
         model = create_baseline(text.removeprefix(TIMM), **given, **rest)
     else:
         found = entry(parse_call(text)[0])
         model = build_within_limits(text, found, configure(text, **given, drop_path=drop_path))
-        if file is not None:
-            load_into(model, read_weights(file), found)
-    if file is not None:
-        check_finite(model, repr(str(weights)))
+    if weights is not None:
+        record_origin(model, load_and_record(model, text, weights, given))
     return model
+
+
+def load_and_record(model: Any, text: str, weights: Weights, options: Mapping[str, Any]) -> Origin:
+    """Load weights that were found into the model of a text; the record of what became of them.
+
+    Raises:
+        UserError: they do not fit, or are not finite.
+    """
+    if text.startswith(TIMM):
+        name = text.removeprefix(TIMM).split(".")[0]
+        size = {"classes": model.num_classes, "in_chans": options.get("in_chans", 3)}
+        report = load_by_timm(model, name, weights.file, **size)
+    else:
+        report = load_into(model, read_weights(weights.file), entry(parse_call(text)[0]))
+    check_finite(model, repr(weights.source))
+    return Origin.create(weights, report)
 
 
 SIZES = {"classes": int, "image": Size, "in_chans": int}

@@ -2,10 +2,10 @@
 
 text  -> our zoo | timm:NAME | a run, a saved folder or a file | OWNER/NAME on the hub
       -> the model, for the classes, the size and the channels asked for
-words -> weights: a file, a folder, a run, "timm", OWNER/NAME, "none"
+words -> weights: none, auto, timm[:NAME], OWNER/NAME[@REVISION], a file, a run or saved folder
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from vitrail.hub.baselines import TIMM
 from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
 from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.names import build, one_or_each, with_options
+from vitrail.hub.origin import Weights
 from vitrail.hub.plugin_records import require_plugins
+from vitrail.hub.released import ENDINGS
 from vitrail.hub.sizes import check_fits
-from vitrail.hub.weights import ENDINGS, is_repository
+from vitrail.hub.weights import AUTO, find_weights, is_repository
 from vitrail.models.backbone import Backbone, Size
 from vitrail.models.zoo import ZOO, everything
 from vitrail.tasks.card import Card, card_from_header
@@ -39,6 +41,7 @@ def create(
     reducer: str | Sequence[str] | None = None,
     drop_path: float | None = None,
     weights: str | Path | None = None,
+    weights_folder: str | Path | None = None,
     **fields: Value,
 ) -> Backbone | Any:
     """Build a model by name::
@@ -62,12 +65,14 @@ def create(
         mixer: how tokens meet, one spec for all stages or one each; our models only.
         reducer: which tokens work, likewise.
         drop_path: rate of stochastic depth.
-        weights: a file (our names, timm's or the official ones); a run or a saved folder;
-            ``"timm"`` for the weights of timm's counterpart, ``"timm:coat_tiny.in1k"`` for those of
-            that model; ``"owner/name"`` or ``"owner/name@revision"`` for a repository on the hub;
-            ``"none"`` for random ones, also where ``model`` would bring some. Tables of position
-            are resized to ``image``, another number of ``classes`` gets a fresh head, other
-            ``in_chans`` a stem of the same response.
+        weights: ``"none"`` (random, the default, also where ``model`` would bring some);
+            ``"auto"``: released ones where they can be had, else random ones and a warning;
+            ``"timm"`` or ``"timm:NAME.TAG"``; ``"owner/name[@revision]"`` on the hub; a file (our
+            names, timm's or the official ones); a run or a saved folder. Position tables are
+            resized to ``image``, other ``classes`` get a fresh head, other ``in_chans`` a stem of
+            the same response. The model's ``weights_origin`` says what was loaded.
+        weights_folder: of files named by timm's name and tag, ``coat_tiny.in1k.safetensors``,
+            looked into before the cache and the net (default: environment ``VITRAIL_WEIGHTS``).
         fields: any other field of the model's config (``patch``, ``depth``, ...).
 
     Returns:
@@ -80,17 +85,31 @@ def create(
     named = find_model(model)
     parts = {"mixer": one_or_each(mixer), "reducer": one_or_each(reducer), **fields}
     size = {"classes": classes, "image": image, "in_chans": in_chans}
-    if named.card is None:
-        return build(named.text, size | parts, drop_path=drop_path, weights=weights)
-    card, own = named.card, weights if weights is not None else named.weights
-    text = with_options(named.text, {k: v for k, v in parts.items() if v is not None})
+    if named.card is not None:
+        parts = {name: value for name, value in parts.items() if value is not None}
+        text, own = with_options(named.text, parts), named.weights
+        found = find_weights(own if weights in (None, AUTO) else weights, text, weights_folder)
+        return build_like_card(text, named.card, size, drop_path=drop_path, weights=found)
+    found = find_weights(weights, named.text, weights_folder)
+    return build(named.text, size | parts, drop_path=drop_path, weights=found)
+
+
+def build_like_card(
+    text: str,
+    card: Card,
+    size: Mapping[str, Any],
+    *,
+    drop_path: float | None,
+    weights: Weights | None,
+) -> nn.Module:
+    """A model in the sizes of a card, but for those that are given."""
     size = card.size | {name: value for name, value in size.items() if value is not None}
-    made = build(text, size, drop_path=drop_path, weights=own)
+    made = build(text, size, drop_path=drop_path, weights=weights)
     return name_classes(made, card) if size["classes"] == len(card.classes) else made
 
 
 def create_from_card(
-    card: Card, *, drop_path: float | None = None, weights: str | Path | None = None
+    card: Card, *, drop_path: float | None = None, weights: Weights | None = None
 ) -> nn.Module:
     """The model that a card describes; no path and no address in a card is followed.
 

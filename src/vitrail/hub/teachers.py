@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vitrail.errors import UserError
 from vitrail.hub.baselines import TIMM
-from vitrail.hub.fetch import fetch
 from vitrail.hub.names import build
-from vitrail.hub.runs import open_run
-from vitrail.hub.weights import timm_config
+from vitrail.hub.released import find_released, timm_config
+from vitrail.hub.runs import load
+from vitrail.hub.weights import is_repository
 
 if TYPE_CHECKING:
     from vitrail.tasks.card import Card
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def open_teacher(word: str, card: "Card") -> "Teacher":
     """The teacher that ``word`` names, for a student with this card.
 
-    ``"timm:resnet50.a1_in1k"`` is timm's model with its weights (from the cache, else from the
-    net); anything else is a run folder, or one file of weights in it.
+    ``"timm:resnet50.a1_in1k"`` is timm's model with its weights (from a weights folder, the cache
+    or the net); anything else is a run folder, one file of weights in it, or what was trained and
+    put on the hub as ``owner/name``.
 
     Raises:
         UserError: no such teacher, weights that cannot be had, or one that does not know all of
@@ -30,14 +31,15 @@ def open_teacher(word: str, card: "Card") -> "Teacher":
 
 
 def teacher_from_run(word: str, card: "Card") -> "Teacher":
-    """The best weights of a run; it may know more classes than the student, by name."""
+    """The best weights of a run, here or on the hub; it may know more classes than its student."""
     from vitrail.tasks.teacher import Teacher
 
-    if not Path(word).exists():
+    if not Path(word).exists() and not is_repository(word):
         raise UserError(
-            f"no teacher at {word!r}; give a run folder ('vitrail train' makes one) or timm:NAME"
+            f"no teacher at {word!r}; give a run folder ('vitrail train' makes one), or timm:NAME, "
+            "or OWNER/NAME on the hub"
         )
-    run = open_run(word, device="cpu")
+    run = load(word, device="cpu")
     return Teacher(
         run.model,
         name=word,
@@ -67,14 +69,12 @@ def teacher_from_timm(word: str, card: "Card") -> "Teacher":
     """timm's weights; nothing is downloaded for a teacher of another number of classes."""
     from vitrail.tasks.teacher import Teacher
 
-    config = timm_config(word)
-    count = config["num_classes"]
+    count = timm_config(word)["num_classes"]
     if count != len(card.classes):
         raise UserError(
             f"{word} knows {count} classes, these pictures have {len(card.classes)}; train it on "
             f"them (vitrail train DATA --model {word}) and give that run's folder as the teacher"
         )
-    image = config["input_size"][-1]
-    model = build(word, {"classes": count, "image": image}, weights=fetch(config))
-    own: dict[str, Any] = {"mean": config["mean"], "std": config["std"], "image": image}
-    return Teacher(model, name=word, own=own, student=card.preprocess)
+    weights = find_released(word)
+    model = build(word, {"classes": count, "image": weights.image}, weights=weights)
+    return Teacher(model, name=word, own=weights.preprocess, student=card.preprocess)

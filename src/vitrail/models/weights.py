@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,21 @@ from vitrail.layers.position import Table, resize_table
 from vitrail.models.reader import State
 
 Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of a file's tensors and of a model's.
+
+    ``loaded`` counts the model's tensors that came from the file, ``resized`` names those of them
+    that were fitted to another size, ``new`` the model's own that stayed as they were built,
+    ``left_out`` the file's that the model has no use for.
+    """
+
+    loaded: int
+    resized: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def rename(state: Mapping[str, Tensor], renames: Renames) -> State:
@@ -126,9 +142,13 @@ def translate(
     Raises:
         UserError: two names that should share a tensor differ.
     """
+    return without_unused(rename(state, renames), model, unused)
+
+
+def without_unused(state: State, model: nn.Module, unused: str) -> State:
+    """What released models carry and never use is left out."""
     own = model.state_dict()
-    ours = rename(state, renames)
-    return {n: t for n, t in ours.items() if n in own or not re.search(unused, n)}
+    return {n: t for n, t in state.items() if n in own or not re.search(unused, n)}
 
 
 STATISTICS = ("running_mean", "running_var")
@@ -139,8 +159,8 @@ REDUCERS = ".reducer."
 
 def load(
     model: nn.Module, state: Mapping[str, Tensor], renames: Renames, unused: str = "$^"
-) -> None:
-    """Load a state dict under our names or a released model's, strictly.
+) -> LoadReport:
+    """Load a state dict under our names or a released model's, strictly; gives what became of it.
 
     Only the head may be missing (another number of classes), what is fixed at building (buffers
     other than the statistics of batch norms), and what reducers learn, where the weights are those
@@ -150,7 +170,9 @@ def load(
         UserError: tensors missing, left over or of another shape; the first few are named.
     """
     own = model.state_dict()
-    ours = fit(translate(state, model, renames, unused), model)
+    named = rename(state, renames)
+    shapes = {name: tensor.shape for name, tensor in named.items()}
+    ours = fit(without_unused(named, model, unused), model)
     fixed = {n for n, _ in model.named_buffers() if not n.endswith(STATISTICS)}
     plain = not any(REDUCERS in n for n in ours)
     missing = [
@@ -171,6 +193,12 @@ def load(
                 f"such as {some}; is this the same variant?"
             )
     model.load_state_dict({**own, **ours})
+    return LoadReport(
+        loaded=sum("num_batches" not in n for n in ours),
+        resized=tuple(n for n in ours if ours[n].shape != shapes[n]),
+        new=tuple(n for n in own if n not in ours and n not in fixed),
+        left_out=tuple(n for n in shapes if n not in ours),
+    )
 
 
 def check_finite(model: nn.Module, where: str) -> None:

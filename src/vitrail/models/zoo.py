@@ -30,7 +30,7 @@ from vitrail.models import (
 from vitrail.models.backbone import Backbone, Config
 from vitrail.models.limits import check_options, check_size
 from vitrail.models.reader import State
-from vitrail.models.weights import load, translate
+from vitrail.models.weights import LoadReport, load, translate
 from vitrail.plugins import load_group
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import Spec, parse_call, print_call
@@ -184,7 +184,7 @@ def build_within_limits(text: str, found: Entry, config: Any) -> Backbone:
         raise UserError(f"the options of {text!r} do not fit each other: {error}") from error
 
 
-def load_into(model: Backbone, state: dict[str, Any], found: Entry | None = None) -> None:
+def load_into(model: Backbone, state: dict[str, Any], found: Entry | None = None) -> LoadReport:
     """Load a state dict under our names, timm's or the official ones into a built model.
 
     Raises:
@@ -192,7 +192,8 @@ def load_into(model: Backbone, state: dict[str, Any], found: Entry | None = None
     """
     paper = (found or entry_of(model)).paper
     convert = getattr(paper, "convert", dict)
-    load(model, convert(state), getattr(paper, "RENAMES", ()), getattr(paper, "UNUSED", "$^"))
+    renames, unused = getattr(paper, "RENAMES", ()), getattr(paper, "UNUSED", "$^")
+    return load(model, convert(state), renames, unused)
 
 
 def our_names(model: Backbone, state: dict[str, Any]) -> State:

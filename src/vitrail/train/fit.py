@@ -239,6 +239,7 @@ def _run_facts(job: TrainingJob, digest: str) -> dict[str, Any]:
         "plugins": card.extra.get("plugins", []),
         "seed": job.recipe.seed,
         "teacher": _teacher_facts(job),
+        "weights": card.extra.get("weights"),
         "versions": _versions(),
         "machine": _machine(),
         "command": sys.argv,

@@ -145,7 +145,7 @@ def card_of(facts: dict[str, Any], where: str = "run.json") -> Card:
     Raises:
         UserError: it describes none.
     """
-    extra = {"plugins": facts["plugins"]} if facts.get("plugins") else {}
+    extra = {key: facts[key] for key in ("plugins", "from", "weights") if facts.get(key)}
     card: Card = schema.convert(Card, {**facts, "extra": extra}, where, extra_keys=True)
     card.check(where)
     return card

@@ -4,7 +4,7 @@ text, images, recipe -> card -> model, teacher -> TrainingJob -> vitrail.train.f
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from vitrail.data import ImageDataset, Item, Preprocess
 from vitrail.errors import UserError
+from vitrail.hub.origin import Weights, origin_of
 from vitrail.hub.plugin_records import card_extra
 from vitrail.hub.resolve import create_from_card
 from vitrail.hub.sizes import check_fits
 from vitrail.hub.teachers import open_teacher
+from vitrail.hub.weights import find_weights
 from vitrail.limits import refuse_large_batch
 from vitrail.tasks.card import Card
 from vitrail.tasks.teacher import Teacher
@@ -50,9 +52,10 @@ class TrainingJob:
         preprocess: Preprocess,
         *,
         model: nn.Module | None = None,
+        weights: Weights | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> "TrainingJob":
-        """A training from scratch or from the recipe's weights, with the recipe's teacher.
+        """A training from scratch or from weights, with the recipe's teacher.
 
         Args:
             text: of the model, for the card.
@@ -61,6 +64,7 @@ class TrainingJob:
             recipe: its seed decides what is random in the first weights.
             preprocess: image size and channels.
             model: instead of the one that ``text`` builds.
+            weights: to start from, by default those that the recipe names.
             facts: for the card's ``extra``.
 
         Raises:
@@ -68,13 +72,18 @@ class TrainingJob:
                 cannot take these images.
         """
         card = create_card(text, dataset, preprocess, facts)
+        model = build_model(card, recipe, weights) if model is None else model
+        origin = origin_of(model)
+        if origin is not None:
+            card = replace(card, extra={**card.extra, "weights": origin.to_dict()})
         return cls(
-            model=build_model(card, recipe) if model is None else model,
+            model=model,
             dataset=dataset,
             parts=parts,
             recipe=recipe,
             card=card,
             teacher=open_teacher(recipe.teacher, card) if recipe.teacher else None,
+            notes=tuple(origin.lines) if origin is not None else (),
         )
 
     @property
@@ -109,15 +118,18 @@ def create_card(
     )
 
 
-def build_model(card: Card, recipe: Recipe) -> nn.Module:
+def build_model(card: Card, recipe: Recipe, weights: Weights | None = None) -> nn.Module:
     """The model of a card; what is random in its first weights follows from the recipe's seed.
+
+    ``weights`` are to start from, by default those that the recipe names.
 
     Raises:
         UserError: no such model, one too large for this machine, or for other images.
     """
     refuse_large_batch(recipe.batch // recipe.accumulate, card.image, card.in_chans)
     torch.manual_seed(recipe.seed)
-    model = create_from_card(card, drop_path=recipe.drop_path, weights=recipe.weights)
+    weights = weights or find_weights(recipe.weights, card.model)
+    model = create_from_card(card, drop_path=recipe.drop_path, weights=weights)
     check_input(model, card)
     return model
 
