@@ -32,7 +32,7 @@ from vitrail.hub.released import (
 )
 from vitrail.models.reader import choice
 from vitrail.schema import parse_json
-from vitrail.tasks.card import Card, card_in
+from vitrail.tasks.card import Card, card_from_header
 from vitrail.tensors import read_header
 
 NO_WEIGHTS = "none"
@@ -141,7 +141,7 @@ def read_card_of(path: Path) -> Card | None:
     if path.suffix != ".safetensors":
         return None
     try:
-        return card_in(read_header(path), path)
+        return card_from_header(read_header(path), path)
     except UserError:
         return None  # a file of others, or a damaged one: reading its tensors will say so
 
