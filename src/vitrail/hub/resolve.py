@@ -50,7 +50,6 @@ def create(
 
         model = vitrail.create("coat_lite_tiny", classes=5, reducer="cluster(ratio=4)")
         logits = model(torch.randn(2, 3, 224, 224))      # (2, 5)
-        maps = model.features(torch.randn(2, 3, 224, 224))
 
     Nothing is downloaded unless ``weights`` or ``model`` names something on the net.
 
@@ -85,13 +84,13 @@ def create(
     named = find_model(model)
     parts = {"mixer": one_or_each(mixer), "reducer": one_or_each(reducer), **fields}
     size = {"classes": classes, "image": image, "in_chans": in_chans}
-    if named.card is not None:
-        parts = {name: value for name, value in parts.items() if value is not None}
-        text, own = with_options(named.text, parts), named.weights
-        found = find_weights(own if weights in (None, AUTO) else weights, text, weights_folder)
-        return build_like_card(text, named.card, size, drop_path=drop_path, weights=found)
-    found = find_weights(weights, named.text, weights_folder)
-    return build(named.text, size | parts, drop_path=drop_path, weights=found)
+    if named.card is None:
+        found = find_weights(weights, named.text, weights_folder)
+        return build(named.text, size | parts, drop_path=drop_path, weights=found)
+    text = with_options(named.text, {k: v for k, v in parts.items() if v is not None})
+    own = named.weights if weights in (None, AUTO) else weights
+    found = find_weights(own, text, weights_folder)
+    return build_like_card(text, named.card, size, drop_path=drop_path, weights=found)
 
 
 def build_like_card(
