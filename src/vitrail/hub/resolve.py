@@ -15,6 +15,7 @@ from torch import nn
 from vitrail.errors import UserError
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
+from vitrail.hub.heads import classes_of, match_head
 from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.names import build, one_or_each, with_options
 from vitrail.hub.origin import Weights
@@ -116,6 +117,8 @@ def create_from_card(
         UserError: no such model, or weights that do not fit.
     """
     made = build(card.model, card.size, drop_path=drop_path, weights=weights)
+    if weights is not None:
+        match_head(made, card.classes, classes_of(weights, card.model))
     return name_classes(made, card)
 
 
