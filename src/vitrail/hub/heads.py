@@ -3,21 +3,18 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UserError, printable
-from vitrail.hub.weights import find_weights
 from vitrail.models.reader import choice
 from vitrail.tasks.card import read_card
 
 
-def classes_of(weights: str | Path, model: str) -> tuple[str, ...]:
+def classes_of(file: str | Path) -> tuple[str, ...]:
     """The classes that weights were trained for, by their card; none where they have no card."""
-    file, _ = find_weights(weights, model)
-    if file is None:
-        return ()
     try:
         return read_card(choice(file)[0]).classes
     except UserError:
@@ -59,7 +56,8 @@ def rows_by_name(tensor: Tensor, classes: Sequence[str], place: dict[str, int]) 
 
 def last_layers(model: nn.Module, classes: int) -> list[nn.Linear]:
     """The layers that give the logits; a model that is distilled has two."""
-    found = model.get_classifier() if hasattr(model, "get_classifier") else nn.Identity()
+    giver: Any = getattr(model, "get_classifier", nn.Identity)
+    found = giver()
     heads = found if isinstance(found, tuple) else (found,)
     layers: list[nn.Linear] = []
     for head in heads:

@@ -118,7 +118,7 @@ def create_from_card(
     """
     made = build(card.model, card.size, drop_path=drop_path, weights=weights)
     if weights is not None:
-        match_head(made, card.classes, classes_of(weights, card.model))
+        match_head(made, card.classes, classes_of(weights.file))
     return name_classes(made, card)
 
 
