@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import vitrail
 from vitrail.attribution import ExplainError, methods
+from vitrail.attribution.base import Need
 
 OPTIONS = {  # few draws are enough to show what is promised; so small a grid may speak against
     "rise": {"masks": 4, "cells": 3},
@@ -17,6 +18,7 @@ OPTIONS = {  # few draws are enough to show what is promised; so small a grid ma
     "dropout_frequency": {"draws": 2},
 }
 ZEROS = torch.zeros(2)
+FEW = ["vit_tiny", "coat_lite_tiny", "coatnet_0", "filtervit_v2_xxs"]  # tokens, maps, both, draws
 FOR_SOME = {
     "filter_mask": FILTERS,
     "dropout_frequency": ("dropoutvit", "filtervit_v2"),
@@ -50,8 +52,12 @@ def serves(name: str, text: str) -> bool:
     return name not in FOR_SOME or text.startswith(FOR_SOME[name])
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("name", methods())
+def wirings(name: str) -> list[str]:
+    """Those a method can tell apart: all where it reads layers or changes their gradients."""
+    return [*TEXTS] if methods()[name].needs >= {Need.LAYERS} or name == "lrp" else FEW
+
+
+@pytest.mark.parametrize(("name", "text"), [(n, t) for n in methods() for t in wirings(n)])
 def test_promises(name: str, text: str) -> None:
     model, images, method = build(text), pictures(), methods()[name]
     model.train()  # as a caller in the middle of training would have it

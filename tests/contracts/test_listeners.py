@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.contracts.structures import STRUCTURES, narrow
+from tests.contracts.structures import kinds, narrow
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vitrail.layers import fused
 from vitrail.layers.drop import DropPath
 
-every = pytest.mark.parametrize("name", STRUCTURES)
+every = pytest.mark.parametrize("name", kinds())
 FACTOR = 1.25
 
 

@@ -19,17 +19,17 @@ class TestPool(ReducerLaws):
 
 
 class TestCluster(ReducerLaws):
-    specs = [
-        "cluster",
-        "cluster(ratio=9)",
-        "cluster(ratio=2)",
-        "cluster(ratio=6)",
-        "cluster(ratio=3, by='kmeans')",
-        "cluster(by='kmeans', steps=2)",
-        "cluster(by='sort')",
-        "cluster(by='sort', ratio=3)",
-    ]
-    identities = ["cluster(ratio=1)", "cluster(ratio=1, by='kmeans')"]
+    specs = ["cluster", "cluster(ratio=9)", "cluster(ratio=2)", "cluster(ratio=6)"]
+    identities = ["cluster(ratio=1)"]
+
+
+class TestKMeans(ReducerLaws):
+    specs = ["cluster(by='kmeans', steps=2)", "cluster(ratio=3, by='kmeans')"]
+    identities = ["cluster(ratio=1, by='kmeans')"]
+
+
+class TestSort(ReducerLaws):
+    specs = ["cluster(by='sort')", "cluster(by='sort', ratio=3)"]
 
 
 class TestHash(ReducerLaws):

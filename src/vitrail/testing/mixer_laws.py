@@ -26,14 +26,15 @@ GRID = (6, 8)
 Built = tuple[MixerSpec, Place, Any, nn.Module | None]
 
 
-def in_every_place(law: Callable[[Any, Built], None]) -> Callable[[Any, str], None]:
-    """Hold a law of one built mixer in all ``places`` of its suite."""
+def for_all(law: Callable[[Any, Built], None]) -> Callable[[Any], None]:
+    """Hold a law of one built mixer for all ``specs`` of its suite in all ``places``."""
 
     @wraps(law)
-    def held(self: "MixerLaws", text: str) -> None:
-        for place in self.places:
-            with case(text, place):
-                law(self, self.build(text, place))
+    def held(self: "MixerLaws") -> None:
+        for text in self.specs:
+            for place in self.places:
+                with case(text, place):
+                    law(self, self.build(text, place))
 
     del held.__wrapped__  # pytest asks it for the fixtures
     return held
@@ -53,13 +54,6 @@ class MixerLaws:
     traces = True  # to one graph that compiles and exports; False, too, where a model shows it
     counts_exactly = True  # whether a token of size n is n equal tokens
 
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Every law for every spec; only the first is traced, which is slow."""
-        if "text" in metafunc.fixturenames:
-            metafunc.parametrize("text", self.specs)
-        if "traced" in metafunc.fixturenames:
-            metafunc.parametrize("traced", self.specs[:1] if self.traces else [])
-
     def build(self, text: str, place: Place) -> Built:
         """A mixer and what it shares, every parameter moved away from where it starts."""
         spec = MixerSpec.parse(text)
@@ -70,11 +64,11 @@ class MixerLaws:
                 p.add_(torch.randn_like(p) * 0.2)
         return spec, place, mixer, shared
 
-    def test_text_round_trip(self, text: str) -> None:
-        spec = MixerSpec.parse(text)
-        assert MixerSpec.parse(str(spec)) == spec
+    def test_text_round_trip(self) -> None:
+        for spec in map(MixerSpec.parse, self.specs):
+            assert MixerSpec.parse(str(spec)) == spec
 
-    @in_every_place
+    @for_all
     def test_serves_any_grid(self, built: Built) -> None:
         _, place, mixer, shared = built
         for grid in (place.grid, (1, 1), (3, 5), (7, 7), (16, 12)):
@@ -82,7 +76,7 @@ class MixerLaws:
             y = mixer(x, grid, shared)
             assert y.shape == x.shape and y.isfinite().all(), grid
 
-    @in_every_place
+    @for_all
     def test_images_do_not_see_each_other(self, built: Built) -> None:
         """Nor does an answer change when it is asked for twice."""
         _, place, mixer, shared = built
@@ -92,7 +86,7 @@ class MixerLaws:
         torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
         assert torch.equal(mixer(x, place.grid, shared), together)
 
-    @in_every_place
+    @for_all
     def test_every_parameter_learns(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = torch.randn(2, place.tokens, place.dim, requires_grad=True)
@@ -102,7 +96,7 @@ class MixerLaws:
         assert bool(parameters) == self.learns
         assert [n for n, p in parameters if p.grad is None or not p.grad.any()] == []
 
-    @in_every_place
+    @for_all
     def test_gradient_is_right(self, built: Built) -> None:
         _, place, mixer, shared = built
         mixer = mixer.double()
@@ -116,7 +110,7 @@ class MixerLaws:
 
         torch.autograd.gradcheck(value, x, fast_mode=True)
 
-    @in_every_place
+    @for_all
     def test_cost_formula_is_what_it_costs(self, built: Built) -> None:
         spec, place, mixer, shared = built
         x = torch.randn(1, place.tokens, place.dim)
@@ -129,7 +123,7 @@ class MixerLaws:
         else:
             assert counted <= spec.macs(place)
 
-    @in_every_place
+    @for_all
     def test_half_precision_is_finite(self, built: Built) -> None:
         _, place, mixer, shared = built
         x = 3 * torch.randn(1, place.tokens, place.dim)
@@ -139,7 +133,7 @@ class MixerLaws:
         assert got.isfinite().all()
         assert (got - wanted).abs().mean() < self.half_error * wanted.abs().mean() + 0.02
 
-    @in_every_place
+    @for_all
     def test_working_tokens_or_a_remedy(self, built: Built) -> None:
         """Scattered tokens are either served, with sizes that count, or refused in words."""
         spec, place, *_ = built
@@ -177,7 +171,7 @@ class MixerLaws:
         parts = mixer.explain(x, grid, shared, plan)
         return mixer.proj(join_heads(parts["attention"] @ parts["values"]))
 
-    @in_every_place
+    @for_all
     def test_keys_are_means_of_tokens(self, built: Built) -> None:
         _, place, mixer, shared = explained(built)
         x = torch.randn(2, place.tokens, place.dim)
@@ -189,7 +183,7 @@ class MixerLaws:
             rows = parts["sources"].sum(3)[:, 0]
         torch.testing.assert_close(rows, torch.ones(2, parts["values"].shape[2]))
 
-    @in_every_place
+    @for_all
     def test_explanation_is_the_fast_path_spelled_out(self, built: Built) -> None:
         _, place, mixer, shared = explained(built)
         for grid in (place.grid, (5, 9)):
@@ -199,8 +193,11 @@ class MixerLaws:
                 self.spelled_out(mixer, x, grid, shared), wanted, rtol=1e-4, atol=1e-5
             )
 
-    def test_one_graph_and_export(self, traced: str) -> None:
-        _, place, mixer, shared = self.build(traced, self.places[0])
+    def test_one_graph_and_export(self) -> None:
+        """Of the first spec: tracing is slow, and options change little."""
+        if not self.traces:
+            pytest.skip("said of whole models")
+        _, place, mixer, shared = self.build(self.specs[0], self.places[0])
         whole = OnGrid(mixer, shared, place.grid)
         two, three = (torch.randn(b, place.tokens, place.dim) for b in (2, 3))
         torch.compiler.reset()

@@ -33,14 +33,28 @@ def constant(x: Tensor) -> Tensor:
     return x.detach()
 
 
-def on_every_grid(law: Callable[..., None]) -> Callable[..., None]:
-    """Hold a law on all ``GRIDS``."""
+def for_all_grids(law: Callable[..., None]) -> Callable[[Any], None]:
+    """Hold a law for all ``specs`` of its suite on all ``GRIDS``."""
 
     @wraps(law)
-    def held(self: "ReducerLaws", spec: ReducerSpec) -> None:
-        for grid in GRIDS:
-            with case(spec, grid):
-                law(self, spec, grid)
+    def held(self: "ReducerLaws") -> None:
+        for spec in map(ReducerSpec.parse, self.specs):
+            for grid in GRIDS:
+                with case(spec, grid):
+                    law(self, spec, grid)
+
+    del held.__wrapped__  # pytest asks it for the fixtures
+    return held
+
+
+def for_all(law: Callable[..., None]) -> Callable[[Any], None]:
+    """Hold a law for all ``specs`` of its suite."""
+
+    @wraps(law)
+    def held(self: "ReducerLaws") -> None:
+        for spec in map(ReducerSpec.parse, self.specs):
+            with case(spec):
+                law(self, spec)
 
     del held.__wrapped__  # pytest asks it for the fixtures
     return held
@@ -51,10 +65,6 @@ class ReducerLaws:
 
     specs: ClassVar[list[str]] = []
     identities: ClassVar[list[str]] = []  # specs whose K is N
-
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        if "spec" in metafunc.fixturenames:
-            metafunc.parametrize("spec", [ReducerSpec.parse(s) for s in self.specs], ids=str)
 
     def build(self, spec: ReducerSpec, grid: Grid, extra: int = 1) -> Reducer:
         """Built twice it is the same module: what is learned begins with the same weights."""
@@ -72,10 +82,11 @@ class ReducerLaws:
         x = torch.randn(images, extra + grid[0] * grid[1], DIM)
         return x, *self.build(spec, grid, extra)(x, grid, same)
 
+    @for_all
     def test_text_round_trip(self, spec: ReducerSpec) -> None:
         assert ReducerSpec.parse(str(spec)) == spec
 
-    @on_every_grid
+    @for_all_grids
     def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
         for extra in (0, 1):
             _, z, plan = self.reduced(spec, grid, extra, images=1)
@@ -83,18 +94,18 @@ class ReducerLaws:
             assert plan.sizes.sum(1).tolist() == [extra + grid[0] * grid[1]]
             assert (plan.sizes >= 1).all()
 
-    @on_every_grid
+    @for_all_grids
     def test_working_count_follows_from_the_grid(self, spec: ReducerSpec, grid: Grid) -> None:
         _, z, _ = self.reduced(spec, grid)
         promised = spec.working(self.place(grid))
         assert z.shape[1] == promised if spec.static else z.shape[1] <= promised
 
-    @on_every_grid
+    @for_all_grids
     def test_class_tokens_pass_untouched(self, spec: ReducerSpec, grid: Grid) -> None:
         x, z, plan = self.reduced(spec, grid)
         assert torch.equal(z[:, 0], x[:, 0]) and torch.equal(plan.restore(z)[:, 0], x[:, 0])
 
-    @on_every_grid
+    @for_all_grids
     def test_restore_gives_every_token_its_own_working_token(
         self, spec: ReducerSpec, grid: Grid
     ) -> None:
@@ -110,14 +121,14 @@ class ReducerLaws:
             plan.restore(z)[:, 1:], torch.stack([z[b, 1:][assignment[b]] for b in range(2)])
         )
 
-    @on_every_grid
+    @for_all_grids
     def test_reducing_what_was_restored_gives_it_back(self, spec: ReducerSpec, grid: Grid) -> None:
         """In evaluation, where tokens then may go on as they are."""
         _, z, plan = self.reduced(spec, grid, images=1)
         assert plan.exact
         torch.testing.assert_close(plan.reduce(plan.restore(z)), z)
 
-    @on_every_grid
+    @for_all_grids
     def test_images_do_not_see_each_other(self, spec: ReducerSpec, grid: Grid) -> None:
         x, _, plan = self.reduced(spec, grid, images=3)
         module = self.build(spec, grid)
@@ -127,12 +138,12 @@ class ReducerLaws:
                 plan.restore(plan.reduce(x))[b : b + 1], alone.restore(z), rtol=1e-5, atol=1e-6
             )
 
-    @on_every_grid
+    @for_all_grids
     def test_answers_the_same_twice(self, spec: ReducerSpec, grid: Grid) -> None:
         x, z, _ = self.reduced(spec, grid)
         assert torch.equal(z, self.build(spec, grid)(x, grid, same)[0])
 
-    @on_every_grid
+    @for_all_grids
     def test_constant_image_is_kept(self, spec: ReducerSpec, grid: Grid) -> None:
         x = torch.ones(1, 1 + grid[0] * grid[1], DIM)
         z, plan = spec.build(self.place(grid)).eval()(x, grid, same)
@@ -141,6 +152,7 @@ class ReducerLaws:
 
     look = staticmethod(constant)  # of the gradient check: clusters are found without gradient
 
+    @for_all
     def test_gradient_is_right(self, spec: ReducerSpec) -> None:
         grid = (4, 6)
         module = spec.build(self.place(grid)).double().eval()
@@ -153,7 +165,7 @@ class ReducerLaws:
 
         torch.autograd.gradcheck(value, x, fast_mode=True)
 
-    @on_every_grid
+    @for_all_grids
     def test_cost_formula_is_what_it_costs(self, spec: ReducerSpec, grid: Grid) -> None:
         x = torch.randn(1, 1 + grid[0] * grid[1], DIM)
         module = spec.build(self.place(grid)).eval()
@@ -170,10 +182,11 @@ class ReducerLaws:
                     assert torch.equal(z, x) and torch.equal(plan.restore(z), x)
                     assert torch.equal(plan.reduce(x), x) and plan.sizes.eq(1).all()
 
-    def test_one_graph(self, spec: ReducerSpec) -> None:
+    def test_one_graph(self) -> None:
+        """Of the first spec: tracing is slow, and options change little."""
+        spec, grid = ReducerSpec.parse(self.specs[0]), (8, 8)
         if not spec.static:
-            pytest.skip("data-dependent counts do not compile, and say so")
-        grid = (8, 8)
+            pytest.skip("counts that depend on the image do not compile")
         whole = ThereAndBack(spec.build(self.place(grid)).eval(), grid)
         x = torch.randn(2, 65, DIM)
         exported = torch.export.export(whole, (x,), strict=True)
@@ -196,7 +209,7 @@ class ThereAndBack(torch.nn.Module):
 class SelectionLaws(ReducerLaws):
     """Where a choice differs from a partition: the others stand for nobody and receive nothing."""
 
-    @on_every_grid
+    @for_all_grids
     def test_restore_gives_every_token_its_own_working_token(
         self, spec: ReducerSpec, grid: Grid
     ) -> None:
@@ -208,7 +221,7 @@ class SelectionLaws(ReducerLaws):
             image[chosen] = working
         assert torch.equal(plan.restore(z)[:, 1:], wanted)
 
-    @on_every_grid
+    @for_all_grids
     def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
         """A chosen token stands for itself alone, so sizes sum to the working count."""
         for extra in (0, 1):
@@ -217,7 +230,7 @@ class SelectionLaws(ReducerLaws):
             assert plan.sizes.eq(1).all()
             assert plan.sizes.sum() == spec.working(self.place(grid, extra))
 
-    @on_every_grid
+    @for_all_grids
     def test_constant_image_is_kept(self, spec: ReducerSpec, grid: Grid) -> None:
         """Nothing is averaged: a constant comes back where it worked, and zero elsewhere."""
         x = torch.ones(1, 1 + grid[0] * grid[1], DIM)
@@ -227,7 +240,7 @@ class SelectionLaws(ReducerLaws):
         assert set(back.unique().tolist()) <= {0.0, 1.0}
         assert back[..., 0].sum() == spec.working(self.place(grid))
 
-    @on_every_grid
+    @for_all_grids
     def test_places_are_distinct_and_rise(self, spec: ReducerSpec, grid: Grid) -> None:
         _, _, plan = self.reduced(spec, grid)
         assert (plan.index.diff(dim=1) > 0).all()
@@ -237,6 +250,7 @@ class SelectionLaws(ReducerLaws):
 class DrawLaws(SelectionLaws):
     """Where the choice is drawn in training."""
 
+    @for_all
     def test_training_draws_anew(self, spec: ReducerSpec) -> None:
         grid = (8, 8)
         module = self.build(spec, grid).train()
@@ -252,7 +266,7 @@ class SoftLaws(ReducerLaws):
 
     look = staticmethod(same)  # shares are differentiable: the gradient check goes through them
 
-    @on_every_grid
+    @for_all_grids
     def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
         """Column sums of shares that sum to one in each row."""
         for extra in (0, 1):
@@ -262,7 +276,7 @@ class SoftLaws(ReducerLaws):
             torch.testing.assert_close(plan.sizes.sum(1), wanted)
             torch.testing.assert_close(plan.weights.sum(2), torch.ones(1, grid[0] * grid[1]))
 
-    @on_every_grid
+    @for_all_grids
     def test_restore_gives_every_token_its_own_working_token(
         self, spec: ReducerSpec, grid: Grid
     ) -> None:
@@ -272,7 +286,7 @@ class SoftLaws(ReducerLaws):
         torch.testing.assert_close(plan.restore(z)[:, 1:], wanted)
         assert plan.assignment.max() < z.shape[1] - 1
 
-    @on_every_grid
+    @for_all_grids
     def test_reducing_what_was_restored_gives_it_back(self, spec: ReducerSpec, grid: Grid) -> None:
         """It does not, but nothing is lost on the whole: the mean over all tokens stays."""
         x, z, plan = self.reduced(spec, grid, images=1)
@@ -282,12 +296,13 @@ class SoftLaws(ReducerLaws):
         )
         torch.testing.assert_close(plan.restore(z).sum(1), x.sum(1), rtol=1e-4, atol=1e-4)
 
-    @on_every_grid
+    @for_all_grids
     def test_constant_image_is_kept(self, spec: ReducerSpec, grid: Grid) -> None:
         x = torch.ones(1, 1 + grid[0] * grid[1], DIM)
         z, plan = self.build(spec, grid)(x, grid, same)
         torch.testing.assert_close(plan.restore(z), x)
 
+    @for_all
     def test_the_choice_learns(self, spec: ReducerSpec) -> None:
         """Every parameter hears the loss."""
         module = self.build(spec, (6, 10)).train()
