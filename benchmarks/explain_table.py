@@ -27,7 +27,8 @@ import torch
 from benchmarks import command
 from vitrail.attribution.base import methods
 from vitrail.attribution.samples import MaskOf, Samples, gather, open_truth
-from vitrail.attribution.scores.makers import MapSource, baselines
+from vitrail.attribution.scores.format import CENTRE, LEGEND, markdown
+from vitrail.attribution.scores.sources import MapSource, baselines
 from vitrail.attribution.scores.table import (
     MethodScores,
     ScoreSettings,
@@ -37,7 +38,6 @@ from vitrail.attribution.scores.table import (
     score,
     versus,
 )
-from vitrail.attribution.scores.told import CENTRE, LEGEND, markdown
 from vitrail.cost import machine
 from vitrail.data import ImageDataset, Item, Preprocess
 from vitrail.errors import UserError

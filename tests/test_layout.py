@@ -40,10 +40,10 @@ SUITES = {
     "tests/parity/test_mobilevit.py": "models/mobilevit.py layers/inverted.py",
     "tests/parity/test_originals.py": "models/coat.py models/vit.py",
     "tests/cli/test_explain.py": "cli/maps.py cli/scoring.py",
-    "tests/attribution/test_draw.py": "attribution/glass.py",
+    "tests/attribution/test_draw.py": "attribution/segments.py",
     "tests/attribution/test_scores.py": "attribution/scores/rank.py attribution/scores/curves.py "
-    "attribution/scores/places.py attribution/scores/stability.py attribution/scores/makers.py "
-    "attribution/scores/table.py attribution/scores/told.py",
+    "attribution/scores/places.py attribution/scores/stability.py attribution/scores/sources.py "
+    "attribution/scores/table.py attribution/scores/format.py",
     "tests/export/test_optimized.py": "export/graph.py export/quant.py export/report.py "
     "export/verify.py",
     "tests/data/test_loader.py": "data/cache.py",

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vitrail.attribution import LayerRecord
 from vitrail.attribution.draw import Drawing, colourise, limits, overlay, page, save, sheet
-from vitrail.attribution.glass import (
+from vitrail.attribution.segments import (
     borders,
     draw_layers,
     draw_segments,

@@ -25,10 +25,10 @@ from vitrail.attribution.scores import (
     versus,
 )
 from vitrail.attribution.scores.curves import change
+from vitrail.attribution.scores.format import cells, header, lines, markdown
 from vitrail.attribution.scores.rank import gaussian_blur, order, ranks, spearman, ssim
 from vitrail.attribution.scores.stability import ends, redraw
 from vitrail.attribution.scores.table import chance
-from vitrail.attribution.scores.told import cells, header, lines, markdown
 from vitrail.errors import UserError
 
 SIDE = 8

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from vitrail.attribution.cam_layers import CamLayer, layers_of
     from vitrail.attribution.detector import BoxLogits
-    from vitrail.attribution.guard import ExplainError, preserve_state
+    from vitrail.attribution.preserve import ExplainError, preserve_state
     from vitrail.attribution.scale import normalise
     from vitrail.attribution.targets import box_score, class_in_region, contrast
 
@@ -47,7 +47,7 @@ __all__ = [
 _HOMES = {
     "BoxLogits": "detector",
     **dict.fromkeys(("CamLayer", "layers_of"), "cam_layers"),
-    **dict.fromkeys(("ExplainError", "preserve_state"), "guard"),
+    **dict.fromkeys(("ExplainError", "preserve_state"), "preserve"),
     "normalise": "scale",
     **dict.fromkeys(("box_score", "class_in_region", "contrast"), "targets"),
 }

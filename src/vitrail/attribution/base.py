@@ -12,8 +12,8 @@ A *method* is a function ``run(case, *, option=default, ...) -> MethodResult``, 
         \"\"\"Largest gradient over the channels.\"\"\"
 
 Write it in a module named in :data:`MODULES`. ``explain`` checks what the method needs, resolves
-the target, keeps the model's state (:func:`~vitrail.attribution.guard.preserve_state`), resizes the
-native map to the image, and refuses maps that are zero everywhere or hold NaN.
+the target, keeps the model's state (:mod:`vitrail.attribution.preserve`), resizes the native map
+to the image, and refuses maps that are zero everywhere or hold NaN.
 """
 
 import inspect
@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vitrail.attribution.guard import (
+from vitrail.attribution.preserve import (
     ExplainError,
     Model,
     device_of,

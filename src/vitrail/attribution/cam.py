@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vitrail.attribution.base import Case, LayerRecord, MethodResult, Need, method
 from vitrail.attribution.cam_layers import CamLayer, layers_of, tokens_to_map
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 from vitrail.attribution.record import ModuleCall, recording
 from vitrail.attribution.scale import resize
 from vitrail.layers.grid import Grid

@@ -26,7 +26,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 from vitrail.layers.grid import Grid
 from vitrail.models.reading import DEEP, CamLayer
 

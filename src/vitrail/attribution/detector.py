@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.attribution.guard import ExplainError, preserve_state
+from vitrail.attribution.preserve import ExplainError, preserve_state
 
 
 class BoxLogits(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vitrail.attribution.base import Case, MethodResult, Need, method
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 from vitrail.attribution.targets import Goal
 
 NEEDS = {Need.GRADIENT}

@@ -8,7 +8,7 @@
 While the model runs, every torch function it calls is answered by one with the same value and
 another gradient (:mod:`vitrail.attribution.lrp_rules`), such that *relevance = activation x
 gradient* follows the rules of Bach et al. (PLOS ONE 10(7), 2015) for linear layers
-(:mod:`vitrail.attribution.shares`) and, for attention, norms and products, those of Ali et al.
+(:mod:`vitrail.attribution.lrp_linear`) and, for attention, norms and products, those of Ali et al.
 (ICML 2022, attention held constant: "CP") or Achtibat et al. (ICML 2024, "AttnLRP"). One backward
 pass then gives everything. No model is named here: what a rule is missing for is refused with the
 name of the module that called it.
@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vitrail.attribution.base import Case, MethodResult, Need, method
-from vitrail.attribution.guard import ExplainError
 from vitrail.attribution.lrp_call import ConstantLedger, FunctionCall, NoRuleError, Rules, name_of
+from vitrail.attribution.lrp_linear import LinearRule
 from vitrail.attribution.lrp_rules import ATTENTIONS, RULES, missing_rule
-from vitrail.attribution.shares import LinearRule
+from vitrail.attribution.preserve import ExplainError
 from vitrail.errors import unknown
 
 FORWARD_RTOL = 1e-3

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitrail.attribution.guard import ExplainError
-from vitrail.attribution.shares import Gamma, LinearRule
+from vitrail.attribution.lrp_linear import Gamma, LinearRule
+from vitrail.attribution.preserve import ExplainError
 
 
 @dataclass(frozen=True, kw_only=True)

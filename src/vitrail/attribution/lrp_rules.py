@@ -4,7 +4,7 @@
 ``gradient_rule``  torch's own gradient: linear functions, ReLU, max pooling
 ``affine_rule``    torch's own gradient; what constants add is counted in the ledger
 ``linear_rule``    convolutions and linear layers: the user's choice, see
-                   :mod:`vitrail.attribution.shares`
+                   :mod:`vitrail.attribution.lrp_linear`
 ``product_rule``   each of n live factors gets an n-th of the relevance
 ``quotient_rule``  the denominator is constant
 ``power_rule``     all relevance goes to the base

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitrail.attribution.base import Case, LayerKind, LayerRecord, MethodResult, Need, method
 from vitrail.attribution.centres import centres, map_to_image
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 from vitrail.attribution.record import ModuleCall, recording
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan

@@ -15,7 +15,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 from vitrail.attribution.record import MixerCall
 from vitrail.layers.attend import (
     attention_weights,

@@ -1,10 +1,10 @@
-"""What a model's layers did while it looked at a picture: calls, in order, by hooks on instances.
+"""The calls of a model's modules during a forward pass, in order, by hooks on instances.
 
 ::
 
     with recording(model, parts_of(model)) as calls:
         model(images)
-    for call in mixer_calls(calls): ...           # where tokens met, on which grid, by which plan
+    for call in mixer_calls(calls): ...           # each mixer's call: its tokens, grid and plan
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 from vitrail.layers.blocks import Held
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
@@ -91,8 +91,13 @@ def parts_of(model: nn.Module) -> dict[str, nn.Module]:
     for name, module in modules.items():
         if is_unit(module):
             parts[name] = module
-            parts |= {p: modules[p] for p in (f"{name}.fuse",) if p in modules}
+            parts |= {path: modules[path] for path in paths_read(name, module)}
     return parts
+
+
+def paths_read(name: str, unit: nn.Module) -> dict[str, str]:
+    """The modules that a block of a paper's own ``reads``: path in the model -> path inside it."""
+    return {f"{name}.{part}": part for part in getattr(unit, "reads", ())}
 
 
 def block_of(name: str) -> str:
@@ -102,20 +107,20 @@ def block_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class MixerCall:
-    """One step in which tokens met: a mixer's call, and what stands around it.
+    """One mixer's call, with the residual stream, plan and block around it.
 
     Attributes:
         name: the mixer's path.
         mixer: the module.
         tokens: ``(B, K, C)``, its input.
-        grid: the grid it was told.
+        grid: the grid it was given.
         shared: what its stage shares.
-        plan: which tokens its own stand for, as the mixer was told; None for all of a grid.
+        plan: which tokens its own stand for, as the mixer was given it; None for all of a grid.
         block_plan: the plan of the block's reducer, or None.
         output: ``(B, K, C)``.
         stream: the residual it is added to, ``(B, K, C)``.
         unit: the call of the paper's own block around it, or None in a plain block.
-        fused: what a MobileViT block fuses, ``(B, 2 C, H, W)``: its input, and its attention.
+        unit_reads: the calls that this block ``reads``, by path inside the block.
     """
 
     name: str
@@ -128,7 +133,7 @@ class MixerCall:
     output: Tensor
     stream: Tensor
     unit: ModuleCall | None
-    fused: Tensor | None = None
+    unit_reads: Mapping[str, ModuleCall]
 
     @property
     def full_grid(self) -> Grid:
@@ -145,7 +150,7 @@ class MixerCall:
 
 
 def mixer_calls(calls: list[ModuleCall]) -> list[MixerCall]:
-    """The steps in which tokens met, in order."""
+    """The calls of mixers, in order."""
     return [_mixer_call(calls, i) for i, call in enumerate(calls) if isinstance(call.module, Mixer)]
 
 
@@ -160,7 +165,8 @@ def _mixer_call(calls: list[ModuleCall], i: int) -> MixerCall:
     if entered is not None:
         stream = entered.output.flatten(2).mT
     units = [c for c in calls[i:] if is_unit(c.module) and block.startswith(f"{c.name}.")]
-    fuse = _nearest(calls[i:], f"{units[0].name}.fuse") if units else None
+    paths = paths_read(units[0].name, units[0].module) if units else {}
+    reads = {part: _nearest(calls[i:], path) for path, part in paths.items()}
     assert isinstance(call.module, Mixer)
     return MixerCall(
         name=call.name,
@@ -173,7 +179,7 @@ def _mixer_call(calls: list[ModuleCall], i: int) -> MixerCall:
         output=call.output,
         stream=stream,
         unit=units[0] if units else None,
-        fused=fuse.args[0] if fuse else None,
+        unit_reads={part: found for part, found in reads.items() if found is not None},
     )
 
 

@@ -1,8 +1,8 @@
 """Attention as an explanation: of one layer, rolled out over all, and weighed by its gradient.
 
-Attention says where a step looked, not why the model answered as it did: two of these methods
-are the same for every target. How a distribution walks back is told in
-:mod:`vitrail.attribution.walk`, how a step mixes in :mod:`vitrail.attribution.mixing`.
+Attention shows where a step looked, not why the model answered as it did: two of these methods
+give the same map for every target. :mod:`vitrail.attribution.propagate` takes a distribution back
+through the layers, :mod:`vitrail.attribution.mixing` says how one step mixes tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,9 @@ from vitrail.attribution.cam import (
     weighted_map,
 )
 from vitrail.attribution.cam_layers import layers_of
-from vitrail.attribution.guard import ExplainError
 from vitrail.attribution.mixing import gradient_operator, operator
+from vitrail.attribution.preserve import ExplainError
+from vitrail.attribution.propagate import SHARES, Propagation, masses_by_layer
 from vitrail.attribution.record import (
     MixerCall,
     ModuleCall,
@@ -32,7 +33,6 @@ from vitrail.attribution.record import (
     projection,
     recording,
 )
-from vitrail.attribution.walk import SHARES, Propagation, masses_by_layer
 from vitrail.models.reading import State, mixers_of
 
 RECORD = {Need.LAYERS, Need.RECORD}
@@ -79,7 +79,7 @@ def attention_map(step: MixerCall, images: int) -> Tensor:
 
 @method("rollout", class_specific=False, needs=RECORD)
 def rollout(case: Case, *, residual: str = "half") -> MethodResult:
-    """What the head reads, walked back through attention and residuals to the first grid.
+    """What the head reads, propagated back through attention and residuals to the first grid.
 
     ``residual``: the branch counts ``"half"`` as published, or by its share of lengths
     (``"norm"``). ``check`` tells how far any layer's mass is from one.
@@ -89,11 +89,11 @@ def rollout(case: Case, *, residual: str = "half") -> MethodResult:
         raise ExplainError(f"residual={residual!r}: it is {' or '.join(map(repr, SHARES))}")
     with torch.no_grad(), recording(case.model, parts_of(case.model)) as calls:
         case.model(case.images)
-    walk = Propagation(operators=operator, share=SHARES[residual])
-    walk.run(mixer_calls(calls))
-    found = masses_by_layer(walk, readout(case.model, walk, calls))
+    fields = Propagation(operators=operator, share=SHARES[residual])
+    fields.run(mixer_calls(calls))
+    found = masses_by_layer(fields, readout(case.model, fields, calls))
     totals = torch.stack([sum(m.sum(1) for m in many) for many in found.values()])  # type: ignore[misc]
-    return _result(walk, found, {"mass_error": (totals - 1).abs().amax(0)})
+    return _result(fields, found, {"mass_error": (totals - 1).abs().amax(0)})
 
 
 @method("grad_rollout", class_specific=True, needs=RECORD | {Need.GRADIENT})
@@ -118,16 +118,16 @@ def grad_rollout(case: Case) -> MethodResult:
         score.sum(), list(joined.values()), retain_graph=True, materialize_grads=True
     )
     grads = dict(zip(joined, slopes, strict=True))
-    walk = Propagation(
+    fields = Propagation(
         operators=lambda step: gradient_operator(
             step, grads[step.name], joined[step.name].detach()
         ),
         share=None,
     )
-    walk.run([_detach(step) for step in mixer_calls(calls)])
+    fields.run([_detach(step) for step in mixer_calls(calls)])
     pooled = partial(positive_evidence, case, tops[-1:], score)
-    found = masses_by_layer(walk, readout(model, walk, calls, pooled))
-    return _result(walk, found, {})
+    found = masses_by_layer(fields, readout(model, fields, calls, pooled))
+    return _result(fields, found, {})
 
 
 def _detach(step: MixerCall) -> MixerCall:
@@ -150,11 +150,11 @@ def positive_evidence(
 
 
 def _result(
-    walk: Propagation, found: dict[str, list[Tensor]], check: dict[str, Tensor]
+    fields: Propagation, found: dict[str, list[Tensor]], check: dict[str, Tensor]
 ) -> MethodResult:
     layers = {}
     for name, many in found.items():
-        states = walk.entering[name]
+        states = fields.entering[name]
         maps = {
             f"map{i or ''}": mass[:, state.extra :].unflatten(1, state.grid)
             for i, (mass, state) in enumerate(zip(many[:-1], states, strict=True))
@@ -169,7 +169,7 @@ def _result(
 
 def readout(
     model: nn.Module,
-    walk: Propagation,
+    fields: Propagation,
     calls: Sequence[ModuleCall],
     pooled: Callable[[State], Tensor] | None = None,
 ) -> Tensor:
@@ -178,10 +178,10 @@ def readout(
     As the model says by ``read_fields``; else a class token, or the mean of several; all places
     alike, or by ``pooled``.
     """
-    state, own = walk.state, getattr(model, "read_fields", None)
+    state, own = fields.state, getattr(model, "read_fields", None)
     assert state is not None
-    if own is not None and (pooled is None or state.extra or walk.scales):
-        found: Tensor | None = own(walk, calls)
+    if own is not None and (pooled is None or state.extra or fields.scales):
+        found: Tensor | None = own(fields, calls)
         if found is not None:
             return found
     if state.extra:

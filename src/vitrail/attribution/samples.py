@@ -25,7 +25,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from vitrail.attribution.guard import device_of
+from vitrail.attribution.preserve import device_of
 from vitrail.data import History, ImageDataset, Item, Preprocess, open_dataset
 from vitrail.data.decode import ImageError, decode_values
 from vitrail.data.files import read_regular

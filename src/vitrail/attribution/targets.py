@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 from vitrail.errors import unknown
 
 Class = int | str

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.attribution.base import DEFAULT, Explanation, explain, find_method, methods
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 from vitrail.attribution.targets import find_class
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.options import ExplainOptions
@@ -282,7 +282,7 @@ def row(one: PictureExplanation, path: Path, several: bool) -> dict[str, Any]:
 def pages(out: Path, stem: str, one: PictureExplanation, image: "Image") -> list[Path]:
     """The overlay's page, and the sheet of the layers where they have something to show."""
     from vitrail.attribution.draw import page, save
-    from vitrail.attribution.glass import draw_layers, worth_drawing
+    from vitrail.attribution.segments import draw_layers, worth_drawing
 
     assert one.found is not None
     picture = model_view(image, one.of.run)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.attribution.samples import MaskOf, Samples, gather, open_truth
-from vitrail.attribution.scores.makers import MapSource, baselines
+from vitrail.attribution.scores.format import LEGEND, cells, header, lines
+from vitrail.attribution.scores.sources import MapSource, baselines
 from vitrail.attribution.scores.table import (
     MethodScores,
     ScoreSettings,
@@ -16,7 +17,6 @@ from vitrail.attribution.scores.table import (
     failure_scores,
     score,
 )
-from vitrail.attribution.scores.told import LEGEND, cells, header, lines
 from vitrail.cli.command import Answer, as_json, table
 from vitrail.cli.maps import NamedRun, method_options, open_runs, output_goal, select_methods
 from vitrail.cli.options import ExplainOptions

@@ -38,7 +38,7 @@ from vitrail.models.backbone import (
     init_weights,
 )
 from vitrail.models.pyramid import pyramid
-from vitrail.models.reading import CamLayer, FieldWalk, last_block
+from vitrail.models.reading import CamLayer, Fields, last_block
 from vitrail.specs import Place
 
 
@@ -160,11 +160,11 @@ class CCT(Backbone):
 
     reads = ("weigh",)
 
-    def read_fields(self, walk: FieldWalk, calls: Sequence[Any]) -> Tensor | None:
+    def read_fields(self, fields: Fields, calls: Sequence[Any]) -> Tensor | None:
         """All places, as sequence pooling weighs them."""
         call = next(call for call in calls if call.name == "weigh")
         weights = call.output.detach().softmax(1)[:, :, 0]
-        return (walk.state.tokens[:, :, 0] * weights).sum(1)
+        return (fields.state.tokens[:, :, 0] * weights).sum(1)
 
     def no_weight_decay(self) -> set[str]:
         """The position table, where it is learned."""

@@ -39,7 +39,7 @@ from vitrail.models.backbone import (
     init_weights,
 )
 from vitrail.models.pyramid import pyramid
-from vitrail.models.reading import CamLayer, FieldWalk, last_mixer
+from vitrail.models.reading import CamLayer, Fields, last_mixer
 from vitrail.specs import Place
 
 STRIDE = 16
@@ -165,10 +165,10 @@ class CeiT(Backbone):
 
     reads = ("lca",)
 
-    def read_fields(self, walk: FieldWalk, calls: Sequence[Any]) -> Tensor | None:
+    def read_fields(self, fields: Fields, calls: Sequence[Any]) -> Tensor | None:
         """The last class token, and what it learns from those behind every block."""
         call = next(call for call in calls if call.name == "lca")
-        firsts = [walk.tap(name, 1).tokens[:, 0, 0] for name in walk.left]
+        firsts = [fields.tap(name, 1).tokens[:, 0, 0] for name in fields.left]
         read = (torch.stack(firsts, 1) * self.lca.layer_weights(call.args[0])).sum(1)
         return 0.5 * firsts[-1] + 0.5 * read
 

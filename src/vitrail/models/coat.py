@@ -54,7 +54,7 @@ from vitrail.models.backbone import (
     image_hw,
     init_weights,
 )
-from vitrail.models.reading import CamLayer, FieldWalk, State, last_mixer
+from vitrail.models.reading import CamLayer, Fields, State, last_mixer
 from vitrail.specs import Place
 
 
@@ -176,12 +176,12 @@ class CoaT(Backbone):
         last = f"parallel.{len(self.parallel) - 1}.scales"
         return [CamLayer(f"{last}.{i}.mixer", "tokens", "input") for i in range(3)]
 
-    def read_fields(self, walk: FieldWalk, calls: Sequence[Any]) -> Tensor | None:
+    def read_fields(self, fields: Fields, calls: Sequence[Any]) -> Tensor | None:
         """With parallel blocks: the class tokens of three scales, as the head mixes them."""
-        if self.aggregate is None or not walk.scales:
+        if self.aggregate is None or not fields.scales:
             return None
         shares = self.aggregate.weight.flatten().abs()
-        firsts = torch.stack([scale.tokens[:, 0, 0] for scale in walk.scales], 1)
+        firsts = torch.stack([scale.tokens[:, 0, 0] for scale in fields.scales], 1)
         return firsts @ (shares / shares.sum())
 
     def no_weight_decay(self) -> set[str]:
@@ -295,27 +295,27 @@ class ParallelBlock(nn.Module):
             out.append(x + self.drop_path(self.mlp(scale.norm2(x))))  # type: ignore[operator]
         return out
 
-    def propagate(self, walk: FieldWalk, call: Any, steps: Sequence[Any]) -> None:
+    def propagate(self, fields: Fields, call: Any, steps: Sequence[Any]) -> None:
         """A rollout's fields: three scales, resized and blended by the lengths of their answers."""
-        if not walk.scales:
-            walk.scales = [walk.tap(walk.last_of(f"stages.{i}")) for i in (1, 2, 3)]
-        walk.entering[call.name] = walk.scales
-        seen = [walk.operators(s)(f.tokens) for s, f in zip(steps, walk.scales, strict=True)]
+        if not fields.scales:
+            fields.scales = [fields.tap(fields.last_of(f"stages.{i}")) for i in (1, 2, 3)]
+        fields.entering[call.name] = fields.scales
+        seen = [fields.operators(s)(f.tokens) for s, f in zip(steps, fields.scales, strict=True)]
         after = []
-        for state, step in zip(walk.scales, steps, strict=True):
+        for state, step in zip(fields.scales, steps, strict=True):
             answers = [resize_or_keep(s.output, s.grid, step.grid) for s in steps]
             lengths = torch.stack([a.norm(dim=2, keepdim=True) for a in answers])
             parts = lengths / lengths.sum(0).clamp(min=1e-12)
-            fields = torch.stack(
+            resized = torch.stack(
                 [resize_or_keep(f, s.grid, step.grid) for f, s in zip(seen, steps, strict=True)]
             )
-            if walk.share is None:
-                mixed = state.tokens + fields.sum(0)
+            if fields.share is None:
+                mixed = state.tokens + resized.sum(0)
             else:
-                share = walk.share(step)
-                mixed = state.tokens - share * state.tokens + share * (parts * fields).sum(0)
+                share = fields.share(step)
+                mixed = state.tokens - share * state.tokens + share * (parts * resized).sum(0)
             after.append(State(mixed, step.grid))
-        walk.scales = after
+        fields.scales = after
 
 
 def resize_or_keep(x: Tensor, old: Grid, new: Grid) -> Tensor:

@@ -51,7 +51,7 @@ from vitrail.models.backbone import (
     mlp_head,
 )
 from vitrail.models.filtervit_weights import RENAMES
-from vitrail.models.reading import DEEP, CamLayer, FieldWalk, State, every_second, pool_centres
+from vitrail.models.reading import DEEP, CamLayer, Fields, State, every_second, pool_centres
 from vitrail.reducers import All, ReducerSpec
 from vitrail.specs import Place
 from vitrail.tokens import selection
@@ -318,17 +318,17 @@ class EncoderBlock(nn.Module):
         """``(B, width, H, W)`` -> ``(B, dim, H / stride, W / stride)``."""
         return self.conv(self.attend(x))
 
-    def propagate(self, walk: FieldWalk, call: Any, steps: Sequence[Any]) -> None:
+    def propagate(self, fields: Fields, call: Any, steps: Sequence[Any]) -> None:
         """A rollout's field: all places, or chosen ones overwritten."""
         grid = grid_of(call.args[0])
-        f = walk.enter(call.name, grid, 0, to_tokens(call.args[0])).tokens
+        f = fields.enter(call.name, grid, 0, to_tokens(call.args[0])).tokens
         plan = steps[0].plan
         if plan is not None:
             chosen = plan.reduce(f)
-            f = f + plan.restore(walk.encode(chosen, steps) - chosen)
+            f = f + plan.restore(fields.encode(chosen, steps) - chosen)
         else:
-            f = walk.join(f, f, walk.encode(f, steps), 0.5)
-        walk.leave(call.name, State(f, grid))
+            f = fields.join(f, f, fields.encode(f, steps), 0.5)
+        fields.leave(call.name, State(f, grid))
 
 
 class Pooled(EncoderBlock):
@@ -341,14 +341,14 @@ class Pooled(EncoderBlock):
         z = z + sinusoid(torch.arange(z.shape[1], device=x.device), z.shape[2]).to(z.dtype)
         return x + self.drop_path(resample(to_map(self.encode(z, grid), grid), grid_of(x)))
 
-    def propagate(self, walk: FieldWalk, call: Any, steps: Sequence[Any]) -> None:
+    def propagate(self, fields: Fields, call: Any, steps: Sequence[Any]) -> None:
         """Mean of cells, encoder, copies."""
         grid, coarse = grid_of(call.args[0]), steps[0].grid
-        f = walk.enter(call.name, grid, 0, to_tokens(call.args[0])).tokens
+        f = fields.enter(call.name, grid, 0, to_tokens(call.args[0])).tokens
         image = resample(to_map(f, grid), coarse)
-        out = to_map(walk.encode(to_tokens(image), steps), coarse)
+        out = to_map(fields.encode(to_tokens(image), steps), coarse)
         into, out = (to_tokens(resample(each, grid)) for each in (image, out))
-        walk.leave(call.name, State(walk.join(f, into, out, 0.5), grid))
+        fields.leave(call.name, State(fields.join(f, into, out, 0.5), grid))
 
 
 class Full(EncoderBlock):

@@ -41,7 +41,7 @@ from vitrail.models.backbone import (
     image_hw,
     init_weights,
 )
-from vitrail.models.reading import CamLayer, FieldWalk, State
+from vitrail.models.reading import CamLayer, Fields, State
 from vitrail.specs import Place
 
 PATCH = 2
@@ -191,16 +191,18 @@ class MobileViTBlock(nn.Module):
         y = resize(fold(self.norm(z), grid), size)
         return self.fuse(torch.cat((x, self.narrow(y)), 1))
 
-    def propagate(self, walk: FieldWalk, call: Any, steps: Sequence[Any]) -> None:
+    reads = ("fuse",)
+
+    def propagate(self, fields: Fields, call: Any, steps: Sequence[Any]) -> None:
         """A rollout's field: one sequence for each position inside a patch."""
         x, grid = call.args[0], steps[0].full_grid
         size = grid_of(x)
-        f = walk.enter(call.name, size, 0, to_tokens(x)).tokens
+        f = fields.enter(call.name, size, 0, to_tokens(x)).tokens
         image = resize(to_map(f, size), (grid[0] * PATCH, grid[1] * PATCH))
-        out = fold(walk.encode(unfold(image, grid), steps), grid)
+        out = fold(fields.encode(unfold(image, grid), steps), grid)
         into, out = (to_tokens(resize(each, size)) for each in (image, out))
-        f = walk.join(f, into, out, self.attention_share(steps[-1].fused))
-        walk.leave(call.name, State(f, size))
+        f = fields.join(f, into, out, self.attention_share(steps[-1].unit_reads["fuse"].args[0]))
+        fields.leave(call.name, State(f, size))
 
     @torch.no_grad()
     def attention_share(self, both: Tensor) -> Tensor:

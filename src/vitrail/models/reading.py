@@ -3,12 +3,13 @@
 =========================== =====================================================================
 ``cam_layers()``            which activations a class activation map is made of
 ``cell_centres(n, pixels)`` where the n cells along a side look at an image, if not evenly
-``read_fields(walk, calls)`` how the head reads the fields of a rollout, if not as one mean
-``reads``                   paths of the modules whose calls that needs
+``read_fields(fields, calls)`` how the head reads the fields of a rollout, if not as one mean
+``reads``                   paths of the modules whose calls that needs; of a block with a
+                            ``propagate`` of its own, paths inside the block
 =========================== =====================================================================
 
 A block in which mixers do not stand in a plain residual branch has a method
-``propagate(walk, call, steps)``: how a *field*, one number a token, goes through it.
+``propagate(fields, call, steps)``: how a *field*, one number a token, goes through it.
 
 A block that lets only some places work, without a reducer, has ``draws_places``: whether chance
 chooses them in training (a reducer has it, too, where chance does). A block that scores its places
@@ -66,8 +67,8 @@ class State:
         return self.tokens.shape[1] - self.grid[0] * self.grid[1]
 
 
-class FieldWalk(Protocol):
-    """What a block's ``propagate`` and a model's ``read_fields`` may ask of a walk.
+class Fields(Protocol):
+    """What a block's ``propagate`` and a model's ``read_fields`` call on a propagation.
 
     A step is a mixer's call as recorded: its ``grid``, ``plan``, ``output`` and the like.
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vitrail.attribution.base import explain, methods
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -4,8 +4,8 @@ maps (B, H, W) of any method -> scores by picture -> a table beside four baselin
 """
 
 from vitrail.attribution.scores.curves import Curve, deletion, insertion
-from vitrail.attribution.scores.makers import MapSource, baselines
 from vitrail.attribution.scores.places import energy, pointing, rank_accuracy, segmentation
+from vitrail.attribution.scores.sources import MapSource, baselines
 from vitrail.attribution.scores.stability import (
     Explainer,
     class_contrast,

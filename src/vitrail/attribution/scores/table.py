@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitrail.attribution.samples import Samples
 from vitrail.attribution.scores import places
 from vitrail.attribution.scores.curves import BLUR_SIGMA, BLUR_WINDOW, deletion, insertion
-from vitrail.attribution.scores.makers import MapSource
+from vitrail.attribution.scores.sources import MapSource
 from vitrail.attribution.scores.stability import (
     class_contrast,
     max_sensitivity,

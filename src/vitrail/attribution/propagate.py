@@ -1,11 +1,11 @@
-"""Rollout: from what the head reads back to where it came from, for any of the zoo's wirings.
+"""Rollout: from what the head reads back to where it came from, for any model of ours.
 
 Abnar and Zuidema (2020) multiply matrices ``(A_l + I) / 2`` over layers. Here a *field*, one
 number a token, goes forward through the same mixing (:mod:`vitrail.attribution.mixing`), and the
 gradient of what the head reads with respect to the field at any layer is the distribution
-``r_l = M_(l+1)^T ... M_L^T r_L`` there: a vector walks back, never a matrix product, through
-selection, clustering, pooling and several scales alike. It sums to one at every layer; what
-reaches a class token stays there and is counted.
+``r_l = M_(l+1)^T ... M_L^T r_L`` there. Only vectors go back, never a product of matrices, and that
+through selection, clustering, pooling and several scales alike. The distribution sums to one at
+every layer; what reaches a class token stays there and is counted.
 
 =========================== =====================================================================
 step                        what happens to a field f
@@ -51,7 +51,7 @@ SHARES: dict[str, Share] = {"half": half, "norm": norm_share}
 
 @dataclass
 class Propagation:
-    """A field on its way through the layers.
+    """A field propagated through the layers (:class:`vitrail.models.reading.Fields`).
 
     Attributes:
         operators: how a step mixes a field.
@@ -72,7 +72,7 @@ class Propagation:
     scales: list[State] = field(default_factory=list)
 
     def run(self, steps: Sequence[MixerCall]) -> None:
-        """All steps, those inside a paper's own block together."""
+        """Propagate through all steps; those inside a paper's own block go together."""
         for unit, together in groupby(steps, key=lambda s: s.unit.name if s.unit else None):
             some = list(together)
             if unit is None:
@@ -154,22 +154,22 @@ def _reduce_mean(reduce: Callable[[Tensor], Tensor], f: Tensor) -> Tensor:
     return reduce(f) / torch.where(total == 0, torch.ones_like(total), total)
 
 
-def masses_by_layer(walk: Propagation, read: Tensor) -> dict[str, list[Tensor]]:
+def masses_by_layer(fields: Propagation, read: Tensor) -> dict[str, list[Tensor]]:
     """The distribution in front of each layer: the gradient of what is read, ``(B,)``.
 
     By layer, ``(B, E + N)`` for each scale, and last ``(B, 1)`` what stays aside there: on class
     tokens that join later, or on its way to be read elsewhere.
     """
-    states = [state.tokens for many in walk.entering.values() for state in many]
-    sides = [tensor for tensor, _, _ in walk.aside]
+    states = [state.tokens for many in fields.entering.values() for state in many]
+    sides = [tensor for tensor, _, _ in fields.aside]
     grads = torch.autograd.grad(
         read.sum(), [*states, *sides], retain_graph=True, materialize_grads=True
     )
     found, waiting = {}, list(grads[: len(states)])
-    for layer, (name, many) in enumerate(walk.entering.items()):
+    for layer, (name, many) in enumerate(fields.entering.items()):
         here = [waiting.pop(0).squeeze(2) for _ in many]
         beside = here[0].new_zeros(here[0].shape[0], 1)
-        for grad, (_, first, last) in zip(grads[len(states) :], walk.aside, strict=True):
+        for grad, (_, first, last) in zip(grads[len(states) :], fields.aside, strict=True):
             if first <= layer < last:
                 beside = beside + grad.sum((1, 2))[:, None]
         found[name] = [*here, beside]

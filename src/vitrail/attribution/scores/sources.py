@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.attribution.base import Explanation, explain, find_method
 from vitrail.attribution.baselines import BASELINES
-from vitrail.attribution.guard import ExplainError
+from vitrail.attribution.preserve import ExplainError
 
 GRADIENT = "saliency"
 """The input gradient, the fourth baseline, is a method too."""

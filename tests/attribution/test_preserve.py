@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.attribution.guard import preserve_state, why_opaque
+from vitrail.attribution.preserve import preserve_state, why_opaque
 
 
 def model() -> nn.Module:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitrail.attribution.shares import LinearRule
+from vitrail.attribution.lrp_linear import LinearRule
 from vitrail.specs import SpecError
 
 
