@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from vitrail.cost.versus_training import Side, VersusTraining
 
 
-def by_layer(wanted: CostOptions) -> Answer:
+def by_layer(options: CostOptions) -> Answer:
     """Layers of each model, beneath the machine's ceilings where a roofline is asked for."""
     from vitrail.cost import by_layer, ceilings, machine
     from vitrail.cost.bylayer import table as layers_table
 
-    conditions = all_settings(wanted)
-    if wanted.roofline is not None:
-        refuse_picture(wanted.roofline)
-    build = counterparts_for(wanted).build
+    conditions = all_settings(options)
+    if options.roofline is not None:
+        refuse_picture(options.roofline)
+    build = counterparts_for(options).build
     with status_bar("measuring") as step:
-        roof = ceilings(conditions[0], on_step=step) if wanted.roofline else None
+        roof = ceilings(conditions[0], on_step=step) if options.roofline else None
         profiles = [
-            by_layer(model, one, depth=wanted.depth, build=build, on_step=step)
+            by_layer(model, one, depth=options.depth, build=build, on_step=step)
             for one in conditions
-            for model in wanted.models
+            for model in options.models
         ]
     where = machine()
-    parts = [layers_table(one, roof) for one in profiles] if wanted.by_layer else []
+    parts = [layers_table(one, roof) for one in profiles] if options.by_layer else []
     data = {"profiles": [one.to_dict() for one in profiles], "machine": where}
     if roof is not None:
-        parts += roofline_parts(wanted, roof, profiles)
+        parts += roofline_parts(options, roof, profiles)
         near = [roofline_shares(roof, one) for one in profiles]
         data |= {"ceilings": roof.to_dict(), "near": near}
     watched = max(profile.overhead for profile in profiles)
@@ -49,14 +49,14 @@ def by_layer(wanted: CostOptions) -> Answer:
 
 
 def roofline_parts(
-    wanted: CostOptions, roof: "Ceilings", profiles: Sequence["Profile"]
+    options: CostOptions, roof: "Ceilings", profiles: Sequence["Profile"]
 ) -> list[Any]:
     """The ceilings, each model's distance from them, and the picture."""
     from vitrail.cost import roofline
 
-    assert wanted.roofline is not None
+    assert options.roofline is not None
     works: dict[str, list[roofline.Work]] = {
-        profile_label(p): [p, *(p.layers if wanted.by_layer else ())] for p in profiles
+        profile_label(p): [p, *(p.layers if options.by_layer else ())] for p in profiles
     }
     rows = [
         (
@@ -71,7 +71,7 @@ def roofline_parts(
         for p in profiles
     ]
     headings = ("model", "px", "batch", "ms", "GMAC/s", "MB moved", "MAC/byte", "of arithmetic")
-    drawn = roofline.draw(roof, works, wanted.roofline)
+    drawn = roofline.draw(roof, works, options.roofline)
     return [*roofline.tables(roof), table((*headings, "of roof"), rows), f"drawn: {drawn}"]
 
 
@@ -92,19 +92,19 @@ def profile_label(profile: "Profile") -> str:
     return f"{profile.model}, {s.image}, {s.batch}"
 
 
-def against(wanted: CostOptions) -> Answer:
+def against(options: CostOptions) -> Answer:
     """Each model beside its counterpart, or beside one model."""
-    if wanted.train_step:
-        return train_steps(wanted)
+    if options.train_step:
+        return train_steps(options)
     from vitrail.cost import machine, versus
 
-    other, elsewhere = str(wanted.against), counterparts_for(wanted)
+    other, elsewhere = str(options.against), counterparts_for(options)
     with status_bar("measuring") as step:
         found = [
             each
-            for one in all_settings(wanted)
+            for one in all_settings(options)
             for each in versus(
-                wanted.models, other, one, known=elsewhere, tell=print_stderr, on_step=step
+                options.models, other, one, known=elsewhere, tell=print_stderr, on_step=step
             )
         ]
     rows = [
@@ -126,25 +126,25 @@ def against(wanted: CostOptions) -> Answer:
     return Answer(data, [table(columns, rows, left=2), machine_line(where)])
 
 
-def train_steps(wanted: CostOptions) -> Answer:
+def train_steps(options: CostOptions) -> Answer:
     """Training steps beside the counterpart's."""
     from vitrail.cost import machine
     from vitrail.cost.versus_training import training
 
-    elsewhere = counterparts_for(wanted)
+    elsewhere = counterparts_for(options)
     with status_bar("measuring") as step:
         found = [
             training(
                 model,
-                str(wanted.against),
+                str(options.against),
                 one,
                 known=elsewhere,
-                with_memory=not wanted.no_memory,
+                with_memory=not options.no_memory,
                 tell=print_stderr,
                 on_step=step,
             )
-            for one in all_settings(wanted)
-            for model in wanted.models
+            for one in all_settings(options)
+            for model in options.models
         ]
     rows = [side_cells(one, side) for one in found for side in (one.ours, one.theirs)]
     columns = ("step of", "px", "batch", "ms", "forward", "backward", "optimiser")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vitrail.cost import Counterparts, Settings
 
 
-def counterparts_for(wanted: CostOptions) -> "Counterparts":
+def counterparts_for(options: CostOptions) -> "Counterparts":
     """The builder of all texts, and the counterparts that ``--against`` may name.
 
     The authors' layout of CMT is not installed: it stands beside the benchmarks of a checkout.
@@ -26,7 +26,7 @@ def counterparts_for(wanted: CostOptions) -> "Counterparts":
     from vitrail.hub.baselines import TIMM
     from vitrail.hub.timm_names import TIMM_NAMES
 
-    if not any(text.startswith("official") for text in (*wanted.models, wanted.against or "")):
+    if not any(text.startswith("official") for text in (*options.models, options.against or "")):
         timm = {ours: TIMM + theirs for ours, theirs in TIMM_NAMES.items()}
         return Counterparts(texts={"timm": timm})
     try:
@@ -39,16 +39,16 @@ def counterparts_for(wanted: CostOptions) -> "Counterparts":
     return found
 
 
-def all_settings(wanted: CostOptions) -> "list[Settings]":
+def all_settings(options: CostOptions) -> "list[Settings]":
     """The conditions of every report."""
-    lists = (wanted.image or (224,), wanted.batch or (8,), wanted.threads or (None,))
+    lists = (options.image or (224,), options.batch or (8,), options.threads or (None,))
     return [
-        replace(base_settings(wanted), image=image, batch=batch, threads=threads)
+        replace(base_settings(options), image=image, batch=batch, threads=threads)
         for image, batch, threads in product(*lists)
     ]
 
 
-def base_settings(wanted: CostOptions) -> "Settings":
+def base_settings(options: CostOptions) -> "Settings":
     """The conditions that all reports share."""
     import torch
 
@@ -56,14 +56,14 @@ def base_settings(wanted: CostOptions) -> "Settings":
 
     gpu = "cuda" if torch.cuda.is_available() else "cpu"
     return Settings(
-        classes=wanted.classes,
-        precision=wanted.precision,
-        graph="compiled" if wanted.compiled else "eager",
-        device=gpu if wanted.device == "auto" else wanted.device,
-        rounds=wanted.rounds,
-        window_s=wanted.window,
-        warmup_s=4 * wanted.window,
-        checkpointing=wanted.checkpointing,
+        classes=options.classes,
+        precision=options.precision,
+        graph="compiled" if options.compiled else "eager",
+        device=gpu if options.device == "auto" else options.device,
+        rounds=options.rounds,
+        window_s=options.window,
+        warmup_s=4 * options.window,
+        checkpointing=options.checkpointing,
     )
 
 

@@ -61,30 +61,32 @@ class PictureExplanation:
     problem: str = ""
 
 
-def draw_explanations(wanted: ExplainOptions) -> Answer:
+def draw_explanations(options: ExplainOptions) -> Answer:
     """Explain and draw every picture.
 
     Raises:
         UserError: nothing to explain, an unknown method, option or class, a folder in use, or not
             one explanation that could be had.
     """
-    paths = find_pictures(wanted.pictures)
-    chosen = select_methods(wanted.method or (DEFAULT,))
-    options = method_options(wanted.set, chosen)
-    runs = open_runs([wanted.folder, *wanted.beside])
-    targets = {one.name: target_class(wanted.target, one.run) for one in runs}
-    out = output_goal(wanted.out, runs[0].name)
+    paths = find_pictures(options.pictures)
+    chosen = select_methods(options.method or (DEFAULT,))
+    method_kwargs = method_options(options.set, chosen)
+    runs = open_runs([options.folder, *options.beside])
+    targets = {one.name: target_class(options.target, one.run) for one in runs}
+    out = output_goal(options.out, runs[0].name)
 
-    def told_of(image: "Image") -> list[PictureExplanation]:
+    def explain_image(image: "Image") -> list[PictureExplanation]:
         return [
-            explain_picture(one, image, name, targets[one.name], wanted.seed, options.get(name, {}))
+            explain_picture(
+                one, image, name, targets[one.name], options.seed, method_kwargs.get(name, {})
+            )
             for one in runs
             for name in chosen
         ]
 
     names = file_names(paths)
     with new_folder(out) as draft:
-        rows = write_pictures(draft.path, names, told_of)
+        rows = write_pictures(draft.path, names, explain_image)
         if not any("files" in row for row in rows):
             return answer(rows, None)
         folder = publish(draft, out, lambda folder: write_rows(draft.path, names, rows, folder))
@@ -92,7 +94,9 @@ def draw_explanations(wanted: ExplainOptions) -> Answer:
 
 
 def write_pictures(
-    out: Path, names: Mapping[Path, str], told_of: Callable[["Image"], list[PictureExplanation]]
+    out: Path,
+    names: Mapping[Path, str],
+    explain_image: Callable[["Image"], list[PictureExplanation]],
 ) -> list[dict[str, Any]]:
     """Explain picture by picture and write each; a row each explanation, files by their names."""
     rows: list[dict[str, Any]] = []
@@ -105,11 +109,11 @@ def write_pictures(
                 print_stderr(problem)
                 rows.append({"picture": str(path), "problem": problem})
                 continue
-            told = told_of(image)
+            explanations = explain_image(image)
             if not begun:
-                refuse_if_none(told)
+                refuse_if_none(explanations)
                 begun = True
-            rows += write_outputs(out, names[path], path, image, told)
+            rows += write_outputs(out, names[path], path, image, explanations)
     return rows
 
 
@@ -149,10 +153,10 @@ def explain_picture(
     return PictureExplanation(of=one, method=name, found=found, label=label, chance=chance)
 
 
-def refuse_if_none(told: Sequence[PictureExplanation]) -> None:
+def refuse_if_none(explanations: Sequence[PictureExplanation]) -> None:
     """Where no method serves at all, that is wrong input, and nothing is written."""
-    if all(one.found is None for one in told):
-        raise UserError(told[0].problem)
+    if all(one.found is None for one in explanations):
+        raise UserError(explanations[0].problem)
 
 
 # ---- what was asked for -------------------------------------------------------------------------
@@ -203,16 +207,16 @@ def target_class(text: str | None, run: "Classifier") -> int | None:
     return None if text is None else find_class(text, run.classes)
 
 
-def output_goal(wanted: Path | None, name: str) -> Destination:
+def output_goal(folder: Path | None, name: str) -> Destination:
     """The folder asked for if it is free, else a new one in ``explanations/``.
 
     Raises:
         UserError: the folder asked for holds something.
     """
-    if wanted is None:
+    if folder is None:
         return DatedFolder(FOLDER, name)
-    refuse_occupied(wanted)
-    return wanted
+    refuse_occupied(folder)
+    return folder
 
 
 def file_stem(text: str) -> str:
@@ -239,24 +243,29 @@ def file_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def write_outputs(
-    out: Path, name: str, path: Path, image: "Image", told: Sequence[PictureExplanation]
+    out: Path, name: str, path: Path, image: "Image", explanations: Sequence[PictureExplanation]
 ) -> list[dict[str, Any]]:
     """Write what is drawn of one picture: pages, sheets, raw maps; a row each method and run."""
     from vitrail.attribution.draw import save, sheet
 
-    several = len({one.of.name for one in told}) > 1
-    rows = [row(one, path, several) for one in told]
-    for one, line in zip(told, rows, strict=True):
+    several = len({one.of.name for one in explanations}) > 1
+    rows = [row(one, path, several) for one in explanations]
+    for one, line in zip(explanations, rows, strict=True):
         if one.found is None:
             print_stderr(f"{path}: {one.problem}")
             continue
         stem = f"{name}.{one.of.name}.{one.method}" if several else f"{name}.{one.method}"
         line["files"] = [file.name for file in pages(out, stem, one, image)]
-    arrays = {k: v for one in told if one.found for k, v in raw_arrays(one, several).items()}
+    arrays = {
+        k: v for one in explanations if one.found for k, v in raw_arrays(one, several).items()
+    }
     write_arrays(out / f"{name}.npz", arrays)
-    if len(told) > 1:
-        by_run, columns = sheet_rows(told)
-        save(sheet(model_view(image, told[0].of.run), by_run, columns), out / f"{name}.sheet.png")
+    if len(explanations) > 1:
+        by_run, columns = sheet_rows(explanations)
+        save(
+            sheet(model_view(image, explanations[0].of.run), by_run, columns),
+            out / f"{name}.sheet.png",
+        )
     return rows
 
 
@@ -314,16 +323,16 @@ def class_label(one: PictureExplanation) -> str:
 
 
 def sheet_rows(
-    told: Sequence[PictureExplanation],
+    explanations: Sequence[PictureExplanation],
 ) -> "tuple[dict[str, list[Drawing | None]], list[str]]":
     """Drawings by run, and the methods that head the columns."""
     from dataclasses import replace
 
     by_run: dict[str, list[Drawing | None]] = {}
-    for one in told:
+    for one in explanations:
         made = None if one.found is None else replace(drawing(one), title=class_label(one))
         by_run.setdefault(one.of.name, []).append(made)
-    return by_run, list(dict.fromkeys(one.method for one in told))
+    return by_run, list(dict.fromkeys(one.method for one in explanations))
 
 
 def model_view(image: "Image", run: "Classifier") -> "Pixels":

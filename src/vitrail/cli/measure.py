@@ -43,36 +43,36 @@ class Cost(CostOptions):
         return KINDS[asked[0]](self) if asked else side_by_side(self)
 
 
-def side_by_side(wanted: Cost) -> Answer:
+def side_by_side(options: Cost) -> Answer:
     """One report for each size, batch and number of threads."""
     from vitrail.cost import cost
 
-    build = counterparts_for(wanted).build
+    build = counterparts_for(options).build
     with status_bar("measuring") as step:
         reports = [
-            cost(wanted.models, one, build=build, with_memory=not wanted.no_memory, on_step=step)
-            for one in all_settings(wanted)
+            cost(options.models, one, build=build, with_memory=not options.no_memory, on_step=step)
+            for one in all_settings(options)
         ]
     data = [report.to_dict() for report in reports]
     tables = [report.table() for report in reports]
     return Answer(data, [*tables, machine_line(reports[-1].machine)])
 
 
-def grow(wanted: Cost) -> Answer:
+def grow(options: Cost) -> Answer:
     """All models at all sizes in one interleaved run, with an exponent for each quantity."""
     from vitrail.cost import draw, growth, machine
 
-    assert wanted.growth is not None
-    if len(set(wanted.image)) > 1:  # else it is refused for that
-        refuse_picture(wanted.growth)
-    conditions = all_settings(wanted)[0]
+    assert options.growth is not None
+    if len(set(options.image)) > 1:  # else it is refused for that
+        refuse_picture(options.growth)
+    conditions = all_settings(options)[0]
     with status_bar("measuring") as step:
         grown = growth(
-            wanted.models,
-            [one.image for one in all_settings(wanted)],
+            options.models,
+            [one.image for one in all_settings(options)],
             settings=conditions,
-            build=counterparts_for(wanted).build,
-            with_memory=not wanted.no_memory,
+            build=counterparts_for(options).build,
+            with_memory=not options.no_memory,
             on_step=step,
         )
     rows = [
@@ -87,7 +87,7 @@ def grow(wanted: Cost) -> Answer:
     parts = [
         table(("model", "px", "GMAC", f"ms, batch {conditions.batch}", "MB"), rows, left=1),
         table(("model", "grows in", "pixels ^", "R2", "at the end"), fits, left=2),
-        f"drawn: {draw(grown, wanted.growth)}",
+        f"drawn: {draw(grown, options.growth)}",
         machine_line(where),
     ]
     return Answer(grown.to_dict() | {"machine": where}, parts)

@@ -142,16 +142,16 @@ def open_predictor(folder: str) -> Predictor:
     return open_run(folder)
 
 
-def find_pictures(wanted: Sequence[str]) -> list[Path]:
-    """The pictures that ``wanted`` names, each once, folders and patterns in sorted order.
+def find_pictures(names: Sequence[str]) -> list[Path]:
+    """The pictures that ``names`` stand for, each once, folders and patterns in sorted order.
 
     Raises:
         UserError: a name or pattern that matches nothing, a folder without pictures.
     """
-    if not wanted:
+    if not names:
         raise UserError("name at least one picture, folder or pattern")
     found: dict[Path, None] = {}
-    for text in wanted:
+    for text in names:
         found |= dict.fromkeys(pictures_named(text))
     return list(found)
 

@@ -30,37 +30,37 @@ if TYPE_CHECKING:
 PARTS = ("train", "val", "test", "all")
 
 
-def score_runs(wanted: ExplainOptions) -> Answer:
+def score_runs(options: ExplainOptions) -> Answer:
     """Score the methods of every run, print the tables, write ``scores.csv`` and ``scores.json``.
 
     Raises:
         UserError: an unknown method, option or part, pictures that do not have the run's classes,
             a folder in use, or not one picture that a model answers rightly.
     """
-    assert wanted.score is not None
-    chosen = select_methods(wanted.method or ("all",))
-    options = method_options(wanted.set, chosen)
-    runs = open_runs([wanted.folder, *wanted.beside])
+    assert options.score is not None
+    chosen = select_methods(options.method or ("all",))
+    method_kwargs = method_options(options.set, chosen)
+    runs = open_runs([options.folder, *options.beside])
     history = joint_history(runs)
-    pictures, mask_of = open_truth(wanted.score, history=history)
-    items = part_of(pictures, wanted.part)
-    out = output_goal(wanted.out, runs[0].name)
-    settings = ScoreSettings(steps=wanted.steps, seed=wanted.seed)
-    makers = {name: MapSource(name, options.get(name, {}), wanted.seed) for name in chosen}
+    pictures, mask_of = open_truth(options.score, history=history)
+    items = part_of(pictures, options.part)
+    out = output_goal(options.out, runs[0].name)
+    settings = ScoreSettings(steps=options.steps, seed=options.seed)
+    makers = {name: MapSource(name, method_kwargs.get(name, {}), options.seed) for name in chosen}
     makers |= {maker.name: maker for maker in baselines() if maker.name not in makers}
     results = []
     for one in runs:
-        samples = samples_of(one, pictures, items, mask_of, wanted.count, wanted.seed)
+        samples = samples_of(one, pictures, items, mask_of, options.count, options.seed)
         results.append((one, samples, rows_of(one, list(makers.values()), samples, settings)))
     if history is not None and (trained := history.overlap(items, pictures.name)):
         print_stderr(
             f"{trained:,} of the {len(items):,} pictures were trained on by {history.name}"
         )
-    told = [line for one, _, rows in results for line in lines(rows, run=one.name)]
-    data: dict[str, Any] = {"out": "", "data": wanted.score, "settings": asdict(settings)}
+    csv_rows = [line for one, _, rows in results for line in lines(rows, run=one.name)]
+    data: dict[str, Any] = {"out": "", "data": options.score, "settings": asdict(settings)}
     data |= {"runs": [as_data(*result) for result in results]}
     with new_folder(out) as draft:
-        write_text(draft.path / "scores.csv", as_csv(told))
+        write_text(draft.path / "scores.csv", as_csv(csv_rows))
 
         def complete(folder: Path) -> None:
             data["out"] = str(folder)
@@ -165,10 +165,10 @@ def as_data(one: NamedRun, samples: Samples, rows: Sequence[MethodScores]) -> di
     }
 
 
-def as_csv(told: Sequence[Mapping[str, Any]]) -> str:
+def as_csv(csv_rows: Sequence[Mapping[str, Any]]) -> str:
     """Lines under one head."""
-    held = io.StringIO()
-    writer = csv.DictWriter(held, list(told[0]) if told else ["run"], lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(csv_rows[0]) if csv_rows else ["run"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: cell_text(v) for k, v in line.items()} for line in told)
-    return held.getvalue()
+    writer.writerows({k: cell_text(v) for k, v in line.items()} for line in csv_rows)
+    return text.getvalue()

@@ -72,23 +72,23 @@ class Study(Command):
         return Answer(data, [study.terminal_table(results), *failed, where], done.status)
 
 
-def plan_from_options(wanted: Study) -> "StudyPlan":
+def plan_from_options(options: Study) -> "StudyPlan":
     """The plan that was typed; what was not typed is left to what suits the data."""
-    if not wanted.data:
+    if not options.data:
         raise UserError("say what to compare on: vitrail study photos/ (or fashion, to try it)")
     from vitrail.study import StudyPlan
 
-    given = {name: getattr(wanted, name) for name in ("fractions", "seeds", "image", "val")}
-    given |= {"arms": wanted.models, "budget": wanted.budget, "seconds": wanted.seconds}
-    given |= {"copies": wanted.copies or None}
+    given = {name: getattr(options, name) for name in ("fractions", "seeds", "image", "val")}
+    given |= {"arms": options.models, "budget": options.budget, "seconds": options.seconds}
+    given |= {"copies": options.copies or None}
     typed = {name: value for name, value in given.items() if value not in (None, ())}
-    return StudyPlan.of(wanted.data, recipe=recipe_changes(wanted), **typed)
+    return StudyPlan.of(options.data, recipe=recipe_changes(options), **typed)
 
 
-def recipe_changes(wanted: Study) -> Mapping[str, Any]:
+def recipe_changes(options: Study) -> Mapping[str, Any]:
     """What the recipe file, --set and --epochs change."""
     from vitrail.cli.settings import changes_of
     from vitrail.yaml_text import merge, read_yaml
 
-    said = changes_of(wanted.set) | ({} if wanted.epochs is None else {"epochs": wanted.epochs})
-    return merge(read_yaml(wanted.recipe, "recipe") if wanted.recipe else {}, said)
+    said = changes_of(options.set) | ({} if options.epochs is None else {"epochs": options.epochs})
+    return merge(read_yaml(options.recipe, "recipe") if options.recipe else {}, said)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vitrail.study import balanced, stats
 from vitrail.study.record import ArmCost, JobRecord
-from vitrail.study.stats import Interval, PairedDifference, Verdict
+from vitrail.study.stats import AccuracyDifference, Interval, Verdict
 
 Metric = Literal["accuracy", "balanced_accuracy"]
 
@@ -43,7 +43,7 @@ class Comparison:
     share: float
     first: str
     second: str
-    difference: PairedDifference
+    difference: AccuracyDifference
     adjusted: float
     verdict: Verdict
 
@@ -125,7 +125,7 @@ def swap(c: Comparison) -> Comparison:
         share=c.share,
         first=c.second,
         second=c.first,
-        difference=PairedDifference(-d.value, -d.high, -d.low, d.p, d.method),
+        difference=AccuracyDifference(-d.value, -d.high, -d.low, d.p, d.method),
         adjusted=c.adjusted,
         verdict=other.get(c.verdict, c.verdict),
     )
@@ -167,7 +167,7 @@ def _comparisons(
     groups: Mapping[tuple[str, float], list[JobRecord]], alpha: float, metric: Metric
 ) -> tuple[Comparison, ...]:
     """All pairs of arms at every share, on the seeds both have finished."""
-    found: list[tuple[float, str, str, PairedDifference]] = []
+    found: list[tuple[float, str, str, AccuracyDifference]] = []
     for (a, share), (b, other) in combinations(groups, 2):
         if share != other:
             continue
@@ -195,7 +195,7 @@ def _comparisons(
 
 def _difference(
     a: NDArray[np.bool_], b: NDArray[np.bool_], labels: NDArray[Any], level: float, metric: Metric
-) -> PairedDifference:
+) -> AccuracyDifference:
     by_class = metric == "balanced_accuracy"
     return balanced.compare(a, b, labels, level) if by_class else stats.compare(a, b, level)
 

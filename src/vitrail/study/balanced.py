@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.study.stats import Interval, PairedDifference
+from vitrail.study.stats import AccuracyDifference, Interval
 
 FLIPS = 20_000
 """Draws of the sign test; always the same ones."""
@@ -43,7 +43,7 @@ def interval(correct: NDArray[np.bool_], labels: Labels, level: float = 0.95) ->
 
 def compare(
     a: NDArray[np.bool_], b: NDArray[np.bool_], labels: Labels, level: float = 0.95
-) -> PairedDifference:
+) -> AccuracyDifference:
     """Paired comparison of two arms' balanced accuracies, each ``(seeds, pictures)``."""
     if a.shape != b.shape:
         raise ValueError(f"arms answer different pictures or seeds: {a.shape} and {b.shape}")
@@ -51,12 +51,12 @@ def compare(
         return sign_test(a[0], b[0], labels, level)
     found = crossed_class_mean(a.astype(float) - b.astype(float), labels, level)
     method = f"paired t test over {a.shape[0]} seeds and {a.shape[1]} test pictures by class"
-    return PairedDifference(found.value, found.low, found.high, found.p, method)
+    return AccuracyDifference(found.value, found.low, found.high, found.p, method)
 
 
 def sign_test(
     a: NDArray[np.bool_], b: NDArray[np.bool_], labels: Labels, level: float = 0.95
-) -> PairedDifference:
+) -> AccuracyDifference:
     """One seed: a coin for each picture that only one arm gets right, weighing as its class does.
 
     The interval is Agresti and Min's (see :func:`vitrail.study.stats.mcnemar`), with the half
@@ -79,7 +79,7 @@ def sign_test(
     half = float(norm.ppf((1 + level) / 2)) * math.sqrt(variance)
     low, high = min(value, centre - half), max(value, centre + half)
     method = f"sign test by class on {len(labels)} test pictures, one seed"
-    return PairedDifference(value, low, high, p, method)
+    return AccuracyDifference(value, low, high, p, method)
 
 
 @dataclass(frozen=True)

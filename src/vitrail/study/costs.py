@@ -36,8 +36,8 @@ def write_missing_costs(path: Path, setup: StudySetup, measure: Measure, tell: T
 
     A study that has grown is measured anew as a whole: only what was timed side by side compares.
     """
-    told = read_json(path, dict[str, ArmCost]) if path.is_file() else {}
-    if set(setup.plan.arms) <= set(told):
+    known = read_json(path, dict[str, ArmCost]) if path.is_file() else {}
+    if set(setup.plan.arms) <= set(known):
         return
     count = len(setup.plan.arms)
     tell(f"measuring what {count} arms cost, {LIMIT_S * count:.0f} s at most ...")

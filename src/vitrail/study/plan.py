@@ -140,22 +140,24 @@ class StudyPlan:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> "StudyPlan":
+    def from_dict(cls, content: Mapping[str, Any]) -> "StudyPlan":
         """The inverse of :meth:`to_dict`; what is left out takes its default.
 
         Raises:
             UserError: unknown keys, no data, or a value that cannot be.
         """
         known = [f.name for f in fields(cls)]
-        unknown = sorted(map(str, set(told) - set(known)))
+        unknown = sorted(map(str, set(content) - set(known)))
         if unknown:
             raise UserError(
                 f"a plan has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
             )
-        if "data" not in told:
+        if "data" not in content:
             raise UserError("a plan needs data: a folder, a table, a zip or a sample's name")
         kinds = get_type_hints(cls) | {"budget": str}  # its words are checked at building
-        return cls(**{k: convert(kinds[k], _as_list(k, v), f"plan: {k}") for k, v in told.items()})
+        return cls(
+            **{k: convert(kinds[k], _as_list(k, v), f"plan: {k}") for k, v in content.items()}
+        )
 
     def to_yaml(self) -> str:
         """The plan as people write it."""
@@ -170,10 +172,10 @@ class StudyPlan:
         Raises:
             UserError: no such file, or not a plan.
         """
-        told = parse_yaml(read_text(path), f"the plan {str(path)!r}")
-        if not isinstance(told, dict):
+        content = parse_yaml(read_text(path), f"the plan {str(path)!r}")
+        if not isinstance(content, dict):
             raise UserError(f"{path} holds no plan: expected lines such as 'data: photos/'")
-        return cls.from_dict(told)
+        return cls.from_dict(content)
 
     def describe(self) -> str:
         """The budget in words."""
@@ -191,7 +193,7 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def slug(arm: str) -> str:
-    """A folder name for an arm: its own text where that is harmless, else told apart by a hash."""
+    """A folder name for an arm: its own text where that is harmless, else with a hash behind it."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", arm).strip("-.")[:60]
     if plain == arm:
         return arm

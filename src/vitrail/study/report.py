@@ -33,7 +33,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResults:
-    """All that a report shows. ``facts`` holds data, machine, command and dates as told by run."""
+    """All that a report shows. ``facts`` holds data, machine, command and dates."""
 
     digest: str
     plan: Mapping[str, Any]
@@ -63,10 +63,10 @@ class StudyResults:
             UserError: the folder holds no study.
         """
         out = Path(out)
-        told = out / "study.json"
-        if not told.is_file():
+        path = out / "study.json"
+        if not path.is_file():
             raise UserError(f"{out} holds no study (no study.json); run vitrail study first")
-        study = StudyFile.load(told)
+        study = StudyFile.load(path)
         jobs = [(job, out / job.folder) for job in study.jobs]
         done = [(job, at / "evaluation.json") for job, at in jobs]
         records = [JobRecord.load(at) for job, at in done if _fits(at, job.digest)]

@@ -171,13 +171,13 @@ def _explain_resume(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
 def _refuse_others(out: Path, setup: StudySetup) -> None:
     """Refuse a folder with anything in it but this study or a smaller one on the same ground."""
     refuse_non_utf8_name(out)
-    told = out / "study.json"
-    if not told.is_file():
+    path = out / "study.json"
+    if not path.is_file():
         if is_occupied(out):
             raise UserError(f"{str(out)!r} is there already and is no study; choose another folder")
         refuse_occupied(out)
         return
-    before = StudyFile.load(told)
+    before = StudyFile.load(path)
     if before.ground != setup.setup_digest:
         raise UserError(
             f"{str(out)!r} holds another study ({_differences(before, setup)}); choose another "
@@ -231,9 +231,9 @@ def _write_plan(out: Path, setup: StudySetup, command: str | None) -> None:
     """
     from vitrail.cost import machine
 
-    told, started = out / "study.json", datetime.now().astimezone().isoformat(timespec="seconds")
-    if told.is_file():
-        started = str(StudyFile.load(told).facts.get("started", started))
+    path, started = out / "study.json", datetime.now().astimezone().isoformat(timespec="seconds")
+    if path.is_file():
+        started = str(StudyFile.load(path).facts.get("started", started))
     plan = setup.plan
     facts = setup.facts() | {
         "machine": machine(),
@@ -244,7 +244,7 @@ def _write_plan(out: Path, setup: StudySetup, command: str | None) -> None:
     }
     write_text(out / "plan.yaml", plan.to_yaml())
     write_json(
-        told,
+        path,
         {
             "digest": setup.digest_of(plan.jobs[0]),
             "ground": setup.setup_digest,
@@ -273,7 +273,7 @@ def _run_job(
         record = train(job, setup, at, shown.step)
     except DiskError:  # the other jobs could not be written either
         raise
-    except Exception as error:  # an arm's failure must not cost the others; it is told at the end
+    except Exception as error:  # one arm's failure must not cost the others; the report names it
         _note_failure(job, at, error)
         shown.fail(job, error_line(error))
         return
@@ -283,8 +283,8 @@ def _run_job(
 
 def is_done(at: Path, digest: str) -> bool:
     """Whether a folder holds the finished job with this digest."""
-    told = at / "evaluation.json"
-    return told.is_file() and JobRecord.load(told).digest == digest
+    path = at / "evaluation.json"
+    return path.is_file() and JobRecord.load(path).digest == digest
 
 
 def _note_failure(job: Job, at: Path, error: Exception) -> None:

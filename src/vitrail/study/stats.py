@@ -28,7 +28,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class AccuracyDifference:
     """``a - b`` on the same pictures, its interval, and the two-sided ``p`` of no difference."""
 
     value: float
@@ -72,7 +72,7 @@ def _method(seeds: int, pictures: int) -> str:
     return f"t over {seeds} seeds and {pictures} test pictures"
 
 
-def compare(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> PairedDifference:
+def compare(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> AccuracyDifference:
     """Paired comparison of two arms, each ``(seeds, pictures)`` of right answers.
 
     One seed: exact McNemar test. More: :func:`crossed_t_test`.
@@ -82,7 +82,7 @@ def compare(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> 
     return mcnemar(a[0], b[0], level) if len(a) == 1 else crossed_t_test(a, b, level)
 
 
-def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> PairedDifference:
+def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> AccuracyDifference:
     """Exact McNemar test on ``(pictures,)``: a coin for each picture only one arm gets right.
 
     The interval is Wald's with half a count added to each of the four cells (Agresti and Min,
@@ -100,7 +100,7 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> 
         (plus + minus - (plus - minus) ** 2) / total
     )
     centre = plus - minus
-    return PairedDifference(
+    return AccuracyDifference(
         value,
         min(value, centre - half),
         max(value, centre + half),
@@ -111,7 +111,7 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95) -> 
 
 def crossed_t_test(
     a: NDArray[np.bool_], b: NDArray[np.bool_], level: float = 0.95
-) -> PairedDifference:
+) -> AccuracyDifference:
     """Paired t test with seeds and pictures both random, ``(seeds >= 2, pictures)``.
 
     The mean difference varies as var(seed means)/S + var(picture means)/N - residual/(S N)
@@ -131,12 +131,12 @@ def crossed_t_test(
     variance = max(of_seed + of_picture - of_both, of_seed, of_picture)
     method = f"paired t test over {seeds} seeds and {pictures} test pictures"
     if variance == 0:
-        return PairedDifference(value, value, value, 1.0 if value == 0 else 0.0, method)
+        return AccuracyDifference(value, value, value, 1.0 if value == 0 else 0.0, method)
     freedom = variance**2 / (of_seed**2 / (seeds - 1) + of_picture**2 / max(1, pictures - 1))
     error = math.sqrt(variance)
     half = float(t.ppf((1 + level) / 2, freedom)) * error
     p = 2 * float(t.sf(abs(value) / error, freedom))
-    return PairedDifference(value, value - half, value + half, p, method)
+    return AccuracyDifference(value, value - half, value + half, p, method)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

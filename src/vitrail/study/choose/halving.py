@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.study.stats import Interval, PairedDifference, accuracy, compare
+from vitrail.study.stats import AccuracyDifference, Interval, accuracy, compare
 
 Right = NDArray[np.bool_]
 """``(pictures,)``: which pictures a candidate answered rightly."""
@@ -31,7 +31,7 @@ class Standing:
 
     name: str
     accuracy: Interval
-    behind: PairedDifference
+    behind: AccuracyDifference
     stays: bool
 
 
