@@ -37,6 +37,8 @@ class Standing:
 
 def rank(answers: Mapping[str, Right]) -> list[Standing]:
     """All candidates from best to worst; alike ones in the order given."""
+    if not answers:
+        return []
     names = sorted(answers, key=lambda name: -int(answers[name].sum()))
     lead = answers[names[0]][None]
     return [stand(name, answers[name][None], lead) for name in names]

@@ -1,0 +1,417 @@
+"""Choose: the phases one after the other, within the minutes given; what is known is always kept.
+
+question -> parts -> cost (limits) -> probe, in rounds -> race, in heats -> estimate -> answer
+
+The training part fits heads and trains; one half of the validation part compares candidates; the
+other half is asked once, about the one that was chosen. The test part is never touched.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from vitrail.data import Item, Pictures, Preprocess, fraction
+from vitrail.errors import UserError
+from vitrail.files import hold
+from vitrail.limits import check_seed, check_share
+from vitrail.study.choose import race, rounds
+from vitrail.study.choose.features import FeatureBank, labels_of
+from vitrail.study.choose.pool import check_pool, pool_of
+from vitrail.study.choose.state import (
+    Cost,
+    Entry,
+    Estimate,
+    State,
+    Trial,
+    as_text,
+    best_known,
+    share_right,
+)
+
+PROBE_SHARE = 0.45
+"""Of the time, before the race begins."""
+MOST_MINUTES = 10**5
+LEAST_RELEASED = 2
+"""Candidates with released weights that stay in question whatever a probe says."""
+LEAST_ASKED = 20
+"""Fewer pictures than this in either half of the validation part tell nothing apart."""
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        data: a folder of class folders, a table, a zip, torchvision:NAME, fashion or scenes.
+        minutes: for everything, reading pictures included.
+        pool: models, calls, runs or patterns; empty for the curated pool.
+        weights: word for where candidates start.
+        weights_folder: where released weights lie, without a network.
+        max_ms: the most milliseconds of a batch, on this machine.
+        max_mb: the most megabytes of weights.
+        max_params: the most parameters.
+        batch: pictures in a batch whose time counts.
+        val: share kept for comparing where the set has no validation part.
+        seed: of split, rounds and trials.
+    """
+
+    data: str
+    minutes: float = 10.0
+    pool: tuple[str, ...] = ()
+    weights: str = "auto"
+    weights_folder: str | None = None
+    max_ms: float | None = None
+    max_mb: float | None = None
+    max_params: float | None = None
+    batch: int = 1
+    val: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise UserError("say what to choose for: vitrail choose photos/ (or fashion, to try)")
+        if not 0 < self.minutes <= MOST_MINUTES:
+            raise UserError(
+                f"minutes must be above 0 and at most {MOST_MINUTES}, not {self.minutes}"
+            )
+        for name in ("max_ms", "max_mb", "max_params"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UserError(f"{name} must be above 0, not {value}")
+        if not 1 <= self.batch <= 4096:
+            raise UserError(f"batch must be from 1 to 4096, not {self.batch}")
+        check_share(self.val, "the validation share")
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Which pictures serve what: ``train`` fits, ``compare`` compares, ``last`` is asked once."""
+
+    train: tuple[Item, ...]
+    compare: tuple[Item, ...]
+    last: tuple[Item, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A candidate, built.
+
+    Attributes:
+        model: image ``(B, C, H, W)`` -> features ``(B, D)``.
+        preprocess: as its weights want pictures.
+        start: where it starts, for people.
+        released: whether that is released weights.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    start: str
+    released: bool
+
+
+class Tools(Protocol):
+    """What choosing works with; tests put stand-ins here."""
+
+    def pictures(self, question: Question) -> Pictures:
+        """The set, opened."""
+        ...
+
+    def open(self, entry: Entry, pictures: Pictures) -> Opened:
+        """A candidate with its weights and without a head."""
+        ...
+
+    def measure(self, entries: Sequence[Entry], question: Question, note: Note) -> dict[str, Cost]:
+        """What candidates cost here, by model."""
+        ...
+
+    def tune(
+        self, entry: Entry, pictures: Pictures, parts: Parts, seconds: float, at: Path, seed: int
+    ) -> tuple[int, np.ndarray]:
+        """Fine-tune for so long: epochs, and predictions on ``parts.compare``."""
+        ...
+
+    def answer(self, pictures: Pictures, items: Sequence[Item], at: Path) -> np.ndarray:
+        """The predictions of what was tuned in ``at``, ``(len(items),)``."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Work:
+    """A choice at work: the state and what is not written down."""
+
+    question: Question
+    pictures: Pictures
+    parts: Parts
+    tools: Tools
+    out: Path
+    note: Note
+    state: State
+    started: float = field(default_factory=time.monotonic)
+    before: float = 0.0
+    banks: dict[str, FeatureBank] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> float:
+        """Seconds, over all runs of the command."""
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return 60 * self.question.minutes - self.spent
+
+    def save(self, **changes: Any) -> None:
+        """Write down what is known."""
+        self.state = replace(self.state, seconds=round(self.spent, 1), **changes)
+        self.state.save(self.out)
+
+    def put(self, *entries: Entry) -> None:
+        """The entries, changed and written down."""
+        for entry in entries:
+            self.state = self.state.put(entry)
+        self.save()
+
+
+def split_parts(pictures: Pictures, seed: int) -> Parts:
+    """The parts of a set; each class of the validation part is cut in two halves by chance.
+
+    Raises:
+        UserError: too few pictures to compare by.
+    """
+    val = pictures.split("val")
+    chosen = {item.key for item in fraction(val, 0.5, seed)} if val else set()
+    compare = tuple(item for item in val if item.key in chosen)
+    last = tuple(item for item in val if item.key not in chosen)
+    if min(len(compare), len(last)) < LEAST_ASKED:
+        raise UserError(
+            f"choosing compares by the validation part, which has {len(val)} pictures here; "
+            f"{2 * LEAST_ASKED} are the least: add pictures, or raise --val"
+        )
+    return Parts(train=pictures.split("train"), compare=compare, last=last)
+
+
+def choose_in(out: Path, question: Question, tools: Tools, note: Note, facts: Any = None) -> State:
+    """Choose, in a folder that is there; what an earlier run found there is gone on with.
+
+    Raises:
+        UserError: another question's folder, or pictures or candidates that cannot be.
+        KeyboardInterrupt: Ctrl-C, after the best answer so far has been written.
+    """
+    pictures = tools.pictures(question)
+    parts = split_parts(pictures, question.seed)
+    with hold(out, f"another process is choosing in {str(out)!r}; wait for it"):
+        state = begin(out, question, facts or {})
+        work = Work(
+            question=question, pictures=pictures, parts=parts, tools=tools, out=out,
+            note=note, state=state, before=state.seconds,
+        )  # fmt: skip
+        with answered_on_stop(work):
+            PHASES[state.phase](work)
+        return work.state
+
+
+def begin(out: Path, question: Question, facts: dict[str, Any]) -> State:
+    """The state in ``out``, or a new one.
+
+    Raises:
+        UserError: the folder's question was another one.
+    """
+    asked = asdict(question) | {"pool": list(question.pool)}
+    if not (out / "choose.json").is_file():
+        pool = pool_of(question.pool)
+        check_pool(pool)
+        entries = tuple(
+            Entry(model=c.model, weights=question.weights, reason=c.reason) for c in pool
+        )
+        state = State(question=asked, facts=facts, entries=entries)
+        state.save(out)
+        return state
+    state = State.load(out)
+    others = [k for k in asked if k != "minutes" and state.question.get(k) != asked[k]]
+    if others:
+        what = ", ".join(f"{k} was {state.question.get(k)!r}, is {asked[k]!r}" for k in others)
+        raise UserError(f"{str(out)!r} holds another choice ({what}); give another --out")
+    return state
+
+
+@contextmanager
+def answered_on_stop(work: Work) -> Iterator[None]:
+    """Ctrl-C writes the best answer so far before it goes on upwards."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        known = best_known(work.state.entries)
+        work.save(winner=known.model if known else "")
+        raise
+
+
+# ---- phases ---------------------------------------------------------------------------------
+
+
+def weigh(work: Work) -> None:
+    """Cost: who keeps within the limits of this machine."""
+    question = work.question
+    missing = [entry for entry in work.state.open if entry.cost is None]
+    costs = work.tools.measure(missing, question, work.note) if missing else {}
+    for entry in missing:
+        cost = costs.get(entry.model)
+        if cost is None:
+            work.put(replace(entry, left="cannot be built or measured here"))
+        else:
+            work.put(replace(entry, cost=cost, left=over_limit(cost, question)))
+    work.note(f"{len(work.state.open)} of {len(work.state.entries)} candidates keep the limits")
+    if not work.state.open:
+        work.save(phase="done")
+        raise UserError("no candidate keeps the limits; raise them, or name others with --pool")
+    work.save(phase="probe")
+    probe(work)
+
+
+def over_limit(cost: Cost, question: Question) -> str:
+    """Which limit a candidate breaks, in words; empty if none."""
+    limits = (
+        ("max_ms", cost.ms, f"{cost.ms:.3g} ms for {cost.batch}"),
+        ("max_mb", cost.megabytes, f"{cost.megabytes:.3g} MB of weights"),
+        ("max_params", cost.params, f"{cost.params:,} parameters"),
+    )
+    for name, value, words in limits:
+        most = getattr(question, name)
+        if most is not None and value > most:
+            return f"over the limit: {words}"
+    return ""
+
+
+def probe(work: Work) -> None:
+    """Rounds of probing, until all pictures have spoken, the time is up, or one is left."""
+    classes = len(work.pictures.classes)
+    until = PROBE_SHARE * 60 * work.question.minutes
+    for step in rounds.ladder(work.parts.train, work.parts.compare, classes, work.question.seed):
+        if not probe_round(work, step, until):
+            break
+        work.put(*rounds.drop(work.state.entries, len(step.train), LEAST_RELEASED))
+        names = [entry.model for entry in work.state.open]
+        work.note(f"{len(step.train)} pictures: {len(names)} still in question")
+        if len(names) < 2:
+            break
+    work.save(phase="race")
+    run_race(work)
+
+
+def probe_round(work: Work, step: rounds.Step, until: float) -> bool:
+    """One round of all candidates still in question; False where the time is up.
+
+    The first round is done whatever it takes: without it nothing is known.
+    """
+    for entry in work.state.open:
+        if any(done.train == len(step.train) for done in entry.rounds):
+            continue
+        bank = open_bank(work, entry)
+        if bank is None:
+            continue
+        ahead = bank.seconds_per_picture * rounds.work(bank, step)
+        if entry.rounds and work.spent + ahead > until:
+            work.note(f"the time for probing is up at {work.spent:.0f} s")
+            return False
+        done, _ = rounds.probe(bank, step, len(work.pictures.classes), work.question.seed)
+        entry = work.state.entry(entry.model)
+        work.put(replace(entry, rounds=(*entry.rounds, done)))
+        right = share_right(done.right)
+        work.note(f"{entry.model}: {right:.1%} by {done.train} pictures, {done.seconds:.1f} s")
+    return True
+
+
+def open_bank(work: Work, entry: Entry) -> FeatureBank | None:
+    """The candidate's features; None, and the reason written down, where it cannot be built."""
+    if entry.model in work.banks:
+        return work.banks[entry.model]
+    try:
+        opened = work.tools.open(entry, work.pictures)
+    except UserError as error:
+        work.put(replace(entry, left=f"cannot be had: {error}"))
+        work.note(f"{entry.model}: {error}")
+        return None
+    bank = FeatureBank(model=opened.model, pictures=work.pictures, preprocess=opened.preprocess)
+    work.put(replace(entry, start=opened.start, released=opened.released))
+    work.banks[entry.model] = bank
+    return bank
+
+
+def run_race(work: Work) -> None:
+    """Fine-tune the best under equal time; the better half goes on."""
+    if work.state.heat is None and work.left > 0:
+        work.save(heat=race.first_heat(race.seats(work.state.entries), work.left))
+    while (heat := work.state.heat) is not None:
+        for model in heat.models:
+            run_trial(work, work.state.entry(model), heat.seconds)
+        after = race.next_heat(work.state.entries, heat)
+        work.put(*race.mark_beaten(work.state.entries, heat, after))
+        work.save(heat=after)
+    estimate(work)
+
+
+def run_trial(work: Work, entry: Entry, seconds: float) -> None:
+    """One candidate's fine-tuning; one that fails leaves the race with its reason."""
+    if entry.left or any(trial.seconds == seconds for trial in entry.trials):
+        return
+    name = f"race/{[e.model for e in work.state.entries].index(entry.model)}-{seconds:.0f}s"
+    try:
+        epochs, found = work.tools.tune(
+            entry, work.pictures, work.parts, seconds, work.out / name, work.question.seed
+        )
+    except UserError as error:
+        work.put(replace(entry, left=f"cannot be fine-tuned: {error}"))
+        return
+    right = as_text(found == labels_of(work.parts.compare))
+    trial = Trial(seconds=seconds, epochs=epochs, right=right, run=name)
+    work.put(replace(entry, trials=(*entry.trials, trial)))
+    work.note(f"{entry.model}: {share_right(right):.1%} after {seconds:.0f} s of fine-tuning")
+
+
+def estimate(work: Work) -> None:
+    """Ask the chosen one about the pictures that nothing was chosen by."""
+    chosen = best_known([entry for entry in work.state.entries if not entry.left])
+    chosen = chosen or best_known(work.state.entries)
+    if chosen is None:
+        raise UserError("no candidate could be probed; see the reasons in choose.json")
+    labels = labels_of(work.parts.last)
+    if chosen.trials:
+        at = work.out / chosen.trials[-1].run
+        found = work.tools.answer(work.pictures, work.parts.last, at)
+    else:
+        found = answer_by_probe(work, chosen)
+    right = int((found == labels).sum())
+    kept = Estimate(right=right, count=len(labels), tuned=bool(chosen.trials))
+    work.save(winner=chosen.model, estimate=kept, phase="done")
+
+
+def answer_by_probe(work: Work, chosen: Entry) -> np.ndarray:
+    """Predictions on the last pictures, by a head fitted as in the candidate's last round."""
+    bank = open_bank(work, chosen)
+    if bank is None:
+        raise UserError(f"{chosen.model} cannot be opened any more")
+    classes, seed = len(work.pictures.classes), work.question.seed
+    steps = rounds.ladder(work.parts.train, work.parts.compare, classes, seed)
+    step = next(s for s in steps if len(s.train) == chosen.rounds[-1].train)
+    _, head = rounds.probe(bank, step, classes, seed)
+    return head.predict(bank.features(work.parts.last))
+
+
+def stop(work: Work) -> None:
+    """Nothing is left to do."""
+
+
+PHASES: dict[str, Callable[[Work], None]] = {
+    "cost": weigh,
+    "probe": probe,
+    "race": run_race,
+    "done": stop,
+}

@@ -1,0 +1,221 @@
+"""A whole choice with stand-ins for what takes long: phases, limits, stops, the answer."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vitrail.data import Preprocess, open_pictures
+from vitrail.errors import UserError
+from vitrail.study.choose import race, rounds
+from vitrail.study.choose.answer import command, lines_of, sentences, table, write_page
+from vitrail.study.choose.race import Heat, first_heat, seats
+from vitrail.study.choose.run import Opened, Question, choose_in, over_limit, split_parts
+from vitrail.study.choose.state import Cost, Entry, State
+
+POOL = ("timm:resnet18", "timm:resnet50", "timm:convnext_atto", "vit_tiny")
+LIKE = Cost(params=10**6, megabytes=4.0, ms=5.0, batch=1, quiet=True)
+
+
+class Blurred(nn.Module):
+    """Features: the picture on a coarse grid, under noise of its own; more noise, worse."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.noise = noise
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        coarse = nn.functional.adaptive_avg_pool2d(x, 7).flatten(1)
+        luck = torch.Generator().manual_seed(int(1000 * x.double().sum().abs()) % 2**31)
+        return (coarse + self.noise * torch.randn(coarse.shape, generator=luck)) * self.scale
+
+
+@dataclass
+class Stands:
+    """What a choice works with, in no time; ``stop_at`` raises Ctrl-C before that trial."""
+
+    noise: dict[str, float]
+    stop_at: str = ""
+    opened: list[str] = field(default_factory=list)
+    tuned: list[tuple[str, float]] = field(default_factory=list)
+
+    def pictures(self, question: Question):
+        pictures = open_pictures(question.data)
+        return replace(pictures, items=pictures.items[::4])
+
+    def open(self, entry: Entry, pictures) -> Opened:
+        self.opened.append(entry.model)
+        if entry.model not in self.noise:
+            raise UserError(f"no weights for {entry.model}")
+        released = entry.model.startswith("timm:")
+        start = "released, MIT" if released else "from scratch"
+        return Opened(
+            model=Blurred(self.noise[entry.model]),
+            preprocess=Preprocess(image=28),
+            start=start,
+            released=released,
+        )
+
+    def measure(self, entries: Sequence[Entry], question: Question, note) -> dict[str, Cost]:
+        slow = {"timm:resnet50": replace(LIKE, ms=50.0)}
+        return {entry.model: slow.get(entry.model, LIKE) for entry in entries}
+
+    def tune(self, entry, pictures, parts, seconds, at: Path, seed):
+        if entry.model == self.stop_at:
+            raise KeyboardInterrupt
+        self.tuned.append((entry.model, seconds))
+        at.mkdir(parents=True, exist_ok=True)
+        (at / "model").write_text(entry.model)
+        return 3, self.guess(entry.model, parts.compare)
+
+    def answer(self, pictures, items, at: Path) -> np.ndarray:
+        return self.guess((at / "model").read_text(), items)
+
+    def guess(self, model: str, items) -> np.ndarray:
+        luck = np.random.default_rng(len(model))
+        share = 0.9 - self.noise[model] / 10
+        right = luck.random(len(items)) < share
+        labels = np.array([item.label for item in items])
+        return np.where(right, labels, (labels + 1) % 10)
+
+
+NOISE = {"timm:resnet18": 0.2, "timm:resnet50": 2.5, "timm:convnext_atto": 0.4, "vit_tiny": 1.0}
+
+
+def ask(out: Path, stands: Stands, **changes) -> State:
+    question = Question(**{"data": "fashion", "pool": POOL, "minutes": 30.0} | changes)
+    out.mkdir(exist_ok=True)
+    return choose_in(out, question, stands, lambda line: None)
+
+
+def test_the_better_features_win_and_the_answer_says_so(tmp_path: Path) -> None:
+    stands = Stands(NOISE)
+    state = ask(tmp_path / "c", stands)
+    assert state.winner in ("timm:resnet18", "timm:convnext_atto") and state.phase == "done"
+    assert "points behind" in state.entry("timm:resnet50").left
+    raced = {model for model, _ in stands.tuned}
+    assert "timm:resnet50" not in raced and "vit_tiny" in raced  # one seat for those from scratch
+    assert state.estimate is not None and state.estimate.tuned
+    said = " ".join(sentences(state))
+    assert state.winner in said and "winner's curse" in said and "nothing was chosen by" in said
+    assert command(state).startswith(f"vitrail train fashion --model {state.winner} --weights auto")
+    assert lines_of(state)[0].entry.model == state.winner
+    shown = table(state)
+    assert "timm:resnet50" in shown and "from scratch" in shown
+    page = write_page(state, tmp_path / "c").read_text()
+    assert "<svg" in page and state.winner in page and "<script" not in page
+
+
+def test_the_last_pictures_are_asked_once_and_the_test_part_never(tmp_path: Path) -> None:
+    pictures = open_pictures("fashion")
+    parts = split_parts(pictures, 0)
+    keys = [{item.key for item in part} for part in (parts.train, parts.compare, parts.last)]
+    assert not (keys[0] & keys[1] or keys[1] & keys[2] or keys[0] & keys[2])
+    assert not {item.key for item in pictures.split("test")} & set().union(*keys)
+    assert abs(len(parts.compare) - len(parts.last)) <= len(pictures.classes)
+
+
+def test_limits_come_first_and_what_breaks_them_is_not_opened(tmp_path: Path) -> None:
+    stands = Stands(NOISE)
+    state = ask(tmp_path / "c", stands, max_ms=10.0)
+    assert "timm:resnet50" not in stands.opened
+    assert state.entry("timm:resnet50").left == "over the limit: 50 ms for 1"
+    question = Question(data="x", max_mb=3.0, max_params=10.0)
+    assert "MB" in over_limit(LIKE, question)
+    with pytest.raises(UserError, match="no candidate keeps the limits"):
+        ask(tmp_path / "d", stands, max_params=5.0)
+
+
+def test_one_that_cannot_be_had_leaves_with_its_reason(tmp_path: Path) -> None:
+    known = {name: noise for name, noise in NOISE.items() if name != "timm:resnet18"}
+    state = ask(tmp_path / "c", Stands(known))
+    assert state.entry("timm:resnet18").left == "cannot be had: no weights for timm:resnet18"
+    assert state.winner == "timm:convnext_atto"
+    with pytest.raises(UserError, match="no candidate could be probed"):
+        ask(tmp_path / "d", Stands({}))
+
+
+def test_ctrl_c_keeps_the_best_so_far_and_the_same_question_goes_on(tmp_path: Path) -> None:
+    stands = Stands(NOISE, stop_at="timm:convnext_atto")
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path / "c", stands)
+    stopped = State.load(tmp_path / "c")
+    assert stopped.winner and stopped.estimate is None and stopped.phase == "race"
+    assert "stopped early" in " ".join(sentences(stopped))
+    again = Stands(NOISE)
+    state = ask(tmp_path / "c", again)
+    assert state.phase == "done" and state.estimate is not None
+    assert state.seconds >= stopped.seconds and not again.opened  # no probe was made again
+    assert ask(tmp_path / "c", Stands({})).winner == state.winner  # done is done
+    with pytest.raises(UserError, match="holds another choice .seed was 0, is 1"):
+        ask(tmp_path / "c", again, seed=1)
+
+
+def test_without_time_for_a_race_the_probe_answers(tmp_path: Path) -> None:
+    stands = Stands(NOISE)
+    state = ask(tmp_path / "c", stands, minutes=0.05)
+    assert not stands.tuned and state.winner and state.estimate is not None
+    assert not state.estimate.tuned and "linear head" in " ".join(sentences(state))
+
+
+def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
+    state = ask(tmp_path / "c", Stands(NOISE), minutes=0.05)
+    at = tmp_path / "c" / "choose.json"
+    values = json.loads(at.read_text()) | {"winner": "nobody"}
+    values.pop("sha256", None)
+    at.write_text(json.dumps(values))
+    with pytest.raises(UserError):
+        State.load(tmp_path / "c")
+    with pytest.raises(UserError, match="no choice to go on with"):
+        State.load(tmp_path)
+    assert state.winner
+
+
+def test_rounds_grow_threefold_and_end_with_everything() -> None:
+    pictures = open_pictures("fashion")
+    parts = split_parts(pictures, 0)
+    steps = rounds.ladder(parts.train, parts.compare, 10, 0)
+    counts = [len(step.train) for step in steps]
+    assert counts[0] == pytest.approx(150, abs=10) and counts[-1] == len(parts.train)
+    assert all(b <= 3.2 * a for a, b in zip(counts, counts[1:], strict=False))
+    for small, large in zip(steps, steps[1:], strict=False):
+        assert {i.key for i in small.train} <= {i.key for i in large.train}
+    assert len(steps[-1].asked) == len(parts.compare)
+
+
+def test_heats_share_the_time() -> None:
+    heat = first_heat(["a", "b", "c", "d"], 400.0)
+    assert heat == Heat(models=("a", "b", "c", "d"), seconds=50.0)
+    assert first_heat(["a", "b", "c", "d"], 90.0) == Heat(models=("a", "b"), seconds=45.0)
+    assert first_heat(["a", "b"], 30.0) is None
+    assert first_heat(["a"], 30.0) == Heat(models=("a",), seconds=30.0)
+    entries = [Entry(model=m, released=m != "z") for m in "abcdz"]
+    done = [rounds.Round(train=9, right=r, neighbours=0, strength=1, seconds=1) for r in
+            ("1111", "1110", "1100", "1000", "0000")]  # fmt: skip
+    entries = [replace(e, rounds=(d,)) for e, d in zip(entries, done, strict=True)]
+    assert seats(entries) == ["a", "b", "c", "z"]
+    assert seats([replace(e, released=False) for e in entries]) == ["a", "b", "c", "d"]
+    assert race.heats(4) == 2 and race.heats(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"data": ""}, "say what to choose for"),
+        ({"minutes": 0.0}, "minutes must be above 0"),
+        ({"minutes": float("nan")}, "minutes must be above 0"),
+        ({"max_ms": -1.0}, "max_ms must be above 0"),
+        ({"batch": 0}, "batch must be from 1"),
+        ({"val": 1.5}, "validation share"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_wrong_questions_are_one_line(wrong: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Question(**{"data": "fashion"} | wrong)
