@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.data import Preprocess, open_pictures
+from vitrail.data import Preprocess, open_dataset
 from vitrail.errors import UserError
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.answer import command, lines_of, sentences, table, write_page
@@ -46,7 +46,7 @@ class Stands:
     tuned: list[tuple[str, float]] = field(default_factory=list)
 
     def pictures(self, question: Question):
-        pictures = open_pictures(question.data)
+        pictures = open_dataset(question.data)
         return replace(pictures, items=pictures.items[::4])
 
     def open(self, entry: Entry, pictures) -> Opened:
@@ -113,7 +113,7 @@ def test_the_better_features_win_and_the_answer_says_so(tmp_path: Path) -> None:
 
 
 def test_the_last_pictures_are_asked_once_and_the_test_part_never(tmp_path: Path) -> None:
-    pictures = open_pictures("fashion")
+    pictures = open_dataset("fashion")
     parts = split_parts(pictures, 0)
     keys = [{item.key for item in part} for part in (parts.train, parts.compare, parts.last)]
     assert not (keys[0] & keys[1] or keys[1] & keys[2] or keys[0] & keys[2])
@@ -178,7 +178,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
 
 
 def test_rounds_grow_threefold_and_end_with_everything() -> None:
-    pictures = open_pictures("fashion")
+    pictures = open_dataset("fashion")
     parts = split_parts(pictures, 0)
     steps = rounds.ladder(parts.train, parts.compare, 10, 0)
     counts = [len(step.train) for step in steps]

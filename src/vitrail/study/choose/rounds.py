@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vitrail.data import Item, fraction
+from vitrail.data import Item, take_fraction
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.halving import Standing, rank, survivors
 from vitrail.study.choose.state import Entry, Round, as_array, as_text
@@ -37,7 +37,9 @@ def ladder(train: Sequence[Item], asked: Sequence[Item], classes: int, seed: int
     steps, share = [], min(1.0, max(FIRST_TRAIN, PER_CLASS * classes) / max(1, len(train)))
     part = min(1.0, max(FIRST_ASKED, PER_CLASS * classes) / max(1, len(asked)))
     while True:
-        steps.append(Step(train=fraction(train, share, seed), asked=fraction(asked, part, seed)))
+        steps.append(
+            Step(train=take_fraction(train, share, seed), asked=take_fraction(asked, part, seed))
+        )
         if share == 1 and part == 1:
             return steps
         share, part = min(1.0, share * GROWTH), min(1.0, part * GROWTH)

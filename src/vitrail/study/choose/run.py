@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
-from vitrail.data import Item, Pictures, Preprocess, fraction
+from vitrail.data import ImageDataset, Item, Preprocess, take_fraction
 from vitrail.errors import UserError
-from vitrail.files import hold
+from vitrail.files import lock_folder
 from vitrail.limits import check_seed, check_share
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.features import FeatureBank, labels_of
@@ -121,11 +121,11 @@ class Opened:
 class Tools(Protocol):
     """What choosing works with; tests put stand-ins here."""
 
-    def pictures(self, question: Question) -> Pictures:
+    def pictures(self, question: Question) -> ImageDataset:
         """The set, opened."""
         ...
 
-    def open(self, entry: Entry, pictures: Pictures) -> Opened:
+    def open(self, entry: Entry, pictures: ImageDataset) -> Opened:
         """A candidate with its weights and without a head."""
         ...
 
@@ -134,12 +134,18 @@ class Tools(Protocol):
         ...
 
     def tune(
-        self, entry: Entry, pictures: Pictures, parts: Parts, seconds: float, at: Path, seed: int
+        self,
+        entry: Entry,
+        pictures: ImageDataset,
+        parts: Parts,
+        seconds: float,
+        at: Path,
+        seed: int,
     ) -> tuple[int, np.ndarray]:
         """Fine-tune for so long: epochs, and predictions on ``parts.compare``."""
         ...
 
-    def answer(self, pictures: Pictures, items: Sequence[Item], at: Path) -> np.ndarray:
+    def answer(self, pictures: ImageDataset, items: Sequence[Item], at: Path) -> np.ndarray:
         """The predictions of what was tuned in ``at``, ``(len(items),)``."""
         ...
 
@@ -149,7 +155,7 @@ class Work:
     """A choice at work: the state and what is not written down."""
 
     question: Question
-    pictures: Pictures
+    pictures: ImageDataset
     parts: Parts
     tools: Tools
     out: Path
@@ -181,14 +187,14 @@ class Work:
         self.save()
 
 
-def split_parts(pictures: Pictures, seed: int) -> Parts:
+def split_parts(pictures: ImageDataset, seed: int) -> Parts:
     """The parts of a set; each class of the validation part is cut in two halves by chance.
 
     Raises:
         UserError: too few pictures to compare by.
     """
     val = pictures.split("val")
-    chosen = {item.key for item in fraction(val, 0.5, seed)} if val else set()
+    chosen = {item.key for item in take_fraction(val, 0.5, seed)} if val else set()
     compare = tuple(item for item in val if item.key in chosen)
     last = tuple(item for item in val if item.key not in chosen)
     if min(len(compare), len(last)) < LEAST_ASKED:
@@ -208,7 +214,7 @@ def choose_in(out: Path, question: Question, tools: Tools, note: Note, facts: An
     """
     pictures = tools.pictures(question)
     parts = split_parts(pictures, question.seed)
-    with hold(out, f"another process is choosing in {str(out)!r}; wait for it"):
+    with lock_folder(out, f"another process is choosing in {str(out)!r}; wait for it"):
         state = begin(out, question, facts or {})
         work = Work(
             question=question, pictures=pictures, parts=parts, tools=tools, out=out,
