@@ -13,7 +13,8 @@ from torch import nn
 from vitrail.data import Preprocess, open_dataset
 from vitrail.errors import UserError
 from vitrail.study.choose import race, rounds
-from vitrail.study.choose.answer import command, lines_of, sentences, table, write_page
+from vitrail.study.choose.answer import command, sentences, table, write_page
+from vitrail.study.choose.lines import lines_of
 from vitrail.study.choose.race import Heat, first_heat, seats
 from vitrail.study.choose.run import Opened, Question, choose_in, over_limit, split_parts
 from vitrail.study.choose.state import Cost, Entry, State

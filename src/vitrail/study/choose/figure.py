@@ -1,15 +1,12 @@
 """Accuracy against time, for the page of a choice."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from vitrail.study.choose.lines import Line
 from vitrail.study.figures import FAINT, SERIES, _canvas, _svg, short
 
-if TYPE_CHECKING:
-    from vitrail.study.choose.answer import Line
 
-
-def pareto_figure(lines: Sequence["Line"], winner: str) -> str:
+def pareto_figure(lines: Sequence[Line], winner: str) -> str:
     """Probed accuracy over milliseconds (log) as ``<svg>``; empty where nothing is known of both.
 
     Filled marks lie on the Pareto front; the winner is named in its own colour.
