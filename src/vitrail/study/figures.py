@@ -40,7 +40,7 @@ def short(arm: str, most: int = 30) -> str:
 
 def over_share(analysis: Analysis) -> str:
     """Accuracy over the share of the training pictures, with intervals."""
-    with _canvas(9, 3.9) as (figure, axes):
+    with canvas(9, 3.9) as (figure, axes):
         span, ends = analysis.shares[-1] / analysis.shares[0], []
         for i, arm in enumerate(analysis.arms):
             cells = [c for s in analysis.shares if (c := analysis.cell(arm, s))]
@@ -57,7 +57,7 @@ def over_share(analysis: Analysis) -> str:
         axes.set_xlabel("share of the training pictures, and their number")
         axes.set_ylabel(f"{analysis.metric_words}, %")
         _label_ends(axes, ends, analysis)
-        return _svg(figure, "share", "Accuracy over the share of the training pictures")
+        return to_svg(figure, "share", "Accuracy over the share of the training pictures")
 
 
 def over_cost(analysis: Analysis, cost: Mapping[str, float], *, axis: str, name: str) -> str:
@@ -67,7 +67,7 @@ def over_cost(analysis: Analysis, cost: Mapping[str, float], *, axis: str, name:
     """
     share = analysis.shares[-1]
     here = [c for c in analysis.ranking(share) if c.arm in cost]
-    with _canvas(5.4, 3.7) as (figure, axes):
+    with canvas(5.4, 3.7) as (figure, axes):
         front = analysis.front(share, cost)
         best = {c.arm: 100 * c.score.value for c in here}
         _front_line(axes, [(cost[a], best[a]) for a in front])
@@ -80,7 +80,7 @@ def over_cost(analysis: Analysis, cost: Mapping[str, float], *, axis: str, name:
         _cost_axis(axes, [cost[c.arm] for c in here], axis)
         axes.set_ylabel(f"{analysis.metric_words} at {share_text(share)}, %")
         _label_points(axes, [(cost[c.arm], best[c.arm], c.arm) for c in here], analysis)
-        return _svg(figure, name, f"Accuracy against {axis}")
+        return to_svg(figure, name, f"Accuracy against {axis}")
 
 
 def curves(analysis: Analysis, records: Sequence[JobRecord]) -> str:
@@ -88,7 +88,7 @@ def curves(analysis: Analysis, records: Sequence[JobRecord]) -> str:
     shares = [s for s in analysis.shares if any(r.share == s and r.curve for r in records)]
     if not shares:
         return ""
-    with _canvas(9, 4.6, rows=2, columns=len(shares)) as (figure, axes):
+    with canvas(9, 4.6, rows=2, columns=len(shares)) as (figure, axes):
         for column, share in enumerate(shares):
             axes[0][column].xaxis.get_major_locator().set_params(integer=True)
             axes[1][column].xaxis.get_major_locator().set_params(integer=True)
@@ -102,7 +102,7 @@ def curves(analysis: Analysis, records: Sequence[JobRecord]) -> str:
                 axes[row][column].margins(x=0.02)
         axes[0][0].set_ylabel(f"validation {analysis.metric_words}, %")
         axes[1][0].set_ylabel("training loss")
-        return _svg(figure, "curves", "Training curves")
+        return to_svg(figure, "curves", "Training curves")
 
 
 def _curve(axes: Any, record: JobRecord, field: str, style: Mapping[str, Any]) -> None:
@@ -216,7 +216,7 @@ def _clash(box: Box, taken: Sequence[Box], room: Box) -> float:
 
 
 @contextmanager
-def _canvas(
+def canvas(
     width: float, height: float, rows: int = 1, columns: int = 1
 ) -> Iterator[tuple[Any, Any]]:
     """A figure in the report's style; nothing global is left changed, no window is opened."""
@@ -239,7 +239,7 @@ def _canvas(
         yield figure, axes if rows * columns > 1 else axes[0][0]
 
 
-def _svg(figure: Any, name: str, title: str) -> str:
+def to_svg(figure: Any, name: str, title: str) -> str:
     """The drawing as an ``<svg>`` element: colours to variables, ids made unique, no addresses."""
     held = io.StringIO()
     figure.savefig(held, format="svg", metadata={"Date": None})

@@ -142,8 +142,8 @@ def write_page(state: State, folder: Path) -> Path:
     """``choose.html``: one page that needs nothing but a browser."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    from vitrail.study.banner import draw_banner
     from vitrail.study.choose.figure import pareto_figure
-    from vitrail.study.glass import window
     from vitrail.study.plan import digest
     from vitrail.study.report import harmless
 
@@ -162,7 +162,7 @@ def write_page(state: State, folder: Path) -> Path:
         sentences=sentences(state),
         command=command(state) if state.winner else "",
         figure=pareto_figure(lines, state.winner),
-        glass=window(digest(state.question)),
+        glass=draw_banner(digest(state.question)),
         percent=percent,
     )
     write_text(folder / PAGE, page)

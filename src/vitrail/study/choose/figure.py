@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vitrail.study.choose.lines import Line
-from vitrail.study.figures import FAINT, SERIES, _canvas, _svg, short
+from vitrail.study.figures import FAINT, SERIES, canvas, short, to_svg
 
 
 def pareto_figure(lines: Sequence[Line], winner: str) -> str:
@@ -14,7 +14,7 @@ def pareto_figure(lines: Sequence[Line], winner: str) -> str:
     known = [line for line in lines if line.probe is not None and line.entry.cost is not None]
     if not known:
         return ""
-    with _canvas(9, 4.2) as (figure, axes):
+    with canvas(9, 4.2) as (figure, axes):
         for line in known:
             assert line.probe is not None and line.entry.cost is not None
             x, y = line.entry.cost.ms, 100 * line.probe.value
@@ -32,4 +32,4 @@ def pareto_figure(lines: Sequence[Line], winner: str) -> str:
         axes.margins(x=0.15)
         axes.set_xlabel("milliseconds a batch (log)")
         axes.set_ylabel("accuracy of the last probe, %")
-        return _svg(figure, "pareto", "Probed accuracy against time")
+        return to_svg(figure, "pareto", "Probed accuracy against time")
