@@ -15,8 +15,9 @@ from vitrail.errors import UserError
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.answer import command, sentences, table, write_page
 from vitrail.study.choose.lines import lines_of
+from vitrail.study.choose.question import Opened, Question, split_parts
 from vitrail.study.choose.race import Heat, first_heat, seats
-from vitrail.study.choose.run import Opened, Question, choose_in, over_limit, split_parts
+from vitrail.study.choose.run import choose_in, over_limit
 from vitrail.study.choose.state import Cost, Entry, State
 
 POOL = ("timm:resnet18", "timm:resnet50", "timm:convnext_atto", "vit_tiny")

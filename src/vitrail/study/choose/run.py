@@ -7,22 +7,21 @@ other half is asked once, about the one that was chosen. The test part is never 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from torch import nn
 
-from vitrail.data import ImageDataset, Item, Preprocess, take_fraction
+from vitrail.data import ImageDataset
 from vitrail.errors import UserError
 from vitrail.files import lock_folder
-from vitrail.limits import check_seed, check_share
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.pool import check_pool, pool_of
+from vitrail.study.choose.question import Note, Parts, Question, Tools, split_parts
 from vitrail.study.choose.state import (
     Cost,
     Entry,
@@ -36,118 +35,8 @@ from vitrail.study.choose.state import (
 
 PROBE_SHARE = 0.45
 """Of the time, before the race begins."""
-MOST_MINUTES = 10**5
 LEAST_RELEASED = 2
 """Candidates with released weights that stay in question whatever a probe says."""
-LEAST_ASKED = 20
-"""Fewer pictures than this in either half of the validation part tell nothing apart."""
-
-Note = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is asked.
-
-    Attributes:
-        data: a folder of class folders, a table, a zip, torchvision:NAME, fashion or scenes.
-        minutes: for everything, reading pictures included.
-        pool: models, calls, runs or patterns; empty for the curated pool.
-        weights: word for where candidates start.
-        weights_folder: where released weights lie, without a network.
-        max_ms: the most milliseconds of a batch, on this machine.
-        max_mb: the most megabytes of weights.
-        max_params: the most parameters.
-        batch: pictures in a batch whose time counts.
-        val: share kept for comparing where the set has no validation part.
-        seed: of split, rounds and trials.
-    """
-
-    data: str
-    minutes: float = 10.0
-    pool: tuple[str, ...] = ()
-    weights: str = "auto"
-    weights_folder: str | None = None
-    max_ms: float | None = None
-    max_mb: float | None = None
-    max_params: float | None = None
-    batch: int = 1
-    val: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.data:
-            raise UserError("say what to choose for: vitrail choose photos/ (or fashion, to try)")
-        if not 0 < self.minutes <= MOST_MINUTES:
-            raise UserError(
-                f"minutes must be above 0 and at most {MOST_MINUTES}, not {self.minutes}"
-            )
-        for name in ("max_ms", "max_mb", "max_params"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"{name} must be above 0, not {value}")
-        if not 1 <= self.batch <= 4096:
-            raise UserError(f"batch must be from 1 to 4096, not {self.batch}")
-        check_share(self.val, "the validation share")
-        check_seed(self.seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Which pictures serve what: ``train`` fits, ``compare`` compares, ``last`` is asked once."""
-
-    train: tuple[Item, ...]
-    compare: tuple[Item, ...]
-    last: tuple[Item, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A candidate, built.
-
-    Attributes:
-        model: image ``(B, C, H, W)`` -> features ``(B, D)``.
-        preprocess: as its weights want pictures.
-        start: where it starts, for people.
-        released: whether that is released weights.
-    """
-
-    model: nn.Module
-    preprocess: Preprocess
-    start: str
-    released: bool
-
-
-class Tools(Protocol):
-    """What choosing works with; tests put stand-ins here."""
-
-    def pictures(self, question: Question) -> ImageDataset:
-        """The set, opened."""
-        ...
-
-    def open(self, entry: Entry, pictures: ImageDataset) -> Opened:
-        """A candidate with its weights and without a head."""
-        ...
-
-    def measure(self, entries: Sequence[Entry], question: Question, note: Note) -> dict[str, Cost]:
-        """What candidates cost here, by model."""
-        ...
-
-    def tune(
-        self,
-        entry: Entry,
-        pictures: ImageDataset,
-        parts: Parts,
-        seconds: float,
-        at: Path,
-        seed: int,
-    ) -> tuple[int, np.ndarray]:
-        """Fine-tune for so long: epochs, and predictions on ``parts.compare``."""
-        ...
-
-    def answer(self, pictures: ImageDataset, items: Sequence[Item], at: Path) -> np.ndarray:
-        """The predictions of what was tuned in ``at``, ``(len(items),)``."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -185,24 +74,6 @@ class Work:
         for entry in entries:
             self.state = self.state.put(entry)
         self.save()
-
-
-def split_parts(pictures: ImageDataset, seed: int) -> Parts:
-    """The parts of a set; each class of the validation part is cut in two halves by chance.
-
-    Raises:
-        UserError: too few pictures to compare by.
-    """
-    val = pictures.split("val")
-    chosen = {item.key for item in take_fraction(val, 0.5, seed)} if val else set()
-    compare = tuple(item for item in val if item.key in chosen)
-    last = tuple(item for item in val if item.key not in chosen)
-    if min(len(compare), len(last)) < LEAST_ASKED:
-        raise UserError(
-            f"choosing compares by the validation part, which has {len(val)} pictures here; "
-            f"{2 * LEAST_ASKED} are the least: add pictures, or raise --val"
-        )
-    return Parts(train=pictures.split("train"), compare=compare, last=last)
 
 
 def choose_in(out: Path, question: Question, tools: Tools, note: Note, facts: Any = None) -> State:
