@@ -89,7 +89,7 @@ MUTANTS = (
     Mutant("gate of positions", "mixers", "convit", "self.gate.sigmoid().to(like.dtype)", "(-self.gate).sigmoid().to(like.dtype)"),
     Mutant("signs of offsets", "mixers", "coatnet", "places.sign() * places.abs().log1p()", "places.abs().log1p()"),
     Mutant("bias of extra tokens", "mixers", "cmt", "return F.pad(bias, (extra, 0, extra, 0)) if extra else bias", "return F.pad(bias, (0, extra, extra, 0)) if extra else bias"),
-    Mutant("sizes of keys", "mixers", "clustered", "attend(asked, k, v, key_bias(plan, q))", "attend(asked, k, v)"),
+    Mutant("sizes of keys", "mixers", "clustered", "attend(queries, k, v, key_bias(plan, q))", "attend(queries, k, v)"),
     Mutant("heads of a window", "mixers", "conv originals", "round(heads * sum(spec.shares[: i + 1]) / total)", "round(heads * spec.shares[i] / total)"),
     Mutant("reach of offsets", "mixers", "deformable", "self.reach * self.point(self.act(seen)).tanh()", "self.reach * self.point(self.act(seen))"),
     Mutant("points outside", "mixers", "deformable", "(centres(coarse, offsets) + offsets * cell).clamp(-1, 1)", "centres(coarse, offsets) + offsets * cell"),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from vitrail.layers.attend import join_heads, split_heads
 from vitrail.mixers import Mixer, MixerSpec
 from vitrail.mixers.conv_attention import add_position
-from vitrail.mixers.prototype import factorised
+from vitrail.mixers.prototype import attend_linear
 from vitrail.specs import Place, SpecError
 from vitrail.testing import GRID, MixerLaws, case, pairs_plan
 
@@ -56,9 +56,9 @@ class TestPrototypes(MixerLaws):
         alike = one_hot @ (one_hot / one_hot.sum(2, keepdim=True).clamp(min=1)).mT
         asked, keys, values = (split_heads(t, mixer.heads) for t in (q, k, v))
         asked = torch.cat((asked[:, :, :extra], alike @ asked[:, :, extra:]), 2)
-        logits = asked @ (keys.softmax(2) if mixer.core is factorised else keys).mT
+        logits = asked @ (keys.softmax(2) if mixer.core is attend_linear else keys).mT
         weights = logits * asked.shape[3] ** -0.5
-        weights = weights if mixer.core is factorised else weights.softmax(3)
+        weights = weights if mixer.core is attend_linear else weights.softmax(3)
         return mixer.proj(add_position(join_heads(weights @ values), q, v, grid, shared, None))
 
 

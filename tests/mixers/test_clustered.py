@@ -5,6 +5,7 @@ import torch
 
 from vitrail.layers.attend import attention_weights, split_heads
 from vitrail.mixers import MixerSpec
+from vitrail.mixers.clustered import cluster_queries
 from vitrail.specs import Place, SpecError
 
 GRID = (5, 7)
@@ -46,10 +47,10 @@ def test_every_query_weighs_its_best_keys_and_leaves_the_others():
     mixer, x = built("improved_clustered(clusters=4, best=6)"), torch.randn(1, 35, 24)
     parts = mixer.explain(x, GRID)
     q, k, _ = (split_heads(t, 3) for t in mixer.qkv(x).chunk(3, 2))
-    asked, _ = mixer.prototypes(q, 0, None)
+    queries, _ = cluster_queries(mixer, q, 0, None)
     own, assignment = attention_weights(q, k)[0, 1], parts["clusters"][0, 1]
     for token in range(35):
-        cluster = attention_weights(asked, k)[0, 1, assignment[token]]
+        cluster = attention_weights(queries, k)[0, 1, assignment[token]]
         best = cluster.topk(6).indices
         wanted = cluster.clone()
         wanted[best] = own[token, best] / own[token, best].sum() * cluster[best].sum()

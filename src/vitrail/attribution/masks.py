@@ -18,7 +18,7 @@ from vitrail.attribution.preserve import ExplainError
 from vitrail.attribution.record import ModuleCall, recording
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
-from vitrail.mixers.clustered import ClusteredAttention
+from vitrail.mixers.clustered import ClusteredAttention, ImprovedClusteredAttention
 from vitrail.mixers.prototype import PrototypeAttention
 from vitrail.models.reading import mixers_of
 from vitrail.reducers import Reducer
@@ -26,7 +26,7 @@ from vitrail.tokens.plans import Clusters, SoftAssignment
 from vitrail.tokens.selection import Selection
 
 RECORD = {Need.LAYERS, Need.RECORD}
-CLUSTERING = (PrototypeAttention, ClusteredAttention)
+CLUSTERING = (PrototypeAttention, ClusteredAttention, ImprovedClusteredAttention)
 """Mixers whose queries cluster, head by head."""
 
 

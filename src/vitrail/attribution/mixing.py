@@ -30,7 +30,7 @@ from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
 from vitrail.mixers import Mixer
 from vitrail.mixers.conv_attention import FactorisedAttention
-from vitrail.mixers.prototype import PrototypeAttention, attended, broadcast_to_members
+from vitrail.mixers.prototype import PrototypeAttention, attend_linear, broadcast_to_members
 
 Operator = Callable[[Tensor], Tensor]
 ROWS = 64
@@ -144,8 +144,8 @@ def _(mixer: FactorisedAttention, step: MixerCall) -> Operator:
 def _(mixer: PrototypeAttention, step: MixerCall) -> Operator:
     """Clustering CoaT: all members of a cluster ask with their mean."""
     q, k, v = project(mixer.qkv, step.tokens)
-    queries, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
-    if mixer.core is not attended:
+    queries, assignment = mixer.cluster_queries(split_heads(q, mixer.heads), step.extra, step.grid)
+    if mixer.core is attend_linear:
         queries = broadcast_to_members(queries, assignment, step.extra)
         return _blend_with_conv(step, *_linear_operator(step, queries, k, v), q, v)
     matrix = attention_weights(queries, split_heads(k, mixer.heads))
@@ -222,9 +222,11 @@ def _(mixer: FactorisedAttention, step: MixerCall, slopes: Tensor, joined: Tenso
 def _(mixer: PrototypeAttention, step: MixerCall, slopes: Tensor, joined: Tensor) -> Operator:
     """Clustering CoaT: likewise, or the softmax of prototypes."""
     q, k, v = project(mixer.qkv, step.tokens)
-    prototypes, assignment = mixer.prototypes(split_heads(q, mixer.heads), step.extra, step.grid)
+    prototypes, assignment = mixer.cluster_queries(
+        split_heads(q, mixer.heads), step.extra, step.grid
+    )
     queries = broadcast_to_members(prototypes, assignment, step.extra)
-    if mixer.core is attended:
+    if mixer.core is not attend_linear:
         return _implied_operator(queries, split_heads(k, mixer.heads), v, slopes, softmax=True)
     return _implied_operator(queries, key_weights(k, mixer.heads, step.plan), v, slopes)
 

@@ -103,6 +103,11 @@ class Mixer(nn.Module, ABC):
         return field
 
 
+def count_class_tokens(x: Tensor, grid: Grid, plan: Plan | None = None) -> int:
+    """How many of the tokens ``(B, K, C)`` stand in front of the grid's."""
+    return x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
+
+
 class WidthAdapter(Mixer):
     """A mixer of its own width between two others."""
 

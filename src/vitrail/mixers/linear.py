@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import join_heads, split_heads
+from vitrail.layers.attend import join_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers.base import MixerSpec
-from vitrail.mixers.softmax import SoftmaxAttention, check_heads
+from vitrail.mixers.softmax import QkvAttention, check_heads
 from vitrail.specs import Place
 
 
@@ -41,20 +41,20 @@ class Linear(MixerSpec, name="linear"):
         return 4 * tokens * place.dim**2 + tokens * place.dim * (2 * head + 1)
 
 
-class LinearAttention(SoftmaxAttention):
+class LinearAttention(QkvAttention):
     """Multi-head linear attention; keys that stand for many tokens count so often."""
 
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`."""
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
-        q, k = kernel(q), self.shares(k, plan)
+        q, k, v = self.project(x)
+        q, k = kernel(q), self.weigh_keys(k, plan)
         mixed = q @ (k.mT @ v) / (q @ k.sum(2).unsqueeze(3))
         return self.proj(join_heads(mixed))
 
-    def shares(self, k: Tensor, plan: Plan | None) -> Tensor:
-        """``f(k)``, so often as its token counts, over all tokens there are: sums stay small."""
+    def weigh_keys(self, k: Tensor, plan: Plan | None) -> Tensor:
+        """``f(k)`` times the size of its token, over the sum of sizes, so that sums stay small."""
         k = kernel(k)
         if plan is None or plan.single:
             return k / k.shape[2]
@@ -64,8 +64,8 @@ class LinearAttention(SoftmaxAttention):
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
         """``attention`` ``(B, heads, K, K)``, formed nowhere else: rows sum to one; ``values``."""
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
-        weights = kernel(q) @ self.shares(k, plan).mT
+        q, k, v = self.project(x)
+        weights = kernel(q) @ self.weigh_keys(k, plan).mT
         return {"attention": weights / weights.sum(3, keepdim=True), "values": v}
 
 

@@ -10,6 +10,7 @@ ACT's hash is used with its defects mended: planes drawn once and kept, offsets 
 bucket width, digits mixed so that none spills into the next.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from vitrail.layers.attend import attend, join_heads, project, split_heads, summ
 from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
-from vitrail.mixers.base import Mixer, MixerSpec
+from vitrail.mixers.base import Mixer, MixerSpec, count_class_tokens
 from vitrail.mixers.conv_attention import ConvAttention, add_position, relative_macs
 from vitrail.mixers.softmax import check_heads
 from vitrail.specs import Place
@@ -33,9 +34,76 @@ from vitrail.tokens.clusterers import (
     window_products,
 )
 
+Core = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values ``(B, heads, ., d)`` -> what the queries get."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class PrototypeConv(MixerSpec, name="prototype_conv"):
+class Prototype(MixerSpec):
+    """What both readings have in common: how prototypes are found, and CoaT's convolutions."""
+
+    by: str = "e2lsh"
+    rounds: int = 32
+    width: float = 8.0
+    ratio: int = 4
+
+    @abstractmethod
+    def build(self, place: Place) -> "PrototypeAttention":
+        """Serves tokens on a grid."""
+
+    def build_shared(self, place: Place) -> ConvRelative:
+        """CoaT's convolutions."""
+        return ConvAttention().build_shared(place)
+
+    def clusterer(self, place: Place) -> Clusterer:
+        """The module that assigns the queries of one head to clusters.
+
+        Raises:
+            SpecError: tokens have left the grid, or an option has no meaning.
+        """
+        check_heads(self, place)
+        if place.scattered:
+            raise self.refuse(
+                place,
+                "its tokens are already chosen",
+                "use mixer 'conv_attention' or 'softmax' with a reducer",
+            )
+        head = place.dim // place.heads
+        side = round(self.ratio**0.5)
+        if self.by == "e2lsh" and self.rounds > 0 and self.width > 0:
+            return HashClusterer(head, self.rounds, self.width)
+        if self.by == "sort" and self.ratio > 0:
+            return SortClusterer(head, self.ratio)
+        if self.by == "window" and side * side == self.ratio:
+            return WindowClusterer((side, side))
+        raise self.refuse(
+            place,
+            "the options do not fit",
+            "by is 'e2lsh' (rounds, width > 0), 'sort' (ratio > 0) or 'window' (ratio 1, 4, ...)",
+        )
+
+    def query_count(self, place: Place) -> int:
+        """Queries that meet the keys, the class token's included."""
+        grid = place.grid[0] * place.grid[1]
+        real = cells(place.grid, round(self.ratio**0.5))
+        counts = {"e2lsh": grid, "sort": max(1, grid // self.ratio), "window": real[0] * real[1]}
+        return place.extra + counts[self.by]
+
+    def other_macs(self, place: Place) -> int:
+        """Multiply-adds of projections, convolutions, and comparing queries to find clusters."""
+        tokens = place.grid[0] * place.grid[1]
+        side = round(self.ratio**0.5)
+        products = {
+            "window": lambda: window_products(place.grid, (side, side)),
+            "e2lsh": lambda: tokens * self.rounds,
+            "sort": lambda: tokens,
+        }
+        projections = 4 * place.tokens * place.dim**2
+        return projections + relative_macs(ConvAttention(), place) + place.dim * products[self.by]()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeConv(Prototype, name="prototype_conv"):
     """Clustering CoaT, reading QF: conv-attention whose queries are cluster means.
 
     Loads CoaT's weights. Since attention is linear in q here, it *is* CoaT's attention averaged
@@ -47,29 +115,18 @@ class PrototypeConv(MixerSpec, name="prototype_conv"):
     cluster for ``ratio`` tokens.
     """
 
-    by: str = "e2lsh"
-    rounds: int = 32
-    width: float = 8.0
-    ratio: int = 4
-
     def build(self, place: Place) -> "PrototypeAttention":
         """Serves tokens on a grid."""
-        return PrototypeAttention(place, finder(self, place), factorised)
-
-    def build_shared(self, place: Place) -> ConvRelative:
-        """CoaT's convolutions."""
-        return ConvAttention().build_shared(place)
+        return PrototypeAttention(place, self.clusterer(place), attend_linear)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """An upper bound for ``e2lsh``, where it is reached if no two queries meet."""
         head = place.dim // place.heads
-        core = (place.tokens + query_count(self, place)) * place.dim * head
-        fixed = 4 * place.tokens * place.dim**2 + relative_macs(ConvAttention(), place)
-        return fixed + core + place.dim * comparisons(self, place)
+        return self.other_macs(place) + (place.tokens + self.query_count(place)) * place.dim * head
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrototypeSoftmax(MixerSpec, name="prototype_softmax"):
+class PrototypeSoftmax(Prototype, name="prototype_softmax"):
     """Clustering CoaT, reading QS (its literal text): prototypes attend to all keys by softmax.
 
     ``O_i = softmax_keys(p_g(i) k^T / sqrt(d)) v``, ``y = proj(O + q * DWConv(v))``. Another
@@ -77,87 +134,25 @@ class PrototypeSoftmax(MixerSpec, name="prototype_softmax"):
     costs ``clusters / d`` times the factorised one. Options as ``prototype_conv``.
     """
 
-    by: str = "e2lsh"
-    rounds: int = 32
-    width: float = 8.0
-    ratio: int = 4
-
     def build(self, place: Place) -> "PrototypeAttention":
         """Serves tokens on a grid."""
-        return PrototypeAttention(place, finder(self, place), attended)
-
-    def build_shared(self, place: Place) -> ConvRelative:
-        """CoaT's convolutions."""
-        return ConvAttention().build_shared(place)
+        return PrototypeAttention(place, self.clusterer(place), attend)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """An upper bound for ``e2lsh``, where it is reached if no two queries meet."""
-        core = 2 * query_count(self, place) * place.tokens * place.dim
-        fixed = 4 * place.tokens * place.dim**2 + relative_macs(ConvAttention(), place)
-        return fixed + core + place.dim * comparisons(self, place)
+        return self.other_macs(place) + 2 * self.query_count(place) * place.tokens * place.dim
 
 
-Prototypes = PrototypeConv | PrototypeSoftmax
-Core = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def finder(spec: Prototypes, place: Place) -> Clusterer:
-    """The module that finds clusters for one head.
-
-    Raises:
-        SpecError: tokens have left the grid, or an option has no meaning.
-    """
-    check_heads(spec, place)
-    if place.scattered:
-        raise spec.refuse(
-            place,
-            "its tokens are already chosen",
-            "use mixer 'conv_attention' or 'softmax' with a reducer",
-        )
-    head = place.dim // place.heads
-    side = round(spec.ratio**0.5)
-    if spec.by == "e2lsh" and spec.rounds > 0 and spec.width > 0:
-        return HashClusterer(head, spec.rounds, spec.width)
-    if spec.by == "sort" and spec.ratio > 0:
-        return SortClusterer(head, spec.ratio)
-    if spec.by == "window" and side * side == spec.ratio:
-        return WindowClusterer((side, side))
-    raise spec.refuse(
-        place,
-        "the options do not fit",
-        "by is 'e2lsh' (rounds, width > 0), 'sort' (ratio > 0) or 'window' (ratio 1, 4, 9, ...)",
-    )
-
-
-def query_count(spec: Prototypes, place: Place) -> int:
-    """Queries that are asked, the class token's included."""
-    grid = place.grid[0] * place.grid[1]
-    real = cells(place.grid, round(spec.ratio**0.5))
-    counts = {"e2lsh": grid, "sort": max(1, grid // spec.ratio), "window": real[0] * real[1]}
-    return place.extra + counts[spec.by]
-
-
-def comparisons(spec: Prototypes, place: Place) -> int:
-    """Products of query features while clusters are found, for one feature."""
-    tokens = place.grid[0] * place.grid[1]
-    side = round(spec.ratio**0.5)
-    if spec.by == "window":
-        return window_products(place.grid, (side, side))
-    return tokens * {"e2lsh": spec.rounds, "sort": 1}[spec.by]
-
-
-def factorised(p: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """CoaT's order: ``p (softmax_tokens(k)^T v)``; all ``(B, heads, ., d)``."""
-    return p @ summarise_keys(join_heads(k), join_heads(v), k.shape[1])
-
-
-def attended(p: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The note's order: ``softmax_keys(p k^T) v``."""
-    return attend(p, k, v)
+def attend_linear(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """CoaT's order: ``q (softmax_tokens(k)^T v)``; all ``(B, heads, ., d)``."""
+    return q @ summarise_keys(join_heads(k), join_heads(v), k.shape[1])
 
 
 class PrototypeAttention(Mixer):
-    """Queries meet keys as prototypes, head by head; each token takes its prototype's answer."""
+    """Prototypes meet the keys, head by head; each token takes the result of its prototype.
+
+    ``core`` says how they meet: :func:`attend_linear` or softmax.
+    """
 
     def __init__(self, place: Place, find: Clusterer, core: Core) -> None:
         super().__init__()
@@ -172,17 +167,17 @@ class PrototypeAttention(Mixer):
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`; ``shared`` is the stage's convolutions."""
         assert shared is not None
-        q, k, v = project(self.qkv, x)
-        extra = x.shape[1] - grid[0] * grid[1]
-        asked, assignment = self.prototypes(split_heads(q, self.heads), extra, grid)
-        k_heads, v_heads = split_heads(k, self.heads), split_heads(v, self.heads)
-        content = join_heads(
-            broadcast_to_members(self.core(asked, k_heads, v_heads), assignment, extra)
-        )
+        (q, k, v), extra = project(self.qkv, x), count_class_tokens(x, grid)
+        queries, assignment = self.cluster_queries(split_heads(q, self.heads), extra, grid)
+        mixed = self.core(queries, split_heads(k, self.heads), split_heads(v, self.heads))
+        content = join_heads(broadcast_to_members(mixed, assignment, extra))
         return self.proj(add_position(content, q, v, grid, shared, plan))
 
-    def prototypes(self, q: Tensor, extra: int, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Class queries and cluster means ``(B, heads, E + C, d)``; the cluster of each query."""
+    def cluster_queries(self, q: Tensor, extra: int, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Class queries and cluster means ``(B, heads, E + C, d)``; the cluster of each query.
+
+        The assignment is ``(B * heads, N)``; finding it takes no gradient, the means do.
+        """
         tokens = q[:, :, extra:].flatten(0, 1)
         with torch.no_grad():
             assignment, count = self.find(tokens * q.shape[-1] ** -0.5, grid)
@@ -195,11 +190,11 @@ class PrototypeAttention(Mixer):
     ) -> dict[str, Tensor]:
         """``clusters`` ``(B, heads, N)``: which prototype each query joined."""
         q = split_heads(project(self.qkv, x)[0], self.heads)
-        assignment = self.prototypes(q, x.shape[1] - grid[0] * grid[1], grid)[1]
+        assignment = self.cluster_queries(q, count_class_tokens(x, grid), grid)[1]
         return {"clusters": assignment.view(*q.shape[:2], -1)}
 
 
-def broadcast_to_members(answers: Tensor, assignment: Tensor, extra: int) -> Tensor:
-    """``(B, heads, E + C, d)`` -> ``(B, heads, E + N, d)``: every token its prototype's answer."""
-    spread = scatter_to_tokens(answers[:, :, extra:].flatten(0, 1), assignment)
-    return torch.cat((answers[:, :, :extra], spread.unflatten(0, answers.shape[:2])), 2)
+def broadcast_to_members(x: Tensor, assignment: Tensor, extra: int) -> Tensor:
+    """Every token gets its cluster's row: ``(B, heads, E + C, d)`` -> ``(B, heads, E + N, d)``."""
+    rows = scatter_to_tokens(x[:, :, extra:].flatten(0, 1), assignment)
+    return torch.cat((x[:, :, :extra], rows.unflatten(0, x.shape[:2])), 2)

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, attention_weights, join_heads, split_heads
+from vitrail.layers.attend import attend, attention_weights, join_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import Table, square
-from vitrail.mixers.base import MixerSpec
-from vitrail.mixers.softmax import SoftmaxAttention, check_heads
+from vitrail.mixers.base import MixerSpec, count_class_tokens
+from vitrail.mixers.softmax import QkvAttention, check_heads
 from vitrail.specs import Place
 
 
@@ -58,8 +58,7 @@ class Relative(MixerSpec, name="relative"):
             raise self.refuse(
                 place, "the options do not fit", "by is 'table' or 'mlp', hidden at least 1"
             )
-        kind = RelativeAfter if self.after else RelativeAttention
-        return kind(place, in_dim, out_dim, kinds[self.by]())
+        return RelativeAttention(place, in_dim, out_dim, kinds[self.by](), self.after)
 
     def macs(self, place: Place, working: int | None = None) -> int:
         """Projections, two products of tokens with tokens (three with ``after``), the network."""
@@ -139,48 +138,36 @@ def reversed_bias(offsets: Tensor, grid: Grid, extra: int) -> Tensor:
     return F.pad(bias, (0, extra, extra, 0)) if extra else bias
 
 
-class RelativeAttention(SoftmaxAttention):
-    """Multi-head attention with a bias before the softmax."""
+class RelativeAttention(QkvAttention):
+    """Multi-head attention with a bias before the softmax, or ``after`` it as in the ablation."""
 
-    def __init__(self, place: Place, in_dim: int, out_dim: int, offsets: nn.Module) -> None:
+    def __init__(
+        self, place: Place, in_dim: int, out_dim: int, offsets: nn.Module, after: bool
+    ) -> None:
         super().__init__(place.dim, place.heads, in_dim=in_dim, out_dim=out_dim)
-        self.offsets = offsets
+        self.offsets, self.after = offsets, after
 
     def heads_and_bias(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries, keys and values ``(B, heads, N, d)``, and the bias; the last two reversed."""
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
-        extra = x.shape[1] - grid[0] * grid[1]
-        bias = reversed_bias(self.offsets(grid), grid, extra).to(q.dtype)
-        return q, k.flip(2), v.flip(2), bias
+        q, k, v = self.project(x)
+        bias = reversed_bias(self.offsets(grid), grid, count_class_tokens(x, grid))
+        return q, k.flip(2), v.flip(2), bias.to(q.dtype)
 
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`."""
         q, k, v, bias = self.heads_and_bias(x, grid)
-        return self.proj(join_heads(attend(q, k, v, bias)))
+        mixed = attend(q, k, v) + bias @ v if self.after else attend(q, k, v, bias)
+        return self.proj(join_heads(mixed))
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, N)``: rows sum to one; ``values``."""
+        """``attention`` ``(B, heads, N, N)``: rows sum to one unless ``after``; ``values``."""
         q, k, v, bias = self.heads_and_bias(x, grid)
-        return {"attention": attention_weights(q, k, bias).flip(3), "values": v.flip(2)}
-
-
-class RelativeAfter(RelativeAttention):
-    """The ablated order: softmax first, then the bias."""
-
-    def forward(
-        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
-    ) -> Tensor:
-        """See :class:`~vitrail.mixers.base.Mixer`."""
-        q, k, v, bias = self.heads_and_bias(x, grid)
-        return self.proj(join_heads(attend(q, k, v) + bias @ v))
-
-    def explain(
-        self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
-    ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, N)``: rows do not sum to one; ``values``."""
-        q, k, v, bias = self.heads_and_bias(x, grid)
-        return {"attention": (attention_weights(q, k) + bias).flip(3), "values": v.flip(2)}
+        if self.after:
+            weights = attention_weights(q, k) + bias
+        else:
+            weights = attention_weights(q, k, bias)
+        return {"attention": weights.flip(3), "values": v.flip(2)}

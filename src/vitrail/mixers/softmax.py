@@ -38,8 +38,8 @@ class Softmax(MixerSpec, name="softmax"):
         return 4 * tokens * place.dim**2 + 2 * tokens**2 * place.dim
 
 
-class SoftmaxAttention(Mixer):
-    """Multi-head softmax attention; keys that stand for many tokens count so often.
+class QkvAttention(Mixer):
+    """Base of mixers with one projection to queries, keys and values, and one of the output.
 
     Tokens come ``in_dim`` and leave ``out_dim`` wide, both ``dim`` unless said otherwise.
     """
@@ -58,18 +58,27 @@ class SoftmaxAttention(Mixer):
         self.qkv = nn.Linear(in_dim or dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, out_dim or dim)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of ``(B, N, in_dim)``, each ``(B, heads, N, d)``."""
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        return q, k, v
+
+
+class SoftmaxAttention(QkvAttention):
+    """Multi-head softmax attention; keys that stand for many tokens count so often."""
+
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`."""
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        q, k, v = self.project(x)
         return self.proj(join_heads(attend(q, k, v, key_bias(plan, q))))
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
         """``attention`` ``(B, heads, K, K)``: rows sum to one; ``values``."""
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        q, k, v = self.project(x)
         return {"attention": attention_weights(q, k, key_bias(plan, q)), "values": v}
 
 

@@ -7,6 +7,7 @@ hidden from all others (Swin lets them be attended to; MaxViT refuses such grids
 which neither paper has, are keys of every tile, and attend to all tokens themselves.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,9 +19,9 @@ from vitrail.layers.attend import attend, attention_weights, join_heads, split_h
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.layers.windows import Windows, attend_tiles, dilated_tiles, minus_infinity, windows
-from vitrail.mixers.base import MixerSpec
+from vitrail.mixers.base import MixerSpec, count_class_tokens
 from vitrail.mixers.relative import reversed_bias
-from vitrail.mixers.softmax import SoftmaxAttention, check_grid, check_heads
+from vitrail.mixers.softmax import QkvAttention, check_grid, check_heads
 from vitrail.specs import Place
 
 
@@ -30,9 +31,9 @@ class Tiled(MixerSpec):
 
     size: int = 7
 
+    @abstractmethod
     def tiling(self, grid: Grid, index: int) -> Windows:
         """How the grid is cut in the stage's block number ``index``."""
-        raise NotImplementedError
 
     def build(self, place: Place) -> "TiledAttention":
         """Serves tokens on a grid."""
@@ -97,7 +98,7 @@ class TileOffsets(nn.Module):
         table = torch.empty(heads, 2 * size - 1, 2 * size - 1)
         self.table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
 
-    def picture(self, size: Grid) -> Tensor:
+    def crop(self, size: Grid) -> Tensor:
         """The offsets of a tile no larger than planned, ``(heads, 2h - 1, 2w - 1)``."""
         full = (self.table.shape[1] + 1) // 2
         down, right = full - size[0], full - size[1]
@@ -105,10 +106,10 @@ class TileOffsets(nn.Module):
 
     def forward(self, size: Grid) -> Tensor:
         """``w[i - j]`` for all pairs of a tile, ``(heads, h * w, h * w)``."""
-        return reversed_bias(self.picture(size), size, 0)[0].flip(2)
+        return reversed_bias(self.crop(size), size, 0)[0].flip(2)
 
 
-class TiledAttention(SoftmaxAttention):
+class TiledAttention(QkvAttention):
     """Multi-head attention inside tiles; tokens are projected before they are cut."""
 
     def __init__(self, spec: Tiled, place: Place, in_dim: int, out_dim: int) -> None:
@@ -120,20 +121,20 @@ class TiledAttention(SoftmaxAttention):
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`."""
-        qkv, extra = self.qkv(x), x.shape[1] - grid[0] * grid[1]
+        qkv, extra = self.qkv(x), count_class_tokens(x, grid)
         tiling = self.spec.tiling(grid, self.index)
         bias = tiling.bias(self.offsets(tiling.size).to(qkv.dtype))
-        q, k, v = self.heads_of(tiling.fold(qkv[:, extra:]))
+        q, k, v = self.split_tiles(tiling.fold(qkv[:, extra:]))
         if extra:
-            _, *first = self.heads_of(qkv[:, None, :extra])
-            k, v = (beside(f, t) for f, t in zip(first, (k, v), strict=True))
+            _, *first = self.split_tiles(qkv[:, None, :extra])
+            k, v = (prepend_class_tokens(f, t) for f, t in zip(first, (k, v), strict=True))
             bias = F.pad(bias, (extra, 0))
         mixed = tiling.unfold(attend_tiles(q, k, v, bias).transpose(2, 3).flatten(3))
         if extra:
             mixed = torch.cat((attend_class_tokens(qkv, extra, self.heads), mixed), 1)
         return self.proj(mixed)
 
-    def heads_of(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split_tiles(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, tiles, n, 3 C)`` -> queries, keys and values ``(B, tiles, heads, n, d)``."""
         q, k, v = qkv.unflatten(3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind(0)
         return q, k, v
@@ -142,24 +143,24 @@ class TiledAttention(SoftmaxAttention):
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
         """``attention`` ``(B, heads, N, N)``: zero between tiles; rows sum to one; ``values``."""
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
-        extra = x.shape[1] - grid[0] * grid[1]
-        bias = F.pad(self.pairs(grid, q), (extra, 0, extra, 0))
+        q, k, v = self.project(x)
+        extra = count_class_tokens(x, grid)
+        bias = F.pad(self.pair_bias(grid, q), (extra, 0, extra, 0))
         return {"attention": attention_weights(q, k, bias), "values": v}
 
-    def pairs(self, grid: Grid, like: Tensor) -> Tensor:
+    def pair_bias(self, grid: Grid, like: Tensor) -> Tensor:
         """The bias between any two places of a grid, ``(heads, H*W, H*W)``, place by place."""
         tiling, offsets = self.spec.tiling(grid, self.index), []
         together = torch.ones(1, 1, dtype=torch.bool, device=like.device)
         for axis in (0, 1):
-            tile, position = every_place(tiling, axis, like.device)
+            tile, position = positions_in_tiles(tiling, axis, like.device)
             together = together & (tile[:, None] == tile)
             offsets.append(position[:, None] - position + self.spec.size - 1)
         table = self.offsets.table[:, offsets[0], offsets[1]]
         return table + minus_infinity(~together, table)
 
 
-def every_place(tiling: Windows, axis: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def positions_in_tiles(tiling: Windows, axis: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Tile and position along one axis of all ``H * W`` places."""
     shape = (-1, 1) if axis == 0 else (1, -1)
     along = (tiling.tile_of(axis, device), tiling.seat_of(axis, device))
@@ -167,12 +168,12 @@ def every_place(tiling: Windows, axis: int, device: torch.device) -> tuple[Tenso
     return tile, position
 
 
-def beside(first: Tensor, tiles: Tensor) -> Tensor:
+def prepend_class_tokens(first: Tensor, tiles: Tensor) -> Tensor:
     """Class tokens ``(B, 1, heads, E, d)`` in front of every tile's ``(B, tiles, heads, n, d)``."""
     return torch.cat((first.expand(-1, tiles.shape[1], -1, -1, -1), tiles), 3)
 
 
 def attend_class_tokens(qkv: Tensor, extra: int, heads: int) -> Tensor:
-    """What class tokens hear from all tokens: ``(B, E + N, 3 C)`` -> ``(B, E, C)``."""
+    """Class tokens attend to all tokens: ``(B, E + N, 3 C)`` -> ``(B, E, C)``."""
     q, k, v = (split_heads(t, heads) for t in qkv.chunk(3, 2))
     return join_heads(attend(q[:, :, :extra], k, v))
