@@ -97,6 +97,12 @@ def kinds() -> tuple[str, ...]:
     return tuple(min(each)[1] for each in found.values())
 
 
+def one_each() -> tuple[str, ...]:
+    """Of :func:`kinds`, one for each backbone with each of its own reducers."""
+    found = {(ZOO[name].model, str(ZOO[name].config.reducer)): name for name in reversed(kinds())}
+    return tuple(found.values())
+
+
 if __name__ == "__main__":
     for first, names in STRUCTURES.items():
         print(f"{first:28} {' '.join(names[1:])}")

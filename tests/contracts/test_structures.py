@@ -8,15 +8,11 @@ of all.
 
 import pytest
 from tests.contracts.points import POINTS, STATIC
-from tests.contracts.structures import HASHED, STRUCTURES, kinds, narrow
+from tests.contracts.structures import HASHED, STRUCTURES, narrow, one_each
 
 import vitrail
-from vitrail.models.zoo import ZOO
 from vitrail.testing import case
 
-ONE_EACH = {
-    (ZOO[name].model, str(ZOO[name].config.reducer)): name for name in reversed(kinds())
-}.values()
 DEAR = ("compiles", "learns_by_heart")
 CHEAP = [point for point in POINTS if point not in (*DEAR, "exports")]
 
@@ -33,7 +29,7 @@ def test_cheap_points(name):
 
 
 @pytest.mark.parametrize("point", DEAR)
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize("name", one_each())
 def test_dear_points(name, point):
     if point in STATIC and name.endswith(HASHED):
         pytest.skip("it has as many clusters as the image asks for: no static shapes")
