@@ -151,8 +151,8 @@ def settings_of(options: Options, found: Mapping[Cell, str | None]) -> dict[str,
 
 def cells(options: Options) -> Iterator[Cell]:
     """Every combination; those that come to the same model only once, under the shorter name."""
-    mixers = options.mixers or tuple(sorted(MixerSpec.registered()))
-    reducers = options.reducers or (*sorted(ReducerSpec.registered()), *VARIANTS)
+    mixers = options.mixers or tuple(sorted(MixerSpec.registry()))
+    reducers = options.reducers or (*sorted(ReducerSpec.registry()), *VARIANTS)
     seen: set[str] = set()
     for backbone, mixer, reducer in product(
         options.backbones, with_native(mixers), with_native(reducers)

@@ -91,11 +91,11 @@ MUTANTS = (
     Mutant("bias of extra tokens", "mixers", "cmt", "return F.pad(bias, (extra, 0, extra, 0)) if extra else bias", "return F.pad(bias, (0, extra, extra, 0)) if extra else bias"),
     Mutant("sizes of keys", "mixers", "clustered", "attend(queries, k, v, key_bias(plan, q))", "attend(queries, k, v)"),
     Mutant("heads of a window", "mixers", "conv originals", "round(heads * sum(spec.shares[: i + 1]) / total)", "round(heads * spec.shares[i] / total)"),
-    Mutant("reach of offsets", "mixers", "deformable", "self.reach * self.point(self.act(seen)).tanh()", "self.reach * self.point(self.act(seen))"),
+    Mutant("reach of offsets", "mixers", "deformable", "self.reach * self.point(self.act(context)).tanh()", "self.reach * self.point(self.act(context))"),
     Mutant("points outside", "mixers", "deformable", "(centres(coarse, offsets) + offsets * cell).clamp(-1, 1)", "centres(coarse, offsets) + offsets * cell"),
     # reducers
     Mutant("budget from the wrong side", "reducers", "budget", "coarsest(torch.stack(lost, 1) <= self.lost)", "coarsest(torch.stack(lost, 1) >= self.lost)"),
-    Mutant("soft over tokens", "reducers", "soft", "told[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)", "told[..., : min(self.clusters, grid[0] * grid[1])].softmax(1)"),
+    Mutant("soft over tokens", "reducers", "soft", "logits[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)", "logits[..., : min(self.clusters, grid[0] * grid[1])].softmax(1)"),
     Mutant("gate in evaluation", "reducers", "select", "straight_through_gate(score.gather(1, index).sigmoid()) if self.training else None", "straight_through_gate(score.gather(1, index).sigmoid())"),
     Mutant("size of a pool's cells", "reducers", "pooling", "plan = GridPooling(grid=grid, extra=extra, side=self.size, like=x)", "plan = GridPooling(grid=grid, extra=extra, side=self.size + 1, like=x)"),
     # models

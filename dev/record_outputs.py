@@ -47,9 +47,9 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
     for name in structures().STRUCTURES:
         yield name, name, {}
-    reducers = [*ReducerSpec.registered(), "cluster(by='sort')", "pool(hold=2)", "random(hold=2)"]
+    reducers = [*ReducerSpec.registry(), "cluster(by='sort')", "pool(hold=2)", "random(hold=2)"]
     pairs = [("softmax", r) for r in reducers] + [("conv_attention", r) for r in reducers]
-    pairs += [(m, r) for m in MixerSpec.registered() for r in ("all", "pool", "random", "cluster")]
+    pairs += [(m, r) for m in MixerSpec.registry() for r in ("all", "pool", "random", "cluster")]
     for model in PAIRED:
         for mixer, reducer in dict.fromkeys(pairs):
             yield f"{model} {mixer} {reducer}", model, {"mixer": mixer, "reducer": reducer}

@@ -39,8 +39,8 @@ class EveryOther(Reducer):
         super().__init__()
         self.step = step
 
-    def forward(self, x, grid, look):
-        """``look(x)`` would give what the mixer sees, for a choice that depends on it."""
+    def forward(self, x, grid, norm):
+        """``norm(x)`` would give what the mixer sees, for a choice that depends on it."""
         tokens = grid[0] * grid[1]
         index = torch.arange(0, tokens, self.step, device=x.device).expand(x.shape[0], -1)
         plan = Selection(grid=grid, extra=x.shape[1] - tokens, index=index)

@@ -41,7 +41,7 @@ def test_names_are_unique_and_specs_frozen():
 def test_old_names_are_read_and_written_anew():
     options = "(windows=(3, 5), shares=(1, 1))"
     assert str(MixerSpec.parse("conv" + options)) == "conv_attention" + options
-    assert "conv" not in MixerSpec.registered()
+    assert "conv" not in MixerSpec.registry()
     text = "coat_lite_tiny(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), heads=4, mixer={})"
     old, new = (create(text.format(repr(name))) for name in ("conv", "conv_attention"))
     assert old.config == new.config and old.state_dict().keys() == new.state_dict().keys()

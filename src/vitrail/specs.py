@@ -26,8 +26,8 @@ class Place:
 
     ``grid`` is the grid the model was built for (other sizes come at run time), ``extra`` counts
     class tokens in front of the grid's tokens, ``scattered`` says that the working tokens no
-    longer lie on a grid (a reducer chose or clustered them), ``padded`` that some of them may stand
-    for nobody (pictures of a batch differ in how many they have), ``index`` is the number of the
+    longer lie on a grid (a reducer chose or clustered them), ``padded`` that some of them may be
+    empty (pictures of a batch differ in how many they have), ``index`` is the number of the
     block in its stage (for what alternates by blocks), ``name`` is used in messages only.
     """
 
@@ -115,7 +115,7 @@ class Spec:
         return cls.current_name(name.strip()) + bracket + options if name.strip() else text
 
     @classmethod
-    def registered(cls) -> dict[str, type["Spec"]]:
+    def registry(cls) -> dict[str, type["Spec"]]:
         """All specs of this kind, those of others included (see :mod:`vitrail.plugins`)."""
         load_group(f"vitrail.{cls.kind}s")
         load_named()
@@ -132,7 +132,7 @@ class Spec:
             return text
         name, options = parse_call(str(text))
         name = cls.current_name(name)
-        if name not in cls.known and name not in cls.registered():
+        if name not in cls.known and name not in cls.registry():
             raise SpecError(
                 f"no {cls.kind} {name!r}; there are {', '.join(sorted(cls.known))} "
                 "(one of your own: --plugin FILE.py)"

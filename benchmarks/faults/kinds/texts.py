@@ -30,8 +30,8 @@ def registry() -> dict[str, dict[str, Any]]:
 
     return {
         "model": {name: type(entry(name).config) for name in list_models()},
-        "mixer": dict(MixerSpec.registered()),
-        "reducer": dict(ReducerSpec.registered()),
+        "mixer": dict(MixerSpec.registry()),
+        "reducer": dict(ReducerSpec.registry()),
     }
 
 

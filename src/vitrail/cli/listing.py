@@ -67,7 +67,7 @@ class Mixers(Command):
         """Every registered mixer with its options."""
         from vitrail.mixers import MixerSpec
 
-        return list_specs("mixer", MixerSpec.registered())
+        return list_specs("mixer", MixerSpec.registry())
 
 
 @dataclass(kw_only=True)
@@ -81,7 +81,7 @@ class Reducers(Command):
         """Every registered reducer with its options."""
         from vitrail.reducers import ReducerSpec
 
-        return list_specs("reducer", ReducerSpec.registered())
+        return list_specs("reducer", ReducerSpec.registry())
 
 
 def list_specs(kind: str, known: dict[str, Any]) -> Answer:

@@ -148,4 +148,4 @@ def registry(kind: str) -> dict[str, Any]:
     from vitrail.reducers import ReducerSpec
 
     kinds: dict[str, type[Spec]] = {"mixer": MixerSpec, "reducer": ReducerSpec}
-    return kinds[kind].registered()
+    return kinds[kind].registry()

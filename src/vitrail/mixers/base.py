@@ -11,6 +11,7 @@ residual, or know its model. In evaluation it is deterministic and treats every 
 alone. What cannot serve a place is refused by ``build``, with the remedy.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,8 +77,14 @@ class Mixer(nn.Module, ABC):
             plan: how the working tokens stand for the grid's; None where they are the grid's.
         """
 
-    def start(self) -> None:
-        """Initialise what is the mixer's own, after the model's general rule; mostly nothing."""
+    def init_weights(self) -> None:
+        """Initialise what is the mixer's own, after the model's general rule; mostly nothing.
+
+        Mixers written for earlier versions call this method ``start``.
+        """
+        start = getattr(self, "start", None)
+        if inspect.ismethod(start):
+            start()
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None

@@ -101,6 +101,6 @@ def add_position(
 ) -> Tensor:
     """``content + q * DWConv(v)`` on the grid's tokens, in place; class tokens keep theirs."""
     extra = v.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
-    seen = shared(v[:, extra:], grid, plan)
-    content[:, extra:].addcmul_(q[:, extra:], seen)
+    context = shared(v[:, extra:], grid, plan)
+    content[:, extra:].addcmul_(q[:, extra:], context)
     return content

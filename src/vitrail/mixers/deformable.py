@@ -28,11 +28,11 @@ from vitrail.specs import Place
 
 @dataclass(frozen=True, kw_only=True)
 class Deformable(MixerSpec, name="deformable"):
-    """DAT's attention: keys and values are read where the queries say it pays to look.
+    """DAT's attention: keys and values are sampled at points that the queries choose.
 
     One point for every ``stride x stride`` tokens, ``groups`` such sets, each for a share of the
-    channels and heads. A point wanders at most ``reach`` cells of the coarser grid. ``kernel`` is
-    how far the convolution looks that finds the offsets.
+    channels and heads. A point moves at most ``reach`` cells of the coarser grid. ``kernel`` is
+    the size of the convolution that finds the offsets.
     """
 
     stride: int = 2
@@ -63,7 +63,7 @@ class Deformable(MixerSpec, name="deformable"):
 
 
 class Offsets(nn.Module):
-    """Where to look instead, from a map of queries: ``(B, C, H, W)`` -> ``(B, h, w, 2)``.
+    """How far each point moves, from a map of queries: ``(B, C, H, W)`` -> ``(B, h, w, 2)``.
 
     In units of a cell of the coarser grid, across and down, each less than ``reach``.
     """
@@ -77,9 +77,9 @@ class Offsets(nn.Module):
         self.point = nn.Linear(dim, 2, bias=False)
 
     def forward(self, q: Tensor) -> Tensor:
-        """Look around, normalise, decide."""
-        seen = self.norm(self.look(q).permute(0, 2, 3, 1))
-        return self.reach * self.point(self.act(seen)).tanh()
+        """Convolve, normalise, project to two numbers."""
+        context = self.norm(self.look(q).permute(0, 2, 3, 1))
+        return self.reach * self.point(self.act(context)).tanh()
 
 
 class DeformableAttention(Mixer):
@@ -105,7 +105,7 @@ class DeformableAttention(Mixer):
         cell = offsets.new_tensor([2 / coarse[1], 2 / coarse[0]])
         return (centres(coarse, offsets) + offsets * cell).clamp(-1, 1)
 
-    def read(self, x: Tensor, points: Tensor, grid: Grid) -> Tensor:
+    def sample(self, x: Tensor, points: Tensor, grid: Grid) -> Tensor:
         """Tokens ``(B, H*W, C)`` read at each group's points, ``(B, h*w, C)``."""
         groups = to_map(x, grid).unflatten(1, (self.groups, -1)).flatten(0, 1)
         read = F.grid_sample(
@@ -128,9 +128,9 @@ class DeformableAttention(Mixer):
         """Queries ``(B, heads, N, d)``, keys and values ``(B, heads, E + K, d)``, and the bias."""
         extra, q = x.shape[1] - grid[0] * grid[1], self.q(x)
         points = self.points(q[:, extra:], grid)
-        asked = torch.cat((x[:, :extra], self.read(x[:, extra:], points, grid)), 1)
+        sampled = torch.cat((x[:, :extra], self.sample(x[:, extra:], points, grid)), 1)
         bias = self.bias(points, grid, extra).to(q.dtype)
-        q, k, v = (split_heads(t, self.heads) for t in (q, *self.kv(asked).chunk(2, 2)))
+        q, k, v = (split_heads(t, self.heads) for t in (q, *self.kv(sampled).chunk(2, 2)))
         return q, k, v, bias
 
     def forward(

@@ -58,10 +58,10 @@ class GatedAttention(Mixer):
         self.proj = nn.Linear(dim, dim)
         self.position = nn.Parameter(torch.empty(heads, 3))
         self.gate = nn.Parameter(torch.ones(heads))
-        self.start()
+        self.init_weights()
 
     @torch.no_grad()
-    def start(self) -> None:
+    def init_weights(self) -> None:
         """Values pass as they are; the first k * k heads look at the taps of a k x k kernel."""
         nn.init.eye_(self.v.weight)
         nn.init.trunc_normal_(self.position, std=0.02)
@@ -80,11 +80,11 @@ class GatedAttention(Mixer):
         content = join_heads(attend(q, k, split_heads(v, self.heads), key_bias(plan, q)))
         full = v if plan is None else plan.restore(v)
         extra = full.shape[1] - grid[0] * grid[1]
-        seen = self.look(full[:, extra:], grid)
+        local = self.attend_by_position(full[:, extra:], grid)
         if plan is not None:
-            seen = plan.reduce(torch.cat((full[:, :extra], seen), 1))[:, extra:]
-        blended = torch.lerp(content[:, extra:], seen, self.gates(v))
-        return self.proj(torch.cat((content[:, :extra], blended), 1) if extra else blended)
+            local = plan.reduce(torch.cat((full[:, :extra], local), 1))[:, extra:]
+        mixed = torch.lerp(content[:, extra:], local, self.gates(v))
+        return self.proj(torch.cat((content[:, :extra], mixed), 1) if extra else mixed)
 
     def gates(self, like: Tensor) -> Tensor:
         """``(C,)``: the share of position in each channel."""
@@ -95,7 +95,7 @@ class GatedAttention(Mixer):
         right, down, square = self.position.float().unbind(1)
         return axis_table(down, square, grid[0]), axis_table(right, square, grid[1])
 
-    def look(self, v: Tensor, grid: Grid) -> Tensor:
+    def attend_by_position(self, v: Tensor, grid: Grid) -> Tensor:
         """``P v``: ``(B, H*W, C)`` -> the same, along columns and then along rows."""
         down, right = (t.to(v.dtype) for t in self.tables(grid))
         v = v.unflatten(2, (self.heads, -1)).unflatten(1, grid)
@@ -117,26 +117,26 @@ class GatedAttention(Mixer):
             "content": content,
             "position": whole,
             "gate": gate,
-            "attention": blended(content, whole.to(content.dtype), gate.to(content.dtype), plan),
+            "attention": blend(content, whole.to(content.dtype), gate.to(content.dtype), plan),
             "values": split_heads(self.v(x), self.heads),
         }
 
 
-def blended(content: Tensor, position: Tensor, gate: Tensor, plan: Plan | None) -> Tensor:
+def blend(content: Tensor, position: Tensor, gate: Tensor, plan: Plan | None) -> Tensor:
     """``(1 - g) content + g position`` as one matrix; class tokens go by content alone."""
     images, heads, tokens, _ = content.shape
-    seen = position.expand(images, -1, -1, -1)
+    local = position.expand(images, -1, -1, -1)
     if plan is not None:
-        few = torch.eye(tokens - plan.extra, device=content.device, dtype=content.dtype)
-        full = plan.restore_grid(few.expand(images, -1, -1))
-        looked = torch.einsum("hnm,bmk->bnhk", position, full).flatten(2)
-        seen = plan.reduce_grid(looked).unflatten(2, (heads, -1)).transpose(1, 2)
-    extra = tokens - seen.shape[2]
+        identity = torch.eye(tokens - plan.extra, device=content.device, dtype=content.dtype)
+        full = plan.restore_grid(identity.expand(images, -1, -1))
+        on_grid = torch.einsum("hnm,bmk->bnhk", position, full).flatten(2)
+        local = plan.reduce_grid(on_grid).unflatten(2, (heads, -1)).transpose(1, 2)
+    extra = tokens - local.shape[2]
     gate = gate[:, None, None]
-    joined = content.clone()
-    joined[:, :, extra:] = (1 - gate) * content[:, :, extra:]
-    joined[:, :, extra:, extra:] += gate * seen
-    return joined
+    mixed = content.clone()
+    mixed[:, :, extra:] = (1 - gate) * content[:, :, extra:]
+    mixed[:, :, extra:, extra:] += gate * local
+    return mixed
 
 
 def axis_table(slope: Tensor, square: Tensor, side: int) -> Tensor:

@@ -60,27 +60,27 @@ class LocalityAttention(Mixer):
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`."""
         q, k, v = self.project(x)
-        return self.proj(join_heads(attend(q, k, v, others_only(plan, q), 1.0)))
+        return self.proj(join_heads(attend(q, k, v, self_mask(plan, q), 1.0)))
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
         """``attention`` ``(B, heads, K, K)``: rows sum to one, the diagonal is zero; ``values``."""
         q, k, v = self.project(x)
-        return {"attention": attention_weights(q, k, others_only(plan, q), 1.0), "values": v}
+        return {"attention": attention_weights(q, k, self_mask(plan, q), 1.0), "values": v}
 
 
-def others_only(plan: Plan | None, like: Tensor) -> Tensor:
+def self_mask(plan: Plan | None, like: Tensor) -> Tensor:
     """The bias that takes each token from its own keys: ``(1, 1, K, K)`` or ``(B, 1, K, K)``.
 
     It is large, not infinite: a token that is alone attends to itself, as nothing else is there.
     """
-    never = torch.finfo(like.dtype).min / 2
+    lowest = torch.finfo(like.dtype).min / 2
     itself = torch.eye(like.shape[2], device=like.device, dtype=torch.bool)
     if plan is None:
-        return (itself.to(like.dtype) * never)[None, None]
+        return (itself.to(like.dtype) * lowest)[None, None]
     sizes = plan.sizes.float()
     more = sizes - 1  # below zero for the smallest soft clusters
-    twins = torch.where(more > 0, more.clamp(min=1e-6).log(), never)
+    twins = torch.where(more > 0, more.clamp(min=1e-6).log(), lowest)
     bias = torch.where(itself, twins.unsqueeze(1), sizes.log().unsqueeze(1))
     return bias.to(like.dtype).unsqueeze(1)

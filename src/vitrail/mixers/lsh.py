@@ -11,7 +11,7 @@ Tokens that point the same way fall into the same bucket, and only those meet::
 No token attends to itself unless it is alone. The rounds' answers, weighted by the exponential of
 their log-sum-exp, add up to the last line: a pair that meets often counts often (the paper divides
 by ``m``). Deviations, beside that: planes are drawn once and kept, not anew for each batch; class
-tokens are in everybody's sight and see all.
+tokens are keys of all tokens and attend to all.
 """
 
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ class Lsh(MixerSpec, name="lsh"):
         count, buckets = tokens - place.extra, self.bucket_count(place)
         runs = Runs(count, self.run)
         hashed = self.rounds * count * (buckets // 2)
-        inside = self.rounds * runs.places * (runs.seen + place.extra) + place.extra * tokens
+        inside = self.rounds * runs.places * (runs.keys + place.extra) + place.extra * tokens
         return 3 * tokens * place.dim**2 + (hashed + 2 * inside) * place.dim
 
 
@@ -96,8 +96,8 @@ class Runs:
         return self.count * self.length
 
     @property
-    def seen(self) -> int:
-        """Keys a token looks at: its run's, and those of the run before if there is another."""
+    def keys(self) -> int:
+        """Keys of a query: those of its run, and of the run before if there is another."""
         return self.length * min(self.count, 2)
 
     def cut(self, line: Tensor, fill: float = 0) -> Tensor:
@@ -106,8 +106,8 @@ class Runs:
         line = F.pad(line, (*trailing, 0, self.places - self.tokens), value=fill)
         return line.unflatten(3, (self.count, self.length))
 
-    def look_back(self, runs: Tensor) -> Tensor:
-        """Each run behind the one before it; the first behind the last."""
+    def with_previous(self, runs: Tensor) -> Tensor:
+        """Each run after the one before it, the first after the last: the keys of the run."""
         return runs if self.count < 2 else torch.cat((runs.roll(1, 3), runs), 4)
 
 
@@ -136,25 +136,29 @@ class LshAttention(Mixer):
         """See :class:`~vitrail.mixers.base.Mixer`."""
         q, v = (split_heads(t, self.heads) for t in (self.qk(x), self.v(x)))
         extra = x.shape[1] - grid[0] * grid[1] if plan is None else plan.extra
-        k, counts = F.normalize(q, dim=3), Counts.of(plan, q)
-        mixed = self.meet(q, k, v, counts, extra)
+        k, counts = F.normalize(q, dim=3), Counts.from_plan(plan, q)
+        mixed = self.attend_in_runs(q, k, v, counts, extra)
         if extra:
-            first = attend(q[:, :, :extra], k, v, counts.pairs(extra))
+            first = attend(q[:, :, :extra], k, v, counts.bias(extra))
             mixed = torch.cat((first, mixed), 2)
         return self.proj(join_heads(mixed))
 
-    def meet(self, q: Tensor, k: Tensor, v: Tensor, counts: "Counts", extra: int) -> Tensor:
+    def attend_in_runs(
+        self, q: Tensor, k: Tensor, v: Tensor, counts: "Counts", extra: int
+    ) -> Tensor:
         """All rounds: ``(B, heads, E + N, d)`` each -> ``(B, heads, N, d)``."""
         runs = Runs(q.shape[2] - extra, self.run)
         bucket = self.buckets(q[:, :, extra:])
         order = bucket.argsort(dim=3, stable=True)
-        asked, keys, values = (runs.cut(in_order(t[:, :, extra:], order)) for t in (q, k, v))
+        queries, keys, values = (runs.cut(sort_tokens(t[:, :, extra:], order)) for t in (q, k, v))
         keys, values = (
-            beside(t[:, :, :extra], runs.look_back(sorted_))
-            for t, sorted_ in ((k, keys), (v, values))
+            prepend_class_tokens(t[:, :, :extra], runs.with_previous(in_runs))
+            for t, in_runs in ((k, keys), (v, values))
         )
-        bias = F.pad(bias_in_runs(runs, bucket, order, counts.behind(extra)), (extra, 0))
-        logits = (asked @ keys.mT) * q.shape[3] ** -0.5 + bias
+        bias = F.pad(
+            bias_in_runs(runs, bucket, order, counts.without_class_tokens(extra)), (extra, 0)
+        )
+        logits = (queries @ keys.mT) * q.shape[3] ** -0.5 + bias
         mixed = (logits.softmax(5) @ values).flatten(3, 4)[:, :, :, : runs.tokens]
         weight = logits.logsumexp(5).flatten(3)[..., : runs.tokens]
         back = order.argsort(3)
@@ -171,10 +175,10 @@ class LshAttention(Mixer):
         runs = Runs(bucket.shape[3], self.run)
         run = bucket.argsort(dim=3, stable=True).argsort(3) // runs.length
         mine, other = run.unsqueeze(4), run.unsqueeze(3)
-        near = (mine == other) | ((mine - 1) % runs.count == other)
-        met = (near & (bucket.unsqueeze(4) == bucket.unsqueeze(3))).sum(2)
+        in_reach = (mine == other) | ((mine - 1) % runs.count == other)
+        met = (in_reach & (bucket.unsqueeze(4) == bucket.unsqueeze(3))).sum(2)
         met = F.pad(met, (extra, 0, extra, 0), value=self.rounds)
-        bias = met.to(q.dtype).log() + Counts.of(plan, q).pairs(x.shape[1])
+        bias = met.to(q.dtype).log() + Counts.from_plan(plan, q).bias(x.shape[1])
         weights = attention_weights(q, F.normalize(q, dim=3), bias)
         values = split_heads(self.v(x), self.heads)
         return {"attention": weights, "values": values, "buckets": bucket}
@@ -192,50 +196,56 @@ class Counts:
     itself: Tensor
 
     @classmethod
-    def of(cls, plan: Plan | None, like: Tensor) -> "Counts":
+    def from_plan(cls, plan: Plan | None, like: Tensor) -> "Counts":
         """From the working tokens' sizes, for queries ``(B, heads, K, d)``."""
-        never = torch.finfo(like.dtype).min / 2
+        lowest = torch.finfo(like.dtype).min / 2
         if plan is None or plan.single:
             nothing = like.new_zeros(1, like.shape[2])
-            return cls(nothing, nothing + never)
+            return cls(nothing, nothing + lowest)
         sizes = plan.sizes.float()
         more = sizes - 1  # below zero for the smallest soft clusters
-        twins = torch.where(more > 0, more.clamp(min=1e-6).log(), never)
+        twins = torch.where(more > 0, more.clamp(min=1e-6).log(), lowest)
         return cls(sizes.log().to(like.dtype), twins.to(like.dtype))
 
-    def behind(self, extra: int) -> "Counts":
+    def without_class_tokens(self, extra: int) -> "Counts":
         """Those of the grid's tokens."""
         return Counts(self.others[:, extra:], self.itself[:, extra:])
 
-    def pairs(self, queries: int) -> Tensor:
+    def bias(self, queries: int) -> Tensor:
         """The bias from the first tokens to all: ``(B or 1, 1, queries, K)``."""
         same = torch.eye(queries, self.others.shape[1], device=self.others.device)
         bias = torch.where(same.bool(), self.itself.unsqueeze(1), self.others.unsqueeze(1))
         return bias.unsqueeze(1)
 
 
-def in_order(x: Tensor, order: Tensor) -> Tensor:
+def sort_tokens(x: Tensor, order: Tensor) -> Tensor:
     """``(B, heads, N, d)`` in the order of each round -> ``(B, heads, rounds, N, d)``."""
     index = order.unsqueeze(4).expand(-1, -1, -1, -1, x.shape[3])
     return x.unsqueeze(2).expand(-1, -1, order.shape[2], -1, -1).gather(3, index)
 
 
-def beside(first: Tensor, runs: Tensor) -> Tensor:
+def prepend_class_tokens(first: Tensor, runs: Tensor) -> Tensor:
     """Class tokens ``(B, heads, E, d)`` in front of the keys of every run."""
     every = first[:, :, None, None].expand(-1, -1, *runs.shape[2:4], -1, -1)
     return torch.cat((every, runs), 4) if first.shape[2] else runs
 
 
 def bias_in_runs(runs: Runs, bucket: Tensor, order: Tensor, counts: Counts) -> Tensor:
-    """``(B, heads, rounds, runs, length, seen)``: other buckets hidden, the rest as it counts.
+    """``(B, heads, rounds, runs, length, keys)``: minus infinity between
+    different buckets, else the logarithm of how often the key counts.
 
     Places that fill up the last run are a bucket of their own: they see only each other.
     """
-    token, mine = runs.cut(order, -1), runs.cut(bucket.gather(3, order), -1)
-    seen, theirs = runs.look_back(token).unsqueeze(4), runs.look_back(mine).unsqueeze(4)
+    token, own_bucket = runs.cut(order, -1), runs.cut(bucket.gather(3, order), -1)
+    key_token, key_bucket = (
+        runs.with_previous(token).unsqueeze(4),
+        runs.with_previous(own_bucket).unsqueeze(4),
+    )
     others, itself = (
-        runs.look_back(runs.cut(c[:, None, None].expand(order.shape).gather(3, order))).unsqueeze(4)
+        runs.with_previous(
+            runs.cut(c[:, None, None].expand(order.shape).gather(3, order))
+        ).unsqueeze(4)
         for c in (counts.others, counts.itself)
     )
-    bias = torch.where(token.unsqueeze(5) == seen, itself, others)
-    return bias.masked_fill(mine.unsqueeze(5) != theirs, -torch.inf)
+    bias = torch.where(token.unsqueeze(5) == key_token, itself, others)
+    return bias.masked_fill(own_bucket.unsqueeze(5) != key_bucket, -torch.inf)

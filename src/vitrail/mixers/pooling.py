@@ -2,7 +2,7 @@
 
 Yu et al., "MetaFormer Is Actually What You Need for Vision", CVPR 2022 (arXiv 2111.11418), and
 "MetaFormer Baselines for Vision", TPAMI 2024 (arXiv 2210.13452). Neither has a parameter. Class
-tokens, which these papers do not have, would learn nothing of the picture: they hear the mean of
+tokens, which these papers do not have, would learn nothing of the picture: they get the mean of
 all other tokens.
 """
 
@@ -55,7 +55,7 @@ class Identity(MixerSpec, name="identity"):
 
 
 class NeighbourMean(Mixer):
-    """What a token's surroundings have that it has not."""
+    """The mean of a token's neighbours, minus the token."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -66,27 +66,27 @@ class NeighbourMean(Mixer):
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`."""
         extra = x.shape[1] - grid[0] * grid[1]
-        around = F.avg_pool2d(
+        mean = F.avg_pool2d(
             to_map(x[:, extra:], grid), self.size, 1, self.size // 2, count_include_pad=False
         )
-        return prepend_mean(x, to_tokens(around) - x[:, extra:], plan)
+        return prepend_mean(x, to_tokens(mean) - x[:, extra:], plan)
 
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
         """``operator`` ``(1, N, N)``: what each token is multiplied by, for each token."""
         extra = x.shape[1] - grid[0] * grid[1]
-        near = torch.ones(1, 1, device=x.device, dtype=x.dtype)
+        reach = torch.ones(1, 1, device=x.device, dtype=x.dtype)
         for side in grid:
             place = torch.arange(side, device=x.device)
-            reach = (place[:, None] - place).abs() <= self.size // 2
-            near = torch.kron(near, reach.to(x.dtype))
-        around = near / near.sum(1, keepdim=True) - torch.eye(near.shape[0]).to(x)
-        return {"operator": prepend_mean_rows(around, mean_weights(x, extra, plan), extra)}
+            axis = (place[:, None] - place).abs() <= self.size // 2
+            reach = torch.kron(reach, axis.to(x.dtype))
+        operator = reach / reach.sum(1, keepdim=True) - torch.eye(reach.shape[0]).to(x)
+        return {"operator": prepend_mean_rows(operator, mean_weights(x, extra, plan), extra)}
 
 
 class IdentityMixer(Mixer):
-    """Every token as it is; class tokens hear the mean of the others."""
+    """Every token as it is; class tokens get the mean of the others."""
 
     def forward(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
@@ -113,7 +113,7 @@ def mean_weights(x: Tensor, extra: int, plan: Plan | None) -> Tensor:
 
 
 def prepend_mean(x: Tensor, mixed: Tensor, plan: Plan | None) -> Tensor:
-    """``mixed`` behind class tokens, where there are any, that hear the mean of the others."""
+    """``mixed`` behind class tokens, where there are any, that get the mean of the others."""
     extra = x.shape[1] - mixed.shape[1]
     if not extra:
         return mixed

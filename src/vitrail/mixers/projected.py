@@ -1,7 +1,7 @@
 """Convolutional projection: Wu et al., "CvT", ICCV 2021 (arXiv 2103.15808), section 3.2.
 
-Queries, keys and values each look at their neighbours before they meet; those of keys and values
-step over every second place. Wiring and names as in the released code (microsoft/CvT).
+Queries, keys and values each pass a depthwise convolution before they meet; those of keys and
+values have a stride. Wiring and names as in the released code (microsoft/CvT).
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Projected(MixerSpec, name="projected"):
 
 
 class ProjectedAttention(ReducedKeysAttention):
-    """Multi-head attention of tokens that have looked around first."""
+    """Multi-head attention whose queries, keys and values are convolved first."""
 
     def __init__(self, dim: int, heads: int, stride: int) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class ProjectedAttention(ReducedKeysAttention):
         """Queries ``(B, heads, N, d)``, keys and values ``(B, heads, E + K, d)``."""
         extra = x.shape[1] - grid[0] * grid[1]
         first, image = x[:, :extra], to_map(x[:, extra:], grid)
-        looks = (self.conv_proj_q, self.conv_proj_k, self.conv_proj_v)
-        seen = (look(image) for look in looks)
-        joined = (torch.cat((first, s), 1) if extra else s for s in seen)
+        convs = (self.conv_proj_q, self.conv_proj_k, self.conv_proj_v)
+        convolved = (conv(image) for conv in convs)
+        tokens = (torch.cat((first, t), 1) if extra else t for t in convolved)
         linears = (self.proj_q, self.proj_k, self.proj_v)
         q, k, v = (
-            split_heads(linear(t), self.heads) for linear, t in zip(linears, joined, strict=True)
+            split_heads(linear(t), self.heads) for linear, t in zip(linears, tokens, strict=True)
         )
         return q, k, v
 

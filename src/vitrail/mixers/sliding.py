@@ -18,7 +18,7 @@ from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.layers.windows import Halo, attend_tiles, minus_infinity
 from vitrail.mixers.base import MixerSpec
-from vitrail.mixers.softmax import SoftmaxAttention, check_grid, check_heads
+from vitrail.mixers.softmax import QkvAttention, check_grid, check_heads
 from vitrail.specs import Place
 
 FARTHEST = 32
@@ -30,9 +30,9 @@ class Sliding(MixerSpec, name="sliding"):
     """Longformer in two dimensions: each token sees the square around it, and global tokens.
 
     The square reaches ``radius`` tokens to each side. Class tokens are global: they see all and
-    are seen by all. So are ``globals`` more, which belong to the mixer: a learned query each asks
-    all tokens first, and a projection of its own makes a key and a value of what it hears
-    (Longformer's global tokens live on through the layers; these are asked anew in each).
+    are seen by all. So are ``globals`` more, which belong to the mixer: each has a learned query
+    that attends to all tokens first, and a projection of its own makes a key and a value of the
+    result (Longformer's global tokens live on through the layers; these begin anew in each).
     """
 
     radius: int = 3
@@ -59,13 +59,13 @@ class Sliding(MixerSpec, name="sliding"):
         """
         halo = Halo(place.grid, self.radius)
         inside = halo.tiling.places * (halo.area + place.extra + self.globals)
-        asked = (place.extra + self.globals) * place.tokens
-        told = 2 * self.globals * place.dim**2
-        return 4 * place.tokens * place.dim**2 + told + 2 * (inside + asked) * place.dim
+        to_all = (place.extra + self.globals) * place.tokens
+        projections = (4 * place.tokens + 2 * self.globals) * place.dim**2
+        return projections + 2 * (inside + to_all) * place.dim
 
 
-class SlidingAttention(SoftmaxAttention):
-    """``ask`` ``(globals, C)``: what the learned global tokens want to know."""
+class SlidingAttention(QkvAttention):
+    """``ask`` ``(globals, C)`` holds the queries of the learned global tokens."""
 
     def __init__(self, spec: Sliding, place: Place, in_dim: int, out_dim: int) -> None:
         super().__init__(place.dim, place.heads, in_dim=in_dim, out_dim=out_dim)
@@ -78,12 +78,14 @@ class SlidingAttention(SoftmaxAttention):
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Tensor:
         """See :class:`~vitrail.mixers.base.Mixer`."""
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        q, k, v = self.project(x)
         extra, halo = x.shape[1] - grid[0] * grid[1], Halo(grid, self.radius)
-        first = self.seen_by_all(k, v, extra)
+        first = self.global_keys(k, v, extra)
         ours = halo.tiling.fold(q[:, :, extra:].flatten(0, 1)).unsqueeze(2)
         near_k, near_v = (
-            beside(f.flatten(0, 1), halo.fold(t[:, :, extra:].flatten(0, 1))).unsqueeze(2)
+            prepend_global_tokens(
+                f.flatten(0, 1), halo.fold(t[:, :, extra:].flatten(0, 1))
+            ).unsqueeze(2)
             for f, t in zip(first, (k, v), strict=True)
         )
         bias = F.pad(halo.bias(q), (first[0].shape[2], 0))
@@ -93,15 +95,15 @@ class SlidingAttention(SoftmaxAttention):
             mixed = torch.cat((join_heads(attend(q[:, :, :extra], k, v)), mixed), 1)
         return self.proj(mixed)
 
-    def seen_by_all(self, k: Tensor, v: Tensor, extra: int) -> tuple[Tensor, Tensor]:
+    def global_keys(self, k: Tensor, v: Tensor, extra: int) -> tuple[Tensor, Tensor]:
         """Keys and values of global tokens: class tokens', then the learned ones'."""
         if self.ask is None or self.tell is None:
             return k[:, :, :extra], v[:, :, :extra]
-        heard = self.tell(join_heads(attend(self.questions(k), k, v)))
-        more_k, more_v = (split_heads(t, self.heads) for t in heard.chunk(2, 2))
+        mixed = self.tell(join_heads(attend(self.global_queries(k), k, v)))
+        more_k, more_v = (split_heads(t, self.heads) for t in mixed.chunk(2, 2))
         return torch.cat((k[:, :, :extra], more_k), 2), torch.cat((v[:, :, :extra], more_v), 2)
 
-    def questions(self, like: Tensor) -> Tensor:
+    def global_queries(self, like: Tensor) -> Tensor:
         """The learned queries for every image, ``(B, heads, globals, d)``."""
         assert self.ask is not None
         ask = split_heads(self.ask.unsqueeze(0), self.heads).to(like.dtype)
@@ -110,13 +112,13 @@ class SlidingAttention(SoftmaxAttention):
     def explain(
         self, x: Tensor, grid: Grid, shared: nn.Module | None = None, plan: Plan | None = None
     ) -> Mapping[str, Tensor]:
-        """``attention`` ``(B, heads, N, N + G)``, learned global tokens last; ``values``; what
-        these heard: ``asked`` ``(B, heads, G, N)``, and with the tokens themselves ``sources``.
+        """``attention`` ``(B, heads, N, N + G)``, learned global tokens last; ``values``; the
+        learned tokens' own ``global_attention`` ``(B, heads, G, N)``; ``sources`` of all values.
         Rows sum to one.
         """
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, 2))
+        q, k, v = self.project(x)
         tokens, extra = x.shape[1], x.shape[1] - grid[0] * grid[1]
-        learned, told = self.seen_by_all(k, v, 0)
+        learned_k, learned_v = self.global_keys(k, v, 0)
         rows, columns = (
             t.flatten()
             for t in torch.meshgrid(
@@ -127,18 +129,18 @@ class SlidingAttention(SoftmaxAttention):
             torch.maximum((rows[:, None] - rows).abs(), (columns[:, None] - columns).abs())
             > self.radius
         )
-        hidden = F.pad(far, (extra, learned.shape[2], extra, 0))
+        hidden = F.pad(far, (extra, learned_k.shape[2], extra, 0))
         hidden[:extra, tokens:] = True
         bias = minus_infinity(hidden, q)
-        weights = attention_weights(q, torch.cat((k, learned), 2), bias)
-        parts = {"attention": weights, "values": torch.cat((v, told), 2)}
+        weights = attention_weights(q, torch.cat((k, learned_k), 2), bias)
+        parts = {"attention": weights, "values": torch.cat((v, learned_v), 2)}
         if self.ask is None:
             return parts
-        asked = attention_weights(self.questions(k), k)
-        themselves = torch.eye(tokens).to(asked).expand(*asked.shape[:2], -1, -1)
-        return parts | {"asked": asked, "sources": torch.cat((themselves, asked), 2)}
+        weights = attention_weights(self.global_queries(k), k)
+        identity = torch.eye(tokens).to(weights).expand(*weights.shape[:2], -1, -1)
+        return parts | {"global_attention": weights, "sources": torch.cat((identity, weights), 2)}
 
 
-def beside(first: Tensor, tiles: Tensor) -> Tensor:
+def prepend_global_tokens(first: Tensor, tiles: Tensor) -> Tensor:
     """Global tokens ``(B, G, d)`` in front of every tile's ``(B, tiles, n, d)``."""
     return torch.cat((first.unsqueeze(1).expand(-1, tiles.shape[1], -1, -1), tiles), 2)

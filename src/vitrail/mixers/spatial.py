@@ -55,7 +55,7 @@ class SpatialAttention(ReducedKeysAttention):
         self.norm = nn.LayerNorm(dim) if ratio > 1 else nn.Identity()
 
     def coarser(self, x: Tensor, grid: Grid) -> Tensor:
-        """What is asked: class tokens and the coarser grid's, ``(B, E + K, C)``."""
+        """Class tokens and the coarser grid's, for keys and values: ``(B, E + K, C)``."""
         if self.sr is None:
             return x
         extra = x.shape[1] - grid[0] * grid[1]

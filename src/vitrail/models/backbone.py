@@ -237,7 +237,7 @@ def init_weights(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(module, Mixer):
-        module.start()
+        module.init_weights()
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
@@ -360,10 +360,10 @@ def refuse_empty_choices(choices: Sequence[Choice]) -> None:
             (c.place for c in choices if c.reducer == reducer), key=lambda place: place.tokens
         )
         tokens = largest.grid[0] * largest.grid[1]
-        if reducer.joined > tokens and str(reducer) != reducer.name:
+        if reducer.tokens_per_cluster > tokens and str(reducer) != reducer.name:
             raise reducer.refuse(
                 largest,
-                f"it joins {reducer.joined:g} tokens, the grid has {tokens}",
+                f"it joins {reducer.tokens_per_cluster:g} tokens, the grid has {tokens}",
                 f"join at most {tokens}, or use larger images",
             )
 

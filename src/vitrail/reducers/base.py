@@ -1,6 +1,6 @@
 """What every reducer promises.
 
-``reducer(x, grid, look)`` gives the ``(B, K, C)`` working tokens and a
+``reducer(x, grid, norm)`` gives the ``(B, K, C)`` working tokens and a
 :class:`~vitrail.layers.plan.Plan` that carries their update back to all ``(B, N, C)``. K follows
 from the grid alone, so shapes are static; with K = N the reducer is the identity, to the bit.
 Attention *and* feed-forward run on the working tokens: that, not the attention core, is where a
@@ -18,7 +18,7 @@ from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.specs import Place, Spec
 
-Look = Callable[[Tensor], Tensor]
+Norm = Callable[[Tensor], Tensor]
 """The block's first norm: reducers that compare tokens compare what the mixer would see."""
 
 
@@ -58,7 +58,7 @@ class ReducerSpec(Spec):
         """Multiply-adds spent on choosing, for one image."""
 
     @property
-    def joined(self) -> float:
+    def tokens_per_cluster(self) -> float:
         """Tokens that one working token stands for, where an option says so; else 1."""
         return 1.0
 
@@ -83,13 +83,13 @@ class Reducer(nn.Module, ABC):
     """A built reducer."""
 
     @abstractmethod
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
+    def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Plan]:
         """``(B, N, C)`` -> working tokens ``(B, K, C)`` and the way back.
 
         Args:
             x: the residual stream, class tokens in front.
             grid: ``(H, W)`` of the tokens behind them.
-            look: gives the features by which tokens are compared, ``(B, N, C)``.
+            norm: gives the features by which tokens are compared, ``(B, N, C)``.
         """
 
 
@@ -117,7 +117,7 @@ class All(ReducerSpec, name="all"):
 class IdentityReducer(Reducer):
     """The identity, with a plan that says so."""
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
+    def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Plan]:
         """``x`` itself."""
         return x, IdentityPlan(grid=grid, extra=x.shape[1] - grid[0] * grid[1], like=x)
 

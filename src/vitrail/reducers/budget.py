@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
-from vitrail.reducers.base import Look, Reducer, ReducerSpec
+from vitrail.reducers.base import Norm, Reducer, ReducerSpec
 from vitrail.specs import Place
 from vitrail.tokens.assignment import assign_to_destinations, count_members, scatter_to_tokens
 from vitrail.tokens.clusterers import window_of, window_products
@@ -26,10 +26,10 @@ class Budget(ReducerSpec, name="budget"):
 
     ``menu`` holds ratios of ``cluster(by='window')``, fine to coarse. A picture takes the coarsest
     whose clusters lose at most ``lost`` of the variance between its tokens, or else the first.
-    Pictures of one batch that take fewer are padded with clusters of nobody, which no mixer sees:
-    no picture's answer depends on its neighbours, only the batch's cost does. One picture at a
-    time saves most. Compiled and exported it gives the same answers, but at the cost of the
-    finest, to which all are padded there, for shapes to be static.
+    Pictures of one batch that take fewer are padded with empty clusters, which no mixer attends
+    to: a picture's result does not depend on the others of its batch, only the cost does. One
+    picture at a time saves most. Compiled and exported it gives the same results, but at the cost
+    of the finest ratio, to which all are padded there, for shapes to be static.
     """
 
     menu: tuple[int, ...] = (4, 16)
@@ -71,26 +71,26 @@ class BudgetClusters(Reducer):
         super().__init__()
         self.sides, self.lost = sides, lost
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
+    def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Plan]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
         with torch.no_grad():
-            assignment, clusters = self.find(look(x)[:, extra:], grid)
+            assignment, clusters = self.choose(norm(x)[:, extra:], grid)
             counts = count_members(assignment, clusters)
         plan = Clusters(
             grid=grid, extra=extra, cluster_of=assignment, clusters=clusters, counts=counts
         )
         return plan.reduce(x), plan
 
-    def find(self, seen: Tensor, grid: Grid) -> tuple[Tensor, int]:
+    def choose(self, features: Tensor, grid: Grid) -> tuple[Tensor, int]:
         """``(B, N, D)`` -> assignment ``(B, N)`` as each picture chose, and the largest count."""
         squares = [(side, side) for side in self.sides]
-        offers = [assign_to_destinations(seen, grid, s, window_of(grid, s)) for s in squares]
+        options = [assign_to_destinations(features, grid, s, window_of(grid, s)) for s in squares]
         counts = [height * width for height, width in (cells(grid, s) for s in squares)]
-        lost = [variance_lost(seen, o, c) for o, c in zip(offers, counts, strict=True)]
+        lost = [variance_lost(features, o, c) for o, c in zip(options, counts, strict=True)]
         choice = coarsest(torch.stack(lost, 1) <= self.lost)
-        picked = choice.view(-1, 1, 1).expand(-1, 1, seen.shape[1])
-        assignment = torch.stack(offers, 1).gather(1, picked).squeeze(1)
+        picked = choice.view(-1, 1, 1).expand(-1, 1, features.shape[1])
+        assignment = torch.stack(options, 1).gather(1, picked).squeeze(1)
         if torch.compiler.is_compiling():
             return assignment, counts[0]
         return assignment, counts[int(choice.min())]
@@ -102,10 +102,12 @@ def variance_lost(x: Tensor, assignment: Tensor, clusters: int) -> Tensor:
     Nothing is lost of a picture without variance.
     """
     x = x.float()
-    kept = scatter_to_tokens(means(x, assignment, count_members(assignment, clusters)), assignment)
-    missed = (x - kept).square().sum((1, 2))
-    whole = (x - x.mean(1, keepdim=True)).square().sum((1, 2))
-    return missed / whole.clamp(min=torch.finfo(x.dtype).tiny)
+    approximation = scatter_to_tokens(
+        means(x, assignment, count_members(assignment, clusters)), assignment
+    )
+    error = (x - approximation).square().sum((1, 2))
+    variance = (x - x.mean(1, keepdim=True)).square().sum((1, 2))
+    return error / variance.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def coarsest(fits: Tensor) -> Tensor:

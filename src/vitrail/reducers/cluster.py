@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
-from vitrail.reducers.base import Look, Reducer, ReducerSpec
+from vitrail.reducers.base import Norm, Reducer, ReducerSpec
 from vitrail.specs import Place
 from vitrail.tokens.assignment import count_members
 from vitrail.tokens.clusterers import (
@@ -51,7 +51,7 @@ class Cluster(ReducerSpec, name="cluster"):
         return self.by != "e2lsh"
 
     @property
-    def joined(self) -> float:
+    def tokens_per_cluster(self) -> float:
         """One cluster for ``ratio`` tokens."""
         return self.ratio
 
@@ -114,11 +114,11 @@ class TokenClusters(Reducer):
         super().__init__()
         self.find = find
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
+    def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Plan]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
         with torch.no_grad():
-            assignment, clusters = self.find(look(x)[:, extra:], grid)
+            assignment, clusters = self.find(norm(x)[:, extra:], grid)
             counts = count_members(assignment, clusters)
         plan = Clusters(
             grid=grid, extra=extra, cluster_of=assignment, clusters=clusters, counts=counts

@@ -26,7 +26,7 @@ class DensityPeaks(ReducerSpec, name="dpc_knn"):
     neighbours: int = 5
 
     @property
-    def joined(self) -> float:
+    def tokens_per_cluster(self) -> float:
         """One cluster for ``ratio`` tokens."""
         return self.ratio
 

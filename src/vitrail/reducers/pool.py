@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
-from vitrail.reducers.base import Look, Reducer, ReducerSpec
+from vitrail.reducers.base import Norm, Reducer, ReducerSpec
 from vitrail.specs import Place
 from vitrail.tokens.plans import GridPooling
 
@@ -21,7 +21,7 @@ class Pool(ReducerSpec, name="pool"):
     size: int = 2
 
     @property
-    def joined(self) -> float:
+    def tokens_per_cluster(self) -> float:
         """A square cell."""
         return self.size**2
 
@@ -52,7 +52,7 @@ class CellPool(Reducer):
         super().__init__()
         self.size = size
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
+    def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Plan]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
         plan = GridPooling(grid=grid, extra=extra, side=self.size, like=x)

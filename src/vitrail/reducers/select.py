@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.layers.grid import Grid
-from vitrail.reducers.base import Look, Reducer, ReducerSpec
+from vitrail.reducers.base import Norm, Reducer, ReducerSpec
 from vitrail.specs import Place
 from vitrail.tokens.selection import Selection, keep_count, lattice, topk_indices
 
@@ -71,10 +71,10 @@ class TokenFilter(Reducer):
         self.keep, self.noise = keep, noise
         self.score = nn.Linear(dim, 1)
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Selection]:
+    def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Selection]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
-        score = self.score(look(x)[:, extra:]).squeeze(2).float()
+        score = self.score(norm(x)[:, extra:]).squeeze(2).float()
         index = topk_indices(self.add_gumbel_noise(score.detach()), keep_count(self.keep, grid))
         gate = straight_through_gate(score.gather(1, index).sigmoid()) if self.training else None
         plan = Selection(grid=grid, extra=extra, index=index, score=score, gate=gate)
@@ -129,7 +129,7 @@ class TokenDraw(Reducer):
         super().__init__()
         self.keep = keep
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Selection]:
+    def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Selection]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
         count = keep_count(self.keep, grid)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.grid import Grid, to_map, to_tokens
 from vitrail.layers.plan import Plan
-from vitrail.reducers.base import Look, Reducer, ReducerSpec
+from vitrail.reducers.base import Norm, Reducer, ReducerSpec
 from vitrail.specs import Place
 from vitrail.tokens.plans import SoftAssignment
 
@@ -48,12 +48,12 @@ class Paca(ReducerSpec, name="paca"):
     def macs(self, place: Place) -> int:
         """Shares, and the weighted means; the way back costs as much again as these."""
         tokens, dim = place.grid[0] * place.grid[1], place.dim
-        told = tokens * dim * (WINDOW**2 + dim + self.clusters)
-        return told + tokens * (self.working(place) - place.extra) * dim
+        logits = tokens * dim * (WINDOW**2 + dim + self.clusters)
+        return logits + tokens * (self.working(place) - place.extra) * dim
 
 
 class SoftClusters(Reducer):
-    """Shares from what stands around a token."""
+    """Shares computed from the neighbourhood of each token."""
 
     def __init__(self, dim: int, clusters: int) -> None:
         super().__init__()
@@ -62,11 +62,11 @@ class SoftClusters(Reducer):
         self.mix = nn.Linear(dim, dim)
         self.tell = nn.Linear(dim, clusters)
 
-    def forward(self, x: Tensor, grid: Grid, look: Look) -> tuple[Tensor, Plan]:
+    def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Plan]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
         extra = x.shape[1] - grid[0] * grid[1]
-        near = to_tokens(self.near(to_map(look(x)[:, extra:], grid)))
-        told = self.tell(F.gelu(self.mix(F.gelu(near))))
-        weights = told[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)
+        context = to_tokens(self.near(to_map(norm(x)[:, extra:], grid)))
+        logits = self.tell(F.gelu(self.mix(F.gelu(context))))
+        weights = logits[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)
         plan = SoftAssignment(grid=grid, extra=extra, weights=weights)
         return plan.reduce(x), plan
