@@ -21,7 +21,7 @@ from torch import nn
 import vitrail
 from benchmarks import command, contract
 from vitrail.cost import Count, Settings, Timing, count, ratio
-from vitrail.cost.candidates import compiling, forward, interleaved
+from vitrail.cost.candidates import allow_many_compiles, forward, time_interleaved
 from vitrail.cost.same_weights import keep_freed_memory
 
 Graph = Literal["eager", "compiled"]
@@ -139,8 +139,8 @@ def measure(setting: Setting, options: Options) -> list[dict[str, Any]]:
         )
         for arm, graph in places
     }
-    with compiling(conditions):
-        timings = interleaved(calls, conditions)
+    with allow_many_compiles(conditions):
+        timings = time_interleaved(calls, conditions)
     counts = {name: count(model, setting.image) for name, model in built.items()}
     rows = [row_of(setting, arm.name, graph, counts[arm.name], timings) for arm, graph in places]
     del built, calls

@@ -21,7 +21,7 @@ from torch import nn
 import vitrail
 from benchmarks import command, contract
 from vitrail.attribution import ExplainError, explain
-from vitrail.cost import Timing, parameters, pinned, ratio, time_side_by_side
+from vitrail.cost import Timing, parameters, ratio, time_side_by_side, use_threads
 from vitrail.cost.counting import example
 
 ALLOWED = 5.0
@@ -104,7 +104,7 @@ def forward_seconds(model: nn.Module, options: Options) -> float:
     """How long one forward pass takes, the first."""
     pictures = example(model, options.image, batch=options.batch)
     started = perf_counter()
-    with torch.no_grad(), pinned(options.threads):
+    with torch.no_grad(), use_threads(options.threads):
         model(pictures)
     return perf_counter() - started
 

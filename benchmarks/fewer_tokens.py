@@ -19,7 +19,7 @@ import vitrail
 from benchmarks import command, contract
 from benchmarks.placing import PLAIN, many
 from vitrail.cost import Settings, count, ratio
-from vitrail.cost.candidates import compiling, forward, interleaved
+from vitrail.cost.candidates import allow_many_compiles, forward, time_interleaved
 from vitrail.cost.same_weights import keep_freed_memory
 
 Graph = Literal["eager", "compiled"]
@@ -107,8 +107,8 @@ def measure(
         window_s=options.window_s,
         warmup_s=options.warmup_s,
     )
-    with compiling(setting):
-        timings = interleaved(
+    with allow_many_compiles(setting):
+        timings = time_interleaved(
             {name: forward(one, setting, batch=batch) for name, one in built.items()}, setting
         )
     rows = [

@@ -55,7 +55,7 @@ def main(options: Options) -> Path:
         ]
     )
     for name, timing in timings.items():
-        low, median, high = timing.spread
+        low, median, high = timing.quartiles
         print(f"{name:8} {median:6.2f} s ({low:.2f} to {high:.2f})")
     ours, torchs = timings["vitrail"].by_round, timings["torch"].by_round
     shared = sorted(ours.keys() & torchs.keys())

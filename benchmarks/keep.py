@@ -25,7 +25,7 @@ import vitrail
 from benchmarks import command, contract
 from benchmarks.placing import PLAIN, many
 from vitrail.cost import Settings, count, ratio
-from vitrail.cost.candidates import forward, interleaved
+from vitrail.cost.candidates import forward, time_interleaved
 from vitrail.data import (
     ImageDataset,
     ImageTensors,
@@ -240,7 +240,7 @@ def speeds(table: Table) -> dict[str, dict[str, Any]]:
         rounds=options.rounds,
         warmup_s=1.0,
     )
-    timings = interleaved(
+    timings = time_interleaved(
         {name: forward(model, setting, batch=8) for name, model in models.items()}, setting
     )
     return {

@@ -22,8 +22,8 @@ import torch
 import vitrail
 from benchmarks import command, contract, matrix_table
 from vitrail.console import track_items
-from vitrail.cost import Settings, count, memory, pinned, ratio
-from vitrail.cost.candidates import forward, interleaved
+from vitrail.cost import Settings, count, memory, ratio, use_threads
+from vitrail.cost.candidates import forward, time_interleaved
 from vitrail.errors import UserError
 from vitrail.mixers import MixerSpec
 from vitrail.models.zoo import configure
@@ -226,7 +226,7 @@ def measure(
     left = [{**asdict(cell), "image": image, "takes": what} for cell, what in large.items()]
     if plain not in kept:
         return [], left
-    timings = interleaved({cell.text: calls[cell] for cell in kept}, where)
+    timings = time_interleaved({cell.text: calls[cell] for cell in kept}, where)
     rows = []
     for cell in kept:
         counted = count(models[cell], image)
@@ -254,7 +254,7 @@ def gigabytes(held: float) -> str:
 def once(call: Callable[[], object], threads: int) -> float:
     """Seconds of the first call, which is the longest."""
     started = time.perf_counter()
-    with pinned(threads):
+    with use_threads(threads):
         call()
     return time.perf_counter() - started
 

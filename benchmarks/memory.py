@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import command, contract
 from benchmarks.peer_models import ALL, COUNTERPARTS, PEERS, Peer
-from vitrail.cost import Settings, memory, pinned
+from vitrail.cost import Settings, memory, use_threads
 from vitrail.cost.candidates import build_on_device
 from vitrail.cost.counting import example
 from vitrail.cost.same_weights import perturb_weights
@@ -166,7 +166,7 @@ def half(model: str, precision: str, settings: Settings) -> dict[str, Any]:
     perturb_weights(built)
     picture = example(built, settings.image, batch=settings.batch)
     dtype = HALVES[precision]
-    with torch.inference_mode(), pinned(settings.threads):
+    with torch.inference_mode(), use_threads(settings.threads):
         wanted = built(picture)
         began = time.perf_counter()
         given = built.to(dtype)(picture.to(dtype)).float()

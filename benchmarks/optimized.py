@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 import vitrail
 from benchmarks import command
-from vitrail.cost import pinned
+from vitrail.cost import use_threads
 from vitrail.export import optimize
 
 
@@ -51,7 +51,7 @@ def main(options: Options) -> None:
         torch.manual_seed(0)
         model = vitrail.create(name, classes=1000, image=image).eval()
         example = torch.randn(batch, 3, image, image)
-        with pinned(options.threads):
+        with use_threads(options.threads):
             auto: Any = "auto" if options.compiled else False
             made = optimize(model, example, precision, compile=auto, tolerance=1.0, measure=True)
         console.print(f"\n{name}, {image} px, batch {batch}, {options.threads} thread(s)")

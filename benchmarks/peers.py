@@ -24,8 +24,8 @@ from benchmarks import command, contract
 from benchmarks.matrix_table import markdown
 from benchmarks.modes import CANDIDATES, OURS, PEER, Candidate, Prepared, prepare, usual_modes
 from benchmarks.peer_models import BARS, COUNTERPARTS, PEERS, Peer
-from vitrail.cost import Pair, Settings, Timing, count, pair, pinned, ratio, time_side_by_side
-from vitrail.cost.candidates import compiling
+from vitrail.cost import Pair, Settings, Timing, count, pair, ratio, time_side_by_side, use_threads
+from vitrail.cost.candidates import allow_many_compiles
 from vitrail.errors import UserError, unknown
 
 Tell = Callable[[str], None]
@@ -138,7 +138,10 @@ def measure(
     both = pair(setting.peer.model, against, conditions, COUNTERPARTS)
     tell(f"{setting}: {against}, {both.agreement or 'another network'}")
     models, failed = {OURS: both.ours, PEER: both.theirs}, dict[str, str]()
-    with compiling(replace(conditions, graph="compiled")), pinned(conditions.threads):
+    with (
+        allow_many_compiles(replace(conditions, graph="compiled")),
+        use_threads(conditions.threads),
+    ):
         ready = {
             c: found
             for c in candidates
@@ -234,7 +237,7 @@ def cost_of(peer: Peer, image: int) -> int:
 def speed(threads: int | None) -> float:
     """Multiply-adds a second of a product of 1024 x 1024 matrices, roughly."""
     a = torch.randn(1024, 1024)
-    with pinned(threads):
+    with use_threads(threads):
         a @ a
         began = time.perf_counter()
         for _ in range(3):

@@ -18,7 +18,7 @@ import torch
 import vitrail
 from benchmarks import command, contract
 from vitrail.cost import Settings, ratio
-from vitrail.cost.candidates import interleaved
+from vitrail.cost.candidates import time_interleaved
 from vitrail.export import open_file, to_onnx
 from vitrail.export.verify import compare, require
 
@@ -94,7 +94,9 @@ def measure(model: str, path: Path, batch: int, options: Options) -> list[dict[s
     }
     apart = compare(answers[YARDSTICK], answers["openvino f32"], [pictures])
     require(apart, 1e-4, f"{model} in OpenVINO")
-    timings = interleaved({name: partial(one, pictures) for name, one in answers.items()}, settings)
+    timings = time_interleaved(
+        {name: partial(one, pictures) for name, one in answers.items()}, settings
+    )
     facts = {"model": model, "image": options.image, "batch": batch, "apart": apart[0].relative}
     return [
         contract.row(

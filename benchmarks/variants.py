@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vitrail
 from benchmarks.published import PUBLISHED, SIBLINGS, Figure, read, reason_for, silence
-from vitrail.cost.counting import frozen
+from vitrail.cost.counting import no_parameter_gradients
 from vitrail.hub.timm_names import TIMM_NAMES
 from vitrail.models.zoo import entry
 from vitrail.specs import parse_call
@@ -107,7 +107,7 @@ def multiply_adds(model: nn.Module, image: int) -> float:
     x = torch.empty(1, 3, image, image, device="meta")
     counter = FlopCounterMode(display=False)
     spelled = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-    with frozen(model), counter, spelled:
+    with no_parameter_gradients(model), counter, spelled:
         model(x)
     return counter.get_total_flops() / 2
 

@@ -3,7 +3,13 @@ import torch
 from tests.cost import builders
 
 from vitrail import cost
-from vitrail.cost.candidates import build_on_device, compiling, find_build, forward, name_build
+from vitrail.cost.candidates import (
+    allow_many_compiles,
+    build_on_device,
+    find_build,
+    forward,
+    name_build,
+)
 from vitrail.errors import UserError
 
 SMALL = cost.Settings(image=16, batch=2, classes=5)
@@ -64,7 +70,7 @@ def test_many_compiled_models_do_not_fall_back_to_eager() -> None:
         return graph.forward
 
     torch._dynamo.reset()
-    with compiling(settings):
+    with allow_many_compiles(settings):
         for classes in range(1, 11):  # torch's own limit is eight
             model = builders.build("narrow", classes=classes, image=4)
             torch.compile(model, backend=backend, dynamic=False)(torch.zeros(1, 3, 4, 4))

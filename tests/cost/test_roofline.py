@@ -59,9 +59,9 @@ def test_a_small_measurement() -> None:
 
 
 def test_streams_move_what_they_say() -> None:
-    copied = roofline.copying(64, "cpu")()
+    copied = roofline.copy_call(64, "cpu")()
     assert copied.numel() * copied.element_size() == 64
-    assert roofline.summing(64, "cpu")().tolist() == [2.0] * 16
+    assert roofline.sum_call(64, "cpu")().tolist() == [2.0] * 16
 
 
 def test_tables_name_the_ceilings() -> None:

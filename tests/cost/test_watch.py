@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.cost.watch import Diary, OperatorLedger, Stopwatch, moves, tensor_bytes, watching
+from vitrail.cost.watch import (
+    ModuleTimes,
+    OperatorLedger,
+    Stopwatch,
+    moves_memory,
+    tensor_bytes,
+    watch_modules,
+)
 
 aten = torch.ops.aten
 
@@ -33,8 +40,8 @@ class FakeWatch(Stopwatch):
 
 
 def test_own_time_goes_to_the_innermost_module() -> None:
-    model, diary = Shared(), Diary(FakeWatch())
-    with watching(model, diary.enter, diary.leave):
+    model, diary = Shared(), ModuleTimes(FakeWatch())
+    with watch_modules(model, diary.enter, diary.leave):
         model(torch.ones(1, 4))
     spent = diary.close()
     assert spent == {"": 3.0, "first": 2.0, "first.0": 2.0, "second": 3.0, "second.1": 1.0}
@@ -42,8 +49,8 @@ def test_own_time_goes_to_the_innermost_module() -> None:
 
 
 def test_hooks_are_taken_off_even_after_an_error() -> None:
-    model, diary = Shared(), Diary(FakeWatch())
-    with pytest.raises(RuntimeError), watching(model, diary.enter, diary.leave):
+    model, diary = Shared(), ModuleTimes(FakeWatch())
+    with pytest.raises(RuntimeError), watch_modules(model, diary.enter, diary.leave):
         model(torch.ones(1, 3))
     assert diary.stack == []
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
@@ -51,7 +58,7 @@ def test_hooks_are_taken_off_even_after_an_error() -> None:
 
 def test_ledger_books_multiply_adds_and_bytes() -> None:
     model, book = Shared(), OperatorLedger()
-    with torch.no_grad(), watching(model, book.enter, book.leave), book:
+    with torch.no_grad(), watch_modules(model, book.enter, book.leave), book:
         model(torch.ones(3, 4))
     assert book.macs == {"first.0": 2 * 3 * 16, "": 3 * 8}
     linear = 4 * (3 * 4 + 16 + 4 + 3 * 4)
@@ -61,11 +68,11 @@ def test_ledger_books_multiply_adds_and_bytes() -> None:
 
 
 def test_views_move_nothing() -> None:
-    assert not moves(aten.view.default)
-    assert not moves(aten.transpose.int)
-    assert not moves(aten.empty.memory_format)
-    assert moves(aten.add_.Tensor)
-    assert moves(aten.clone.default)
+    assert not moves_memory(aten.view.default)
+    assert not moves_memory(aten.transpose.int)
+    assert not moves_memory(aten.empty.memory_format)
+    assert moves_memory(aten.add_.Tensor)
+    assert moves_memory(aten.clone.default)
 
 
 def test_an_expanded_tensor_is_read_as_what_it_expands() -> None:

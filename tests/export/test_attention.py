@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as fused
 
 from vitrail.export import attention
-from vitrail.export.graph import calls, capture, copied
+from vitrail.export.graph import calls, capture, copy_graph
 
 
 class Attention(nn.Module):
@@ -26,8 +26,8 @@ class Attention(nn.Module):
 
 def parted(model: nn.Module, dtype: torch.dtype, head: int = 32) -> tuple[int, nn.Module, Tensor]:
     x = torch.randn(2, 6 * head, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
-    graph = copied(capture(model, x))
-    return attention.part_attention(graph), graph, x
+    graph = copy_graph(capture(model, x))
+    return attention.split_attention(graph), graph, x
 
 
 @pytest.mark.parametrize("at_once", [2**20, 2 * 2 * 2 * 64 * 7])

@@ -10,8 +10,7 @@ from torch import nn
 
 import vitrail
 from vitrail.errors import UserError
-from vitrail.export import ExportError, open_file, to_onnx, to_openvino, to_torch
-from vitrail.export import files as written
+from vitrail.export import ExportError, files, open_file, to_onnx, to_openvino, to_torch
 
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
 FAMILIES = (  # one of each kind; all others: python -m benchmarks.export_parity
@@ -126,7 +125,7 @@ def test_a_file_that_does_not_agree_is_not_written(tiny, tmp_path, monkeypatch) 
         answer = open_file(path, **how)
         return lambda x: answer(x) * 1.001
 
-    monkeypatch.setattr(written, "open_file", wrong)
+    monkeypatch.setattr(files, "open_file", wrong)
     with pytest.raises(ExportError, match="the torch file differs from the original"):
         to_torch(tiny, pictures(2), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from tests.parity.measured import randomised
 from torch import nn
 
 from vitrail.export import fold
-from vitrail.export.graph import aten, calls, capture, copied
+from vitrail.export.graph import aten, calls, capture, copy_graph
 
 
 def folded(model: nn.Module, step, shape=(2, 6, 8, 8)) -> tuple[int, nn.Module]:
@@ -14,7 +14,7 @@ def folded(model: nn.Module, step, shape=(2, 6, 8, 8)) -> tuple[int, nn.Module]:
     model = randomised(model)
     x = torch.randn(3, *shape[1:])
     before = capture(model, x)
-    after = copied(before)
+    after = copy_graph(before)
     changed = step(after)
     with torch.no_grad():
         torch.testing.assert_close(after(x), model(x), rtol=1e-4, atol=1e-5)
@@ -197,10 +197,10 @@ def test_constants_get_the_type_they_are_used_in_and_memory_of_their_own() -> No
     model = randomised(Parts())
     graph = capture(model, torch.randn(2, 6, 8, 8))
     assert fold.fold_constants(graph) == 2
-    assert fold.settle(graph) == 2
+    assert fold.materialise_constants(graph) == 2
     assert all(c.untyped_storage().nbytes() == c.nbytes for c in graph.buffers())
     half = capture(
         model.bfloat16(), torch.randn(2, 6, 8, 8).bfloat16(), {"weight": model.weight.float()}
     )
-    assert fold.settle(half) == 1
+    assert fold.materialise_constants(half) == 1
     assert {c.dtype for c in half.buffers()} == {torch.bfloat16}

@@ -84,7 +84,7 @@ def test_a_feed_forward_passes_in_slices(act, normed, monkeypatch) -> None:
     monkeypatch.setattr("vitrail.layers.fused.SLICE_BYTES", 64 * 24)
     changed, graph = folded(Feed(act, normed), kernels.slice_feed_forwards)
     assert changed == 1
-    assert calls(graph, kernels.fed)
+    assert calls(graph, kernels.fused_mlp)
     left = (aten.linear.default, aten.layer_norm.default, aten.gelu_.default)
     assert not calls(graph, *left), "what the slices do is done twice"
 
@@ -101,12 +101,12 @@ def test_products_over_tokens_are_packed_a_head_is_not(bias) -> None:
 
     changed, graph = folded(Tokens(), kernels.pack_linears)
     assert changed == 1
-    assert len(calls(graph, kernels.linear)) == len(calls(graph, aten.linear.default)) == 1
+    assert len(calls(graph, kernels.linear_packed)) == len(calls(graph, aten.linear.default)) == 1
 
 
 def test_layout_turns_kernels() -> None:
     model = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.SiLU())
-    changed, graph = folded(model, kernels.lay_out)
+    changed, graph = folded(model, kernels.to_channels_last)
     assert changed == 1
     (conv,) = calls(graph, aten.conv2d.default)
     assert conv.args[1].meta["val"].shape == (8, 6, 3, 3)

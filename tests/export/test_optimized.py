@@ -76,7 +76,7 @@ def test_bf16_is_near_and_says_how_near() -> None:
 def test_bf16_without_the_instructions_is_served_with_a_warning(monkeypatch) -> None:
     model = smallest("vit_tiny")
     monkeypatch.setattr(optimized, "has_bfloat16", lambda device: False)
-    monkeypatch.setattr(optimized, "packs", lambda dtype: False)
+    monkeypatch.setattr(optimized, "can_pack", lambda dtype: False)
     with pytest.warns(UserWarning, match="no bfloat16 in hardware here"):
         made = optimize(model, pictures(2), precision="bf16", compile=False)
     assert "slices" not in {step.name for step in made.report.steps}

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from vitrail.cost.watch import watching
+from vitrail.cost.watch import watch_modules
 from vitrail.layers import fused
 from vitrail.layers.conv import (
     ConvActNorm,
@@ -108,7 +108,7 @@ def test_a_layer_that_computes_otherwise_is_no_stock_layer() -> None:
 
 def test_a_clock_is_not_heard_but_who_comes_beside_it_is() -> None:
     layer = nn.Linear(2, 2)
-    with watching(layer, lambda _: None, lambda _: None):
+    with watch_modules(layer, lambda _: None, lambda _: None):
         assert layer._forward_hooks and is_stock_layer(layer)
         layer.register_forward_hook(lambda *_: None)
         assert not is_stock_layer(layer)

@@ -223,12 +223,12 @@ def setitem_rule(call: FunctionCall) -> None:
     whole = x.clone()
     whole[where] = y
 
-    def added() -> Tensor:
+    def constant_part() -> Tensor:
         rest = torch.zeros_like(x) if x.requires_grad else x.clone()
         rest[where] = torch.zeros_like(y) if isinstance(y, Tensor) and y.requires_grad else y
         return rest
 
-    call.ledger.add_offset(whole, added)
+    call.ledger.add_offset(whole, constant_part)
     overwrite(x, whole)
 
 

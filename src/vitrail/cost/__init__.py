@@ -12,7 +12,7 @@ from vitrail.cost.report import CostReport, cost
 from vitrail.cost.resolution import Growth, draw, growth
 from vitrail.cost.roofline import Ceilings, ceilings
 from vitrail.cost.same_weights import Agreement, Counterparts, Pair, pair
-from vitrail.cost.timing import Ratio, Timing, TimingWindow, pinned, ratio, time_side_by_side
+from vitrail.cost.timing import Ratio, Timing, TimingWindow, ratio, time_side_by_side, use_threads
 from vitrail.cost.versus import Versus, versus
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "memory",
     "pair",
     "parameters",
-    "pinned",
+    "use_threads",
     "ratio",
     "time_side_by_side",
     "versus",

@@ -19,18 +19,25 @@ import torch
 from torch import nn
 
 from vitrail.cost.candidates import (
-    CREATE,
+    DEFAULT_BUILD,
     PRECISIONS,
     Build,
     Settings,
     build_on_device,
     forward,
-    interleaved,
+    time_interleaved,
 )
-from vitrail.cost.counting import evaluating, example, frozen
+from vitrail.cost.counting import evaluation_mode, example, no_parameter_gradients
 from vitrail.cost.roofline import Ceilings
 from vitrail.cost.timing import Timing
-from vitrail.cost.watch import ROOT, CudaStopwatch, Diary, OperatorLedger, Stopwatch, watching
+from vitrail.cost.watch import (
+    ROOT,
+    CudaStopwatch,
+    ModuleTimes,
+    OperatorLedger,
+    Stopwatch,
+    watch_modules,
+)
 from vitrail.errors import UserError
 
 OWN = "(itself)"
@@ -102,7 +109,7 @@ def by_layer(
     settings: Settings | None = None,
     *,
     depth: int | None = None,
-    build: Build | str = CREATE,
+    build: Build | str = DEFAULT_BUILD,
     on_step: Callable[[str], None] | None = None,
 ) -> Profile:
     """Profile a model by its text.
@@ -126,21 +133,21 @@ def by_layer(
     built = build_on_device(model, settings, build)
     call = forward(built, settings, batch=settings.batch)
     calls: list[dict[str, float]] = []
-    diary = Diary(CudaStopwatch() if settings.device.startswith("cuda") else Stopwatch())
+    diary = ModuleTimes(CudaStopwatch() if settings.device.startswith("cuda") else Stopwatch())
 
     def call_watched() -> None:
-        with watching(built, diary.enter, diary.leave):
+        with watch_modules(built, diary.enter, diary.leave):
             call()
         calls.append(diary.close())
 
-    timings = interleaved(
+    timings = time_interleaved(
         {f"{model}, plain": call, f"{model}, watched": call_watched},
         settings,
         on_step,
     )
     plain, seen = timings.values()
     timed = calls[-sum(w.calls for w in seen.windows) :]  # those before warmed up
-    layers = sum_layers(built, medians(timed), ledger(built, settings), depth)
+    layers = sum_layers(built, medians(timed), count_operators(built, settings), depth)
     return Profile(model=model, settings=settings, layers=layers, plain=plain)
 
 
@@ -150,17 +157,17 @@ def medians(calls: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(call.get(name, 0.0) for call in calls) for name in names}
 
 
-def ledger(model: nn.Module, settings: Settings) -> OperatorLedger:
+def count_operators(model: nn.Module, settings: Settings) -> OperatorLedger:
     """One call with a whole batch, booked; in the precision of the settings."""
     pictures = example(model, settings.image, batch=settings.batch, in_chans=settings.in_chans)
     cast = PRECISIONS[settings.precision]
     book = OperatorLedger()
     with (
-        evaluating(model),
-        frozen(model),
+        evaluation_mode(model),
+        no_parameter_gradients(model),
         torch.enable_grad(),
         torch.autocast(pictures.device.type, dtype=cast, enabled=cast is not None),
-        watching(model, book.enter, book.leave),
+        watch_modules(model, book.enter, book.leave),
         book,
     ):
         model(pictures)
@@ -172,7 +179,7 @@ def sum_layers(
 ) -> tuple[LayerCost, ...]:
     """Rows in the order of the calls, each the sum of the modules that its name covers."""
     whole = sum(seconds.values())
-    macs, traffic = (on_timed(booked, seconds) for booked in (book.macs, book.traffic))
+    macs, traffic = (assign_to_timed(booked, seconds) for booked in (book.macs, book.traffic))
     return tuple(
         LayerCost(
             name=row,
@@ -186,7 +193,7 @@ def sum_layers(
     )
 
 
-def on_timed(booked: Mapping[str, int], seconds: Mapping[str, float]) -> Counter[str]:
+def assign_to_timed(booked: Mapping[str, int], seconds: Mapping[str, float]) -> Counter[str]:
     """What was booked, on modules that have a time: a layer's faster way calls no parts of it."""
     found: Counter[str] = Counter()
     for name, count in booked.items():
@@ -248,10 +255,10 @@ def join_equal_layers(layers: Sequence[LayerCost]) -> list[LayerCost]:
     """The layers that matter, and one row for the others."""
     large = [layer for layer in layers if layer.share >= LEAST]
     rest = [layer for layer in layers if layer.share < LEAST]
-    return [*large, whole(rest, f"{len(rest)} smaller")] if rest else large
+    return [*large, sum_rows(rest, f"{len(rest)} smaller")] if rest else large
 
 
-def whole(layers: Sequence[LayerCost], name: str) -> LayerCost:
+def sum_rows(layers: Sequence[LayerCost], name: str) -> LayerCost:
     """Several rows as one."""
     return LayerCost(
         name=name,

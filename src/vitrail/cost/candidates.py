@@ -30,7 +30,7 @@ class Build(Protocol):
         ...
 
 
-CREATE = "vitrail:create"
+DEFAULT_BUILD = "vitrail:create"
 """Every text's builder, as ``"module:function"``: a fresh process can be told to use it too."""
 
 
@@ -130,7 +130,7 @@ def name_build(build: Build | str) -> str:
     return name
 
 
-def build_on_device(text: str, settings: Settings, build: Build | str = CREATE) -> nn.Module:
+def build_on_device(text: str, settings: Settings, build: Build | str = DEFAULT_BUILD) -> nn.Module:
     """Build a model for the settings' pictures and put it on their device, in evaluation mode."""
     model = find_build(build)(
         text, classes=settings.classes, image=settings.image, in_chans=settings.in_chans
@@ -155,7 +155,7 @@ def forward(model: nn.Module, settings: Settings, *, batch: int) -> Callable[[],
 
 
 @contextmanager
-def compiling(settings: Settings) -> Iterator[None]:
+def allow_many_compiles(settings: Settings) -> Iterator[None]:
     """Room for many compiled models at once, where the settings ask for compiled ones.
 
     By itself torch falls back to eager, with a mere warning, after eight graphs of one ``forward``
@@ -170,18 +170,19 @@ def compiling(settings: Settings) -> Iterator[None]:
         yield
 
 
-def interleaved(
+def time_interleaved(
     calls: Mapping[str, Callable[[], object]],
     settings: Settings,
     on_window: Callable[[str], None] | None = None,
 ) -> dict[str, Timing]:
-    """The calls by turns in one process, as long and on as many threads as the settings say."""
-    return time_side_by_side(
-        calls,
-        rounds=settings.rounds,
-        window_s=settings.window_s,
-        warmup_s=settings.warmup_s,
-        limit_s=settings.limit_s,
-        threads=settings.threads,
-        on_window=on_window,
-    )
+    """Time the calls interleaved in one process, under the settings' rounds and threads."""
+    with allow_many_compiles(settings):
+        return time_side_by_side(
+            calls,
+            rounds=settings.rounds,
+            window_s=settings.window_s,
+            warmup_s=settings.warmup_s,
+            limit_s=settings.limit_s,
+            threads=settings.threads,
+            on_window=on_window,
+        )

@@ -63,8 +63,8 @@ def count(model: nn.Module, image: int | tuple[int, int], in_chans: int = 3) -> 
     # Nothing asks for a gradient, yet gradients stay on: under no_grad models may take a faster
     # schedule (dense products of what is zero between heads), and the formula is what counts.
     with (
-        evaluating(model),
-        frozen(model),
+        evaluation_mode(model),
+        no_parameter_gradients(model),
         _plain_attention(),
         torch.enable_grad(),
         counter,
@@ -95,7 +95,7 @@ def example(
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; outside, every module's own flag as before."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -107,7 +107,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def no_parameter_gradients(model: nn.Module) -> Iterator[None]:
     """No parameter asks for a gradient inside.
 
     torch's counter hooks on the gradient of whatever a module gives, and without gradients it fails

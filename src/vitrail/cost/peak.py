@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 
-from vitrail.cost.candidates import CREATE, Build, Settings, name_build
+from vitrail.cost.candidates import DEFAULT_BUILD, Build, Settings, name_build
 from vitrail.errors import UserError
 
 
@@ -45,7 +45,7 @@ def memory(
     batch: int = 8,
     train: bool = False,
     *,
-    build: Build | str = CREATE,
+    build: Build | str = DEFAULT_BUILD,
     settings: Settings | None = None,
     limit: int | None = None,
     seconds: float | None = None,

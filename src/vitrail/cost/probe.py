@@ -18,7 +18,7 @@ from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attentio
 from vitrail.cost.candidates import Settings, build_on_device, forward
 from vitrail.cost.peak import MemoryJob
 from vitrail.cost.step import TrainingStep
-from vitrail.cost.timing import pinned
+from vitrail.cost.timing import use_threads
 
 STEPS = 2
 """The optimiser's state exists from the second training step on."""
@@ -31,7 +31,7 @@ def main(text: str) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (job.limit, job.limit))
     model = build_on_device(job.model, job.settings, job.build)
     make = TrainingStep if job.train else _forward
-    with pinned(job.settings.threads):
+    with use_threads(job.settings.threads):
         peak = gpu_peak if job.settings.device.startswith("cuda") else cpu_peak
         print(json.dumps({"peak": peak(model, make, job.settings)}))
 

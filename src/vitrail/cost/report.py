@@ -10,13 +10,12 @@ from typing import Any
 from torch import nn
 
 from vitrail.cost.candidates import (
-    CREATE,
+    DEFAULT_BUILD,
     Build,
     Settings,
     build_on_device,
-    compiling,
     forward,
-    interleaved,
+    time_interleaved,
 )
 from vitrail.cost.counting import Count, count
 from vitrail.cost.host import machine
@@ -114,7 +113,7 @@ def cost(
     models: Sequence[str],
     settings: Settings | None = None,
     *,
-    build: Build | str = CREATE,
+    build: Build | str = DEFAULT_BUILD,
     with_memory: bool = True,
     on_step: Callable[[str], None] | None = None,
 ) -> CostReport:
@@ -165,12 +164,10 @@ def _timings(
         for text in built
         for batch in dict.fromkeys((1, settings.batch))
     }
-    with compiling(settings):
-        timings = interleaved(
-            {n: forward(built[text], settings, batch=batch) for n, (text, batch) in names.items()},
-            settings,
-            tell,
-        )
+    calls = {
+        name: forward(built[text], settings, batch=batch) for name, (text, batch) in names.items()
+    }
+    timings = time_interleaved(calls, settings, tell)
     return {names[name]: timing for name, timing in timings.items()}
 
 
@@ -194,7 +191,7 @@ def _peaks(
 
 
 def _cells(row: CostRow) -> tuple[str, ...]:
-    low, median, high = (1e3 * value for value in row.latency.spread)
+    low, median, high = (1e3 * value for value in row.latency.quartiles)
     mark = "" if row.latency.quiet and row.throughput.quiet else " (noisy)"
     return (
         row.model,

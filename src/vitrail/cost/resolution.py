@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.cost.candidates import (
-    CREATE,
+    DEFAULT_BUILD,
     Build,
     Settings,
     build_on_device,
-    compiling,
     forward,
-    interleaved,
+    time_interleaved,
 )
 from vitrail.cost.counting import count
 from vitrail.cost.peak import memory
@@ -102,7 +101,7 @@ def growth(
     sizes: Sequence[int],
     *,
     settings: Settings | None = None,
-    build: Build | str = CREATE,
+    build: Build | str = DEFAULT_BUILD,
     with_memory: bool = True,
     most_macs: float = math.inf,
     on_step: Callable[[str], None] | None = None,
@@ -125,7 +124,7 @@ def growth(
     }
     macs: dict[tuple[str, int], int] = {}
     if most_macs < math.inf:
-        macs = {key: _hollow(key[0], where, build) for key, where in at.items()}
+        macs = {key: _count_on_meta(key[0], where, build) for key, where in at.items()}
         at = {key: where for key, where in at.items() if macs[key] <= most_macs}
     timings, macs = _time_all(at, macs, settings, build, tell)
     rows = [
@@ -155,15 +154,14 @@ def _time_all(
     calls = {
         _name(*key): forward(model, at[key], batch=settings.batch) for key, model in built.items()
     }
-    with compiling(settings):
-        timings = interleaved(calls, settings, tell)
+    timings = time_interleaved(calls, settings, tell)
     return timings, {
         key: macs[key] if key in macs else count(model, key[1], settings.in_chans).macs
         for key, model in built.items()
     }
 
 
-def _hollow(model: str, where: Settings, build: Build | str) -> int:
+def _count_on_meta(model: str, where: Settings, build: Build | str) -> int:
     """Multiply-adds counted on the meta device, where nothing is computed."""
     hollow = build_on_device(model, replace(where, device="meta"), build)
     return count(hollow, where.image, where.in_chans).macs

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from vitrail.cost.candidates import PRECISIONS, Settings, interleaved
+from vitrail.cost.candidates import PRECISIONS, Settings, time_interleaved
 from vitrail.cost.timing import Timing
 from vitrail.errors import UserError, figure_text
 from vitrail.files import atomic_file, sweep_dead
@@ -134,9 +134,11 @@ def ceilings(
     kind = settings.device.partition(":")[0]
     products = {f"product {s}": s for s in shapes or (*SHAPES, *HEAVY.get(kind, ()))}
     streams = {f"{op} {size}": (op, size) for size in arrays or ARRAYS for op in STREAMS}
-    calls = {name: product(shape, settings) for name, shape in products.items()}
+    calls = {name: product_call(shape, settings) for name, shape in products.items()}
     calls |= {name: STREAMS[op](size, settings.device) for name, (op, size) in streams.items()}
-    timings = interleaved(calls, replace(settings, warmup_s=min(settings.warmup_s, 0.5)), on_step)
+    timings = time_interleaved(
+        calls, replace(settings, warmup_s=min(settings.warmup_s, 0.5)), on_step
+    )
     return Ceilings(
         precision=settings.precision,
         threads=next(iter(timings.values())).threads,
@@ -158,7 +160,7 @@ def rates(timing: Timing, amount: int) -> dict[str, float]:
     return {"median": amount / timing.median, "best": amount / timing.best}
 
 
-def product(shape: Shape, settings: Settings) -> Callable[[], object]:
+def product_call(shape: Shape, settings: Settings) -> Callable[[], object]:
     """A linear layer's product, in the precision of the settings."""
     rows, inner, columns = shape
     dtype = PRECISIONS[settings.precision] or torch.float32
@@ -172,13 +174,13 @@ def product(shape: Shape, settings: Settings) -> Callable[[], object]:
     return call
 
 
-def copying(size: int, device: str) -> Callable[[], object]:
+def copy_call(size: int, device: str) -> Callable[[], object]:
     """One array into another."""
     source, target = array(size, device), array(size, device)
     return lambda: target.copy_(source)
 
 
-def summing(size: int, device: str) -> Callable[[], object]:
+def sum_call(size: int, device: str) -> Callable[[], object]:
     """Two arrays into a third."""
     a, b, out = (array(size, device) for _ in range(3))
     return lambda: torch.add(a, b, out=out)
@@ -190,8 +192,8 @@ def array(size: int, device: str) -> Tensor:
 
 
 STREAMS: Mapping[str, Callable[[int, str], Callable[[], object]]] = {
-    "copy": copying,
-    "sum": summing,
+    "copy": copy_call,
+    "sum": sum_call,
 }
 MOVED = {"copy": 2, "sum": 3}
 

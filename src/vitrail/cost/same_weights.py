@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitrail.cost.candidates import CREATE, Build, Settings, build_on_device
-from vitrail.cost.counting import evaluating, example
+from vitrail.cost.candidates import DEFAULT_BUILD, Build, Settings, build_on_device
+from vitrail.cost.counting import evaluation_mode, example
 from vitrail.errors import UserError
 from vitrail.specs import parse_call
 
@@ -33,7 +33,7 @@ class Counterparts:
             ``{"timm": {"coat_lite_tiny": "timm:coat_lite_tiny"}}``.
     """
 
-    build: Build | str = CREATE
+    build: Build | str = DEFAULT_BUILD
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def find(self, model: str, against: str) -> str:
@@ -146,7 +146,7 @@ def perturb_weights(model: nn.Module, seed: int = 0) -> None:
 def agreement(ours: nn.Module, theirs: nn.Module, settings: Settings) -> Agreement:
     """One picture through both, in float32 proper."""
     picture = example(ours, settings.image, batch=1, in_chans=settings.in_chans)
-    with torch.inference_mode(), evaluating(ours), evaluating(theirs), without_tf32():
+    with torch.inference_mode(), evaluation_mode(ours), evaluation_mode(theirs), without_tf32():
         a, b = ours(picture).float(), theirs(picture).float()
     return Agreement(apart=float((a - b).abs().max()), largest=float(b.abs().max()))
 

@@ -30,7 +30,7 @@ class TrainingStep:
         self.settings = settings
         self.model = model.train()
         if settings.checkpointing:
-            checkpoint(model)
+            enable_checkpointing(model)
         self.pictures = example(
             model, settings.image, batch=settings.batch, in_chans=settings.in_chans
         )
@@ -67,7 +67,7 @@ class TrainingStep:
         return dict(zip(PARTS, medians, strict=True))
 
 
-def checkpoint(model: nn.Module) -> None:
+def enable_checkpointing(model: nn.Module) -> None:
     """Let a model compute its activations again in the backward pass, by timm's method.
 
     Raises:

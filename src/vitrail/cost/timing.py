@@ -84,17 +84,17 @@ class Timing:
     @property
     def median(self) -> float:
         """The middle window."""
-        return self.spread[1]
+        return self.quartiles[1]
 
     @property
-    def spread(self) -> tuple[float, float, float]:
+    def quartiles(self) -> tuple[float, float, float]:
         """Lower quartile, median, upper quartile."""
         return quartiles(tuple(self.by_round.values()))
 
     @property
     def iqr(self) -> float:
         """Upper quartile less lower quartile."""
-        low, _, high = self.spread
+        low, _, high = self.quartiles
         return high - low
 
     @property
@@ -108,7 +108,7 @@ class Timing:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON: milliseconds a call, and how they came about."""
-        low, median, high = (1e3 * value for value in self.spread)
+        low, median, high = (1e3 * value for value in self.quartiles)
         return {
             "median_ms": median,
             "low_ms": low,
@@ -172,7 +172,7 @@ def time_side_by_side(
     warmed: dict[str, WarmUp] = {}
     until = None if limit_s is None else clock.stop().wall + limit_s
     longest = None if limit_s is None else 0.4 * limit_s / len(candidates)
-    with pinned(threads) as used, _no_collection():
+    with use_threads(threads) as used, _no_collection():
         for name, call in candidates.items():
             warmed[name] = warm_up(
                 call, window_s=window_s, warmup_s=warmup_s, longest_s=longest, clock=clock
@@ -222,7 +222,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 @contextmanager
-def pinned(threads: int | None) -> Iterator[int]:
+def use_threads(threads: int | None) -> Iterator[int]:
     """``threads`` torch threads inside, the former number outside; gives the number in use.
 
     Raises:

@@ -6,7 +6,7 @@ models -> the counterpart of each -> same weights, logits agree -> all timed by 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from vitrail.cost.candidates import Settings, compiling, forward, interleaved
+from vitrail.cost.candidates import Settings, forward, time_interleaved
 from vitrail.cost.same_weights import Agreement, Counterparts, pair
 from vitrail.cost.timing import Ratio, Timing, ratio
 
@@ -72,8 +72,7 @@ def versus(
     for model, found in built.items():
         calls[f"{model}, ours"] = forward(found.ours, settings, batch=settings.batch)
         calls[f"{model}, theirs"] = forward(found.theirs, settings, batch=settings.batch)
-    with compiling(settings):
-        timings = interleaved(calls, settings, on_step)
+    timings = time_interleaved(calls, settings, on_step)
     return tuple(
         Versus(
             model=model,

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
-from vitrail.cost.candidates import Build, Settings, compiling, interleaved
+from vitrail.cost.candidates import Build, Settings, allow_many_compiles, time_interleaved
 from vitrail.cost.peak import memory
 from vitrail.cost.same_weights import Agreement, Counterparts, pair
 from vitrail.cost.step import TrainingStep
-from vitrail.cost.timing import Ratio, Timing, pinned, ratio
+from vitrail.cost.timing import Ratio, Timing, ratio, use_threads
 from vitrail.cost.versus import describe_agreement
 from vitrail.errors import UserError
 
@@ -133,13 +133,15 @@ def time_steps(
     started: Mapping[str, FirstStep], settings: Settings, tell: Tell, on_step: Tell | None
 ) -> dict[str, Timing]:
     """A first step of each, whose losses are told, then steps by turns."""
-    with compiling(settings):
-        with pinned(settings.threads):
+    with allow_many_compiles(settings):
+        with use_threads(settings.threads):
             for each in started.values():
                 each.step()
         firsts = {side: each.step.first_loss for side, each in started.items()}
         tell(", ".join(f"first loss of {side} {loss:.6f}" for side, loss in firsts.items()))
-        return interleaved({side: each.step for side, each in started.items()}, settings, on_step)
+        return time_interleaved(
+            {side: each.step for side, each in started.items()}, settings, on_step
+        )
 
 
 def report(started: FirstStep, timing: Timing, build: Build | str | None) -> Side:

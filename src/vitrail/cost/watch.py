@@ -28,7 +28,7 @@ Turn = Callable[[str], None]
 
 
 @contextmanager
-def watching(model: nn.Module, enter: Turn, leave: Turn) -> Iterator[None]:
+def watch_modules(model: nn.Module, enter: Turn, leave: Turn) -> Iterator[None]:
     """Tell when each module's forward begins and ends, by its dotted name."""
 
     def notify(turn: Turn, name: str) -> Callable[..., None]:
@@ -76,7 +76,7 @@ class CudaStopwatch(Stopwatch):
         return [before.elapsed_time(after) / 1e3 for before, after in pairwise(marks)]
 
 
-class Diary:
+class ModuleTimes:
     """Marks of one call with the name that runs after each; None where no module runs."""
 
     def __init__(self, watch: Stopwatch) -> None:
@@ -144,12 +144,12 @@ class OperatorLedger(TorchDispatchMode):
         formula = self.formulas.get(getattr(func, "_overloadpacket", func))
         if formula is not None:
             self.macs[owner] += formula(*args, **kwargs, out_val=out) // FLOPS_PER_MAC
-        if moves(func):
+        if moves_memory(func):
             self.traffic[owner] += tensor_bytes((args, kwargs)) + tensor_bytes(out)
         return out
 
 
-def moves(func: Any) -> bool:
+def moves_memory(func: Any) -> bool:
     """Whether an operator reads or writes contents: not where it gives a view, or nothing yet."""
     schema = getattr(func, "_schema", None)
     if schema is None:

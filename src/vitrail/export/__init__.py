@@ -6,7 +6,7 @@ to_torch, to_onnx, to_openvino, write_folder -> files, verified
 
 from vitrail.export.files import Exported, to_onnx, to_openvino, to_torch
 from vitrail.export.folder import (
-    Served,
+    ExportedClassifier,
     holds_export,
     is_exported,
     open_exported,
@@ -24,7 +24,7 @@ __all__ = [
     "OptimizationReport",
     "Optimized",
     "OutputDifference",
-    "Served",
+    "ExportedClassifier",
     "holds_export",
     "is_exported",
     "open_exported",

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitrail.export.graph import Op, aten, calls, dtype_of, is_node, shape_of, swap, tidy
+from vitrail.export.graph import (
+    Op,
+    aten,
+    calls,
+    clean_up,
+    dtype_of,
+    is_node,
+    replace_call,
+    shape_of,
+)
 
 SCORE_BYTES = 16 * 2**20
 """Of the scores at hand; fewer queries at a time are slower."""
@@ -20,12 +29,12 @@ WIDE = 32
 FUSED = aten.scaled_dot_product_attention.default
 
 
-def part_attention(module: GraphModule) -> int:
+def split_attention(module: GraphModule) -> int:
     """Fused attention in bfloat16 taken apart, where its mask, if any, is added."""
     found = [(node, given) for node in calls(module, FUSED) if (given := parts(node))]
     for node, given in found:
-        swap(module, node, attend, given)
-    tidy(module)
+        replace_call(module, node, attend, given)
+    clean_up(module)
     return len(found)
 
 

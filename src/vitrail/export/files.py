@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitrail.errors import UserError
 from vitrail.export.graph import program_of
 from vitrail.export.metadata import INPUT, OUTPUT, describe
-from vitrail.export.optimized import FOLDING, TOLERANCES, TYPES, captured
+from vitrail.export.optimized import FOLDING, TOLERANCES, TYPES, capture_in_precision
 from vitrail.export.runtime import ENDINGS, first_line, need, open_file
 from vitrail.export.verify import (
     ExportError,
@@ -106,7 +106,7 @@ class Format:
         for package, extra in self.needs:
             need(package, extra)
         order = Order(self, Path(path), example, precision, any_size, tolerance, metadata or {})
-        return written(model, order)
+        return write_file(model, order)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Order:
     metadata: Mapping[str, str]
 
     @property
-    def allowed(self) -> float:
+    def largest_difference(self) -> float:
         """The difference that is taken for rounding."""
         return TOLERANCES[self.precision] if self.tolerance is None else self.tolerance
 
@@ -158,7 +158,7 @@ def check(order: Order) -> None:
         raise UserError(f"name the file *{ending}, not {order.path.name!r}")
 
 
-def written(model: nn.Module, order: Order) -> Exported:
+def write_file(model: nn.Module, order: Order) -> Exported:
     """Capture, save under another name, run, compare, and only then give the file its name."""
     check(order)
     kind = order.format.name
@@ -174,7 +174,7 @@ def written(model: nn.Module, order: Order) -> Exported:
             with torch.no_grad(), one_size_advised(order.any_size):
                 answer = open_file(draft, kind=kind, precision=order.precision)
                 differences = compare(original, answer, pictures)
-            require(differences, order.allowed, f"the {kind} file")
+            require(differences, order.largest_difference, f"the {kind} file")
             draft.replace(order.path)
     except OSError as error:
         raise write_error(order.path, error) from error
@@ -184,7 +184,7 @@ def written(model: nn.Module, order: Order) -> Exported:
         precision=order.precision,
         example=tuple(order.example.shape),
         sizes=f"multiples of {STRIDE}" if order.any_size else "fixed",
-        tolerance=order.allowed,
+        tolerance=order.largest_difference,
         differences=differences,
     )
 
@@ -202,7 +202,7 @@ def folded_program(original: nn.Module, order: Order) -> "ExportedProgram":
     inside = order.precision == "bf16" and order.format.name == "torch"
     precision = "bf16" if inside else "float32"
     with one_size_advised(order.any_size):
-        graph = captured(original, order.example, precision, dynamic)
+        graph = capture_in_precision(original, order.example, precision, dynamic)
         for step in FOLDING:
             step.apply(graph)
         return program_of(Cast(graph, TYPES[precision]), order.example, dynamic)

@@ -15,20 +15,20 @@ from torch.fx import GraphModule
 from vitrail.export.graph import (
     GETITEM,
     Op,
+    add_constant,
     aten,
     bypass,
     calls,
+    clean_up,
     dtype_of,
     is_constant,
     is_node,
     is_operation,
+    is_random,
     mutates,
-    place,
-    random,
+    replace_call,
     shape_of,
-    swap,
     tensor,
-    tidy,
 )
 from vitrail.layers.fused import add_identity, affine_of_norm
 
@@ -38,7 +38,7 @@ LARGEST = 2**28
 
 def fold_constants(module: GraphModule) -> int:
     """Compute once what no picture changes: bias tables, resized positions, summed kernels."""
-    varying = depends_on_input(module)
+    varying = nodes_that_vary(module)
     values: dict[Op, Any] = {}
     folded = 0
     for node in list(module.graph.nodes):
@@ -50,7 +50,7 @@ def fold_constants(module: GraphModule) -> int:
         value = values[node]
         if isinstance(value, Tensor):
             users = [u for u in node.users if u in varying]
-            new = place(module, node, value, dtype_of(node))
+            new = add_constant(module, node, value, dtype_of(node))
             new.meta["val"] = node.meta["val"]
             for user in users:
                 user.replace_input_with(node, new)
@@ -58,7 +58,7 @@ def fold_constants(module: GraphModule) -> int:
     for node in reversed([n for n in values if is_operation(n)]):
         if not node.users:
             module.graph.erase_node(node)
-    tidy(module)
+    clean_up(module)
     return folded
 
 
@@ -70,7 +70,7 @@ def evaluate(node: Op, values: dict[Op, Any]) -> Any:
         return node.target(*args, **options)
 
 
-def depends_on_input(module: GraphModule) -> set[Op]:
+def nodes_that_vary(module: GraphModule) -> set[Op]:
     """Calls whose result differs between pictures or calls, or is too large to keep."""
     fixed: set[Op] = set()
     while True:
@@ -91,7 +91,7 @@ def varies(node: Op, varying: set[Op]) -> bool:
     """Whether one node does, given those before it."""
     if not is_operation(node):
         return node.op != "get_attr"
-    if random(node) or size_of(node) > LARGEST:
+    if is_random(node) or size_of(node) > LARGEST:
         return True
     return any(given in varying for given in node.all_input_nodes)
 
@@ -118,7 +118,7 @@ def fold_batch_norms(module: GraphModule) -> int:
         if norm.args[5] or not all(is_constant(a) for a in norm.args[1:5]):
             continue
         folded += fold_backward(module, norm) or fold_forward(module, norm)
-    tidy(module)
+    clean_up(module)
     return folded
 
 
@@ -136,7 +136,7 @@ def fold_identities(module: GraphModule) -> int:
         reweigh(module, conv, add_identity(weight), bias)
         total.replace_all_uses_with(conv)
         module.graph.erase_node(total)
-    tidy(module)
+    clean_up(module)
     return len(found)
 
 
@@ -200,7 +200,7 @@ def fold_layer_norms(module: GraphModule) -> int:
             affine_into(module, reader, scale, shift)
         norm.args = (norm.args[0], norm.args[1], None, None, *norm.args[4:])
         folded += 1
-    tidy(module)
+    clean_up(module)
     return folded
 
 
@@ -259,7 +259,7 @@ def reweigh(module: GraphModule, node: Op, weight: Tensor, bias: Tensor) -> None
     like = dtype_of(old)
     new = []
     for value in (weight, bias):
-        made = place(module, node, value.float(), like)
+        made = add_constant(module, node, value.float(), like)
         made.meta["val"] = old.meta["val"].new_empty(value.shape)
         new.append(made)
     node.args = (node.args[0], *new, *node.args[3:])
@@ -317,9 +317,9 @@ def fuse_projections(module: GraphModule) -> int:
             if n.target is aten.linear.default and is_weighted(n) and feeds_attention(n)
         ]
         if len(group) > 1 and group[0] is node:
-            join(module, group)
+            join_linears(module, group)
             fused += 1
-    tidy(module)
+    clean_up(module)
     return fused
 
 
@@ -332,7 +332,7 @@ def feeds_attention(linear: Op) -> bool:
     )
 
 
-def join(module: GraphModule, group: list[Op]) -> None:
+def join_linears(module: GraphModule, group: list[Op]) -> None:
     """Several linear layers as one, its result cut."""
     weights, biases = zip(*(weights_of(module, n) for n in group), strict=True)
     head = group[0]
@@ -344,10 +344,10 @@ def join(module: GraphModule, group: list[Op]) -> None:
         whole.meta["val"] = value.new_empty((*value.shape[:-1], sum(widths)))
         cut = module.graph.call_function(aten.split_with_sizes.default, (whole, widths, -1))
     for i, node in enumerate(group):
-        swap(module, node, GETITEM, (cut, i))
+        replace_call(module, node, GETITEM, (cut, i))
 
 
-def settle(module: GraphModule) -> int:
+def materialise_constants(module: GraphModule) -> int:
     """Constants in the type they are used in, each in dense memory of its own."""
     changed = 0
     for node in [n for n in module.graph.nodes if is_constant(n)]:
@@ -357,6 +357,6 @@ def settle(module: GraphModule) -> int:
             wanted = wanted.clone(memory_format=torch.contiguous_format)
         if wanted is not value:
             changed += 1
-            node.replace_all_uses_with(place(module, node, wanted, dtype_of(node)))
-    tidy(module)
+            node.replace_all_uses_with(add_constant(module, node, wanted, dtype_of(node)))
+    clean_up(module)
     return changed

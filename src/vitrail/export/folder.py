@@ -42,7 +42,7 @@ PACKAGES = ("vitrail", "torch", "onnx", "onnxscript", "onnxruntime", "openvino",
 
 
 @dataclass(frozen=True)
-class Served:
+class ExportedClassifier:
     """An exported model ready for pictures, with what its card says."""
 
     answer: "Callable[[Tensor], Tensor]"
@@ -163,7 +163,7 @@ class FolderCard:
     sha256: str | None = None
 
 
-def open_folder(folder: str | Path) -> Served:
+def open_folder(folder: str | Path) -> ExportedClassifier:
     """An exported folder, ready to predict.
 
     Raises:
@@ -179,7 +179,7 @@ def open_folder(folder: str | Path) -> Served:
     if said.sha256 is not None:
         check_file(path, said.sha256)
     answer = open_file(path, kind=said.kind, precision=said.precision)
-    return Served(answer, card, said.classes, seen)
+    return ExportedClassifier(answer, card, said.classes, seen)
 
 
 def inside(folder: Path, said: FolderCard) -> Path:
@@ -210,7 +210,7 @@ def inside(folder: Path, said: FolderCard) -> Path:
     return path
 
 
-def open_exported(path: str | Path) -> Served:
+def open_exported(path: str | Path) -> ExportedClassifier:
     """An exported folder, or the model file of one; an ``.onnx`` may also have come alone.
 
     Raises:
@@ -230,7 +230,7 @@ def open_exported(path: str | Path) -> Served:
     )
 
 
-def open_onnx_alone(path: Path) -> Served:
+def open_onnx_alone(path: Path) -> ExportedClassifier:
     """An ``.onnx`` file with the card inside that Vitrail writes.
 
     Raises:
@@ -250,7 +250,7 @@ def open_onnx_alone(path: Path) -> Served:
             f"{str(path)!r} takes pictures {taken_in} and gives {given}, its card says "
             f"{list(image)} and {len(card.classes)} classes; export it again"
         )
-    return Served(answer_of(session, path), asdict(card), card.classes, preprocess)
+    return ExportedClassifier(answer_of(session, path), asdict(card), card.classes, preprocess)
 
 
 def fits(shape: Sequence[int | str | None], wanted: Sequence[int]) -> bool:

@@ -56,7 +56,7 @@ def capture(
     """
     program = program_of(model, example, sizes)
     found = program.module(check_guards=False)
-    return flat(found, {**dict(tensors_of(found)), **(weights or {})})
+    return flatten_constants(found, {**dict(tensors_of(found)), **(weights or {})})
 
 
 def program_of(
@@ -79,20 +79,20 @@ def program_of(
     shapes = {0: torch.export.Dim.DYNAMIC, **(sizes or {})}
     try:
         with torch.no_grad():
-            return torch.export.export(model, (several(example),), dynamic_shapes=(shapes,))
+            return torch.export.export(model, (as_batch_of_two(example),), dynamic_shapes=(shapes,))
     except (TorchDynamoException, RuntimeError, ValueError, TypeError) as error:
         raise ExportError(
-            f"torch.export cannot follow {type(model).__name__} ({brief(error)})"
+            f"torch.export cannot follow {type(model).__name__} ({first_line(error)})"
         ) from error
 
 
-def brief(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error, shortened."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:160]
 
 
-def several(example: Tensor) -> Tensor:
+def as_batch_of_two(example: Tensor) -> Tensor:
     """The example's first picture, twice."""
     return example[:1].expand(BATCH, -1, -1, -1).clone()
 
@@ -105,7 +105,7 @@ def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{name}.{key}".lstrip("."), value.detach()
 
 
-def flat(found: nn.Module, tensors: Mapping[str, Tensor]) -> GraphModule:
+def flatten_constants(found: nn.Module, tensors: Mapping[str, Tensor]) -> GraphModule:
     """The same operations over flat constants, one for each distinct name."""
     graph: Any = copy.deepcopy(found.graph)
     graph.set_codegen(fx.graph.CodeGen())
@@ -117,7 +117,7 @@ def flat(found: nn.Module, tensors: Mapping[str, Tensor]) -> GraphModule:
             constants[name] = tensors[node.target]
             node.target = name
         elif node.op == "output":
-            (node.args,) = ((first(node.args[0]),),)
+            (node.args,) = ((single_output(node.args[0]),),)
         elif node.target in CHECKS:
             graph.erase_node(node)
         elif node.target in IDLE:
@@ -126,15 +126,15 @@ def flat(found: nn.Module, tensors: Mapping[str, Tensor]) -> GraphModule:
         elif node.target is aten.view.default:
             node.target = aten.reshape.default  # steps may change the memory order in front of it
     graph.eliminate_dead_code()
-    return GraphModule(holder(constants), graph)
+    return GraphModule(buffers_module(constants), graph)
 
 
-def first(result: Any) -> Op:
+def single_output(result: Any) -> Op:
     """A graph's one result, out of the list it may come in."""
     return result[0] if isinstance(result, list | tuple) else result
 
 
-def holder(constants: Mapping[str, Tensor]) -> nn.Module:
+def buffers_module(constants: Mapping[str, Tensor]) -> nn.Module:
     """A bare module that holds constants as buffers."""
     bare = nn.Module()
     for name, value in constants.items():
@@ -142,7 +142,7 @@ def holder(constants: Mapping[str, Tensor]) -> nn.Module:
     return bare
 
 
-def copied(module: GraphModule) -> GraphModule:
+def copy_graph(module: GraphModule) -> GraphModule:
     """The same operations once more, over the same constants."""
     graph = copy.deepcopy(module.graph)
     graph.set_codegen(fx.graph.CodeGen())
@@ -170,7 +170,7 @@ def tensor(module: GraphModule, node: Op) -> Tensor:
     return found
 
 
-def place(module: GraphModule, before: Op, value: Tensor, like: torch.dtype) -> Op:
+def add_constant(module: GraphModule, before: Op, value: Tensor, like: torch.dtype) -> Op:
     """A new constant in front of a node; ``like`` is the type it is used in."""
     number = max((int(name[1:]) for name in module._buffers if name[1:].isdigit()), default=-1) + 1
     module.register_buffer(f"c{number}", value.detach())
@@ -197,7 +197,7 @@ def only_user(node: Op) -> Op | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def swap(module: GraphModule, old: Op, target: Any, args: tuple[Any, ...]) -> Op:
+def replace_call(module: GraphModule, old: Op, target: Any, args: tuple[Any, ...]) -> Op:
     """Another call in a node's stead, with its shape."""
     with module.graph.inserting_before(old):
         new = module.graph.call_function(target, args)
@@ -213,9 +213,9 @@ def bypass(module: GraphModule, node: Op) -> None:
     module.graph.erase_node(node)
 
 
-def tidy(module: GraphModule) -> GraphModule:
+def clean_up(module: GraphModule) -> GraphModule:
     """Drop what nobody reads, constants included, and write the code anew."""
-    module.graph.eliminate_dead_code(lambda node: node.is_impure() and not unread(node))
+    module.graph.eliminate_dead_code(lambda node: node.is_impure() and not is_unread_write(node))
     used = {n.target for n in module.graph.nodes if n.op == "get_attr"}
     for name in [name for name in module._buffers if name not in used]:
         delattr(module, name)
@@ -230,21 +230,21 @@ def mutates(node: Op) -> bool:
     return schema is not None and schema.is_mutable
 
 
-def unread(node: Op) -> bool:
+def is_unread_write(node: Op) -> bool:
     """Whether a call writes into fresh memory that it alone reads: nobody sees what it wrote."""
     if not (is_operation(node) and mutates(node)):
         return False
     written = node.args[0]
-    return is_node(written) and fresh(written) and only_user(written) is node
+    return is_node(written) and is_fresh(written) and only_user(written) is node
 
 
-def fresh(node: Op) -> bool:
+def is_fresh(node: Op) -> bool:
     """Whether a node is a call that gives memory of its own, not a view."""
     schema = getattr(node.target, "_schema", None) if is_operation(node) else None
     return schema is not None and all(given.alias_info is None for given in schema.returns)
 
 
-def random(node: Op) -> bool:
+def is_random(node: Op) -> bool:
     """Whether a call draws at random."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 

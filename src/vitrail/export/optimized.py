@@ -16,25 +16,25 @@ from torch.fx import GraphModule
 
 from vitrail.cost import Timing, machine, ratio, time_side_by_side
 from vitrail.cost.host import has_bfloat16
-from vitrail.export.attention import part_attention
+from vitrail.export.attention import split_attention
 from vitrail.export.fold import (
     fold_batch_norms,
     fold_constants,
     fold_identities,
     fold_layer_norms,
     fuse_projections,
-    settle,
+    materialise_constants,
 )
-from vitrail.export.graph import brief, capture, copied, tensors_of
+from vitrail.export.graph import capture, copy_graph, first_line, tensors_of
 from vitrail.export.kernels import (
-    lay_out,
+    can_pack,
     pack_convolutions,
     pack_linears,
-    packs,
     slice_feed_forwards,
+    to_channels_last,
 )
 from vitrail.export.quant import quantize_linears
-from vitrail.export.report import Done, OptimizationReport
+from vitrail.export.report import OptimizationReport, StepResult
 from vitrail.export.verify import ExportError, batches_like, compare, require
 
 Precision = Literal["float32", "bf16", "int8"]
@@ -57,11 +57,15 @@ FOLDING = (
     OptimizationStep("batch norms", "folded into weights", fold_batch_norms),
     OptimizationStep("layer norms", "affine parts folded into linear layers", fold_layer_norms),
     OptimizationStep("projections", "groups of products made one", fuse_projections),
-    OptimizationStep("precision", "constants cast, or given memory of their own", settle),
+    OptimizationStep(
+        "precision", "constants cast, or given memory of their own", materialise_constants
+    ),
 )
-LAYOUT = OptimizationStep("layout", "kernels laid out channels-last", lay_out)
-PARTED = OptimizationStep("attention", "taken apart, for products in bfloat16", part_attention)
-QUANTIZED = OptimizationStep("int8", "linear layers in 8 bits", quantize_linears)
+CHANNELS_LAST = OptimizationStep("layout", "kernels laid out channels-last", to_channels_last)
+SPLIT_ATTENTION = OptimizationStep(
+    "attention", "taken apart, for products in bfloat16", split_attention
+)
+INT8_LINEARS = OptimizationStep("int8", "linear layers in 8 bits", quantize_linears)
 KERNELS = (
     OptimizationStep("slices", "feed-forwards packed, in slices of the cache", slice_feed_forwards),
     OptimizationStep("linear layers", "packed", pack_linears),
@@ -146,21 +150,21 @@ def optimize(
     """
     check(precision, compile, example)
     original = copy.deepcopy(model).eval()
-    trail = Trail(original, example, precision)
-    here = example.device.type == "cpu" and packs(TYPES[precision])
-    own = {"int8": (QUANTIZED,), "bf16": (PARTED,) if here else ()}
-    for step in (*FOLDING, LAYOUT, *own.get(precision, ())):
-        trail.take(step)
-    folded = copied(trail.graph)
+    log = OptimizationLog(original, example, precision)
+    here = example.device.type == "cpu" and can_pack(TYPES[precision])
+    own = {"int8": (INT8_LINEARS,), "bf16": (SPLIT_ATTENTION,) if here else ()}
+    for step in (*FOLDING, CHANNELS_LAST, *own.get(precision, ())):
+        log.apply(step)
+    folded = copy_graph(log.graph)
     for step in KERNELS if here else ():
-        trail.take(step)
+        log.apply(step)
     asked = compile if precision != "int8" else False  # ranges are read as numbers: no one graph
-    run = trail.compile(folded, must=compile is True) if asked else None
-    timings = trail.timed(measure, auto=asked == "auto" and run is not None)
-    keep = run is not None and (asked is True or trail.compiled_is_faster(timings))
-    made = Optimized(trail.graph, run if keep else None, example, TYPES[precision])
+    run = log.compile(folded, must=compile is True) if asked else None
+    timings = log.time_steps(measure, auto=asked == "auto" and run is not None)
+    keep = run is not None and (asked is True or log.compiled_is_faster(timings))
+    made = Optimized(log.graph, run if keep else None, example, TYPES[precision])
     allowed = TOLERANCES[precision] if tolerance is None else tolerance
-    made.report = trail.report(original, made, allowed, timings)
+    made.report = log.report(original, made, allowed, timings)
     require(made.report.differences, allowed, f"the optimised {type(model).__name__}")
     return made
 
@@ -187,22 +191,22 @@ def check(precision: str, compile: Any, example: Tensor) -> None:
         )
 
 
-class Trail:
+class OptimizationLog:
     """The steps taken so far, and the graph after each, ready to be timed against each other."""
 
     def __init__(self, original: nn.Module, example: Tensor, precision: str) -> None:
         self.name = type(original).__name__
         self.precision, self.example = precision, example
-        self.graph = captured(original, example, precision)
+        self.graph = capture_in_precision(original, example, precision)
         self.given = example.to(TYPES[precision])
-        self.done = [Done(name="original", changed=0, what="")]
+        self.done = [StepResult(name="original", changed=0, what="")]
         self.calls: dict[str, Call] = {"original": original}
 
-    def take(self, step: OptimizationStep) -> None:
+    def apply(self, step: OptimizationStep) -> None:
         """Apply a step to the graph; the graph before it is kept for timing."""
-        self.graph = copied(self.graph)
+        self.graph = copy_graph(self.graph)
         changed = step.apply(self.graph)
-        self.done.append(Done(name=step.name, changed=changed, what=step.what))
+        self.done.append(StepResult(name=step.name, changed=changed, what=step.what))
         if self.precision != "bf16" or step not in FOLDING[:-1]:  # weights are cast by the last
             self.calls[step.name] = self.graph
 
@@ -221,14 +225,16 @@ class Trail:
                 run(self.given)
         except (TorchDynamoException, InductorError, RuntimeError) as error:
             if must:
-                raise ExportError(f"torch.compile fails here ({brief(error)})") from error
-            self.done.append(Done(name="compile", changed=0, what=brief(error), kept=False))
+                raise ExportError(f"torch.compile fails here ({first_line(error)})") from error
+            self.done.append(
+                StepResult(name="compile", changed=0, what=first_line(error), kept=False)
+            )
             return None
-        self.done.append(Done(name="compile", changed=1, what="graph, its weights frozen"))
+        self.done.append(StepResult(name="compile", changed=1, what="graph, its weights frozen"))
         self.calls["compile"] = run
         return run
 
-    def timed(self, measure: bool, auto: bool) -> dict[str, Timing]:
+    def time_steps(self, measure: bool, auto: bool) -> dict[str, Timing]:
         """The steps side by side: all, or the last two where one of them must be chosen."""
         names = list(self.calls) if measure else list(self.calls)[-2:] if auto else []
         if not names:
@@ -278,7 +284,7 @@ class Trail:
         )
 
 
-def captured(
+def capture_in_precision(
     original: nn.Module, example: Tensor, precision: str, sizes: Mapping[int, Any] | None = None
 ) -> GraphModule:
     """The graph to begin with; in another precision, over the original's own weights.
@@ -291,7 +297,7 @@ def captured(
     return capture(model, example.to(dtype), dict(tensors_of(original)), sizes)
 
 
-def with_timing(done: Done, timings: dict[str, Timing]) -> Done:
+def with_timing(done: StepResult, timings: dict[str, Timing]) -> StepResult:
     """A step with what the clock said of it, where it was timed."""
     own, first = timings.get(done.name), timings.get("original")
     if own is None:

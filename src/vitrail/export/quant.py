@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from vitrail.cost.host import overflows_in_8_bits
 from vitrail.export.fold import is_weighted, weights_of
-from vitrail.export.graph import aten, calls, place, swap, tensor, tidy
+from vitrail.export.graph import add_constant, aten, calls, clean_up, replace_call, tensor
 
 onednn = torch.ops.onednn
 LEAST = 2**14
@@ -39,12 +39,12 @@ def quantize_linears(module: GraphModule) -> int:
         packed = onednn.qlinear_prepack(levels, None)
         zeros = torch.zeros(len(scale), dtype=torch.int32)
         constants = [
-            place(module, node, value, value.dtype)
+            add_constant(module, node, value, value.dtype)
             for value in (packed, scale.float(), zeros, bias.float())
         ]
-        swap(module, node, linear, (node.args[0], *constants))
+        replace_call(module, node, int8_linear, (node.args[0], *constants))
         quantized += 1
-    tidy(module)
+    clean_up(module)
     return quantized
 
 
@@ -54,7 +54,7 @@ def last_linear(module: GraphModule) -> object:
     return found[-1] if found else None
 
 
-def linear(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor, bias: Tensor) -> Tensor:
+def int8_linear(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor, bias: Tensor) -> Tensor:
     """``(..., I)`` -> ``(..., O)`` float32."""
     low, high = (float(end) for end in x.aminmax())
     low, high = min(low, 0.0), max(high, 0.0)

@@ -8,7 +8,7 @@ from vitrail.export.verify import OutputDifference, worst
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class StepResult:
     """One step: ``changed`` of ``what``; where timed, ms a call and how many times the original."""
 
     name: str
@@ -31,7 +31,7 @@ class OptimizationReport:
     model: str
     precision: str
     example: tuple[int, ...]
-    steps: tuple[Done, ...]
+    steps: tuple[StepResult, ...]
     differences: tuple[OutputDifference, ...]
     tolerance: float
     megabytes: float
@@ -57,7 +57,7 @@ class OptimizationReport:
                 step.name + ("" if step.kept else " (not kept)"),
                 f"{step.changed} {step.what}" if step.what else "",
                 "" if step.ms is None else f"{step.ms:.2f}",
-                "" if step.speedup is None else spread(step),
+                "" if step.speedup is None else format_speedup(step),
             )
             for step in self.steps
         ]
@@ -83,6 +83,6 @@ class OptimizationReport:
         return "\n".join([*lines, self.verdict()])
 
 
-def spread(step: Done) -> str:
+def format_speedup(step: StepResult) -> str:
     """A speed-up with its quartiles."""
     return f"{step.speedup:.2f} ({step.low:.2f} to {step.high:.2f})"

@@ -255,7 +255,7 @@ def mean_or_none(values: Tensor) -> float | None:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class ScoreDifference:
     """The mean of paired differences with its 95 % interval, better is above 0."""
 
     value: float
@@ -272,7 +272,7 @@ class PairedDifference:
 
 def versus(
     row: MethodScores, other: MethodScores, score: str, seed: int = 0
-) -> PairedDifference | None:
+) -> ScoreDifference | None:
     """How far ``row`` is ahead of ``other``, picture by picture; None without that score.
 
     The interval is the bootstrap's over pictures (percentiles of ``RESAMPLES`` means).
@@ -284,7 +284,7 @@ def versus(
     draw = torch.Generator().manual_seed(seed)
     picked = torch.randint(len(ahead), (RESAMPLES, len(ahead)), generator=draw)
     low, high = ahead[picked].mean(1).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-    return PairedDifference(float(ahead.mean()), low, high)
+    return ScoreDifference(float(ahead.mean()), low, high)
 
 
 def chance(samples: Samples) -> dict[str, float]:
