@@ -2,13 +2,16 @@
 
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from vitrail.errors import UserError
-from vitrail.hub import build, open_run
+from vitrail.hub import build, open_run, sizes
+from vitrail.mixers import MixerSpec
+from vitrail.mixers.softmax import Softmax
 from vitrail.models.weights import check_finite
 from vitrail.tasks import Card, save_weights
 
@@ -77,3 +80,22 @@ def test_weights_that_are_not_finite_are_refused(value, state, tmp_path: Path) -
 def test_the_same_model_is_opened(state, tmp_path: Path) -> None:
     opened = open_run(run(tmp_path, state), device="cpu")
     assert all(torch.equal(t, state[n]) for n, t in opened.model.state_dict().items())
+
+
+def test_only_a_model_that_uses_a_plugin_may_fail_without_memory(monkeypatch) -> None:
+    """A record in the card is not enough: the size check would be passed by writing one."""
+
+    def needs_values(*_: object) -> None:
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    monkeypatch.setattr(sizes, "build_on_meta", needs_values)
+    monkeypatch.setattr(MixerSpec, "known", dict(MixerSpec.known))
+
+    class Swirl(Softmax, name="swirl"):
+        """A mixer whose class is not Vitrail's."""
+
+    record = {"file": "my.py", "sha256": "0" * 64, "names": ["mixer swirl"]}
+    card = Card(model=TINY, classes=("a", "b"), image=32, extra={"plugins": [record]})
+    with pytest.raises(UserError, match="cannot be built"):
+        sizes.check_fits(card, {}, "here")
+    sizes.check_fits(replace(card, model=TINY.replace("dim=24", "dim=24, mixer='swirl'")), {}, "x")

@@ -33,7 +33,6 @@ MODELS = (
 )  # fmt: skip
 SLOW = {"epochs", "count", "steps", "rounds", "window", "seeds", "seconds", "threads", "batch"}
 LEAVE_OUT = {
-    "count",
     "suite",
     "compiled",
     "growth",

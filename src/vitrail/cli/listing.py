@@ -20,7 +20,7 @@ class Models(Command):
     like: Positional[Annotated[str, metavar("TEXT")]] = ""
     """Only names that contain this."""
     count: Annotated[bool, FLAG] = False
-    """Also count parameters and multiply-adds (each model is built and run once)."""
+    """Also count parameters and multiply-adds of one picture, with 1000 classes."""
     image: int = 224
     """Size in pixels at which they are counted."""
 
@@ -43,11 +43,10 @@ class Models(Command):
 
 
 def count_costs(model: str, image: int) -> dict[str, int]:
-    """Parameters, and multiply-adds of one picture with 1000 classes."""
-    from vitrail import create
-    from vitrail.cost import count
+    """Parameters and multiply-adds, for JSON."""
+    from vitrail.hub.catalogue import count_on_meta
 
-    found = count(create(model, classes=1000, image=image), image)
+    found = count_on_meta(model, image)
     return {"params": found.params, "macs": found.macs}
 
 

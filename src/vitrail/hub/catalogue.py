@@ -1,6 +1,10 @@
-"""Our own zoo as a table, built of nothing: ``vitrail models``."""
+"""Our own zoo as a table, without weights in memory: ``vitrail models``."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitrail.cost import Count
 
 
 def catalogue() -> list[dict[str, str]]:
@@ -16,6 +20,28 @@ def catalogue() -> list[dict[str, str]]:
         }
         for name, entry in sorted(everything().items())
     ]
+
+
+def count_on_meta(model: str, image: int) -> "Count":
+    """Parameters, and multiply-adds of one picture with 1000 classes, of a model of our zoo.
+
+    The model is built and run on torch's meta device, which takes neither memory nor arithmetic;
+    one whose forward reads a value (the number of clusters that hashing found) is built for real.
+
+    Raises:
+        UserError: an image size that the model cannot serve.
+    """
+    import torch
+
+    from vitrail.cost import count
+    from vitrail.hub.resolve import create
+
+    try:
+        with torch.device("meta"):
+            shell = create(model, classes=1000, image=image)
+        return count(shell, image)
+    except RuntimeError:  # "Tensor.item() cannot be called on meta tensors" and its like
+        return count(create(model, classes=1000, image=image), image)
 
 
 def by_stage(specs: Sequence[str]) -> str:

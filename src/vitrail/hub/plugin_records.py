@@ -18,7 +18,7 @@ from vitrail.errors import UserError, printable
 from vitrail.hub.baselines import TIMM
 from vitrail.plugins import FOLDER, PluginSource, source_behind, use_trusted
 from vitrail.schema import convert
-from vitrail.specs import Spec
+from vitrail.specs import Spec, parse_call
 from vitrail.trust import DIGEST
 
 _NAME = re.compile(r"(mixer|reducer) [A-Za-z_]\w{0,999}")
@@ -55,19 +55,8 @@ def card_extra(arm: str) -> dict[str, Any]:
 
 def find_records(arm: str) -> list[dict[str, Any]]:
     """The files in which the mixers and reducers of a model's text were written."""
-    if arm.startswith(TIMM):
-        return []
-    from vitrail.mixers import MixerSpec
-    from vitrail.models.zoo import configure
-    from vitrail.reducers import ReducerSpec
-
-    config = configure(arm)
-    named: list[tuple[Any, str]]
-    named = [(MixerSpec, text) for text in config.mixer if text != "native"]
-    named += [(ReducerSpec, text) for text in config.reducer]
     files: dict[PluginSource, set[str]] = {}
-    for kind, text in named:
-        spec = kind.parse(text)
+    for spec in specs_of(arm):
         source = source_behind(type(spec))
         if source is not None:
             files.setdefault(source, set()).add(f"{spec.kind} {spec.name}")
@@ -75,6 +64,37 @@ def find_records(arm: str) -> list[dict[str, Any]]:
         {"file": s.path.name, "path": str(s.path), "sha256": s.digest, "names": sorted(names)}
         for s, names in files.items()
     ]
+
+
+def specs_of(arm: str) -> list[Any]:
+    """The mixers and reducers of a model's text, parsed; none of timm's models.
+
+    Raises:
+        UserError: no such model, mixer or reducer.
+    """
+    if arm.startswith(TIMM):
+        return []
+    from vitrail.mixers import MixerSpec
+    from vitrail.models.zoo import configure
+    from vitrail.reducers import ReducerSpec
+
+    config = configure(arm)
+    mixers = [MixerSpec.parse(text) for text in config.mixer if text != "native"]
+    return [*mixers, *(ReducerSpec.parse(text) for text in config.reducer)]
+
+
+def uses_plugins(arm: str) -> bool:
+    """Whether the model, a mixer or a reducer of a model's text is not Vitrail's or timm's own.
+
+    Raises:
+        UserError: no such model, mixer or reducer.
+    """
+    if arm.startswith(TIMM):
+        return False
+    from vitrail.models.zoo import entry
+
+    kinds = [entry(parse_call(arm)[0]).model, *map(type, specs_of(arm))]
+    return any(kind.__module__.partition(".")[0] != "vitrail" for kind in kinds)
 
 
 def read_records(found: Any, at: Path) -> tuple[PluginRecord, ...]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
+from vitrail.hub.plugin_records import uses_plugins
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,8 +51,8 @@ def check_fits(card: "Card", shapes: Shapes, where: str, *, exact: bool = True) 
         raise UserError(
             f"the weights in {where} do not fit {card.model}: it is much larger than they are"
         ) from error
-    except Exception as error:
-        if card.extra.get("plugins"):  # code that the person trusts, and that needs real tensors
+    except Exception as error:  # a card can name any options: torch refuses them in many ways
+        if uses_plugins(card.model):  # trusted code, which may need real tensors
             return
         why = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"the model of {where} cannot be built ({card.model}): {why}") from error
