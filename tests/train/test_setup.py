@@ -11,12 +11,9 @@ import vitrail
 from vitrail.data import open_dataset, read_manifest
 from vitrail.errors import UserError
 from vitrail.files import DatedFolder
-from vitrail.tasks.distill import SOFT, Distillation
-from vitrail.train import Recipe
 from vitrail.train.lineage import check_teacher_overlap
+from vitrail.train.options import FitOptions
 from vitrail.train.setup import (
-    FitOptions,
-    build_recipe,
     history_of_weights,
     model_text,
     output_folder,
@@ -43,48 +40,6 @@ def test_one_text_for_model_mixer_and_reducer(mixer, reducer, text: str) -> None
 
 def test_options_of_the_model_stay() -> None:
     assert model_text("vit_tiny(patch=8)", ("softmax",), ()) == "vit_tiny(patch=8, mixer='softmax')"
-
-
-def test_the_recipe_that_suits_with_changes() -> None:
-    few = build_recipe(
-        FitOptions(epochs=7, changes={"lr": 1e-4, "augment": {"flip": 0}}, seed=3), 100
-    )
-    assert (few.epochs, few.lr, few.augment.flip, few.seed) == (7, 1e-4, 0.0, 3)
-    assert few.batch == 16
-    assert build_recipe(FitOptions(), 50_000).epochs == 20
-
-
-def test_a_recipe_file_with_changes(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("epochs: 3\nlr: 0.002\nseed: 5\n")
-    recipe = build_recipe(FitOptions(recipe=path, changes={"lr": 0.004}), 100)
-    assert (recipe.epochs, recipe.lr, recipe.seed) == (3, 0.004, 5)
-
-
-@pytest.mark.parametrize(
-    ("typed", "wanted"),
-    [
-        ({}, Distillation()),
-        ({"distill": "soft"}, SOFT),
-        ({"distill": "soft", "alpha": 0.4}, Distillation(kind="soft", alpha=0.4, tau=3.0)),
-        (
-            {"alpha": 0.9, "changes": {"distill": {"feature": 2}}},
-            Distillation(alpha=0.9, feature=2.0),
-        ),
-    ],
-)
-def test_how_a_teacher_is_heard(typed, wanted) -> None:
-    recipe = build_recipe(FitOptions(teacher="timm:resnet18", **typed), 100)
-    assert recipe.teacher == "timm:resnet18" and recipe.distill == wanted
-
-
-def test_the_teacher_of_a_recipe_file_is_heard_otherwise(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("teacher: timm:resnet18\ndistill:\n  kind: soft\n  tau: 2\n")
-    recipe = build_recipe(FitOptions(recipe=path, alpha=0.3), 100)
-    assert recipe.distill == Distillation(kind="soft", alpha=0.3, tau=2.0)
-    with pytest.raises(UserError, match="give one with --teacher RUN"):
-        build_recipe(FitOptions(alpha=0.3), 100)
 
 
 @dataclass
@@ -196,7 +151,7 @@ def test_what_a_teacher_trained_on_is_said(tiny_run: Path) -> None:
         ({"start_from": "gone"}, "no run 'gone'"),
         ({"start_from": "gone", "model": "vit_tiny"}, "the run's own model and weights"),
         ({"data": "fashion", "model": "no/such/run"}, "no run 'no/such/run'"),
-        ({"resume_from": "gone"}, "gone"),
+        ({"resume_from": "gone"}, "leave out image"),
     ],
 )
 def test_what_cannot_be_trained(
@@ -206,8 +161,3 @@ def test_what_cannot_be_trained(
     with pytest.raises(UserError, match=message):
         vitrail.fit(**{"image": 32, "progress": False, **words})  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("recipe", [Recipe(epochs=3), {"epochs": 3}, "epochs: 3"])
-def test_a_recipe_in_any_form(recipe: object) -> None:
-    assert build_recipe(FitOptions(recipe=recipe), 100).epochs == 3  # type: ignore[arg-type]

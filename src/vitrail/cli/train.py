@@ -6,12 +6,6 @@ from dataclasses import asdict, dataclass
 from vitrail.cli.command import Answer
 from vitrail.cli.options import TrainOptions
 
-SAME = (
-    "data", "mixer", "reducer", "image", "epochs", "fraction", "seed", "val", "copies", "weights",
-    "teacher", "distill", "alpha", "temperature", "recipe", "out", "strict",
-)  # fmt: skip
-"""Options that ``vitrail.fit`` calls by the same names."""
-
 
 @dataclass(kw_only=True)
 class Train(TrainOptions):
@@ -27,11 +21,27 @@ class Train(TrainOptions):
         from vitrail.train.setup import fit
 
         result = fit(
+            self.data,
             model=None if self.model == TrainOptions.model else self.model,
+            mixer=self.mixer,
+            reducer=self.reducer,
+            image=self.image,
+            epochs=self.epochs,
+            fraction=self.fraction,
+            seed=self.seed,
+            val=self.val,
+            copies=self.copies,
+            strict=self.strict,
+            weights=self.weights,
             start_from=self.from_,
-            resume_from=self.resume,
+            teacher=self.teacher,
+            distill=self.distill,
+            alpha=self.alpha,
+            temperature=self.temperature,
+            recipe=self.recipe,
             changes=changes_of(self.set),
-            **{name: getattr(self, name) for name in SAME},
+            out=self.out,
+            resume_from=self.resume,
         )
         facts = asdict(result)
         best = result.best
