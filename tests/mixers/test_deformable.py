@@ -36,17 +36,24 @@ def test_points_of_two_by_two_cells_begin_in_their_middle():
     x = torch.randn(1, 24, 24)
     points = mixer.points(mixer.q(x), (4, 6))
     means = F.avg_pool2d(x.mT.unflatten(2, (4, 6)), 2).flatten(2).mT
-    torch.testing.assert_close(mixer.read(x, points, (4, 6)), means, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixer.sample(x, points, (4, 6)), means, rtol=1e-4, atol=1e-5)
 
 
-def test_points_wander_within_reach_and_stay_on_the_grid():
-    mixer = built("deformable(stride=2, reach=0.5)", grid=(8, 12))
+def points_of(reach):
+    """Points of offsets that are nearly all as long as they may be."""
+    mixer = built(f"deformable(stride=2, reach={reach})", grid=(8, 12))
     with torch.no_grad():
         mixer.wander.point.weight.mul_(100)
     points = mixer.explain(torch.randn(2, 96, 24), (8, 12))["points"]
-    assert points.shape == (2, 1, 4, 6, 2) and points.abs().max() <= 1
+    assert points.shape == (2, 1, 4, 6, 2)
+    return points
+
+
+def test_points_move_within_reach_and_stay_on_the_grid():
+    points = points_of(0.5)
     moved = (points - centres((4, 6), points)) / torch.tensor([2 / 6, 2 / 4])
     assert 0.4 < moved.abs().max() <= 0.5 + 1e-5
+    assert points_of(3.0).abs().max() == 1  # those that would leave stop at the edge
 
 
 def test_gradients_reach_what_decides_where_to_look():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from vitrail.study import stats
 
@@ -20,6 +21,17 @@ def test_crossed_with_alike_seeds_is_students_interval_over_pictures() -> None:
     found = stats.crossed_t_test(a, np.zeros_like(a))
     half = 2.262157 * (0.4 * 0.6 * 10 / 9 / 10) ** 0.5
     assert (found.value, found.high) == pytest.approx((0.4, 0.4 + half), abs=1e-5)
+
+
+def test_crossed_without_interaction_adds_the_variances_of_seeds_and_pictures() -> None:
+    # The gain of seed i at picture j is s_i + p_j: nothing is left over to be subtracted.
+    seed, picture = np.array([0, 1, 1, 1]), np.array([-1, 0, 0, 0, 0])
+    gain = seed[:, None] + picture
+    found = stats.crossed_t_test(gain > 0, gain < 0)
+    of_seed, of_picture = 0.25 / 4, 0.2 / 5
+    freedom = (of_seed + of_picture) ** 2 / (of_seed**2 / 3 + of_picture**2 / 4)
+    half = t.ppf(0.975, freedom) * (of_seed + of_picture) ** 0.5
+    assert (found.value, found.low) == pytest.approx((0.55, 0.55 - half))
 
 
 def test_wilson_gives_the_textbook_interval() -> None:
