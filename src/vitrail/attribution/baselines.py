@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model: what every method is shown beside.
+"""Baselines: maps that do not depend on the model, compared with every method.
 
 A method that does not beat the centre Gaussian has shown nothing. The fourth baseline, the input
 gradient, is the method ``saliency``.

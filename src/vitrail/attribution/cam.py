@@ -91,7 +91,7 @@ def read_activation(layer: CamLayer, calls: Sequence[ModuleCall], size: Grid) ->
     plan = call.args[3] if isinstance(call.module, Mixer) and len(call.args) > 3 else None
     grid = call.args[1] if len(call.args) > 1 else None
     if not isinstance(grid, tuple):
-        raise ExplainError(f"{layer.name} is not told its grid; give the CamLayer one")
+        raise ExplainError(f"{layer.name} is not given its grid; give the CamLayer one")
     return Activation(layer.name, tensor, "tokens", grid, plan)
 
 

@@ -1,24 +1,10 @@
-"""Which activations a class activation map is made of, for each model: its own word, not a guess.
+"""The activations a class activation map is made of, as each model names them.
 
-Behind a class token's last attention, places get no gradient at all; a map of few cells says
-little; tokens, maps and channels-last maps look alike to code that does not know. So each model
-says where to look, by a method ``cam_layers()``.
-
-================================ ======================================== =======================
-model                            what is read                             layout
-================================ ======================================== =======================
-ViT, DeiT, CeiT, ConViT, CvT,    what the last block's mixer is given     tokens, class tokens
-CoaT-Lite                                                                 dropped
-CoaT                             the same of the last parallel block, at  tokens, three scales
-                                 scales 2, 3, 4
-ViT without class token, CCT     output of the last block                 tokens
-CoAtNet, CMT, FilterViT v2       output of the last stage                 maps
-MobileViT                        output of the last MobileViT block       maps
-FilterViT, DropoutViT            output of the last block at strides 8,   maps
-                                 16 and 32
-FilterViT v2                     output of stages at strides 8, 16, 32    maps
-timm's models                    see :func:`timm_layers`
-================================ ======================================== =======================
+Behind a class token's last attention the places get no gradient; a map of few cells shows little;
+and tokens, maps and channels-last maps look alike to code that does not know the model. So each
+model names its layers by a method ``cam_layers()``: models with a class token what the last mixer
+is given, models that pool the output of their last block or stage, pyramids that end in few cells
+the maps at strides 8, 16 and 32. For timm's models see :func:`timm_layers`.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +25,7 @@ def layers_of(model: nn.Module, asked: Sequence[str | CamLayer] | None = None) -
     A name stands for the output of that module, a map ``(B, C, H, W)``.
 
     Raises:
-        ExplainError: an unknown module, or a model that nobody has said anything about.
+        ExplainError: an unknown module, or a model without ``cam_layers``.
     """
     if asked is None:
         own = getattr(model, "cam_layers", None)
@@ -53,10 +39,10 @@ def layers_of(model: nn.Module, asked: Sequence[str | CamLayer] | None = None) -
 
 
 def foreign_layers(model: nn.Module) -> list[CamLayer]:
-    """For models that do not say it themselves.
+    """For models without a method ``cam_layers``.
 
     Raises:
-        ExplainError: nobody knows.
+        ExplainError: the model is not one of timm's either.
     """
     if hasattr(model, "pretrained_cfg"):
         return timm_layers(model)
@@ -73,7 +59,7 @@ def timm_layers(model: Any) -> list[CamLayer]:
     module that its ``feature_info`` names last, a map whose channels lie where they are announced.
 
     Raises:
-        ExplainError: a model whose last features nobody has announced.
+        ExplainError: a model without ``feature_info``.
     """
     if hasattr(model, "serial_blocks4"):
         return _timm_coat(model)

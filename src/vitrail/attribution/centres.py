@@ -1,4 +1,4 @@
-"""Where a cell of a grid looks at the picture: exact centres, and maps laid out by them.
+"""The exact centres of a grid's cells on the picture, and maps resized by them.
 
 Resizing a grid to the picture takes cell i of stride s to be centred at ``s i + (s - 1) / 2``.
 That is so for patches. A convolution of stride s and odd kernel centres cell i at ``s i`` when

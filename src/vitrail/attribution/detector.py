@@ -1,4 +1,4 @@
-"""Why a detector calls what is in a box so: a box of its choice, as a classifier of the image."""
+"""A detector's box as a classifier of the image, to explain the class of what is in the box."""
 
 from typing import Any
 

@@ -37,7 +37,7 @@ DOTS = 150
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """One map, and what is said of it."""
+    """One map with its title and note."""
 
     map: Map
     signed: bool

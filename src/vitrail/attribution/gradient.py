@@ -1,4 +1,4 @@
-"""What the score would do if pixels changed a little: gradients at the image itself.
+"""Gradients of the score with respect to the image.
 
 Saliency (Simonyan et al. 2014), input times gradient, SmoothGrad (Smilkov et al. 2017),
 integrated gradients (Sundararajan et al., ICML 2017). They need nothing but a differentiable

@@ -5,7 +5,7 @@
     found = explain(model, images, method="lrp", target=3)
     found.map.sum((1, 2)) + found.check["bias"]          # the score, to rounding
 
-While the model runs, every torch function it calls is answered by one with the same value and
+While the model runs, every torch function it calls is replaced by one with the same value and
 another gradient (:mod:`vitrail.attribution.lrp_rules`), such that *relevance = activation x
 gradient* follows the rules of Bach et al. (PLOS ONE 10(7), 2015) for linear layers
 (:mod:`vitrail.attribution.lrp_linear`) and, for attention, norms and products, those of Ali et al.
@@ -132,13 +132,13 @@ class Relevance(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Answer one call; attributes such as ``shape`` and ``mT`` are as they are."""
+        """Apply the rule of one call; attributes such as ``shape`` and ``mT`` are as they are."""
         if getattr(func, "__name__", "") == "__get__":
             return func(*args)
         return self.dispatch(func, args, kwargs or {})
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """By its rule, where the picture is in it; as ever, where it is not."""
+        """By its rule where an argument depends on the picture, else as torch does it."""
         call = FunctionCall(
             name=name_of(func),
             func=func,

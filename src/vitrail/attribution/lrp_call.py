@@ -1,4 +1,4 @@
-"""What a relevance rule is given: one call of a torch function, and the ledger of constants."""
+"""The arguments of a relevance rule: one call of a torch function, and the ledger of constants."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ class NoRuleError(Exception):
 
 
 class ConstantLedger:
-    """What all that is added on the way receives, image by image.
+    """The relevance of all constants that are added on the way, image by image.
 
     A gradient's first axis must run over images, or over images and then their parts.
     """
@@ -69,7 +69,7 @@ class ConstantLedger:
         y.register_hook(count)
 
     def add_channels(self, y: Tensor, added: Tensor, behind: int) -> None:
-        """``y`` holds one number a channel, behind which ``behind`` axes of places follow."""
+        """``y`` holds ``added``, one number a channel; ``behind`` axes of places follow it."""
         axis = y.dim() - 1 - behind
         places = [i for i in range(1, y.dim()) if i != axis]
 
@@ -102,11 +102,11 @@ class FunctionCall:
     dispatch: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
     def evaluate(self) -> Any:
-        """The function's own answer."""
+        """The function's own result."""
         return self.func(*self.args, **self.kwargs)
 
     def apply_rule(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Another function's answer, by its rule."""
+        """Call another function by its rule."""
         return self.dispatch(func, args, kwargs)
 
     @property

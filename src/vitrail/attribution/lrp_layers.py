@@ -21,7 +21,7 @@ class FixedScaleLayerNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """As ever."""
+        """torch's layer norm."""
         y, _, scale = torch.native_layer_norm(x, shape, weight, bias, eps)
         ctx.save_for_backward(scale, weight)
         ctx.axes = tuple(range(-len(shape), 0))
@@ -56,7 +56,7 @@ def standardise(x: Tensor, axes: tuple[int, ...], given: dict[str, Any]) -> Tens
 
 
 def apply_affine(call: FunctionCall, y: Tensor, given: dict[str, Any]) -> Tensor:
-    """Times the weight of each channel (axis 1), plus its bias, which is booked."""
+    """Times the weight of each channel (axis 1), plus its bias, which is counted in the ledger."""
     weight, bias = given.get("weight"), given.get("bias")
     behind = y.dim() - 2
     y = y if weight is None else y * weight.view(-1, *[1] * behind)
@@ -93,10 +93,10 @@ def rms_norm_rule(call: FunctionCall) -> Any:
 
 
 def batch_norm_rule(call: FunctionCall) -> Any:
-    """At inference an affine map a channel, whose shift is booked.
+    """At inference an affine map of each channel; its shift is counted in the ledger.
 
-    Spelled out: torch's own kernel (2.14) gives wrong gradients for one picture whose channels-last
-    memory has passed through a view.
+    Written out, because torch's own kernel (2.14) gives wrong gradients for one picture whose
+    channels-last memory has passed through a view.
     """
     given = call.bind("input", "running_mean", "running_var", "weight", "bias", "training")
     x, mean, var = given["input"], given["running_mean"], given["running_var"]

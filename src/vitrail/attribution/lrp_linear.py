@@ -1,4 +1,4 @@
-"""How the output of a linear layer is shared among its inputs: the rules of relevance propagation.
+"""Rules that share the relevance of a linear layer's output among its inputs.
 
 With relevance as activation times gradient, a rule is another gradient for the same value. For
 ``z = x W`` (bias apart) every rule here is one of

@@ -1,19 +1,19 @@
 """The gradient of every torch function under which activation times gradient is relevance.
 
-=================  ===============================================================================
-``gradient_rule``  torch's own gradient: linear functions, ReLU, max pooling
-``affine_rule``    torch's own gradient; what constants add is counted in the ledger
-``linear_rule``    convolutions and linear layers: the user's choice, see
-                   :mod:`vitrail.attribution.lrp_linear`
-``product_rule``   each of n live factors gets an n-th of the relevance
-``quotient_rule``  the denominator is constant
-``power_rule``     all relevance goes to the base
-``constant_rule``  no relevance: softmax, sigmoid, exponentials, deviations, norms
+===================  =============================================================================
+``gradient_rule``    torch's own gradient: linear functions, ReLU, max pooling
+``affine_rule``      torch's own gradient; what constants add is counted in the ledger
+``linear_rule``      convolutions and linear layers: the user's choice
+                     (:mod:`vitrail.attribution.lrp_linear`)
+``product_rule``     each of n live factors gets an n-th of the relevance
+``quotient_rule``    the denominator is constant
+``power_rule``       all relevance goes to the base
+``constant_rule``    the result is constant: softmax, sigmoid, exponentials, deviations, norms
 ``activation_rule``  GELU and the like: ``f(x)`` is taken as ``x sg(f(x) / x)``
-norms              the deviation is constant, the mean is not; shifts are counted in the ledger
-attention          constant weights (CP), or halved products and a linear softmax (AttnLRP)
-``in_place_rule``  the rule of the function out of place, then the result is written in place
-=================  ===============================================================================
+norms                the deviation is constant, the mean is not; shifts are counted in the ledger
+attention            constant weights (CP), or halved products and a linear softmax (AttnLRP)
+``in_place_rule``    the rule of the function out of place, then the result is written in place
+===================  =============================================================================
 
 A *live* tensor depends on the picture; *sg* stops gradients.
 """
@@ -41,12 +41,12 @@ ATTENTIONS = ("constant", "attnlrp")
 
 
 def gradient_rule(call: FunctionCall) -> Any:
-    """The gradient is the rule."""
+    """torch's own gradient."""
     return call.evaluate()
 
 
 def affine_rule(call: FunctionCall) -> Any:
-    """Linear in what is live; what remains of it at zero is an offset."""
+    """Linear in the live tensors; its value where they are zero is an offset."""
     y = call.evaluate()
     if any(not t.requires_grad for t in call.tensors) or len(call.tensors) < 2:
         call.ledger.add_offset(y, lambda: call.map_live(torch.zeros_like).evaluate())
@@ -54,7 +54,7 @@ def affine_rule(call: FunctionCall) -> Any:
 
 
 def cat_rule(call: FunctionCall) -> Any:
-    """Puts tensors together; those that are constant are an offset."""
+    """Concatenation and scattering; the constant tensors among the parts are an offset."""
     y = call.evaluate()
     if any(not t.requires_grad for t in call.tensors):
         call.ledger.add_offset(y, lambda: call.map_live(torch.zeros_like).evaluate())
@@ -91,7 +91,7 @@ def maximum_rule(call: FunctionCall) -> Any:
 
 
 def linear_rule(call: FunctionCall) -> Any:
-    """A linear layer: the user's rule, and its bias is booked."""
+    """A linear layer or convolution: the user's rule; its bias is counted in the ledger."""
     rest = call.args[3:]
     given = {**dict(zip(LAYER, call.args, strict=False)), **call.kwargs}
     x, weight, bias = given["input"], given["weight"], given.get("bias")
@@ -110,7 +110,7 @@ def linear_rule(call: FunctionCall) -> Any:
 
 
 def product_rule(call: FunctionCall) -> Any:
-    """Every live factor gets an equal part."""
+    """Every live factor gets an equal part of the relevance."""
     y, factors = call.evaluate(), len(call.live)
     if factors > 1:
         y.register_hook(lambda grad: grad / factors)
@@ -118,7 +118,7 @@ def product_rule(call: FunctionCall) -> Any:
 
 
 def quotient_rule(call: FunctionCall) -> Any:
-    """What divides is constant."""
+    """The denominator is constant."""
     above, below = call.args[:2]
     below = below.detach() if isinstance(below, Tensor) else below
     return call.func(above, below, *call.args[2:], **call.kwargs)
@@ -135,17 +135,17 @@ def power_rule(call: FunctionCall) -> Any:
 
 
 def constant_rule(call: FunctionCall) -> Any:
-    """Constant: relevance goes to what is gated."""
+    """The result is constant: in a product all relevance goes to the other factor."""
     return call.map_live(torch.detach).evaluate()
 
 
 def softmax_rule(call: FunctionCall) -> Any:
-    """A softmax: constant, or linearised."""
+    """A softmax: constant, or by its own gradient (AttnLRP)."""
     return constant_rule(call) if call.rules.attention == "constant" else gradient_rule(call)
 
 
 class FixedGradient(torch.autograd.Function):
-    """One value, another slope."""
+    """``value`` in the forward pass, ``slope`` as its derivative in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class FixedGradient(torch.autograd.Function):
 
 
 def activation_rule(call: FunctionCall) -> Any:
-    """An activation: what comes out is what came in, scaled; what it makes of zero is booked."""
+    """An activation: all relevance passes to its input; its value at zero is an offset."""
     given = call.bind("input")
     inplace = given.pop("inplace", False)
     x = given["input"]
@@ -182,7 +182,7 @@ def add_product_rule(call: FunctionCall) -> Any:
 
 
 def sample_rule(call: FunctionCall) -> Any:
-    """``grid_sample`` and ``roi_align``: linear in the map, where to look is constant."""
+    """``grid_sample`` and ``roi_align``: linear in the map; the positions are constant."""
     x, where, *rest = call.args
     fixed = [t.detach() for t in tensors_in(where)]
     return call.func(x, fixed[0] if isinstance(where, Tensor) else fixed, *rest, **call.kwargs)
@@ -192,7 +192,7 @@ def sample_rule(call: FunctionCall) -> Any:
 
 
 def overwrite(x: Tensor, y: Tensor) -> Tensor:
-    """``x`` overwritten by ``y``, and by what ``y`` depends on."""
+    """Write ``y`` into ``x``, gradients included."""
     base = x._base
     if base is not None and not base.requires_grad and y.requires_grad and bool(base.any()):
         raise NoRuleError("a part of a constant that is overwritten in place has no rule")
@@ -204,7 +204,7 @@ def overwrite(x: Tensor, y: Tensor) -> Tensor:
 
 
 def in_place_rule(call: FunctionCall) -> Any:
-    """As out of place, then written."""
+    """The rule of the function out of place, then written into its first argument."""
     apart = getattr(Tensor, call.name[:-1], None)
     if apart is None:
         return missing_rule(call)
@@ -233,7 +233,7 @@ def setitem_rule(call: FunctionCall) -> None:
 
 
 def fill_rule(call: FunctionCall) -> Any:
-    """``zero_`` and its like: what was there is gone."""
+    """``zero_`` and the like: the former content, and its relevance, is gone."""
     return overwrite(call.args[0], call.map_live(torch.zeros_like).evaluate())
 
 

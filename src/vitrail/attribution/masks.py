@@ -1,4 +1,4 @@
-"""Where work was spent: places that filters chose, clusters that shared a token, chance's draws.
+"""Which tokens worked: places that filters chose, clusters that shared a token, random draws.
 
 These masks are the same for every target: they say where attention was spent, not why the model
 answered. FilterViT's authors show such masks; on their own sample picture the mask avoids the

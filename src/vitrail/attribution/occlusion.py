@@ -1,4 +1,4 @@
-"""Occlusion: how much of the score goes when a window of the picture is covered?
+"""Occlusion: how much the score falls when a window of the picture is covered.
 
 Zeiler and Fergus 2014 (arXiv 1311.2901), section 4.2. Needs outputs only, so compiled and exported
 models serve as well.

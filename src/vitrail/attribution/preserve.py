@@ -1,6 +1,6 @@
-"""Looking at a model without leaving a trace: what is found is what is left behind.
+"""A model's state kept while it is explained, and what can be known of the model.
 
-Everything happens on the instance; no class and no process-wide function is ever patched.
+Only instances are changed, and changed back; no class or process-wide function is patched.
 """
 
 from collections.abc import Callable, Iterator

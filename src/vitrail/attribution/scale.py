@@ -1,4 +1,4 @@
-"""A map in other clothes: of the picture's size, and with values fit to be shown.
+"""Maps resized to the picture, and normalised for display.
 
 native map (B, h, w) --resize--> (B, H, W), raw --normalise--> for display
 """

@@ -1,4 +1,4 @@
-"""What is explained: one score for every sample, read off the model's output.
+"""Targets: one score for every sample, read off the model's output.
 
 A class is a number, or a name where the model or its run knows its classes; other heads give a
 callable from the output to ``(B,)``::
@@ -28,7 +28,7 @@ Target = None | Class | Sequence[Class] | Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class Goal:
-    """A target that is settled.
+    """A resolved target.
 
     Attributes:
         classes: one class a sample.
@@ -75,7 +75,7 @@ class Goal:
 
 
 def resolve(target: Target, output: Any, count: int) -> Goal:
-    """Settle a target on the output of ``count`` clean images.
+    """Resolve a target on the output of ``count`` clean images.
 
     Raises:
         ExplainError: an unknown class, not one a sample, or an output without classes.

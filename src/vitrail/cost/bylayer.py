@@ -1,7 +1,7 @@
 """Where a forward's time goes, layer by layer.
 
 model -> the same call plain and watched, by turns -> own time of every module
-      -> one more call under the ledger          -> own multiply-adds and memory traffic
+      -> one more call with operators counted    -> own multiply-adds and memory traffic
       -> summed by name, down to stage, block and part
 
 Rows add up to the whole: what a module does itself, beside what it calls, is a row of its own,
@@ -72,7 +72,7 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """Median seconds of a call that nobody watched."""
+        """Median seconds of a call without hooks."""
         return self.plain.median
 
     @property
@@ -158,7 +158,7 @@ def medians(calls: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def count_operators(model: nn.Module, settings: Settings) -> OperatorLedger:
-    """One call with a whole batch, booked; in the precision of the settings."""
+    """Operators of one call with a whole batch, in the precision of the settings."""
     pictures = example(model, settings.image, batch=settings.batch, in_chans=settings.in_chans)
     cast = PRECISIONS[settings.precision]
     book = OperatorLedger()
@@ -194,7 +194,7 @@ def sum_layers(
 
 
 def assign_to_timed(booked: Mapping[str, int], seconds: Mapping[str, float]) -> Counter[str]:
-    """What was booked, on modules that have a time: a layer's faster way calls no parts of it."""
+    """Counts moved to the nearest module with a time: a layer's faster way calls no parts."""
     found: Counter[str] = Counter()
     for name, count in booked.items():
         owner = name

@@ -1,4 +1,4 @@
-"""What is measured: models by their text, built, put on a device and made callable.
+"""The models to measure: by their text, built, put on a device and made callable.
 
 text --build--> nn.Module --precision, graph, device--> a call without arguments, to be timed
 """
@@ -31,7 +31,7 @@ class Build(Protocol):
 
 
 DEFAULT_BUILD = "vitrail:create"
-"""Every text's builder, as ``"module:function"``: a fresh process can be told to use it too."""
+"""Every text's builder, as ``"module:function"``: a fresh process can import it too."""
 
 
 LONGEST_WINDOW = 10**5

@@ -1,4 +1,4 @@
-"""What a stretch of time held: wall seconds, our own CPU seconds, and everybody's.
+"""Clock readings: wall time, CPU time of this process, and CPU time of the whole machine.
 
 The two CPU readings tell a quiet window from one in which another process took the cores. The
 clock is an object so that tests can put a false one in its place.

@@ -20,7 +20,7 @@ from vitrail.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryJob:
-    """What the fresh process is told, as JSON."""
+    """The fresh process's task, as JSON."""
 
     model: str
     build: str

@@ -132,7 +132,7 @@ class FirstStep:
 def time_steps(
     started: Mapping[str, FirstStep], settings: Settings, tell: Tell, on_step: Tell | None
 ) -> dict[str, Timing]:
-    """A first step of each, whose losses are told, then steps by turns."""
+    """A first step of each, whose losses are printed, then interleaved steps."""
     with allow_many_compiles(settings):
         with use_threads(settings.threads):
             for each in started.values():

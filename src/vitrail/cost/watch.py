@@ -1,8 +1,8 @@
-"""Who runs: the module in whose forward an event happens, seen through hooks.
+"""Hooks that say which module is running: the one in whose forward an event happens.
 
 every module's forward --before, after--> a stack of names; its top is the innermost one
 
-A module that several blocks share (CoaT's convolutions) has one name, so what it does is booked
+A module that several blocks share (CoaT's convolutions) has one name, so what it does is counted
 once, wherever it was called from.
 """
 
@@ -111,7 +111,7 @@ class ModuleTimes:
 
 
 class OperatorLedger(TorchDispatchMode):
-    """Multiply-adds and memory traffic of every operator, booked on the module that runs.
+    """Multiply-adds and memory traffic of every operator, counted on the running module.
 
     Traffic: every tensor an operator takes is read once and every one it gives is written once;
     views and empty tensors cost nothing. It is what would pass if no cache kept anything.

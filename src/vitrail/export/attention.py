@@ -1,4 +1,4 @@
-"""A step for bfloat16 on a CPU: attention as a product, a softmax and a product.
+"""Attention for bfloat16 on a CPU: a product, a softmax and a product.
 
 ``softmax(q k^T) v``: torch's fused kernel multiplies in float32 there, whatever it is given, and a
 batched product of bfloat16 does not. Scores are worked through by queries, so that they take

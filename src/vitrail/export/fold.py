@@ -1,7 +1,8 @@
-"""Steps that fold what is known at inference into weights; each gives how much it changed.
+"""Graph passes that fold what is known at inference into weights; each returns a count of changes.
 
-Exact but for rounding, in float32 whatever the model computes in. A step asks the graph, not names:
-what follows what, and who else reads it. So it serves every model, those of other libraries too.
+Exact but for rounding, computed in float64. A pass matches patterns of the graph, not names of
+modules, so it serves every model, those of other libraries too. The arithmetic of norms and
+identities is that of :mod:`vitrail.layers.fused`, which folds at every eager call.
 """
 
 import math

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CARD = "card.json"
 ALONE = "model.onnx"
-"""What says all by itself, where its card is gone."""
+"""The file that can be opened without its card."""
 FORMAT = "vitrail-export"
 VERSION = 1
 PRECISIONS = ("float32", "bf16", "int8")
@@ -173,39 +173,39 @@ def open_folder(folder: str | Path) -> ExportedClassifier:
     from vitrail.data import Preprocess
 
     folder = Path(folder)
-    card = read_card(folder / CARD)
-    said: FolderCard = convert(FolderCard, card, repr(str(folder / CARD)), extra_keys=True)
-    path, seen = inside(folder, said), Preprocess.from_dict(said.preprocess)
-    if said.sha256 is not None:
-        check_file(path, said.sha256)
-    answer = open_file(path, kind=said.kind, precision=said.precision)
-    return ExportedClassifier(answer, card, said.classes, seen)
+    content = read_card(folder / CARD)
+    card: FolderCard = convert(FolderCard, content, repr(str(folder / CARD)), extra_keys=True)
+    path, seen = inside(folder, card), Preprocess.from_dict(card.preprocess)
+    if card.sha256 is not None:
+        check_file(path, card.sha256)
+    answer = open_file(path, kind=card.kind, precision=card.precision)
+    return ExportedClassifier(answer, content, card.classes, seen)
 
 
-def inside(folder: Path, said: FolderCard) -> Path:
+def inside(folder: Path, card: FolderCard) -> Path:
     """The model's file, which lies in the folder itself and is of the kind that the card says.
 
     Raises:
         UserError: it lies elsewhere, also by a link, or is of another kind.
     """
     where = f"{str(folder / CARD)!r}"
-    path = folder / said.file
-    if not said.file or Path(said.file).name != said.file:
-        raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
+    path = folder / card.file
+    if not card.file or Path(card.file).name != card.file:
+        raise UserError(f"{where} names a file outside its folder: {card.file!r}; not opened")
     if not path.is_file():  # a pipe would be waited for, and a link to itself cannot be resolved
-        raise UserError(f"{where} names {said.file!r}, which is no regular file; export it again")
+        raise UserError(f"{where} names {card.file!r}, which is no regular file; export it again")
     if resolve_path(path).parent != resolve_path(folder):
-        raise UserError(f"{where} names a file outside its folder: {said.file!r}; not opened")
-    if ENDINGS.get(said.kind) != path.suffix:
+        raise UserError(f"{where} names a file outside its folder: {card.file!r}; not opened")
+    if ENDINGS.get(card.kind) != path.suffix:
         raise UserError(
-            f"{where} says kind {said.kind!r} of {said.file!r}; there are "
+            f"{where} says kind {card.kind!r} of {card.file!r}; there are "
             + ", ".join(f"{kind} (*{ending})" for kind, ending in ENDINGS.items())
         )
-    if said.precision not in PRECISIONS:
+    if card.precision not in PRECISIONS:
         raise UserError(
-            f"{where} says precision {said.precision!r}; there are {', '.join(PRECISIONS)}"
+            f"{where} says precision {card.precision!r}; there are {', '.join(PRECISIONS)}"
         )
-    if not said.classes:
+    if not card.classes:
         raise UserError(f"{where} names no classes")
     return path
 

@@ -214,7 +214,7 @@ def bypass(module: GraphModule, node: Op) -> None:
 
 
 def clean_up(module: GraphModule) -> GraphModule:
-    """Drop what nobody reads, constants included, and write the code anew."""
+    """Remove unused nodes and constants, and generate the code again."""
     module.graph.eliminate_dead_code(lambda node: node.is_impure() and not is_unread_write(node))
     used = {n.target for n in module.graph.nodes if n.op == "get_attr"}
     for name in [name for name in module._buffers if name not in used]:
@@ -231,7 +231,7 @@ def mutates(node: Op) -> bool:
 
 
 def is_unread_write(node: Op) -> bool:
-    """Whether a call writes into fresh memory that it alone reads: nobody sees what it wrote."""
+    """Whether a call writes into fresh memory that no other call reads; it can be removed."""
     if not (is_operation(node) and mutates(node)):
         return False
     written = node.args[0]

@@ -1,4 +1,4 @@
-"""Steps for a CPU: packed weights, activations inside the kernels, feed-forwards in slices.
+"""Graph passes for CPUs: packed weights, fused activations, feed-forwards in slices.
 
 oneDNN computes a convolution, its activation and the sum with a residual in one pass, from weights
 packed once, and likewise a linear layer and its activation; torch offers this to its compiler, and

@@ -44,7 +44,7 @@ class FileCard:
 
 def metadata_of(card: "Card", *, precision: str, any_size: bool) -> dict[str, str]:
     """The metadata of a file made from a run with this card."""
-    told = {
+    fields = {
         "format": FORMAT,
         "version": VERSION,
         "model": card.model,
@@ -54,7 +54,7 @@ def metadata_of(card: "Card", *, precision: str, any_size: bool) -> dict[str, st
         "precision": precision,
         "axes": AXES,
     }
-    values = {"classes": told["classes"], "preprocess": told["preprocess"], KEY: told}
+    values = {"classes": fields["classes"], "preprocess": fields["preprocess"], KEY: fields}
     return {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
 
 

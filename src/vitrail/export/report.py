@@ -1,4 +1,4 @@
-"""What optimising did: each step, what it changed, what it gave, and how far the outputs moved."""
+"""Report of an optimisation: changes and speed of each step, and the outputs' difference."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

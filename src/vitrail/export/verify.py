@@ -1,4 +1,4 @@
-"""Two models beside each other on several batches: nothing is handed out that does not agree."""
+"""Comparison of two models on several batches; outputs that differ are refused."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass

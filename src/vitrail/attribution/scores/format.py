@@ -1,7 +1,7 @@
-"""Scores as they are told: lines of a CSV, cells of a table, Markdown; each beside the centre.
+"""Scores as lines of a CSV, cells of a table, Markdown; each compared with the centre Gaussian.
 
 A mark says how a mean stands against the centre Gaussian's, by the paired bootstrap over pictures:
-``+`` better, ``-`` worse, nothing where the two cannot be told apart.
+``+`` better, ``-`` worse, nothing where neither is.
 """
 
 from collections.abc import Mapping, Sequence

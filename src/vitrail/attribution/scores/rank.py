@@ -1,4 +1,4 @@
-"""Order, ranks and likeness of maps: pure functions over ``(B, H, W)``, ties treated fairly."""
+"""Order, ranks and similarity of maps: pure functions over ``(B, H, W)``, ties treated fairly."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""What is scored: every method under its name, and the baselines it must beat.
+"""Sources of maps to score: methods by name, and the baselines they must beat.
 
 A maker is an :data:`~vitrail.attribution.scores.stability.Explainer` with a name: a method, or a
 map that knows nothing of the model.

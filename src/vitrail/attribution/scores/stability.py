@@ -1,4 +1,4 @@
-"""Does a map keep when it should, and change when it should?
+"""Stability: maps must change little with the picture, and much with the class and the weights.
 
 An :data:`Explainer` is anything that maps ``(model, images (B, C, H, W), target (B,))`` to maps
 ``(B, H, W)``; the same arguments must give the same maps.

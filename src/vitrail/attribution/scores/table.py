@@ -96,10 +96,10 @@ class MethodScores:
         return asdict(self) | {"mean": means}
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> "MethodScores":
+    def from_dict(cls, values: Mapping[str, Any]) -> "MethodScores":
         """What :meth:`to_dict` gave."""
         known = ("method", "kind", "scores", "options", "refused", "seconds", "problem")
-        return cls(**{k: told[k] for k in known}, cascade=tuple(told["cascade"]))
+        return cls(**{k: values[k] for k in known}, cascade=tuple(values["cascade"]))
 
 
 def score(
