@@ -1,17 +1,15 @@
 """Relevance adds up in every model, follows its definition in small ones, or is refused."""
 
-from dataclasses import fields
-
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.contracts.test_backbones import RATES, narrow
+from tests.contracts.structures import kinds
+from tests.contracts.test_backbones import narrow
 from torch import nn
 
 import vitrail
 from vitrail.attribution import ExplainError, explain
 from vitrail.mixers import MixerSpec
-from vitrail.models.zoo import ZOO, configure
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import SpecError
 
@@ -21,16 +19,6 @@ PLAIN = {"conv": "zero", "linear": "zero"}
 def options(name: str) -> dict:
     """The smallest model that is wired like the variant."""
     return {"classes": 5, "image": 64, **narrow(name, "native", "native")}
-
-
-def different() -> list[str]:
-    """Every variant, narrowed; those that come to the same model, once."""
-    found = {}
-    for name in vitrail.list_models():
-        config = configure(name, **options(name))
-        same = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in RATES}
-        found.setdefault((ZOO[name].model, str(same)), name)
-    return list(found.values())
 
 
 def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -63,7 +51,7 @@ def residual(found) -> torch.Tensor:
     ).amax(0)
 
 
-@pytest.mark.parametrize("name", different())
+@pytest.mark.parametrize("name", kinds())
 def test_picture_and_biases_together_are_the_score(name):
     """Double precision, two images of one batch, each by itself; single precision to rounding."""
     model, x = made(name).double(), pictures()

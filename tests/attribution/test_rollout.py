@@ -12,12 +12,17 @@ from vitrail.attribution import ExplainError
 from vitrail.attribution.mixing import operator
 from vitrail.attribution.record import mixer_calls, parts_of, recording
 from vitrail.reducers import ReducerSpec
+from vitrail.testing import case
 
 
-@pytest.mark.parametrize("residual", ["half", "norm"])
 @pytest.mark.parametrize("text", TEXTS)
-def test_mass_is_one_at_every_layer(text: str, residual: str) -> None:
-    model = build(text)
+def test_mass_is_one_at_every_layer(text: str) -> None:
+    for residual in ("half", "norm"):
+        with case(residual):
+            mass_is_one_at_every_layer(build(text), residual)
+
+
+def mass_is_one_at_every_layer(model: nn.Module, residual: str) -> None:
     found = vitrail.explain(model, pictures(), method="rollout", residual=residual)
     assert found.check["mass_error"].max() < 1e-5
     inside = [m for m in model.modules() if type(m).__name__.endswith(("Attention", "After"))]

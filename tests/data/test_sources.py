@@ -252,11 +252,10 @@ def test_faults_give_their_line_and_the_rest_goes_on(fault: Fault, tmp_path: Pat
     assert all("\n" not in p.line for p in pictures.problems)
     assert len(pictures.items) == fault.left
     assert all(pictures.read(item) for item in pictures.items)
+    strict_stops_on_what_would_be_left_out(fault, source)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_strict_stops_on_what_would_be_left_out(fault: Fault, tmp_path: Path):
-    source = fault.build(tmp_path)
+def strict_stops_on_what_would_be_left_out(fault: Fault, source: Path) -> None:
     if KINDS[fault.kind]:
         with pytest.raises(UserError, match="^strict: "):
             open_dataset(source, strict=True)
