@@ -7,6 +7,7 @@ import pytest
 from tests.cli.conftest import TINY
 
 from vitrail.cli.study import Study, plan_from_options
+from vitrail.errors import UserError
 from vitrail.study import StudyPlan
 from vitrail.study.costs import Tell
 from vitrail.study.record import ArmCost
@@ -39,6 +40,8 @@ def test_what_is_typed_goes_first(tmp_path: Path) -> None:
     assert plan.arms == ("vit_tiny",)
     assert plan.seeds == (1, 2)
     assert plan.recipe == {"lr": 0.004, "batch": 32, "epochs": 3}
+    with pytest.raises(UserError, match="--seeds"):
+        plan_from_options(Study(data="photos", set=("seed=3",)))
 
 
 def test_a_study_ends_in_a_table_and_a_report(give, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,12 @@ def test_this_machine_is_well(tmp_path: Path) -> None:
     assert all(f.found for f in found)
 
 
+def test_drafts_of_earlier_versions_are_named(tmp_path: Path) -> None:
+    assert doctor.old_drafts(tmp_path) == []
+    (tmp_path / ".run.starting").mkdir()
+    assert ".run.starting" in doctor.old_drafts(tmp_path)[0].found
+
+
 def test_a_mismatched_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "torchvision_problem", lambda: "they differ: reinstall both")
     finding = doctor.torchvision_pair()

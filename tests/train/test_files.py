@@ -89,6 +89,18 @@ def test_values_of_another_kind_in_json(name: str, run: Path, tmp_path: Path) ->
     assert refused > 2
 
 
+def test_a_missing_epoch_is_noticed(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    later = json.dumps({**json.loads(rows[0]), "epoch": 3})
+    for text in (rows[0] * 2, f"{later}\n"):
+        (copy / "metrics.jsonl").write_text(text.replace(KEY, "digest"))
+        with pytest.raises(UserError, match="row . is of epoch ."):
+            read_run(copy)
+    (copy / "metrics.jsonl").unlink()
+    assert read_run(copy).metrics == []
+
+
 def test_a_manifest_of_another_kind(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     value = json.loads((run / "manifest.json").read_text())

@@ -90,5 +90,8 @@ def recipe_changes(options: Study) -> Mapping[str, Any]:
     from vitrail.cli.settings import changes_of
     from vitrail.yaml_text import merge, read_yaml
 
-    said = changes_of(options.set) | ({} if options.epochs is None else {"epochs": options.epochs})
+    changes = changes_of(options.set)
+    if "seed" in changes:
+        raise UserError("a study trains with the seeds of --seeds; leave seed out of --set")
+    said = changes | ({} if options.epochs is None else {"epochs": options.epochs})
     return merge(read_yaml(options.recipe, "recipe") if options.recipe else {}, said)

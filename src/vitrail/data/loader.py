@@ -68,12 +68,12 @@ class ImageTensors(Dataset[tuple[Tensor, int, int]]):
             return None
         gate = MemoryGate()
 
-        def prepared(i: int) -> np.ndarray:
+        def prepare_when_free(i: int) -> np.ndarray:
             width, height = self.items[i].size
             with gate.hold(BYTES_PER_PIXEL * width * height):
                 return self._prepare(i)
 
-        return ImageCache.fill(len(self.items), prepared, limit)
+        return ImageCache.fill(len(self.items), prepare_when_free, limit)
 
     @staticmethod
     def cache_bytes(items: Sequence[Item], transform: Transform) -> int:

@@ -5,6 +5,7 @@ cannot be imported together: ``operator torchvision::nms does not exist`` (pytor
 ``import timm`` fails with the same words because timm imports torchvision.
 """
 
+import contextlib
 import importlib
 import os
 import platform
@@ -17,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 from vitrail.limits import usable_memory
 
 EXTRAS = {"pyarrow": "parquet", "tensorboard": "track"}
@@ -67,7 +68,8 @@ def examine(folder: Path | None = None) -> list[Diagnosis]:
         loader_memory,
         accelerator,
     )
-    return [*(one() for one in look), writable(folder or Path.cwd())]
+    here = folder or Path.cwd()
+    return [*(one() for one in look), writable(here), *old_drafts(here)]
 
 
 def python() -> Diagnosis:
@@ -193,6 +195,18 @@ def writable(folder: Path) -> Diagnosis:
         )
     free = shutil.disk_usage(folder).free / GIB
     return Diagnosis(about="this folder", found=f"{folder} can be written, {free:.0f} GiB free")
+
+
+def old_drafts(folder: Path) -> list[Diagnosis]:
+    """Drafts that earlier versions left where they were killed: nothing in them proves it."""
+    with contextlib.suppress(OSError):
+        names = sorted(path.name for path in folder.glob(".*.starting") if path.is_dir())
+        if names:
+            found = (
+                f"{len(names)} from an earlier version, it seems, the first {printable(names[0])}"
+            )
+            return [Diagnosis(about="old drafts", found=f"{found}; delete them if so")]
+    return []
 
 
 def usable_cores() -> int:

@@ -24,7 +24,7 @@ from typing import Any
 from vitrail import schema
 from vitrail.data import Manifest, read_manifest
 from vitrail.digests import add_digest, check_text_digest
-from vitrail.errors import UserError
+from vitrail.errors import UserError, printable
 from vitrail.files import (
     Destination,
     is_occupied,
@@ -66,7 +66,7 @@ def read_run(folder: str | Path) -> Run:
     """Read a run folder, finished or not.
 
     Raises:
-        UserError: not a run folder.
+        UserError: not a run folder, or a damaged one.
     """
     folder = Path(folder)
     if not is_run(folder):
@@ -75,13 +75,15 @@ def read_run(folder: str | Path) -> Run:
     if facts.get("format") != FORMAT:
         raise UserError(f"{str(folder)!r} has format {facts.get('format')!r}, not {FORMAT}")
     result = folder / "result.json"
+    metrics = read_rows(folder / "metrics.jsonl")
+    check_epochs(metrics, folder / "metrics.jsonl")
     return Run(
         folder=folder,
         facts=facts,
         card=card_of(facts, f"{str(folder / 'run.json')!r}"),
         recipe=read_recipe(folder),
         manifest=read_manifest(folder / "manifest.json"),
-        metrics=read_rows(folder / "metrics.jsonl"),
+        metrics=metrics,
         result=schema.read_json(result, dict[str, Any]) if result.is_file() else None,
     )
 
@@ -228,6 +230,21 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     where, lines = repr(str(path)), schema.read_text(path).splitlines()
     return [schema.parse_json(line, dict[str, Any], where) for line in lines if line]
+
+
+def check_epochs(rows: list[dict[str, Any]], path: Path) -> None:
+    """The rows of ``metrics.jsonl`` are epochs 1, 2, 3, ...
+
+    Raises:
+        UserError: a row is missing, or stands twice.
+    """
+    for expected, row in enumerate(rows, 1):
+        if row.get("epoch") != expected:
+            found = printable(row.get("epoch"))[:20]
+            raise UserError(
+                f"{str(path)!r} is damaged: row {expected} is of epoch {found}; take it from a "
+                "copy, or delete it (a stopped run writes it again when it goes on)"
+            )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
