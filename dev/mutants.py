@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant("reach of offsets", "mixers", "deformable", "self.reach * self.point(self.act(context)).tanh()", "self.reach * self.point(self.act(context))"),
     Mutant("points outside", "mixers", "deformable", "(centres(coarse, offsets) + offsets * cell).clamp(-1, 1)", "centres(coarse, offsets) + offsets * cell"),
     # reducers
-    Mutant("budget from the wrong side", "reducers", "budget", "coarsest(torch.stack(lost, 1) <= self.lost)", "coarsest(torch.stack(lost, 1) >= self.lost)"),
+    Mutant("budget from the wrong side", "reducers", "budget", "coarsest(torch.stack(losses, 1) <= self.max_variance_loss)", "coarsest(torch.stack(losses, 1) >= self.max_variance_loss)"),
     Mutant("soft over tokens", "reducers", "soft", "logits[..., : min(self.clusters, grid[0] * grid[1])].softmax(2)", "logits[..., : min(self.clusters, grid[0] * grid[1])].softmax(1)"),
     Mutant("gate in evaluation", "reducers", "select", "straight_through_gate(score.gather(1, index).sigmoid()) if self.training else None", "straight_through_gate(score.gather(1, index).sigmoid())"),
     Mutant("size of a pool's cells", "reducers", "pooling", "plan = GridPooling(grid=grid, extra=extra, side=self.size, like=x)", "plan = GridPooling(grid=grid, extra=extra, side=self.size + 1, like=x)"),

@@ -50,6 +50,15 @@ def test_old_names_are_read_and_written_anew():
     assert "mixer='conv_attention(windows=(3,), shares=(1,))'" in text_of(vit)
 
 
+def test_old_options_are_read_and_written_anew():
+    from vitrail.reducers import ReducerSpec
+
+    spec = ReducerSpec.parse("budget(lost=0.5)")
+    assert str(spec) == "budget(max_variance_loss=0.5)" and ReducerSpec.parse(str(spec)) == spec
+    with pytest.raises(SpecError, match="gives 'max_variance_loss' twice: 'lost' is its old name"):
+        ReducerSpec.parse("budget(lost=0.5, max_variance_loss=0.5)")
+
+
 @pytest.mark.parametrize(
     ("heads", "dealt"), [(8, (2, 3, 3)), (3, (1, 1, 1)), (16, (4, 6, 6)), (1, (0, 1, 0))]
 )

@@ -61,10 +61,12 @@ class Spec:
 
     Attributes:
         old_names: names it had in earlier versions; they are read, and written as ``name``.
+        old_options: likewise its options' old names, with today's.
     """
 
     name: ClassVar[str] = ""
     old_names: ClassVar[tuple[str, ...]] = ()
+    old_options: ClassVar[Mapping[str, str]] = {}
     kind: ClassVar[str] = "spec"
     known: ClassVar[dict[str, type["Spec"]]] = {}
 
@@ -138,6 +140,10 @@ class Spec:
                 "(one of your own: --plugin FILE.py)"
             )
         chosen = cls.known[name]
+        for old, new in chosen.old_options.items():
+            if old in options and new in options:
+                raise SpecError(f"{text!r} gives {new!r} twice: {old!r} is its old name")
+        options = {chosen.old_options.get(option, option): v for option, v in options.items()}
         allowed = [f.name for f in chosen.options()]
         for option in options:
             if option not in allowed:

@@ -47,8 +47,8 @@ class TestDensityPeaks(ReducerLaws):
 
 
 class TestBudget(ReducerLaws):
-    specs = ["budget", "budget(menu=(1, 4, 9), lost=0.8)"]
-    identities = ["budget(menu=(1,))", "budget(menu=(1, 4), lost=0.0)"]
+    specs = ["budget", "budget(menu=(1, 4, 9), max_variance_loss=0.8)"]
+    identities = ["budget(menu=(1,))", "budget(menu=(1, 4), max_variance_loss=0.0)"]
 
 
 class TestSoftClusters(SoftLaws):
@@ -88,7 +88,7 @@ def test_all_are_under_law():
         "budget(menu=())",
         "budget(menu=(4, 8))",
         "budget(menu=(16, 4))",
-        "budget(lost=1.5)",
+        "budget(max_variance_loss=1.5)",
     ],
 )
 def test_what_cannot_be_is_refused_in_words(text):

@@ -6,7 +6,7 @@ from vitrail.layers.blocks import Block, Blocks, give_reducer
 from vitrail.layers.feed import Mlp
 from vitrail.mixers import MixerSpec
 from vitrail.reducers import ReducerSpec
-from vitrail.reducers.budget import coarsest, variance_lost
+from vitrail.reducers.budget import coarsest, variance_loss
 from vitrail.specs import Place, SpecError
 from vitrail.testing import case, same
 from vitrail.tokens.assignment import assign_to_cells
@@ -22,7 +22,7 @@ def pictures():
     return torch.cat((torch.randn(2, 1, 6), grid), 1)
 
 
-def built(text="budget(menu=(4, 16), lost=0.2)"):
+def built(text="budget(menu=(4, 16), max_variance_loss=0.2)"):
     return ReducerSpec.parse(text).build(PLACE).eval()
 
 
@@ -89,8 +89,8 @@ def test_lost_variance_is_what_the_means_miss():
     pooled = x.unflatten(1, (4, 2, 4, 2)).mean((2, 4), keepdim=True).expand(3, 4, 2, 4, 2, 6)
     missed = (x - pooled.reshape(3, 64, 6)).square().sum((1, 2))
     wanted = missed / (x - x.mean(1, keepdim=True)).square().sum((1, 2))
-    torch.testing.assert_close(variance_lost(x, assignment, 16), wanted)
-    assert variance_lost(torch.ones(1, 64, 6), assignment[:1], 16).item() == 0.0
+    torch.testing.assert_close(variance_loss(x, assignment, 16), wanted)
+    assert variance_loss(torch.ones(1, 64, 6), assignment[:1], 16).item() == 0.0
 
 
 def test_the_coarsest_that_fits_or_else_the_finest():

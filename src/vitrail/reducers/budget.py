@@ -6,7 +6,9 @@ This project's own (reference page "CoaT, clustered attention", C10). Every rati
 a size known from the grid, so there are only as many shapes as ratios.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,15 +27,16 @@ class Budget(ReducerSpec, name="budget"):
     """Each picture picks its number of clusters from a menu, at every block by what it shows.
 
     ``menu`` holds ratios of ``cluster(by='window')``, fine to coarse. A picture takes the coarsest
-    whose clusters lose at most ``lost`` of the variance between its tokens, or else the first.
-    Pictures of one batch that take fewer are padded with empty clusters, which no mixer attends
-    to: a picture's result does not depend on the others of its batch, only the cost does. One
-    picture at a time saves most. Compiled and exported it gives the same results, but at the cost
-    of the finest ratio, to which all are padded there, for shapes to be static.
+    whose clusters lose at most the share ``max_variance_loss`` of the variance between its tokens,
+    or else the first. Pictures of one batch that take fewer are padded with empty clusters, which
+    no mixer attends to: a picture's result does not depend on the others of its batch, only the
+    cost does. One picture at a time saves most. Compiled and exported it gives the same results,
+    but at the cost of the finest ratio, to which all are padded there, for shapes to be static.
     """
 
     menu: tuple[int, ...] = (4, 16)
-    lost: float = 0.25
+    max_variance_loss: float = 0.25
+    old_options: ClassVar[Mapping[str, str]] = {"lost": "max_variance_loss"}
 
     @property
     def static(self) -> bool:
@@ -50,9 +53,13 @@ class Budget(ReducerSpec, name="budget"):
         squares = tuple(side**2 for side in self.sides)
         if not squares or squares != tuple(self.menu) or list(squares) != sorted(set(squares)):
             raise self.refuse(place, "menu holds rising square numbers", "try budget(menu=(4, 16))")
-        if not 0 <= self.lost <= 1:
-            raise self.refuse(place, "lost is a share, from 0 to 1", "try budget(lost=0.25)")
-        return BudgetClusters(self.sides, self.lost)
+        if not 0 <= self.max_variance_loss <= 1:
+            raise self.refuse(
+                place,
+                "max_variance_loss is a share, from 0 to 1",
+                "try budget(max_variance_loss=0.25)",
+            )
+        return BudgetClusters(self.sides, self.max_variance_loss)
 
     def working(self, place: Place) -> int:
         """At most: class tokens, and the clusters of the finest ratio."""
@@ -67,9 +74,9 @@ class Budget(ReducerSpec, name="budget"):
 class BudgetClusters(Reducer):
     """Clusters at every ratio; of these each picture's own choice."""
 
-    def __init__(self, sides: tuple[int, ...], lost: float) -> None:
+    def __init__(self, sides: tuple[int, ...], max_variance_loss: float) -> None:
         super().__init__()
-        self.sides, self.lost = sides, lost
+        self.sides, self.max_variance_loss = sides, max_variance_loss
 
     def forward(self, x: Tensor, grid: Grid, norm: Norm) -> tuple[Tensor, Plan]:
         """See :class:`~vitrail.reducers.base.Reducer`."""
@@ -87,8 +94,8 @@ class BudgetClusters(Reducer):
         squares = [(side, side) for side in self.sides]
         options = [assign_to_destinations(features, grid, s, window_of(grid, s)) for s in squares]
         counts = [height * width for height, width in (cells(grid, s) for s in squares)]
-        lost = [variance_lost(features, o, c) for o, c in zip(options, counts, strict=True)]
-        choice = coarsest(torch.stack(lost, 1) <= self.lost)
+        losses = [variance_loss(features, o, c) for o, c in zip(options, counts, strict=True)]
+        choice = coarsest(torch.stack(losses, 1) <= self.max_variance_loss)
         picked = choice.view(-1, 1, 1).expand(-1, 1, features.shape[1])
         assignment = torch.stack(options, 1).gather(1, picked).squeeze(1)
         if torch.compiler.is_compiling():
@@ -96,7 +103,7 @@ class BudgetClusters(Reducer):
         return assignment, counts[int(choice.min())]
 
 
-def variance_lost(x: Tensor, assignment: Tensor, clusters: int) -> Tensor:
+def variance_loss(x: Tensor, assignment: Tensor, clusters: int) -> Tensor:
     """The share of the tokens' variance that goes when each becomes its cluster's mean, ``(B,)``.
 
     Nothing is lost of a picture without variance.
@@ -111,6 +118,6 @@ def variance_lost(x: Tensor, assignment: Tensor, clusters: int) -> Tensor:
 
 
 def coarsest(fits: Tensor) -> Tensor:
-    """The last that fits, or else the first: ``(B, M)`` bool -> ``(B,)``."""
+    """The number of the last that fits, or else of the first: ``(B, M)`` bool -> ``(B,)``."""
     rank = torch.arange(fits.shape[1], device=fits.device)
     return (fits * rank).amax(1)
