@@ -134,7 +134,7 @@ def test_resting_tokens_have_no_value() -> None:
         (["blocks"], "not nchw"),
         (["nowhere"], "no module 'nowhere'"),
         (["norm"], "not nchw"),
-        ([CamLayer("norm", "tokens")], "not told its grid"),
+        ([CamLayer("norm", "tokens")], "not given its grid"),
     ],
 )
 def test_layers_that_cannot_be_read_are_named(layers: list, said: str) -> None:

@@ -142,7 +142,7 @@ def _(mixer: FactorisedAttention, step: MixerCall) -> Operator:
 
 @_operator_of.register
 def _(mixer: PrototypeAttention, step: MixerCall) -> Operator:
-    """Clustering CoaT: all members of a cluster ask with their mean."""
+    """Clustering CoaT: all members of a cluster share one query, their mean."""
     q, k, v = project(mixer.qkv, step.tokens)
     queries, assignment = mixer.cluster_queries(split_heads(q, mixer.heads), step.extra, step.grid)
     if mixer.core is attend_linear:
