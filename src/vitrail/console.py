@@ -121,14 +121,14 @@ def make_bar(*, counted: bool) -> Progress:
 
 
 def track_items(title: str, things: Sequence[T]) -> Iterator[T]:
-    """``things`` one by one, with a bar that says how far we are."""
+    """Yield ``things`` one by one, with a progress bar."""
     with make_bar(counted=True) as progress:
         yield from progress.track(things, description=title)
 
 
 @contextlib.contextmanager
 def status_bar(title: str) -> Iterator[Callable[[str], None]]:
-    """A bar without an end, which shows the words it is given."""
+    """A progress bar without an end; the yielded function sets the text beside it."""
     with make_bar(counted=False) as progress:
         task = progress.add_task(title, total=None)
         yield lambda what: progress.update(task, description=f"{title} {what}")
@@ -136,7 +136,7 @@ def status_bar(title: str) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told how many are done, of how many."""
+    """A progress bar; the yielded function takes (done, total)."""
     with make_bar(counted=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -149,7 +149,7 @@ def print_stderr(line: str) -> None:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process speaks: of several that train together, only the first."""
+    """Whether this is the only process, or the first of several that train together."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""Digests inside the files that Vitrail writes for itself: a flipped bit must not be an answer.
+"""Digests inside the files that Vitrail writes: a flipped bit is an error, not another answer.
 
 JSON objects hold the SHA-256 of all else in them under one more key, YAML texts on a last comment
 line. Files without one (of older versions, or written by hand) are taken as they are.

@@ -1,4 +1,4 @@
-"""What the system refuses when a file is written or read, in one line with a remedy."""
+"""Errors of reading and writing files, as one line with a remedy."""
 
 import errno
 import os

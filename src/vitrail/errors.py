@@ -1,4 +1,4 @@
-"""What went wrong, said to the person who can mend it."""
+"""Errors for the user, and text from outside made safe to print."""
 
 import difflib
 import unicodedata
@@ -66,7 +66,7 @@ def _escape(character: str) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that nothing has: it answers with the close ones, else with a few."""
+    """The error for an unknown name, with the closest known ones, or else some of them."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:

@@ -1,9 +1,9 @@
-"""Files and folders that are whole or absent: a kill leaves the old one, the new one, or a draft.
+"""Atomic files and folders: a kill leaves the old one, the new one, or a draft.
 
-A draft is written beside its goal under a hidden name that holds process and chance, and renamed
-at the end; renaming is also the claim, so of two that want one name, one is told. What a killed
-process left is removed by :func:`sweep` (in a folder that only we write) and :func:`sweep_dead`
-(anywhere): only what carries our mark and nobody holds any more.
+A draft is written beside its destination under a hidden name with the process and random digits,
+and renamed at the end. The rename is also the claim: of two processes that want one name, one gets
+an error. Drafts of killed processes are removed by :func:`sweep` (in a folder that only we write)
+and :func:`sweep_dead` (anywhere): only those with our mark that no process has locked.
 """
 
 import contextlib
@@ -203,7 +203,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_locked_mark(folder: Path) -> int:
-    """Put our mark into a draft; it has its name only once it is locked, so nobody sweeps it."""
+    """Write our mark into a draft, locked before it has its name, so that no sweep removes it."""
     unlocked = folder / f"{MARK}-new"
     handle = os.open(unlocked, os.O_RDWR | os.O_CREAT, 0o644)
     _try_lock(handle)
@@ -212,7 +212,7 @@ def _write_locked_mark(folder: Path) -> int:
 
 
 def refuse_occupied(out: str | Path) -> None:
-    """Nothing of the user's is overwritten.
+    """Refuse to overwrite anything of the user's.
 
     Raises:
         UserError: ``out`` is a file, a folder that holds something, or a disk of its own (a
@@ -225,7 +225,7 @@ def refuse_occupied(out: str | Path) -> None:
 
 
 def occupied_error(out: Path) -> UserError:
-    """The one line for a name that is not free."""
+    """The error for a name that is not free."""
     return UserError(
         f"{str(out)!r} is there already and nothing is overwritten; choose another folder"
     )
@@ -233,7 +233,7 @@ def occupied_error(out: Path) -> UserError:
 
 @dataclass(frozen=True)
 class DatedFolder:
-    """A new folder ``parent/NAME-DATE`` that nobody named; of two in one minute each gets one."""
+    """A new folder ``parent/NAME-DATE``; the second in one minute is ``NAME-DATE-2``."""
 
     parent: Path
     name: str
@@ -262,7 +262,7 @@ def new_folder(out: Destination) -> Iterator[DraftFolder]:
 def publish(
     draft: DraftFolder, out: Destination, complete: Callable[[Path], None] = lambda name: None
 ) -> Path:
-    """Give a draft its name, and tell it; ``complete`` writes what the name must be known for.
+    """Give a draft its name and return it; ``complete`` writes what depends on the name.
 
     Raises:
         UserError: the name is taken by now, or the place cannot be written.
@@ -355,7 +355,7 @@ def _try_lock(handle: int) -> bool | None:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder while the block runs, and sweep it; a kill lets go of it.
+    """Lock a folder while the block runs, and sweep it; a kill releases the lock.
 
     Raises:
         UserError: another process holds it (``refusal`` says so).

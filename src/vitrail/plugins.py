@@ -108,7 +108,7 @@ def trust_plugin(module: ModuleType) -> Path | None:
 
 
 def pass_to_children(path: Path) -> None:
-    """Let child processes run the file too."""
+    """Add the file to ``VITRAIL_PLUGINS``, so that child processes run it too."""
     named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     if str(path) not in named:
         os.environ[VARIABLE] = os.pathsep.join([*named, str(path)])

@@ -1,4 +1,4 @@
-"""Values read from files, held against the types they should have.
+"""Values read from files, checked against the types they should have.
 
 JSON and YAML give whatever stands in the file; here it becomes a dataclass, or an error that names
 the file, the key and what was expected::

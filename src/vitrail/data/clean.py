@@ -1,4 +1,4 @@
-"""From images that can be decoded to a set: doubles, leaks, classes, validation part."""
+"""From decodable images to a dataset: duplicates, leaks, classes, validation split."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -29,7 +29,7 @@ def clean(
     lost: Sequence[Problem] = (),
     copies: bool = False,
 ) -> CleanSet:
-    """Decide what belongs to the set; :func:`split_validation` comes later.
+    """Remove duplicates and unknown classes; :func:`split_validation` comes later.
 
     ``lost`` says why other images cannot be used. With ``copies`` all copies of an image in the
     training part count.
@@ -72,7 +72,7 @@ def split_validation(
     history: History | None = None,
     source: str = "",
 ) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
-    """Give a set without a validation part one, cut from train; then note thin classes.
+    """Split a validation part off train where there is none; then report classes of few images.
 
     Images that ``history`` knows have the part that they had; ``source`` is the set's name.
     """
@@ -130,7 +130,7 @@ def _unique_images(items: Iterable[Item]) -> list[Item]:
 
 
 def _drop_copies_of_held_out(items: Sequence[Item]) -> tuple[list[Item], int]:
-    """Of an image to validate or test with one copy stays and none in train; how many went."""
+    """Keep one copy of each validation or test image, none in train; also returns how many went."""
     stays: dict[str, Item] = {}
     for item in items:
         if item.split != "train" and item.digest:

@@ -1,4 +1,4 @@
-"""What an earlier run trained and validated on, so that a later one stays honest.
+"""What an earlier run trained and validated on, so that a later one does not test on it.
 
 A run's manifest lists the content of every image. A training that starts from the run's weights
 validates on what the run validated on, wherever the files lie now, and never on what it trained on.

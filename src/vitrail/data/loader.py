@@ -1,4 +1,4 @@
-"""Batches: the same ones whatever the number of workers, the order, or what came before.
+"""Batches that do not depend on the number of workers, the order, or earlier batches.
 
 Every random choice for an image is a pure function of (seed, epoch, key). So training can stop
 and go on anywhere, and one process or eight give the same tensors.
@@ -245,7 +245,7 @@ def _load_with_one_thread(found: Iterator[Batch]) -> Iterator[Batch]:
 
 
 class _BatchSampler:
-    """The batch sampler: whatever was set last."""
+    """A batch sampler that yields the batches set last."""
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, int]]] = []

@@ -1,4 +1,4 @@
-"""Look at every file once, in threads: can it be decoded, how large is it, what is its digest."""
+"""Decode every file once, in threads: does it decode, its size, its digest."""
 
 import os
 import warnings
@@ -31,7 +31,7 @@ def scan(
     files: Files, rows: Sequence[ImageRow], progress: OnProgress | None = None
 ) -> tuple[list[ScannedImage], list[Problem]]:
     """Decode every row's file; what can be used, and a line for each that cannot."""
-    reading, decoding = MemoryGate(), MemoryGate()  # taken in this order, so nobody waits for ever
+    reading, decoding = MemoryGate(), MemoryGate()  # always taken in this order: no deadlock
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
     seen: list[ScannedImage] = []
     problems: list[Problem] = []

@@ -1,4 +1,4 @@
-"""How many processes may read images here, and what it means when one of them dies.
+"""How many loader processes fit into shared memory, and why one of them died.
 
 Workers hand over batches in shared memory (``/dev/shm``), which a container often has 64 MB of; a
 worker that finds it full dies by a bus error. So workers are few enough for what is free. The

@@ -1,4 +1,4 @@
-"""Distillation: a student learns from labels and from what a teacher says of the same images.
+"""Distillation: a student learns from labels and from a teacher's logits for the same images.
 
 images -> student -> logits for the label, logits for the teacher
        -> teacher -> logits                                       -> one loss
@@ -25,7 +25,7 @@ KINDS = ("soft", "hard")
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """What the teacher's word weighs.
+    """The kind of distillation and its weights in the loss.
 
     ``kind="hard"``: ``(1 - alpha) CE(student, label) + alpha CE(student, teacher's best)``.
     ``kind="soft"``: ``(1 - alpha) CE + alpha tau^2 KL(teacher / tau || student / tau)``, the mean
@@ -121,7 +121,7 @@ SOFT = Distillation(kind="soft", alpha=0.1, tau=3.0)
 
 @torch.no_grad()
 def teacher_forward(teacher: nn.Module, images: Tensor, method: str = "__call__") -> Any:
-    """What a teacher says in evaluation mode, without gradient; its mode is kept."""
+    """Call a method of the teacher in evaluation mode, without gradient; its mode is restored."""
     training = teacher.training
     teacher.eval()
     try:
@@ -131,7 +131,7 @@ def teacher_forward(teacher: nn.Module, images: Tensor, method: str = "__call__"
 
 
 def distill_term(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
-    """How far the student's logits ``(B, K)`` are from the teacher's word."""
+    """The distance of the student's logits ``(B, K)`` from the teacher's, a scalar."""
     if how.kind == "hard":
         return F.cross_entropy(student, teacher.argmax(-1))
     ours, theirs = (x.float() / how.tau for x in (student, teacher))

@@ -1,4 +1,4 @@
-"""A trained model that looks at a student's images as it learned to look.
+"""A trained model that gets a student's images as it was trained to see them.
 
 student's images (augmented, mixed, normalised) -> the teacher's normalisation -> its size
         -> the teacher -> logits of the student's classes, in the student's order
@@ -16,7 +16,7 @@ from vitrail.errors import UserError
 
 
 class Teacher(nn.Module):
-    """A model that is asked and never trained.
+    """A model that is evaluated and never trained.
 
     Args:
         model: ``(B, C, H, W)`` -> logits.

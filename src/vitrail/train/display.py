@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a bar on a terminal, a line an epoch elsewhere."""
+"""Progress of a training: a bar on a terminal, one line per epoch elsewhere."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ def ignore_event(event: dict[str, Any]) -> None:
 
 
 def describe_scores(row: Mapping[str, Any], by: str = "accuracy") -> str:
-    """The validation of an epoch in words, the score that it is judged by first."""
+    """The validation scores of an epoch as text, first the one that ``best`` is chosen by."""
     accuracy, balanced = (f"{row.get(k) or 0:.1%}" for k in ("accuracy", "balanced_accuracy"))
     if by == "balanced_accuracy":
         return f"balanced accuracy {balanced} (accuracy {accuracy})"

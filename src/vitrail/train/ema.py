@@ -1,4 +1,4 @@
-"""Averaged weights: an exponential moving average that starts quickly."""
+"""Exponential moving average of the weights, with a decay that grows at the start."""
 
 from collections.abc import Sequence
 from typing import Any

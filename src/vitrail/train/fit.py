@@ -1,4 +1,4 @@
-"""Train a model on images, in a folder that can always go on.
+"""Train a model on images, in a run folder that can always be resumed.
 
 new folder (recipe, manifest, checkpoint of step 0) or old one -> Trainer -> result.json
 """
@@ -195,7 +195,7 @@ def _finished_before(out: Path, result: Mapping[str, Any]) -> Result:
 
 
 def _prepare(job: TrainingJob, goal: Destination, resume: bool, facts: Mapping[str, Any]) -> Path:
-    """Make the run folder, or check that the one that is there is this run; gives its name."""
+    """Create the run folder, or check that the existing one is this run; returns its path."""
     if isinstance(goal, DatedFolder) or not (resume and folder.is_run(goal)):
         return folder.create_run(goal, lambda draft: _fill_folder(draft, job, facts))
     digest = data.manifest_digest(job.card.classes, job.parts)
@@ -251,7 +251,7 @@ def _teacher_facts(job: TrainingJob) -> dict[str, Any] | None:
 
 
 def absolute_source(source: str) -> str:
-    """A path is kept whole, so that a run goes on from any folder."""
+    """A path made absolute, so that a run can be resumed from any folder; other names unchanged."""
     return str(resolve_path(source)) if Path(source).exists() else source
 
 
@@ -272,7 +272,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _train(job: TrainingJob, accelerator: Any, listeners: list[OnEvent]) -> Result:
-    """One process's share of a run."""
+    """Train in this process, from the checkpoint to the result."""
     main = accelerator.is_main_process
 
     def emit(event: dict[str, Any]) -> None:
@@ -303,7 +303,7 @@ def _train(job: TrainingJob, accelerator: Any, listeners: list[OnEvent]) -> Resu
 
 
 def _restore(trainer: Trainer, snapshot: Snapshot) -> None:
-    """Take over what the checkpoint holds.
+    """Load the checkpoint into the trainer.
 
     Raises:
         UserError: it is of another model, or of another shape.

@@ -117,7 +117,7 @@ class OpenOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What ``run.json`` must hold for the run to be used; the rest is for people."""
+    """The keys of ``run.json`` that the code reads; the others are for people."""
 
     format: str | None = None
     data: str = ""
@@ -154,7 +154,7 @@ def card_of(facts: dict[str, Any], where: str = "run.json") -> Card:
 
 
 def create_run(out: Destination, fill: Callable[[Path], None]) -> Path:
-    """Create the run folder and tell its name: ``fill`` writes into a hidden one, then renamed.
+    """Create the run folder and return its path: ``fill`` writes into a hidden draft, then renamed.
 
     Raises:
         UserError: something is there already, or the place cannot be written.
@@ -180,7 +180,7 @@ def refuse_existing(out: Path) -> None:
 
 
 def lock_run(out: Path, main: bool = True) -> contextlib.AbstractContextManager[None]:
-    """Hold the run, so that two trainings do not write one folder; a kill lets go of it.
+    """Lock the run folder, so that two trainings never write to it; a kill releases the lock.
 
     Only the ``main`` process of a training holds it.
 

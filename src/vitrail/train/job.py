@@ -92,7 +92,7 @@ class TrainingJob:
         return [item.label for item in self.parts["train"]]
 
     def class_weights(self) -> Tensor | None:
-        """What the recipe makes of these labels.
+        """The recipe's class weights for these labels, ``(K,)``; None where all weigh the same.
 
         Raises:
             UserError: another count of numbers than of classes.
@@ -107,7 +107,7 @@ def create_card(
     preprocess: Preprocess,
     facts: Mapping[str, Any] | None = None,
 ) -> Card:
-    """What the weights of a training will say of themselves."""
+    """The card that will be saved with the weights of a training."""
     return Card(
         model=text,
         classes=dataset.classes,
@@ -147,7 +147,7 @@ def rebuild_model(run: Run) -> nn.Module:
 
 
 def check_input(model: nn.Module, card: Card) -> None:
-    """Let a model look at one blank image, before anything is trained.
+    """Run a model on one blank image, before anything is trained.
 
     Raises:
         UserError: it cannot take such images, or does not answer with a logit a class.

@@ -1,4 +1,4 @@
-"""The images of each part as batches, and how fast they come."""
+"""A loader for each part of the dataset, and its speed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class PartLoaders:
         return "memory"
 
     def measure_rate(self, batch_schedule: BatchSchedule, seconds: float) -> float:
-        """Training images per second that the loader gives when nobody else works."""
+        """Images per second of the training loader alone, without the model."""
         self.loader("train")
         return data.measure_loader(
             self.sets["train"],

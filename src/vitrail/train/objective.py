@@ -1,4 +1,4 @@
-"""What an update makes small: the label's loss, and with a teacher what the teacher says too."""
+"""The training loss: cross-entropy with the labels, and distillation where there is a teacher."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,9 +20,10 @@ from vitrail.train.recipe import Recipe
 class Objective:
     """The loss of a micro-batch.
 
-    The teacher sees what the student sees, augmented and mixed; it draws no chance and learns
-    nothing, so a run with one resumes to the bit. ``student`` is the bare model, for its maps.
-    ``weights`` ``(K,)`` weigh the classes of the labels; the teacher's word is not weighed.
+    The teacher gets the student's images, augmented and mixed. It uses no random numbers and does
+    not learn, so a run with a teacher resumes to the bit. ``student`` is the unwrapped model, for
+    its maps.
+    ``weights`` ``(K,)`` weigh the classes of the labels, not the distillation term.
     """
 
     recipe: Recipe

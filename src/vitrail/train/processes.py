@@ -1,4 +1,4 @@
-"""One process or many: the few things that training asks of accelerate.
+"""What training uses of accelerate, for one process or many.
 
 accelerate keeps its state in globals that live as long as the process. Every run starts with a
 fresh one, so that runs of different precision can follow each other.
@@ -37,7 +37,7 @@ def start_accelerator(precision: str, accumulate: int = 1) -> Any:
 
 
 def _on_cpus() -> bool:
-    """Several processes and no GPU: accelerate must be told, or each would train alone."""
+    """Whether there are several processes and no GPU; accelerate does not detect that."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
@@ -68,7 +68,7 @@ def is_sharded(accelerator: Any) -> bool:
 
 @dataclass(frozen=True)
 class SyncState:
-    """What the processes agree on after every update."""
+    """What all processes know after every update; the same in each."""
 
     loss: float
     stop: bool
@@ -100,7 +100,7 @@ def sync_gradients(
 
 
 def broadcast_buffers(accelerator: Any, module: nn.Module) -> None:
-    """Running statistics of the first process count, as they do in training."""
+    """Send the first process's buffers (running statistics) to all processes."""
     if accelerator.num_processes == 1:
         return
     from accelerate.utils import broadcast

@@ -77,9 +77,9 @@ class Recipe:
     weights: str | None = None
     """Weights to start from (fine-tuning): a file, a run, timm, or OWNER/NAME on the hub."""
     teacher: str | None = None
-    """A trained model that is heard beside the labels: a run folder, or timm:NAME."""
+    """A trained model to learn from beside the labels: a run folder, or timm:NAME."""
     distill: Distillation = field(default_factory=Distillation)
-    """How a teacher is heard: kind (hard or soft), alpha, tau, feature."""
+    """The distillation: kind (hard or soft), alpha, tau, feature."""
     best: str = "accuracy"
     """Which epoch is kept as the best: by accuracy, balanced_accuracy or loss, in validation."""
     patience: int = 0

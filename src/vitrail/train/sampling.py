@@ -1,4 +1,4 @@
-"""Where chance comes from: every draw is a function of (seed, step, slot), of nothing before it.
+"""Seeds and the order of images: every random draw is a function of (seed, step, slot) alone.
 
 A *slot* is one micro-batch of an update: ``slot = accumulation index * processes + rank``. One
 process with two accumulation steps and two processes with one see the same two slots, hence the
@@ -57,7 +57,7 @@ class BatchSchedule:
         sampling: str = "shuffle",
         labels: Sequence[int] = (),
     ) -> "BatchSchedule":
-        """A batch_schedule for ``count`` images; a batch larger than the set shrinks to fit it.
+        """A schedule for ``count`` images; a batch larger than the set shrinks to fit it.
 
         ``sampling`` other than ``"shuffle"`` needs their ``labels``.
 

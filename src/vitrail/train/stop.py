@@ -30,7 +30,7 @@ def lost_worker_error(error: Exception, out: Path, step: int) -> UserError:
 
 
 class StopRequest:
-    """Remembers that a signal came. The second one acts at once, as without us.
+    """Notes that a signal came; a second one acts at once, by the handler of before.
 
     Only the main thread of a process can listen; elsewhere nothing is changed.
     """

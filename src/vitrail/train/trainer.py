@@ -1,4 +1,4 @@
-"""The loop: updates, epochs, validations, and the moments at which a run is kept.
+"""The training loop: updates, epochs, validation and checkpoints.
 
 images -> loader -> mix -> model -> loss -> gradient -> clip -> optimiser -> averaged weights
 """
@@ -36,7 +36,7 @@ def ranking_key(row: Mapping[str, Any], score: str) -> tuple[float, float]:
 
 
 class Trainer:
-    """One run at work. ``restore`` a snapshot, then ``run``."""
+    """Trains one run: ``restore`` a snapshot, then ``run``."""
 
     def __init__(
         self, job: TrainingJob, accelerator: Any, emit: OnEvent, stop: StopRequest
@@ -124,7 +124,7 @@ class Trainer:
         self.save()
 
     def _save_after_lost_worker(self, error: data.WorkerError) -> NoReturn:
-        """Images are waited for between updates only, so that this is a moment to go on from."""
+        """Save: batches are awaited between updates only, so the state is consistent here."""
         if self.accelerator.num_processes == 1:
             if self.stop.asked:  # the signal went to the workers too
                 self._interrupt()
@@ -319,7 +319,7 @@ class Trainer:
     # ---- keeping ---------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, Tensor]:
-        """What is validated and saved: the averaged weights, or the model's own. CPU copies."""
+        """CPU copies of what is validated and saved: the averaged weights, or the model's own."""
         state = (
             checkpoint.model_state(self.model) if self.ema is None else self.ema.module.state_dict()
         )
@@ -331,7 +331,7 @@ class Trainer:
         return by_clock or bool(every and step and step % every == 0)
 
     def save(self) -> None:
-        """Checkpoint first, then what a person reads; in this order nothing runs ahead of it."""
+        """Write the checkpoint first, so that no other file is ever ahead of it."""
         snapshot = self.snapshot()
         weights = self.weights()
         if self.accelerator.is_main_process:
