@@ -203,7 +203,7 @@ def candidates(setting: Setting) -> list[Arm]:
     return [
         Arm(
             name=name,
-            build=partial(seeded, model, setting.image),
+            build=partial(create_from_seed, model, setting.image),
             # The hash of QF and QS makes as many clusters as the picture has codes: no one graph.
             graphs=("eager",) if name in ("QF", "QS") else ("eager", "compiled"),
         )
@@ -211,7 +211,7 @@ def candidates(setting: Setting) -> list[Arm]:
     ]
 
 
-def seeded(model: str, image: int) -> nn.Module:
+def create_from_seed(model: str, image: int) -> nn.Module:
     """A model whose random weights are always the same."""
     torch.manual_seed(0)
     return vitrail.create(model, image=image, classes=1000)

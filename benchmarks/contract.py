@@ -126,7 +126,7 @@ class Record:
         self.rows.extend(rows)
         write(self.path, self.to_dict())
 
-    def judged(self) -> list[dict[str, Any]]:
+    def judge_rows(self) -> list[dict[str, Any]]:
         """The bars that some row speaks to."""
         return [found for bar in self.bars if (found := bar.judge(self.rows))["of"]]
 
@@ -139,13 +139,13 @@ class Record:
             "date": self.date,
             "machine": self.machine,
             "settings": self.settings,
-            "bars": self.judged(),
+            "bars": self.judge_rows(),
             "rows": self.rows,
         }
 
     def verdicts(self) -> list[str]:
         """How the bars fared, a line each."""
-        return [verdict(found) for found in self.judged()]
+        return [verdict(found) for found in self.judge_rows()]
 
     def close(self) -> None:
         """Print how the bars fared and where the file is."""

@@ -24,7 +24,7 @@ import vitrail
 WIDTH = 30
 
 
-def chosen(patterns: Sequence[str], at_most: float) -> list[str]:
+def select_models(patterns: Sequence[str], at_most: float) -> list[str]:
     """Names that fit a pattern and have at most so many million parameters."""
     names = [n for n in vitrail.list_models() if any(fnmatch.fnmatch(n, p) for p in patterns)]
     return [name for name in names if millions(name) <= at_most]
@@ -36,7 +36,7 @@ def millions(name: str) -> float:
     return sum(p.numel() for p in model.parameters()) / 1e6
 
 
-def tried(name: str, point: str, build: Callable[..., vitrail.Backbone]) -> tuple[str, str]:
+def try_point(name: str, point: str, build: Callable[..., vitrail.Backbone]) -> tuple[str, str]:
     """What to print for a point (seconds, ``no``, or ``-`` where it cannot be), and why not."""
     if point in STATIC and name.endswith(HASHED):
         return "-", ""
@@ -60,7 +60,7 @@ def sweep(names: Sequence[str], points: Sequence[str]) -> list[str]:
     for name in names:
         print(f"{name:{WIDTH}}", end="", flush=True)
         for point in points:
-            word, why = tried(name, point, partial(vitrail.create, name, classes=5))
+            word, why = try_point(name, point, partial(vitrail.create, name, classes=5))
             print(f"{word:>10}", end="", flush=True)
             failures += [why] if why else []
         print(flush=True)
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--points", nargs="+", default=list(POINTS), choices=list(POINTS))
     parser.add_argument("--at-most", type=float, default=100.0, help="million parameters")
     wanted = parser.parse_args()
-    names = chosen(wanted.models, wanted.at_most)
+    names = select_models(wanted.models, wanted.at_most)
     failures = sweep(names, wanted.points)
     print(f"{len(names)} models, {len(failures)} failures")
     for failure in failures:

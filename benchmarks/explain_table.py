@@ -161,7 +161,7 @@ class Ground:
     mask_of: MaskOf
 
     @property
-    def tested(self) -> tuple[Item, ...]:
+    def test_items(self) -> tuple[Item, ...]:
         """Pictures that no model was trained on."""
         return self.pictures.split("test") or self.pictures.split("val")
 
@@ -185,7 +185,7 @@ class Arm:
         """The pictures it is scored on."""
         ground, options = self.ground, self.ground.options
         return gather(
-            self.run.model, ground.pictures, ground.tested, ground.mask_of, self.run.preprocess,
+            self.run.model, ground.pictures, ground.test_items, ground.mask_of, self.run.preprocess,
             count=options.pictures, seed=options.seed,
         )  # fmt: skip
 
@@ -211,9 +211,9 @@ def main(options: Options) -> Path:
     pictures, mask_of = open_truth(options.data)
     pictures = replace(pictures, store=CachedStore(pictures.store))
     ground = Ground(options, pictures, mask_of)
-    arms, waiting = [*given(ground)], 0
+    arms, waiting = [*open_arms(ground)], 0
     for attempt in range(len(TRIES)):
-        arms = trained(ground, arms, attempt, clock)
+        arms = train_arms(ground, arms, attempt, clock)
         ready = [arm for arm in arms if not arm.warning or arm.attempt == len(TRIES) - 1]
         waiting = sum(not cell(a, m, clock) for m in makers(options) for a in ready)
     missing = sum(bool(arm.warning and arm.attempt < len(TRIES) - 1) for arm in arms)
@@ -229,7 +229,7 @@ def main(options: Options) -> Path:
 # ---- training -----------------------------------------------------------------------------------
 
 
-def given(ground: Ground) -> Iterator[Arm]:
+def open_arms(ground: Ground) -> Iterator[Arm]:
     """The runs that were given in place of training.
 
     Raises:
@@ -242,7 +242,7 @@ def given(ground: Ground) -> Iterator[Arm]:
         yield arm
 
 
-def trained(ground: Ground, before: Sequence[Arm], attempt: int, clock: Clock) -> list[Arm]:
+def train_arms(ground: Ground, before: Sequence[Arm], attempt: int, clock: Clock) -> list[Arm]:
     """Every model that is trained, or can be within the time; those that learned stay."""
     if ground.options.runs:
         return list(before)
@@ -317,7 +317,7 @@ def cell(arm: Arm, maker: MapSource, clock: Clock) -> bool:
         return True
     if clock.over:
         return False
-    begun, row = time.perf_counter(), scored(arm, maker)
+    begun, row = time.perf_counter(), score_method(arm, maker)
     spent = time.perf_counter() - begun
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"facts": wanted, "row": row.to_dict(), "took": round(spent, 2)}))
@@ -326,7 +326,7 @@ def cell(arm: Arm, maker: MapSource, clock: Clock) -> bool:
     return True
 
 
-def scored(arm: Arm, maker: MapSource) -> MethodScores:
+def score_method(arm: Arm, maker: MapSource) -> MethodScores:
     """The row, or why there is none."""
     maker.refused = 0
     try:
@@ -473,13 +473,13 @@ def choices(rows: Mapping[str, Sequence[MethodScores]]) -> list[str]:
              "| in AUC |", "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for family, some in rows.items():
         real = [row for row in some if row.kind != "baseline" and not row.problem]
-        bests = [named(best(real, name), name) for name in ("difference", "energy", "auc")]
+        bests = [format_score(best(real, name), name) for name in ("difference", "energy", "auc")]
         ahead = [", ".join(beating(some, real, name)) or "none" for name in ("difference", "auc")]
         table.append(f"| {' | '.join((family, *bests, *ahead))} |")
     return table
 
 
-def named(row: MethodScores | None, score_: str) -> str:
+def format_score(row: MethodScores | None, score_: str) -> str:
     """A method and its mean."""
     return "" if row is None else f"{row.method} {row.mean(score_):.3f}"
 

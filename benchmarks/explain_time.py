@@ -68,7 +68,7 @@ def main(options: Options) -> Path:
     """Time every model, print each row, write the file and give its path."""
     if options.quick:
         options = replace(options, rounds=1, window_s=0.001, warmup_s=0.001)
-    names, left_out = chosen(options)
+    names, left_out = select_methods(options)
     settings = {**asdict(options), "left_out": left_out, "refused": {}}
     record = contract.Record("explain_time", settings, options.out, BARS)
     for name in names:
@@ -90,7 +90,7 @@ def main(options: Options) -> Path:
     return record.path
 
 
-def chosen(options: Options) -> tuple[list[str], dict[str, str]]:
+def select_methods(options: Options) -> tuple[list[str], dict[str, str]]:
     """The models to time, and those that are too large."""
     sizes = {}
     for name in options.models or vitrail.list_models():

@@ -73,7 +73,7 @@ def main(options: Options) -> Path:
         fits = [{"family": family, **asdict(fit)} for fit in grown.exponents]
         record.settings["exponents"] += fits
         record.add(rows(family, grown))
-        for text in (*map(line, record.rows[-len(grown.rows) :]), *map(fitted, fits)):
+        for text in (*map(line, record.rows[-len(grown.rows) :]), *map(format_fit, fits)):
             print(text, flush=True)
         if options.picture is not None:
             path = options.picture / f"growth-{family}.svg"
@@ -124,7 +124,7 @@ def line(row: Mapping[str, Any]) -> str:
     )
 
 
-def fitted(fit: Mapping[str, Any]) -> str:
+def format_fit(fit: Mapping[str, Any]) -> str:
     """A fit for people."""
     return (
         f"  {fit['model']}: {fit['quantity']} ~ pixels^{fit['exponent']:.2f} "

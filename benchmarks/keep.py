@@ -119,18 +119,18 @@ class Table:
         return Preprocess(image=self.options.image)
 
     @cached_property
-    def tested(self) -> tuple[Item, ...]:
+    def test_items(self) -> tuple[Item, ...]:
         """The test part, or validation where there is none; never trained on, never chosen by."""
         items = self.pictures.split("test") or self.pictures.split("val")
         return take_fraction(items, min(1.0, self.options.tested / len(items)), 0)
 
     @cached_property
-    def asked(self) -> tuple[Item, ...]:
+    def final_items(self) -> tuple[Item, ...]:
         """What is asked at the end; never trained on, never chosen by."""
         parts = [self.pictures.split(part) for part in self.options.parts]
-        return tuple(item for part in parts for item in part) or self.tested
+        return tuple(item for part in parts for item in part) or self.test_items
 
-    def trained(self, seed: int) -> tuple[Item, ...]:
+    def train_items(self, seed: int) -> tuple[Item, ...]:
         """The training part."""
         return take_fraction(self.pictures.split("train"), self.options.share, seed)
 
@@ -155,8 +155,8 @@ class Table:
     def train(self, model: Backbone, seed: int, at: Path, recipe: Recipe) -> None:
         """Train to the end, or go on; ``model`` leaves with the last weights."""
         parts = {
-            "train": self.trained(seed),
-            "val": self.tested[:: max(1, len(self.tested) // 64)],
+            "train": self.train_items(seed),
+            "val": self.test_items[:: max(1, len(self.test_items) // 64)],
         }
         job = TrainingJob.create(
             self.text(model), self.pictures, parts, recipe, self.preprocess, model=model
@@ -167,13 +167,13 @@ class Table:
     def recipe(self, seed: int, **changes: Any) -> Recipe:
         """The recipe of plain and from scratch."""
         values = {"epochs": self.options.epochs, "batch": self.options.batch, "seed": seed}
-        suited = Recipe.suggest(len(self.trained(seed))).to_dict()
+        suited = Recipe.suggest(len(self.train_items(seed))).to_dict()
         own = json.loads(self.options.changes)
         return Recipe.from_dict({**suited, **values, **own, **changes})
 
-    def right(self, model: Backbone) -> NDArray[np.bool_]:
+    def correct_answers(self, model: Backbone) -> NDArray[np.bool_]:
         """Which of the asked pictures the model knows."""
-        shown = ImageTensors(self.pictures, self.asked, self.preprocess.transform(), seed=0)
+        shown = ImageTensors(self.pictures, self.final_items, self.preprocess.transform(), seed=0)
         order = [list(part) for part in np.array_split(range(len(shown)), len(shown) // 50 + 1)]
         scores = evaluate(model, batches(shown, order=order, workers=0), len(self.pictures.classes))
         return np.array(scores.labels) == np.array(scores.predictions)
@@ -203,7 +203,7 @@ def answers(table: Table, seed: int) -> Iterator[tuple[str, str, NDArray[np.bool
     home = options.work / f"seed-{seed}"
     plain = table.build(PLAIN, seed)
     table.train(plain, seed, home / "plain", table.recipe(seed))
-    yield "from scratch", PLAIN, table.right(plain)
+    yield "from scratch", PLAIN, table.correct_answers(plain)
     tuning = table.recipe(
         seed,
         epochs=options.tune,
@@ -217,16 +217,16 @@ def answers(table: Table, seed: int) -> Iterator[tuple[str, str, NDArray[np.bool
     for number, reducer in enumerate((PLAIN, *options.reducers)):
         given = plain if reducer == PLAIN else give_reducer(plain, table.each(plain, reducer))
         if "as it is" in options.ways:
-            yield "as it is", reducer, table.right(given)
+            yield "as it is", reducer, table.correct_answers(given)
         if "tuned" in options.ways:
             tuned = give_reducer(plain, given.config.reducer)
             table.train(tuned, seed, home / f"tuned-{number}", tuning)
-            yield "tuned", reducer, table.right(tuned)
+            yield "tuned", reducer, table.correct_answers(tuned)
     for number, reducer in enumerate(options.reducers, 1):
         if "from scratch" in options.ways:
             fresh = table.build(reducer, seed)
             table.train(fresh, seed, home / f"scratch-{number}", table.recipe(seed))
-            yield "from scratch", reducer, table.right(fresh)
+            yield "from scratch", reducer, table.correct_answers(fresh)
 
 
 def speeds(table: Table) -> dict[str, dict[str, Any]]:

@@ -83,7 +83,7 @@ def main(options: Options) -> dict[str, Lost]:
     said, found = logits(plain.eval(), images), {}
     for reducer in (PLAIN, *options.reducers):
         model = give_reducer(plain, many(plain, reducer)).eval()
-        found[reducer] = compared(logits(model, images), said, labels, lost(model, some))
+        found[reducer] = compare_logits(logits(model, images), said, labels, lost(model, some))
         print(f"{reducer:30} {found[reducer]}", flush=True)
     return found
 
@@ -94,7 +94,7 @@ def logits(model: Backbone, images: Tensor) -> Tensor:
         return torch.cat([model(part) for part in images.split(50)])
 
 
-def compared(said: Tensor, before: Tensor, labels: Tensor, blocks: list[float]) -> Lost:
+def compare_logits(said: Tensor, before: Tensor, labels: Tensor, blocks: list[float]) -> Lost:
     """Answers beside the plain model's, both ``(B, classes)``."""
     own, plain = said.log_softmax(1), before.log_softmax(1)
     return Lost(

@@ -81,7 +81,7 @@ def main(options: Options) -> list[dict[str, Any]]:
 def measure(name: str, options: Options) -> dict[str, Any]:
     """One model."""
     torch.manual_seed(options.seed)
-    model = shaken(vitrail.create(name, image=options.image), options.seed)
+    model = perturb_weights(vitrail.create(name, image=options.image), options.seed)
     draw = torch.Generator().manual_seed(options.seed)
     picture = torch.randn(1, 3, options.image, options.image, generator=draw)
     single = explain(model, picture, "lrp", 0, **PLAIN).check
@@ -104,7 +104,7 @@ def relative(check: Any) -> float:
     return float(check["residual"].abs()) / largest
 
 
-def shaken(model: nn.Module, seed: int) -> nn.Module:
+def perturb_weights(model: nn.Module, seed: int) -> nn.Module:
     """Biases, norms and statistics drawn."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():

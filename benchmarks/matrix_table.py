@@ -19,12 +19,12 @@ def page(result: Mapping[str, Any]) -> str:
     large = result["settings"]["too_large"]
     if large:
         limits = f"{result['settings']['limit_gb']:g} GB or {result['settings']['limit_s']:g} s"
-        names = "\n".join(f"- {named(cell)}" for cell in large)
+        names = "\n".join(f"- {cell_name(cell)}" for cell in large)
         parts.append(f"Not timed, for one call takes more than {limits}:\n\n{names}")
     return "\n\n".join(parts) + "\n"
 
 
-def named(cell: Row) -> str:
+def cell_name(cell: Row) -> str:
     """A cell that was too large, and what it takes."""
     changed = [f"{k} `{cell[k]}`" for k in ("mixer", "reducer") if cell[k] != NATIVE]
     which = ", ".join(changed) or "as it is"

@@ -30,12 +30,12 @@ def eager(model: nn.Module, settings: Settings) -> Prepared:
     return Prepared(forward(model, settings, batch=settings.batch))
 
 
-def compiled(model: nn.Module, settings: Settings) -> Prepared:
+def compile_model(model: nn.Module, settings: Settings) -> Prepared:
     """torch.compile with static shapes."""
     return Prepared(forward(model, replace(settings, graph="compiled"), batch=settings.batch))
 
 
-def optimised(
+def optimise_model(
     model: nn.Module,
     settings: Settings,
     precision: Literal["float32", "bf16"],
@@ -62,9 +62,9 @@ def optimised(
 
 MODES: dict[str, Callable[[nn.Module, Settings], Prepared]] = {
     "eager": eager,
-    "compiled": compiled,
-    "optimised": partial(optimised, precision="float32"),
-    "bf16": partial(optimised, precision="bf16"),
+    "compiled": compile_model,
+    "optimised": partial(optimise_model, precision="float32"),
+    "bf16": partial(optimise_model, precision="bf16"),
 }
 
 

@@ -235,7 +235,7 @@ def growth(kind: str) -> str:
 def growth_table(rows: Sequence[Row]) -> str:
     """One family, the yardstick first: seconds, times the yardstick, and exponents."""
     sizes = sorted({row["image"] for row in rows})
-    arms = sorted(dict.fromkeys(r["arm"] for r in rows), key=lambda arm: compared(rows, arm))
+    arms = sorted(dict.fromkeys(r["arm"] for r in rows), key=lambda arm: is_compared(rows, arm))
     cells = {(row["arm"], row["image"]): row for row in rows}
     body = []
     for arm in arms:
@@ -245,7 +245,7 @@ def growth_table(rows: Sequence[Row]) -> str:
     return markdown(["model", *heads], body)
 
 
-def compared(rows: Sequence[Row], arm: str) -> bool:
+def is_compared(rows: Sequence[Row], arm: str) -> bool:
     """Whether a model was measured against another (the yardstick was not)."""
     return any(row["against"] for row in rows if row["arm"] == arm)
 

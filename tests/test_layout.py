@@ -15,6 +15,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 420, 60
 SUITES = {
     "tests/cli/test_app.py": "__main__.py cli/options.py",
     "tests/cli/test_compare.py": "cli/conditions.py",
+    "tests/cli/test_cost.py": "cli/doctor.py",
     "tests/contracts/test_mixers.py": "mixers/base.py mixers/reduced_keys.py mixers/prototype.py "
     "mixers/softmax.py mixers/gated.py mixers/lsa.py mixers/projected.py mixers/spatial.py "
     "mixers/reduced.py mixers/relative.py layers/attend.py testing/mixer_laws.py",

@@ -6,7 +6,7 @@ from benchmarks import contract_sweep as sweep
 
 
 def test_models_by_pattern_and_size() -> None:
-    assert sweep.chosen(["mobilevit_*", "vit_large"], 100.0) == [
+    assert sweep.select_models(["mobilevit_*", "vit_large"], 100.0) == [
         "mobilevit_s",
         "mobilevit_xs",
         "mobilevit_xxs",

@@ -31,8 +31,8 @@ def test_models_too_large_or_too_slow_are_named(tmp_path: Path) -> None:
     options = explain_time.Options(
         models=("vit_tiny(depth=1)",), image=32, quick=True, patience=0.0, out=tmp_path
     )
-    assert explain_time.chosen(options) == (["vit_tiny(depth=1)"], {})
+    assert explain_time.select_methods(options) == (["vit_tiny(depth=1)"], {})
     large = explain_time.Options(models=("vit_large",), image=32)
-    assert explain_time.chosen(large) == ([], {"vit_large": "304 M parameters"})
+    assert explain_time.select_methods(large) == ([], {"vit_large": "304 M parameters"})
     result = explain_time.main(options)
     assert not result.exists()  # no rows, no file

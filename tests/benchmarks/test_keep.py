@@ -84,10 +84,10 @@ def test_seeds_stand_beside_each_other_and_their_mean():
 def test_what_is_asked_is_whole_parts_or_what_is_tested():
     options = keep.Options(data="scenes(size=32, count=40, classes=2)", image=32, tested=4)
     table = keep.Table(options)
-    assert table.asked == table.tested and len(table.asked) == 4
+    assert table.final_items == table.test_items and len(table.final_items) == 4
     both = keep.Table(keep.replace(options, parts=("val", "test")))
     split = both.pictures.split
-    assert both.asked == split("val") + split("test") and len(both.asked) > 4
+    assert both.final_items == split("val") + split("test") and len(both.final_items) > 4
 
 
 def test_a_reducer_for_each_stage():

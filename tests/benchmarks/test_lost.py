@@ -31,10 +31,10 @@ def test_a_pyramids_last_stage_is_spared() -> None:
 def test_answers_are_held_to_the_plain_models() -> None:
     plain = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
     labels = torch.tensor([0, 0, 0])
-    same = lost.compared(plain, plain, labels, [])
+    same = lost.compare_logits(plain, plain, labels, [])
     assert (same.same, same.divergence) == (1.0, 0.0)
     assert round(same.accuracy, 3) == 0.667
-    other = lost.compared(plain.flip(1), plain, labels, [])
+    other = lost.compare_logits(plain.flip(1), plain, labels, [])
     wanted = (plain.softmax(1) * (plain.log_softmax(1) - plain.flip(1).log_softmax(1))).sum(1)
     assert other.same == 0.0
     assert abs(other.divergence - float(wanted.mean())) < 1e-6

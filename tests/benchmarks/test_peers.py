@@ -98,7 +98,7 @@ def test_what_fails_is_noted_and_the_others_go_on(monkeypatch: pytest.MonkeyPatc
 def test_optimised_models_say_how_far_their_outputs_moved(precision: str) -> None:
     settings = Settings(image=32, batch=2, classes=5, threads=1)
     model = vitrail.create("vit_tiny(patch=8,dim=24,heads=3,depth=1)", classes=5, image=32)
-    found = modes.optimised(model.eval(), settings, precision, compile=False)
+    found = modes.optimise_model(model.eval(), settings, precision, compile=False)
     assert found.call().shape == (2, 5)
     assert not found.facts["compiled"]
     moved = found.facts["relative_difference"]

@@ -22,10 +22,11 @@ import tyro
 
 from vitrail import plugins
 from vitrail.cli.command import Answer, Command, as_json, option
+from vitrail.cli.cost import Cost
+from vitrail.cli.doctor import Doctor
 from vitrail.cli.explain import Explain
 from vitrail.cli.export import Export
 from vitrail.cli.listing import Mixers, Models, Reducers
-from vitrail.cli.measure import Cost, Doctor
 from vitrail.cli.pictures import Check, Predict
 from vitrail.cli.reduce import Create, Reduce
 from vitrail.cli.study import Study

@@ -35,7 +35,7 @@ from vitrail.models.backbone import Backbone, image_hw
 from vitrail.models.pyramid import quarters
 from vitrail.models.reader import read_weights
 from vitrail.models.weights import fit_tables
-from vitrail.models.zoo import configure, entry, list_models, our_names
+from vitrail.models.zoo import build_within_limits, configure, entry, list_models, our_names
 
 PREFIX = "vitrail_"
 NATIVE, UNPOOLED = "native", ""
@@ -291,7 +291,8 @@ def create_adapter(name: str, **options: Any) -> TimmAdapter:
     """Our model ``name`` from timm's keywords; others are fields of the model's config.
 
     Raises:
-        UserError: an option the model does not have, or a stride it cannot have.
+        UserError: an option the model does not have, options that do not fit each other, a stride
+            it cannot have, or more parameters than fit in memory.
     """
     if options.pop("output_stride", 32) != 32:
         raise UserError(
@@ -304,8 +305,10 @@ def create_adapter(name: str, **options: Any) -> TimmAdapter:
         options["img_size"] = image_hw(options["img_size"])
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # from JSON
     config = configure(name, **{CONFIG_NAMES.get(k, k): v for k, v in options.items()})
+    found = entry(name)
+    kind: Any = partial(adapt(found.model), variant=name, **own)
     with torch.device(device) if device else nullcontext():
-        model = adapt(entry(name).model)(config, variant=name, **own)
+        model: Any = build_within_limits(name, replace(found, model=kind), config)
     return model.to(dtype) if dtype else model
 
 
