@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.data.corpus import numbered, small_set, write
 
-from vitrail.data import ImageDataset, limits, open_dataset
+from vitrail.data import ImageDataset, limits, open_dataset, parquet
 from vitrail.data.table import is_missing_value
 from vitrail.errors import UserError
 
@@ -244,6 +244,22 @@ def test_rows_without_a_picture_and_row_groups_without_bounds(tmp_path, monkeypa
     monkeypatch.setattr(limits, "MAX_ROW_GROUP", 10)
     with pytest.raises(UserError, match="has row groups of .* write it again with smaller ones"):
         open_dataset(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("column", ["image", "note"])
+def test_one_value_that_many_rows_share_is_not_unpacked(column, tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "FREE_BYTES", 1 << 16)
+    monkeypatch.setattr(parquet, "FREE_ROWS", 100)
+    shared = {"image": b"\0" * (1 << 20), "note": "a" * (1 << 20)}[column]
+    title = {"image": "image", "note": "path"}[column]
+    columns = {title: [shared] * 40, "label": ["a", "b"] * 20}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", compression="zstd")
+    with pytest.raises(UserError, match="unpacks to more than"):
+        open_dataset(tmp_path / "x.parquet")
+    same = pa.array(["a/0.png"] * 50_000).dictionary_encode()
+    pq.write_table(pa.table({"path": same, "label": same}), tmp_path / "y.parquet")
+    with pytest.raises(UserError, match="more rows than its .* bytes can hold"):
+        open_dataset(tmp_path / "y.parquet")
 
 
 def test_floats_and_nothing_in_parquet(tmp_path):

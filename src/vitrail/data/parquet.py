@@ -28,6 +28,8 @@ from vitrail.data.table import column_role, parse_rows
 from vitrail.errors import UserError
 
 ENDING = ".parquet"
+FREE_ROWS = 100_000
+"""A larger table holds a byte for each row: rows that name pictures differ."""
 
 
 def open_parquet(path: Path, copies: bool = False) -> tuple[Files, Layout]:
@@ -85,7 +87,8 @@ def _layout(name: str, source: str | bytes, copies: bool) -> tuple[Layout, str]:
     ]
     if inside:
         _check_groups(name, table.metadata)
-    header, columns = _texts(name, table, inside)
+    packed = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+    header, columns = _texts(name, table, inside, packed)
     lines = list(zip(*columns, strict=True))
     return parse_rows(name, header, lines, first=1, copies=copies), inside[0] if inside else ""
 
@@ -138,11 +141,13 @@ def _check_groups(name: str, metadata: Any) -> None:
         )
 
 
-def _texts(name: str, table: Any, inside: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def _texts(
+    name: str, table: Any, inside: Sequence[str], packed: int
+) -> tuple[list[str], list[list[str]]]:
     """Titles and columns as texts; images inside get names, columns not used stay empty."""
     header = list(table.schema_arrow.names)
     wanted = [title for title in header if column_role(title) and title not in inside]
-    values = _values(name, table, wanted)
+    values = _values(name, table, wanted, packed) if wanted else {}
     count = len(next(iter(values.values()), ()))  # not what the file's end claims
     words = _class_names(table.schema_arrow.metadata or {})
     keys = [f"{PurePosixPath(name).name}/{row:08d}" for row in range(count)]
@@ -158,20 +163,45 @@ def _texts(name: str, table: Any, inside: Sequence[str]) -> tuple[list[str], lis
     return header, columns
 
 
-def _values(name: str, table: Any, titles: Sequence[str]) -> dict[str, list[Any]]:
+def _values(name: str, table: Any, titles: Sequence[str], packed: int) -> dict[str, list[Any]]:
     """Whole columns.
 
     Raises:
         UserError: they cannot be read, or are not as long as the file says.
     """
     try:
-        read = table.read(columns=titles)
+        read = _read_bounded(name, table, titles, packed, batch_size=256)
         values = {title: read.column(title).to_pylist() for title in titles}
+    except UserError:
+        raise
     except Exception as error:  # whatever Arrow raises on damage
         raise _unreadable(name, error) from error
-    if titles and read.num_rows != table.metadata.num_rows:
+    if read.num_rows != table.metadata.num_rows:
         raise _unreadable(name, ValueError("its columns are of other lengths than it says"))
     return values
+
+
+def _read_bounded(name: str, table: Any, titles: Sequence[str], packed: int, **how: Any) -> Any:
+    """Columns read in small batches as one table, given up where few bytes stand for many.
+
+    One value that many rows share is stored once, and its sizes are what the file claims.
+
+    Raises:
+        UserError: they hold more than a file of ``packed`` bytes may stand for.
+    """
+    import pyarrow
+
+    most = min(limits.MAX_ROW_GROUP, max(limits.FREE_BYTES, limits.UNPACKED_RATIO * packed))
+    parts, size, rows = [], 0, 0
+    for batch in table.iter_batches(columns=titles, **how):
+        parts.append(batch)
+        size, rows = size + batch.nbytes, rows + batch.num_rows
+        if size > most:
+            raise UserError(f"{name} unpacks to more than {most:,} bytes at once")
+        if rows > max(FREE_ROWS, packed):
+            raise UserError(f"{name} has more rows than its {packed:,} bytes can hold")
+    schema = pyarrow.schema([table.schema_arrow.field(title) for title in titles])
+    return pyarrow.Table.from_batches(parts, None if parts else schema)
 
 
 def _as_text(words: Sequence[str]) -> Callable[[Any], str]:
@@ -204,12 +234,19 @@ class _RowGroupCache:
     def __init__(self) -> None:
         self.lock, self.size = threading.Lock(), 0
         self.kept: OrderedDict[tuple[str, int], tuple[int, list[Any]]] = OrderedDict()
+        self.failed: dict[tuple[str, int], UserError] = {}
 
     def get(self, key: tuple[str, int], read: Callable[[], tuple[int, list[Any]]]) -> list[Any]:
-        """The values of a group, read if they are not there."""
+        """The values of a group, read if they are not there; one that cannot be is tried once."""
         with self.lock:
+            if key in self.failed:
+                raise self.failed[key]
             if key not in self.kept:
-                self.kept[key] = read()
+                try:
+                    self.kept[key] = read()
+                except UserError as error:
+                    self.failed[key] = error
+                    raise
                 self.size += self.kept[key][0]
                 while self.size > limits.HELD_AT_ONCE and len(self.kept) > 1:
                     self.size -= self.kept.popitem(last=False)[1][0]
@@ -275,10 +312,14 @@ class ParquetFiles:
 
     def _group(self, table: str, group: int) -> tuple[int, list[Any]]:
         """A group's size in bytes, and its values."""
-        opened = _open(table, str(Path(self.root, table)))
+        path = Path(self.root, table)
+        opened, packed = _open(table, str(path)), path.stat().st_size
         try:
-            read = opened.read_row_group(group, columns=[self.column]).column(self.column)
+            how = {"batch_size": 16, "row_groups": [group]}
+            read = _read_bounded(table, opened, [self.column], packed, **how).column(self.column)
             size, values = read.nbytes, read.to_pylist()
+        except UserError:
+            raise
         except Exception as error:  # whatever Arrow raises on damage
             raise _unreadable(table, error) from error
         return size, values
