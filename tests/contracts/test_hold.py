@@ -8,7 +8,7 @@ from tests.contracts.points import POINTS
 from tests.contracts.structures import narrow
 
 import vitrail
-from vitrail.layers.blocks import Held
+from vitrail.layers.blocks import HeldChoice
 from vitrail.reducers import Reducer
 from vitrail.specs import SpecError
 from vitrail.testing import case
@@ -37,8 +37,8 @@ def calls(model, image=64):
     """How often each kind of chooser was asked in one picture."""
     seen = Counter()
     for module in model.modules():
-        if isinstance(module, (Reducer, Held)):
-            kind = "held" if isinstance(module, Held) else "chosen"
+        if isinstance(module, (Reducer, HeldChoice)):
+            kind = "held" if isinstance(module, HeldChoice) else "chosen"
             module.register_forward_hook(lambda *_, kind=kind: seen.update([kind]))
     with torch.no_grad():
         model(torch.randn(1, 3, image, image))

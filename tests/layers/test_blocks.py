@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.layers.blocks import Block, Blocks, Chain, give_reducer
+from vitrail.layers.blocks import Block, Blocks, Chain, attach_reducer
 from vitrail.layers.feed import Mlp
 from vitrail.mixers import MixerSpec
 from vitrail.reducers import ReducerSpec
@@ -31,7 +31,7 @@ def look(x, grid):
 def test_a_stage_is_its_blocks_one_by_one(reducer, coarse):
     """Spelled out: a local step, working tokens, their update restored."""
     spec, x, layer = ReducerSpec.parse(reducer), torch.randn(2, 16, 8), block()
-    give_reducer(layer, spec.build(PLACE), coarse)
+    attach_reducer(layer, spec.build(PLACE), coarse)
     stage = Blocks([layer, block()]).eval()
     start = x if coarse else look(x, (4, 4))
     z, plan = layer.reducer(start, (4, 4), layer.norm1)

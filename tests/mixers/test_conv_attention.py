@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitrail.layers.attend import attend_factorised
+from vitrail.layers.attend import attend_factorised, softmax_over_tokens
 from vitrail.layers.fused import NARROW_HEAD
 from vitrail.layers.plan import Plan
 from vitrail.tokens.plans import Clusters
@@ -22,7 +22,7 @@ def some_plan(images: int, tokens: int, full: int) -> Plan:
 def test_narrow_heads_meet_densely_and_alike(width: int, planned: bool) -> None:
     q, k, v = torch.randn(3, 2, 11, 4 * width, dtype=torch.float64)
     sizes = some_plan(2, 11, 25).sizes if planned else None
-    alone = attend_factorised(q, k, v, 4, sizes)
+    alone = attend_factorised(q, *softmax_over_tokens(k, sizes), v, 4)
     with torch.inference_mode():
-        together = attend_factorised(q, k, v, 4, sizes)
+        together = attend_factorised(q, *softmax_over_tokens(k, sizes), v, 4)
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)

@@ -2,7 +2,7 @@
 
 import torch
 
-from vitrail.layers.blocks import Block, Blocks, give_reducer
+from vitrail.layers.blocks import Block, Blocks, attach_reducer
 from vitrail.layers.feed import Mlp
 from vitrail.mixers import MixerSpec
 from vitrail.reducers import ReducerSpec
@@ -38,7 +38,7 @@ def test_a_flat_picture_takes_fewer_than_a_rich_one():
 
 def blocks(mixer):
     block = Block(6, mixer, Mlp(6, 12))
-    give_reducer(block, built(), coarse=False)
+    attach_reducer(block, built(), coarse=False)
     return Blocks([block])
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from vitrail.layers.blocks import Block, Blocks, give_reducer
+from vitrail.layers.blocks import Block, Blocks, attach_reducer
 from vitrail.layers.feed import Mlp
 from vitrail.mixers import MixerSpec
 from vitrail.reducers import ReducerSpec
@@ -26,7 +26,7 @@ def trained(text, steps=200):
     torch.manual_seed(3)
     place = Place(dim=DIM, heads=2, grid=GRID, scattered=True)
     block = Block(DIM, MixerSpec.parse("softmax").build(place), Mlp(DIM, 2 * DIM))
-    give_reducer(block, ReducerSpec.parse(text).build(place), coarse=False)
+    attach_reducer(block, ReducerSpec.parse(text).build(place), coarse=False)
     blocks = Blocks([block])
     optimizer = torch.optim.Adam(blocks.parameters(), 0.02)
     for _ in range(steps):

@@ -22,8 +22,9 @@ from vitrail.layers.attend import (
     average_keys,
     join_heads,
     project,
+    softmax_over_tokens,
     split_heads,
-    summarise_keys,
+    summarise_values,
 )
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
@@ -170,7 +171,8 @@ def _linear_operator(
     positive_query = queries.clamp(min=0) + 1e-6
     positive_query = positive_query / positive_query.sum(-1, keepdim=True)
     sizes = None if step.plan is None else step.plan.sizes
-    content = join_heads(queries @ summarise_keys(k, v, queries.shape[1], sizes))
+    weights, mass = softmax_over_tokens(k, sizes)
+    content = join_heads(queries @ summarise_values(weights, mass, v, queries.shape[1]))
     return lambda f: (positive_query @ (keys.mT @ f.unsqueeze(1))).mean(1), content
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitrail.attribution.preserve import ExplainError
-from vitrail.layers.blocks import Held
+from vitrail.layers.blocks import HeldChoice
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.mixers import Mixer
@@ -66,7 +66,7 @@ def recording(model: nn.Module, parts: Mapping[str, nn.Module]) -> Iterator[list
 
 def reducers_of(model: nn.Module) -> dict[str, nn.Module]:
     """The reducers, and what hands their choice on, by path."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, (Reducer, Held))}
+    return {n: m for n, m in model.named_modules() if isinstance(m, (Reducer, HeldChoice))}
 
 
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:

@@ -26,6 +26,7 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from vitrail.errors import UserError
 from vitrail.hub.fetch import fetch
@@ -104,6 +105,12 @@ class TimmAdapter(Backbone):
     def forward_features(self, x: Tensor) -> Tensor:
         """What the head pools: a map wherever there is one, else tokens."""
         return self.to_timm_layout(super().forward_features(x), x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, or what ``global_pool=''`` leaves."""
+        if isinstance(x, Proxy):
+            return self.forward_traced(x)
+        return self.forward_head(self.forward_features(x))
 
     def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Four maps, and :meth:`forward_features` from the same pass."""

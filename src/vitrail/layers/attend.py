@@ -72,39 +72,34 @@ def attention_weights(
     return (logits if bias is None else logits + bias).softmax(-1)
 
 
-def attend_factorised(
-    q: Tensor, k: Tensor, v: Tensor, heads: int, sizes: Tensor | None = None
-) -> Tensor:
-    """``q softmax_tokens(k)^T v / sqrt(d)`` in every head, ``(B, N, C)``: linear in tokens.
+def softmax_over_tokens(k: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Keys' softmax over tokens, not divided yet: weights ``(B, N, C)``, their sums ``(B, 1, C)``.
 
-    ``sizes`` ``(B, N)`` is how many tokens each key stands for, one if not given.
-    """
-    width = q.shape[2] // heads
-    if width < NARROW_HEAD and eager_cpu_inference(q):
-        return attend_dense(q, *key_masses(k, sizes), v, width)
-    return join_heads(split_heads(q, heads) @ summarise_keys(k, v, heads, sizes))
-
-
-def summarise_keys(k: Tensor, v: Tensor, heads: int, sizes: Tensor | None = None) -> Tensor:
-    """``softmax_tokens(k)^T v / sqrt(d)``, ``(B, heads, d, d)``."""
-    weights, mass = (split_heads(t, heads) for t in key_masses(k, sizes))
-    v = split_heads(v, heads)
-    product = multiply_by_image if eager_cpu_inference(v) else torch.matmul
-    return product(weights.mT, v) / (mass.mT * v.shape[-1] ** 0.5)
-
-
-def key_masses(k: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Softmax over tokens before its division: weights ``(B, N, C)``, their sums ``(B, 1, C)``.
-
-    Keys are exponentiated against their maximum times the root of the token count: at 1024 px a
-    mean weight is 1.5e-5, which half precision loses, while its sum over 65 537 tokens would
-    overflow; scaled so, both stay in range.
+    ``sizes`` ``(B, N)`` is how many tokens each key stands for, one if not given. Keys are
+    exponentiated against their maximum times the root of the token count: at 1024 px a mean weight
+    is 1.5e-5, which half precision loses, while its sum over 65 537 tokens would overflow; scaled
+    so, both stay in range.
     """
     if sizes is not None:
         k = k + sizes.log().to(k.dtype).unsqueeze(2)
     top = k.detach().amax(1, keepdim=True) + 0.5 * math.log(k.shape[1])
     weights = (k - top).exp_()
     return weights, weights.sum(1, keepdim=True)
+
+
+def summarise_values(weights: Tensor, mass: Tensor, v: Tensor, heads: int) -> Tensor:
+    """``softmax_tokens(k)^T v / sqrt(d)``, ``(B, heads, d, d)``, by :func:`softmax_over_tokens`."""
+    weights, mass, v = (split_heads(t, heads) for t in (weights, mass, v))
+    product = multiply_by_image if eager_cpu_inference(v) else torch.matmul
+    return product(weights.mT, v) / (mass.mT * v.shape[-1] ** 0.5)
+
+
+def attend_factorised(q: Tensor, weights: Tensor, mass: Tensor, v: Tensor, heads: int) -> Tensor:
+    """``q softmax_tokens(k)^T v / sqrt(d)`` in every head, ``(B, N, C)``: linear in tokens."""
+    width = q.shape[2] // heads
+    if width < NARROW_HEAD and eager_cpu_inference(q):
+        return attend_dense(q, weights, mass, v, width)
+    return join_heads(split_heads(q, heads) @ summarise_values(weights, mass, v, heads))
 
 
 def size_bias(sizes: Tensor, like: Tensor) -> Tensor:

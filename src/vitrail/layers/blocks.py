@@ -65,39 +65,38 @@ class Block(nn.Module):
         return self.mlp.at_once(self.norm2(x))
 
 
-class Held(nn.Module):
-    """In place of a reducer: the block works on what an earlier block chose."""
+class HeldChoice(nn.Module):
+    """In place of a reducer: the block works on the tokens that an earlier block chose."""
 
     def forward(self, z: Tensor, plan: Plan) -> tuple[Tensor, Plan]:
-        """Working tokens ``(B, K, C)`` and the plan they were chosen by, as they are."""
+        """Working tokens ``(B, K, C)`` and their plan, as they are."""
         return z, plan
 
 
-def give_reducer(block: Any, reducer: nn.Module, coarse: bool) -> None:
+def attach_reducer(block: Any, reducer: nn.Module, coarse: bool) -> None:
     """Let a stage run a block on a reducer's working tokens.
 
     Args:
         block: ``(z, grid, shared, plan) -> z``, with its first norm as ``norm1``.
-        reducer: chooses them, or :class:`Held`.
+        reducer: chooses them, or :class:`HeldChoice`.
         coarse: whether they lie on a coarser grid, so that the block runs there as a whole, its
             local step included; otherwise the local step sees the full grid first.
     """
     block.reducer, block.coarse = reducer, coarse
 
 
-class Chain(nn.ModuleList):
-    """Blocks one after the other, each recomputed in the backward pass if so asked."""
+def has_reducer(block: nn.Module) -> bool:
+    """Whether a block runs on working tokens."""
+    return getattr(block, "reducer", None) is not None
+
+
+class BlockList(nn.ModuleList):
+    """Blocks that can be recomputed in the backward pass, to save memory."""
 
     checkpointing = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, width, H, W)`` -> what the last block gives."""
-        for block in self:
-            x = self.run(block, x)
-        return x
-
     def run(self, block: Callable[..., Any], *args: Any) -> Any:
-        """One block, recomputed in the backward pass if so asked."""
+        """One block, recomputed in the backward pass where that is on."""
         if self.recomputes:
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
@@ -108,14 +107,23 @@ class Chain(nn.ModuleList):
         return self.checkpointing and torch.is_grad_enabled()
 
 
-class Blocks(Chain):
+class Chain(BlockList):
+    """Blocks on maps, one after the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, width, H, W)`` -> what the last block gives."""
+        for block in self:
+            x = self.run(block, x)
+        return x
+
+
+class Blocks(BlockList):
     """The blocks of one stage on tokens; those with a reducer run on its working tokens.
 
-    It alone knows how tokens are reduced and restored, how blocks hold an earlier one's choice,
-    and what is recomputed in the backward pass.
+    It alone knows how tokens are reduced and restored, and how blocks hold an earlier one's choice.
     """
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         x: Tensor,
         grid: Grid,
@@ -136,9 +144,9 @@ class Blocks(Chain):
             last: the block to stop before; None for all.
         """
         stage = StagePass(grid, local, shared)
-        for group in self.choices(first, last):
+        for group in self.groups(first, last):
             if has_reducer(group[0]) or self.recomputes:
-                x = self.run(stage.after_choice, group, x)
+                x = self.run(stage.run_group, group, x)
             else:
                 x = group[0](x if local is None else local(x, grid), grid, shared)
         return x
@@ -155,24 +163,19 @@ class Blocks(Chain):
     ) -> list[Tensor]:
         """All tokens after every block; arguments as :meth:`forward`'s."""
         stage, after = StagePass(grid, local, shared), [x]
-        for group in self.choices(first, last):
-            after += self.run(stage.after_each, group, after[-1])
+        for group in self.groups(first, last):
+            after += self.run(stage.group_states, group, after[-1])
         return after[1:]
 
-    def choices(self, first: int, last: int | None) -> list[list[Any]]:
+    def groups(self, first: int, last: int | None) -> list[list[Any]]:
         """Each block that chooses for itself, with those behind it that hold its choice."""
         groups: list[list[Any]] = []
         for block in list(self)[first:last]:
-            if groups and isinstance(getattr(block, "reducer", None), Held):
+            if groups and isinstance(getattr(block, "reducer", None), HeldChoice):
                 groups[-1].append(block)
             else:
                 groups.append([block])
         return groups
-
-
-def has_reducer(block: nn.Module) -> bool:
-    """Whether a block runs on working tokens."""
-    return getattr(block, "reducer", None) is not None
 
 
 class StagePass(NamedTuple):
@@ -185,7 +188,7 @@ class StagePass(NamedTuple):
     local: Local | None
     shared: nn.Module | None
 
-    def after_choice(self, group: Sequence[Any], x: Tensor) -> Tensor:
+    def run_group(self, group: Sequence[Any], x: Tensor) -> Tensor:
         """All tokens after a group, ``(B, E + H*W, C)``.
 
         Where no local step on the full grid comes between, working tokens go through all its
@@ -194,43 +197,43 @@ class StagePass(NamedTuple):
         """
         block, *held = group
         if not has_reducer(block):
-            return block(self.look(x, self.grid), self.grid, self.shared)
-        x, z, plan = self.choose(block, x)
+            return block(self.apply_local(x, self.grid), self.grid, self.shared)
+        x, z, plan = self.reduce(block, x)
         if held and not (plan.exact and (block.coarse or self.local is None)):
             return self.restore_each(group, x, z, plan)[-1]
-        worked = self.work(block, z, plan)
+        y = self.run_reduced(block, z, plan)
         for other in held:
-            worked, plan = other.reducer(worked, plan)
-            worked = self.work(other, worked, plan)
-        return plan.restore(worked - z).add_(x)
+            y, plan = other.reducer(y, plan)
+            y = self.run_reduced(other, y, plan)
+        return plan.restore(y - z).add_(x)
 
-    def after_each(self, group: Sequence[Any], x: Tensor) -> list[Tensor]:
+    def group_states(self, group: Sequence[Any], x: Tensor) -> list[Tensor]:
         """All tokens after each block of a group."""
         if len(group) == 1:
-            return [self.after_choice(group, x)]
-        return self.restore_each(group, *self.choose(group[0], x))
+            return [self.run_group(group, x)]
+        return self.restore_each(group, *self.reduce(group[0], x))
 
     def restore_each(self, group: Sequence[Any], x: Tensor, z: Tensor, plan: Plan) -> list[Tensor]:
         """The same: tokens are restored after each block, and reduced again by the same plan."""
-        after = [plan.restore(self.work(group[0], z, plan) - z).add_(x)]
+        after = [plan.restore(self.run_reduced(group[0], z, plan) - z).add_(x)]
         for block in group[1:]:
-            x = after[-1] if block.coarse else self.look(after[-1], self.grid)
+            x = after[-1] if block.coarse else self.apply_local(after[-1], self.grid)
             z, plan = block.reducer(plan.reduce(x), plan)
-            after.append(plan.restore(self.work(block, z, plan) - z).add_(x))
+            after.append(plan.restore(self.run_reduced(block, z, plan) - z).add_(x))
         return after
 
-    def choose(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Plan]:
-        """All tokens as the choice sees them, the working tokens, and the way back."""
-        x = x if block.coarse else self.look(x, self.grid)
+    def reduce(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Plan]:
+        """All tokens as the reducer reads them, its working tokens, and its plan."""
+        x = x if block.coarse else self.apply_local(x, self.grid)
         z, plan = block.reducer(x, self.grid, block.norm1)
         return x, z, plan
 
-    def work(self, block: Any, z: Tensor, plan: Any) -> Tensor:
-        """A block on its working tokens, ``(B, K, C)``; on a coarser grid, a whole block."""
+    def run_reduced(self, block: Any, z: Tensor, plan: Any) -> Tensor:
+        """A block on working tokens ``(B, K, C)``; on a coarser grid, with its local step."""
         if block.coarse:
-            return block(self.look(z, plan.coarse), plan.coarse, self.shared)
+            return block(self.apply_local(z, plan.coarse), plan.coarse, self.shared)
         return block(z, plan.grid, self.shared, plan)
 
-    def look(self, x: Tensor, grid: Grid) -> Tensor:
+    def apply_local(self, x: Tensor, grid: Grid) -> Tensor:
         """The stage's local step, if it has one."""
         return x if self.local is None else self.local(x, grid)

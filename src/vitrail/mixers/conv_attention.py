@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend_factorised, project, split_heads
+from vitrail.layers.attend import attend_factorised, project, softmax_over_tokens, split_heads
 from vitrail.layers.grid import Grid
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
@@ -82,7 +82,8 @@ class FactorisedAttention(Mixer):
         """See :class:`~vitrail.mixers.base.Mixer`; ``shared`` is the stage's convolutions."""
         assert shared is not None
         q, k, v = project(self.qkv, x)
-        content = attend_factorised(q, k, v, self.heads, None if plan is None else plan.sizes)
+        weights, mass = softmax_over_tokens(k, None if plan is None else plan.sizes)
+        content = attend_factorised(q, weights, mass, v, self.heads)
         return self.proj(add_position(content, q, v, grid, shared, plan))
 
     def explain(

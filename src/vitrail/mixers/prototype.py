@@ -17,7 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import attend, join_heads, project, split_heads, summarise_keys
+from vitrail.layers.attend import (
+    attend,
+    join_heads,
+    project,
+    softmax_over_tokens,
+    split_heads,
+    summarise_values,
+)
 from vitrail.layers.grid import Grid, cells
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import ConvRelative
@@ -145,7 +152,7 @@ class PrototypeSoftmax(Prototype, name="prototype_softmax"):
 
 def attend_linear(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """CoaT's order: ``q (softmax_tokens(k)^T v)``; all ``(B, heads, ., d)``."""
-    return q @ summarise_keys(join_heads(k), join_heads(v), k.shape[1])
+    return q @ summarise_values(*softmax_over_tokens(join_heads(k)), join_heads(v), k.shape[1])
 
 
 class PrototypeAttention(Mixer):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from vitrail.errors import UserError
-from vitrail.layers.blocks import Block, Blocks, Chain, Held, give_reducer
+from vitrail.layers.blocks import Block, BlockList, Blocks, HeldChoice, attach_reducer
 from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid
 from vitrail.layers.trace import above, one_node, whole_layers
@@ -94,12 +94,12 @@ class Backbone(nn.Module, ABC):
         self.classes: int = config.classes
         self.in_chans: int = config.in_chans
 
+    @abstractmethod
     def encode(self, x: Tensor, *, maps: bool = True) -> States:
         """``(B, in_chans, H, W)`` -> what the network makes of it; a model's own page.
 
         ``maps``: whether maps are wanted, which some models resample, or the last state only.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no encode(); see Backbone.encode")
 
     def finish(self, last: Tensor) -> Tensor:
         """What the head pools, of the last state: mostly a norm."""
@@ -155,7 +155,8 @@ class Backbone(nn.Module, ABC):
         """``(B, in_chans, H, W)`` -> ``(B, classes)``."""
         if isinstance(x, Proxy):
             return self.forward_traced(x)
-        return self.forward_head(self.forward_features(x))
+        last = self.encode(x, maps=False).last
+        return self.head(self.pool(self.finish(last)))
 
     def forward_traced(self, x: Proxy) -> Tensor:
         """:meth:`forward` under ``torch.fx``: a node for each block and each layer beside them."""
@@ -197,11 +198,11 @@ class Backbone(nn.Module, ABC):
         """Recompute blocks in the backward pass, or not."""
         self.grad_checkpointing = enable
 
-    def chains(self) -> Iterator[Chain]:
+    def chains(self) -> Iterator[BlockList]:
         """What runs the blocks; not what runs those inside another block."""
         found: list[str] = []
         for name, module in self.named_modules():
-            if isinstance(module, Chain) and not any(name.startswith(f"{f}.") for f in found):
+            if isinstance(module, BlockList) and not any(name.startswith(f"{f}.") for f in found):
                 found.append(name)
                 yield module
 
@@ -259,7 +260,7 @@ class Choice:
     first: int = 0
 
     @property
-    def working(self) -> Place:
+    def working_place(self) -> Place:
         """Where the mixer stands: behind the reducer."""
         return self.reducer.place(self.place)
 
@@ -269,7 +270,7 @@ class Choice:
 
     def build_shared(self) -> nn.Module | None:
         """What the mixers of the stage hold in common."""
-        return self.mixer.build_shared(self.working)
+        return self.mixer.build_shared(self.working_place)
 
     def plain_blocks(
         self, hidden: int, rates: Sequence[float], mlp: type[Mlp] = Mlp, eps: float = 1e-6
@@ -286,14 +287,14 @@ class Choice:
         coarse = self.reducer.coarse(self.place) is not None
         for i, rate in enumerate(rates, self.first):
             here = self.at(i)
-            block = build(here.mixer.build(here.working), rate)
+            block = build(here.mixer.build(here.working_place), rate)
             if not isinstance(self.reducer, All):
-                give_reducer(block, here.choosing(), coarse)
+                attach_reducer(block, here.build_reducer(), coarse)
             blocks.append(block)
         return blocks
 
-    def choosing(self) -> nn.Module:
-        """The reducer, or for blocks that an earlier one chooses for, what hands its choice on.
+    def build_reducer(self) -> nn.Module:
+        """The reducer, or for blocks that hold an earlier one's choice, what hands it on.
 
         Raises:
             SpecError: the reducer cannot serve the place, or ``hold`` counts no blocks.
@@ -303,10 +304,10 @@ class Choice:
                 self.place, "hold counts the blocks of one choice", "hold=1 chooses in every block"
             )
         if (self.place.index - self.first) % self.reducer.hold:
-            return Held()
+            return HeldChoice()
         return self.reducer.build(self.place)
 
-    def alone(self) -> "Choice":
+    def without_hold(self) -> "Choice":
         """Itself, where every block chooses for itself.
 
         Raises:
@@ -318,7 +319,7 @@ class Choice:
             )
         return self
 
-    def on_grid(self, why: str, remedy: str) -> "Choice":
+    def require_grid(self, why: str, remedy: str) -> "Choice":
         """Itself, where the working tokens lie on a grid.
 
         Raises:

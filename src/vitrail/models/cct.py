@@ -117,7 +117,7 @@ class CCT(Backbone):
         self.shared = choice.build_shared()
         hidden = dim * config.mlp_ratio
         rates = drop_path_rates(config.drop_path, config.depth)
-        self.blocks = choice.alone().blocks(partial(CCTBlock, dim, hidden), rates)
+        self.blocks = choice.without_hold().blocks(partial(CCTBlock, dim, hidden), rates)
         self.norm = nn.LayerNorm(dim)
         self.weigh = nn.Linear(dim, 1)
         self.head = classifier(dim, config.classes)

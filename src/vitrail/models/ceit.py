@@ -129,7 +129,7 @@ class CeiT(Backbone):
         self.cls = nn.Parameter(torch.zeros(1, 1, dim))
         self.position = nn.Parameter(torch.zeros(1, place.tokens, dim))
         self.shared = choice.build_shared()
-        choice = choice.alone().on_grid(
+        choice = choice.without_hold().require_grid(
             "its feed-forward looks over a grid", "use reducer 'pool' or 'all'"
         )
         self.blocks = choice.blocks(

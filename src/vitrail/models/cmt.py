@@ -169,11 +169,11 @@ class Stage(nn.Module):
         self.halve = nn.Conv2d(in_dim, dim, 2, 2)
         self.norm = nn.LayerNorm(dim)
         self.shared = choice.build_shared()
-        choice = choice.on_grid(
+        choice = choice.require_grid(
             "the feed-forward of a CMT block convolves and needs tokens on a grid",
             "use reducer 'pool', or a backbone with a plain feed-forward such as coat_lite_small",
         )
-        self.blocks = choice.alone().blocks(partial(Block, dim, int(dim * ratio)), rates)
+        self.blocks = choice.without_hold().blocks(partial(Block, dim, int(dim * ratio)), rates)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_dim, H, W)`` -> ``(B, dim, H / 2, W / 2)``, rounded up."""

@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.errors import UserError
-from vitrail.layers.blocks import Chain
+from vitrail.layers.blocks import BlockList
 from vitrail.layers.drop import DropPath
 from vitrail.layers.feed import Mlp
 from vitrail.layers.grid import Grid, grid_of, to_map, to_tokens
@@ -122,7 +122,7 @@ class CoaT(Backbone):
             for row in zip(widths, PATCHES, choices, config.depths, config.ratios, strict=True)
         )
         hidden = config.dims[-1] * config.ratios[-1]
-        self.parallel = Chain(
+        self.parallel = ParallelBlocks(
             ParallelBlock([c.at(i) for c in choices[1:]], hidden, config.drop_path)
             for i in range(config.parallel)
         )
@@ -138,20 +138,14 @@ class CoaT(Backbone):
         CoaT: the class tokens of the three scales, ``(B, 3, C)``.
         """
         check_image(x, self.in_chans, 32)
-        tokens: list[Tensor] = []
-        grids: list[Grid] = []
+        scales: list[tuple[Tensor, Grid]] = []
         for stage in self.stages:
-            x, grid = stage(image_map(tokens[-1], grids[-1]) if tokens else x)
-            tokens.append(x)
-            grids.append(grid)
-        for block in self.parallel:
-            run = self.parallel.run
-            tokens[1], tokens[2], tokens[3] = run(
-                block, tokens[1:], grids[1:], list(self.stages[1:])
-            )
-        levels = map(image_map, tokens, grids) if maps else ()
-        last = torch.cat([x[:, :1] for x in tokens[1:]], 1) if self.parallel else tokens[-1]
-        return States(tuple(levels), last)
+            scales.append(stage(image_map(*scales[-1]) if scales else x))
+        if self.parallel:
+            scales[1:] = self.parallel(scales[1:], list(self.stages[1:]))
+        levels = tuple(image_map(*scale) for scale in scales) if maps else ()
+        classes = [tokens[:, :1] for tokens, _ in scales[1:]]
+        return States(levels, torch.cat(classes, 1) if self.parallel else scales[-1][0])
 
     def finish(self, last: Tensor) -> Tensor:
         """Normalised, each scale by its own norm."""
@@ -280,18 +274,15 @@ class ParallelBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, tokens: list[Tensor], grids: list[Grid], stages: list["Stage"]
+        self, tokens: Sequence[Tensor], grids: Sequence[Grid], stages: Sequence[Any]
     ) -> list[Tensor]:
         """Three times ``(B, 1 + N_i, C)`` -> the same; CPE and CRPE are the serial stages'."""
-        xs, seen = [], []
-        for scale, x, grid, stage in zip(self.scales, tokens, grids, stages, strict=True):
-            x = stage.cpe(x, grid)
-            xs.append(x)
-            seen.append(scale(x, grid, stage.shared))
+        xs = [stage.cpe(x, grid) for stage, x, grid in zip(stages, tokens, grids, strict=True)]
+        rows = zip(self.scales, xs, grids, stages, strict=True)
+        attended = [scale(x, grid, stage.shared) for scale, x, grid, stage in rows]
         out = []
         for i, (scale, x) in enumerate(zip(self.scales, xs, strict=True)):
-            other = [resize(s, grids[j], grids[i]) for j, s in enumerate(seen) if j != i]
-            x = x + self.drop_path(seen[i] + other[0] + other[1])
+            x = x + self.drop_path(add_scales(attended, grids, i))
             out.append(x + self.drop_path(self.mlp(scale.norm2(x))))  # type: ignore[operator]
         return out
 
@@ -300,14 +291,14 @@ class ParallelBlock(nn.Module):
         if not fields.scales:
             fields.scales = [fields.tap(fields.last_of(f"stages.{i}")) for i in (1, 2, 3)]
         fields.entering[call.name] = fields.scales
-        seen = [fields.operators(s)(f.tokens) for s, f in zip(steps, fields.scales, strict=True)]
+        moved = [fields.operators(s)(f.tokens) for s, f in zip(steps, fields.scales, strict=True)]
         after = []
         for state, step in zip(fields.scales, steps, strict=True):
             answers = [resize_or_keep(s.output, s.grid, step.grid) for s in steps]
             lengths = torch.stack([a.norm(dim=2, keepdim=True) for a in answers])
             parts = lengths / lengths.sum(0).clamp(min=1e-12)
             resized = torch.stack(
-                [resize_or_keep(f, s.grid, step.grid) for f, s in zip(seen, steps, strict=True)]
+                [resize_or_keep(f, s.grid, step.grid) for f, s in zip(moved, steps, strict=True)]
             )
             if fields.share is None:
                 mixed = state.tokens + resized.sum(0)
@@ -316,6 +307,26 @@ class ParallelBlock(nn.Module):
                 mixed = state.tokens - share * state.tokens + share * (parts * resized).sum(0)
             after.append(State(mixed, step.grid))
         fields.scales = after
+
+
+class ParallelBlocks(BlockList):
+    """Blocks over three scales, one after the other."""
+
+    def forward(
+        self, scales: Sequence[tuple[Tensor, Grid]], stages: Sequence[Stage]
+    ) -> list[tuple[Tensor, Grid]]:
+        """Tokens and grid of each scale -> the same."""
+        tokens, grids = zip(*scales, strict=True)
+        for block in self:
+            fine, middle, coarse = self.run(block, tokens, grids, stages)
+            tokens = fine, middle, coarse  # unpacked by number, as torch.fx must know it
+        return list(zip(tokens, grids, strict=True))
+
+
+def add_scales(attended: Sequence[Tensor], grids: Sequence[Grid], i: int) -> Tensor:
+    """The tokens of scale ``i``, and those of the others resized to its grid."""
+    others = [j for j in range(len(attended)) if j != i]
+    return sum((resize(attended[j], grids[j], grids[i]) for j in others), attended[i])
 
 
 def resize_or_keep(x: Tensor, old: Grid, new: Grid) -> Tensor:

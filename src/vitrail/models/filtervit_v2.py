@@ -188,7 +188,7 @@ class Stage(nn.Module):
         self.shared_pooled = brief.build_shared() if brief else None
         self.pooled = brief.plain_blocks(hidden, rates[:1])[0] if brief else None
         self.shared = choice.build_shared()
-        self.blocks = choice.alone().plain_blocks(hidden, rates)
+        self.blocks = choice.without_hold().plain_blocks(hidden, rates)
         self.convs = Chain(InvertedResidual(dim, dim, 1, config.ratio, rate) for rate in rates)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class Stage(nn.Module):
         x = x + position(grid, self.grid, x.shape[1], x.device).to(x.dtype)
         if self.pooled is not None:
             stage = StagePass(grid, None, self.shared_pooled)
-            x = to_map(self.convs.run(stage.after_choice, [self.pooled], to_tokens(x)), grid)
+            x = to_map(self.convs.run(stage.run_group, [self.pooled], to_tokens(x)), grid)
         for i, conv in enumerate(self.convs):
             z = self.blocks(to_tokens(x), grid, shared=self.shared, first=i, last=i + 1)
             x = self.convs.run(conv, to_map(z, grid))
