@@ -19,6 +19,11 @@ Which models there are, and what they cost on this machine::
     print(vitrail.list_models())
     print(vitrail.measure(["vit_tiny", "timm:resnet18"], image=224, batch=8, memory=False))
 
+Which backbone suits these pictures, here, in ten minutes::
+
+    choice = vitrail.choose("photos", minutes=10)
+    print(choice.winner, choice.estimate, choice.command)
+
 A model alone, another way for its tokens to work, and where a trained one looks::
 
     model = vitrail.create("vit_tiny", classes=5, image=64, reducer="cluster(ratio=4)")
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from vitrail.models import Backbone, list_models
     from vitrail.reducers import ReducerSpec
     from vitrail.specs import Place
+    from vitrail.study.choose.choice import choose
     from vitrail.train.setup import fit
 
 __version__ = "0.1.0"
@@ -56,6 +62,7 @@ __all__ = [
     "ReducerSpec",
     "UserError",
     "__version__",
+    "choose",
     "create",
     "explain",
     "fit",
@@ -70,6 +77,7 @@ _HOMES = {
     "Place": "vitrail.specs",
     "ReducerSpec": "vitrail.reducers",
     "UserError": "vitrail.errors",
+    "choose": "vitrail.study.choose.choice",
     "create": "vitrail.hub.resolve",
     "explain": "vitrail.attribution.base",
     "fit": "vitrail.train.setup",

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from vitrail import plugins
+from vitrail.cli.choose import Choose
 from vitrail.cli.command import Answer, Command, as_json, option
 from vitrail.cli.cost import Cost
 from vitrail.cli.doctor import Doctor
@@ -48,6 +49,7 @@ COMMANDS: dict[str, type[Command]] = {
     "mixers": Mixers,
     "reducers": Reducers,
     "check": Check,
+    "choose": Choose,
     "train": Train,
     "reduce": Reduce,
     "study": Study,

@@ -1,0 +1,156 @@
+"""``vitrail.choose``: the function that people call, and what it gives."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vitrail.console import print_stderr
+from vitrail.errors import UserError
+from vitrail.files import is_occupied
+from vitrail.study import stats
+from vitrail.study.choose.answer import command, sentences, table, write_page
+from vitrail.study.choose.question import Question
+from vitrail.study.choose.run import choose_in
+from vitrail.study.choose.state import FILE, State
+from vitrail.study.choose.tools import ChoiceTools
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen, and why.
+
+    Attributes:
+        folder: with ``choose.json``, ``choose.html`` and the trials.
+        state: all that is known of every candidate.
+    """
+
+    folder: Path
+    state: State
+
+    @property
+    def winner(self) -> str:
+        """The chosen model's text; ``vitrail.fit(data, model=...)`` takes it."""
+        return self.state.winner
+
+    @property
+    def estimate(self) -> stats.Interval | None:
+        """Its accuracy with interval, on pictures that nothing was chosen by."""
+        found = self.state.estimate
+        return stats.wilson(found.right, found.count) if found else None
+
+    @property
+    def command(self) -> str:
+        """What trains it."""
+        return command(self.state) if self.state.winner else ""
+
+    @property
+    def page(self) -> Path:
+        """The page for people."""
+        return self.folder / "choose.html"
+
+    def __str__(self) -> str:
+        """Table and findings as text."""
+        return "\n\n".join([table(self.state), *sentences(self.state), self.command])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        one = self.estimate
+        return {
+            "folder": str(self.folder),
+            "page": str(self.page),
+            "winner": self.winner,
+            "estimate": asdict(one) if one else None,
+            "command": self.command,
+            "candidates": [asdict(entry) for entry in self.state.entries],
+        }
+
+
+def choose(
+    data: str | Path,
+    *,
+    minutes: float = 10.0,
+    pool: Sequence[str] = (),
+    weights: str = "auto",
+    weights_folder: str | Path | None = None,
+    max_ms: float | None = None,
+    max_mb: float | None = None,
+    max_params: float | None = None,
+    batch: int = 1,
+    val: float = 0.2,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Choice:
+    """Find the backbone that suits these pictures, within minutes::
+
+        import vitrail
+
+        choice = vitrail.choose("photos", minutes=10, max_ms=30)
+        print(choice)                                    # a table, and what was found
+        result = vitrail.fit("photos", model=choice.winner, weights="auto")
+
+    Candidates that keep the limits are probed (a linear head upon frozen features) on ever more
+    pictures while those that are clearly behind drop out; the best few are fine-tuned under equal
+    time. The estimate comes from pictures that nothing was chosen by. The same call goes on where
+    it was stopped.
+
+    Args:
+        data: a folder of class folders, a table, a zip, torchvision:NAME, fashion or scenes.
+        minutes: for everything.
+        pool: models, calls, runs or patterns (``"timm:convnext*"``); by default a curated list.
+        weights: where candidates start, a word as :func:`vitrail.create` takes it.
+        weights_folder: released weights without a network, files named by timm's tag.
+        max_ms: the most milliseconds of a batch on this machine.
+        max_mb: the most megabytes of float32 weights.
+        max_params: the most parameters.
+        batch: pictures in the batch whose time counts.
+        val: share kept for comparing where the set has no validation part.
+        seed: of split, rounds and trials.
+        out: folder (by default ``vitrail-choice``; one of the same question is gone on with).
+        progress: say what is done, on stderr.
+
+    Raises:
+        UserError: data, limits or candidates that cannot be.
+        KeyboardInterrupt: Ctrl-C; the best answer so far is in the folder.
+    """
+    folder = None if weights_folder is None else str(weights_folder)
+    question = Question(
+        data=str(data), minutes=minutes, pool=tuple(pool), weights=weights, weights_folder=folder,
+        max_ms=max_ms, max_mb=max_mb, max_params=max_params, batch=batch, val=val, seed=seed,
+    )  # fmt: skip
+    at = prepare_folder(Path(out) if out is not None else Path("vitrail-choice"))
+    note = print_stderr if progress else lambda line: None
+    try:
+        choose_in(at, question, ChoiceTools(folder), note, facts())
+    finally:
+        if (at / FILE).is_file():
+            write_page(State.load(at), at)
+    return Choice(folder=at, state=State.load(at))
+
+
+def prepare_folder(out: Path) -> Path:
+    """The folder of a choice, made if it is not there.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if is_occupied(out) and not (out / FILE).is_file():
+        raise UserError(f"{str(out)!r} is there already and is no choice; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def facts() -> dict[str, Any]:
+    """Date, command and machine, for the page."""
+    import sys
+
+    from vitrail.cost import machine
+
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": " ".join(["vitrail", *map(shlex.quote, sys.argv[1:])]),
+        "machine": machine(),
+    }

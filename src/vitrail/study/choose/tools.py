@@ -1,0 +1,194 @@
+"""What choosing works with: pictures, candidates with their weights, costs, fine-tuning.
+
+The race trains as ``vitrail train`` does, for a fixed number of seconds: first the head, which
+comes from the probe of frozen features, then everything (LP-FT: Kumar, Raghunathan, Jones, Ma,
+Liang, ICLR 2022, arXiv 2202.10054).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from vitrail.console import collect_warnings
+from vitrail.cost import Settings, cost
+from vitrail.data import (
+    ImageDataset,
+    ImageTensors,
+    Item,
+    Preprocess,
+    batches,
+    open_dataset,
+    sequential_order,
+)
+from vitrail.errors import UserError
+from vitrail.hub.names import build
+from vitrail.hub.origin import Weights, origin_of
+from vitrail.hub.runs import load
+from vitrail.hub.weights import find_weights
+from vitrail.study.choose.features import FeatureBank, labels_of
+from vitrail.study.choose.question import Note, Opened, Parts, Question
+from vitrail.study.choose.state import Cost, Entry
+from vitrail.tasks.classify import collect_logits
+from vitrail.train.fit import fit_job
+from vitrail.train.job import TrainingJob
+from vitrail.train.probe import LinearProbe, fit_probe
+from vitrail.train.recipe import Recipe
+from vitrail.train.setup import suggest_image_size
+
+HEAD_PICTURES = 2000
+"""The head that a trial begins with is fitted on at most so many pictures."""
+COST_SHARE = 0.15
+"""Of the minutes, for timing."""
+TUNING: Mapping[str, object] = {
+    "lr": 1e-4, "min_lr": 1e-6, "warmup": 0.1, "layer_decay": 0.75, "weight_decay": 0.05,
+    "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0, "ema": 0.0, "validate_every": 1000,
+    "augment": {"scale": [0.5, 1.0], "rand_augment": None, "erase": 0.0}, "workers": 0,
+}  # fmt: skip
+"""A trial is short: small steps from a head that fits, weak augmentation, no averaging."""
+
+
+class ChoiceTools:
+    """The real ones; ``folder`` holds released weights, without a network."""
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
+
+    def pictures(self, question: Question) -> ImageDataset:
+        """The set, opened."""
+        return open_dataset(question.data, val=question.val, seed=question.seed)
+
+    def open(self, entry: Entry, pictures: ImageDataset) -> Opened:
+        """A candidate with its weights and without a head.
+
+        Raises:
+            UserError: no such model, or weights that were named and cannot be had.
+        """
+        with collect_warnings():
+            weights = find_weights(entry.weights, entry.model, self.folder)
+        preprocess = preprocess_for(weights, pictures)
+        size = {"classes": 0, "image": preprocess.image, "in_chans": 3}
+        model = build(entry.model, size, weights=weights)
+        return Opened(
+            model=model,
+            preprocess=preprocess,
+            start=describe_start(model),
+            released=weights is not None,
+        )
+
+    def measure(self, entries: Sequence[Entry], question: Question, note: Note) -> dict[str, Cost]:
+        """What candidates cost here at their own size, those of one size side by side."""
+        sizes: dict[int, list[str]] = {}
+        pictures = self.pictures(question)
+        for entry in entries:
+            with collect_warnings():
+                try:
+                    weights = find_weights(entry.weights, entry.model, self.folder)
+                except UserError as error:
+                    note(f"{entry.model}: {error}")
+                    continue
+            sizes.setdefault(preprocess_for(weights, pictures).image, []).append(entry.model)
+        seconds = COST_SHARE * 60 * question.minutes / max(1, len(entries))
+        found: dict[str, Cost] = {}
+        for image, models in sizes.items():
+            note(f"timing {len(models)} candidates at {image} px")
+            found |= time_models(models, image, question.batch, seconds * len(models))
+        return found
+
+    def tune(
+        self,
+        entry: Entry,
+        pictures: ImageDataset,
+        parts: Parts,
+        seconds: float,
+        at: Path,
+        seed: int,
+    ) -> tuple[int, np.ndarray]:
+        """Fine-tune for so long: epochs, and predictions on ``parts.compare``."""
+        with collect_warnings():
+            weights = find_weights(entry.weights, entry.model, self.folder)
+        preprocess = preprocess_for(weights, pictures)
+        recipe = trial_recipe(len(parts.train), seconds, seed, released=weights is not None)
+        items = {"train": parts.train, "val": parts.compare}
+        job = TrainingJob.create(entry.model, pictures, items, recipe, preprocess, weights=weights)
+        if weights is not None and not at.exists():
+            give_head(job.model, self.head(entry, pictures, parts, seed))
+        result = fit_job(job, at, resume=True, progress=False)
+        return result.epochs, self.answer(pictures, parts.compare, at)
+
+    def head(self, entry: Entry, pictures: ImageDataset, parts: Parts, seed: int) -> LinearProbe:
+        """The linear head upon frozen features that a trial begins with."""
+        opened = self.open(entry, pictures)
+        bank = FeatureBank(model=opened.model, pictures=pictures, preprocess=opened.preprocess)
+        step = max(1, len(parts.train) // HEAD_PICTURES)
+        items = parts.train[::step]
+        return fit_probe(bank.features(items), labels_of(items), len(pictures.classes), seed=seed)
+
+    def answer(self, pictures: ImageDataset, items: Sequence[Item], at: Path) -> np.ndarray:
+        """The predictions of what was tuned in ``at``, ``(len(items),)``."""
+        trained = load(at)
+        tensors = ImageTensors(pictures, items, trained.preprocess.transform(), 0)
+        order = sequential_order(len(items), batch=32)
+        found = [
+            logits for logits, _ in collect_logits(trained.model, batches(tensors, order=order))
+        ]
+        return torch.cat(found).argmax(1).numpy()
+
+
+def preprocess_for(weights: Weights | None, pictures: ImageDataset) -> Preprocess:
+    """As the weights were trained with; from scratch, a size that suits the pictures."""
+    known = dict(weights.preprocess) if weights is not None else {}
+    if "image" not in known:
+        known["image"] = suggest_image_size(pictures, pictures.split("train"))
+    return Preprocess.from_dict({**known, "in_chans": 3})
+
+
+def describe_start(model: nn.Module) -> str:
+    """Source and licence of the weights, or that there are none."""
+    origin = origin_of(model)
+    if origin is None:
+        return "from scratch"
+    forbidden = ", not for commercial use" if origin.is_non_commercial else ""
+    return f"{origin.source} ({origin.licence or 'licence not stated'}{forbidden})"
+
+
+def time_models(models: Sequence[str], image: int, batch: int, seconds: float) -> dict[str, Cost]:
+    """Milliseconds of a batch, parameters and megabytes, interleaved in one run."""
+    settings = Settings(
+        image=image, batch=batch, rounds=3, window_s=0.1, warmup_s=0.3, limit_s=max(1.0, seconds)
+    )
+    report = cost(list(models), settings, with_memory=False)
+    return {
+        row.model: Cost(
+            params=row.count.params,
+            megabytes=4 * row.count.params / 1e6,
+            ms=1e3 * (row.latency if batch == 1 else row.throughput).median,
+            batch=batch,
+            quiet=row.latency.quiet and row.throughput.quiet,
+        )
+        for row in report.rows
+    }
+
+
+def trial_recipe(count: int, seconds: float, seed: int, *, released: bool) -> Recipe:
+    """How a trial of so many seconds trains; from scratch as ``vitrail train`` would."""
+    batch = 16 if count < 1000 else 32
+    if released:
+        return Recipe.from_dict({**TUNING, "batch": batch, "seconds": seconds, "seed": seed})
+    values = Recipe.suggest(count).to_dict()
+    return Recipe.from_dict({**values, "seconds": seconds, "seed": seed, "workers": 0})
+
+
+def give_head(model: nn.Module, probe: LinearProbe) -> None:
+    """Let a classifier begin with a probe's head, where its own is one linear layer of that size.
+
+    What is left as it is learns its head from the start: slower, never wrong.
+    """
+    head = model.get_classifier()  # type: ignore[operator]
+    if not isinstance(head, nn.Linear) or head.weight.shape != probe.weight.shape:
+        return
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(probe.weight))
+        head.bias.copy_(torch.from_numpy(probe.bias))
