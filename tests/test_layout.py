@@ -59,8 +59,8 @@ SUITES = {
     "study/choose/pool.py",
     "tests/study/test_choose_run.py": "study/choose/answer.py study/choose/figure.py "
     "study/choose/lines.py study/choose/race.py study/choose/question.py study/choose/rounds.py "
-    "study/choose/run.py study/choose/state.py study/choose/choice.py study/choose/tools.py "
-    "cli/choose.py",
+    "study/choose/run.py study/choose/state.py",
+    "tests/study/test_choose_tools.py": "study/choose/choice.py study/choose/tools.py",
     "tests/study/test_whole.py": "study/setup.py study/job.py",
     "tests/train/test_fit.py": "train/ema.py train/sampling.py train/checkpoint.py "
     "train/display.py train/loaders.py train/job.py train/mixup.py train/result.py train/track.py "

@@ -12,7 +12,7 @@ from vitrail.errors import UserError
 from vitrail.files import is_occupied
 from vitrail.study import stats
 from vitrail.study.choose.answer import command, sentences, table, write_page
-from vitrail.study.choose.question import Question
+from vitrail.study.choose.question import Note, Question
 from vitrail.study.choose.run import choose_in
 from vitrail.study.choose.state import FILE, State
 from vitrail.study.choose.tools import ChoiceTools
@@ -122,13 +122,21 @@ def choose(
         max_ms=max_ms, max_mb=max_mb, max_params=max_params, batch=batch, val=val, seed=seed,
     )  # fmt: skip
     at = prepare_folder(Path(out) if out is not None else Path("vitrail-choice"))
-    note = print_stderr if progress else lambda line: None
+    return answer_question(at, question, print_stderr if progress else ignore)
+
+
+def answer_question(at: Path, question: Question, note: Note) -> Choice:
+    """Choose in a folder that is there; its page is written however that ends."""
     try:
-        choose_in(at, question, ChoiceTools(folder), note, facts())
+        choose_in(at, question, ChoiceTools(question.weights_folder), note, facts())
     finally:
         if (at / FILE).is_file():
             write_page(State.load(at), at)
     return Choice(folder=at, state=State.load(at))
+
+
+def ignore(line: str) -> None:
+    """Say nothing."""
 
 
 def prepare_folder(out: Path) -> Path:
