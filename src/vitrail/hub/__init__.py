@@ -1,4 +1,4 @@
-"""The doors to the ecosystem: models by text, baselines from timm, trained runs opened again."""
+"""Models by text, baselines from timm, weights from the hub, trained runs opened again."""
 
 from vitrail.hub.catalogue import catalogue
 from vitrail.hub.reduce import ReducedRun, give_reducer, reduce_run

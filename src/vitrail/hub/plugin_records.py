@@ -1,4 +1,4 @@
-"""Runs that need a user's own file: what it was, and how it is found again.
+"""Plug-in files that a run needs: what they were, and how they are found again.
 
 A record ``{"file", "path", "sha256", "names"}`` travels in the card of the weights and in
 ``run.json``; the run folder keeps a copy under ``plugins/`` for people to read. Neither is ever

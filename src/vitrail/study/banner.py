@@ -1,4 +1,4 @@
-"""A small stained-glass window for the head of a report, cut anew for every study.
+"""The banner of a report: a small stained-glass window drawn from the study's digest.
 
 seed -> jittered points -> Voronoi cells -> panes (SVG polygons) under lead lines
 """

@@ -19,7 +19,7 @@ def error_line(error: BaseException) -> str:
 
 
 class StudyProgress:
-    """Told by the run what happens. The bar counts pictures to be seen, so that its ETA is fair."""
+    """Shows the jobs of a study; the bar counts pictures to be seen, so that its ETA is fair."""
 
     def __init__(self, jobs: Sequence[Job], setup: "StudySetup", *, shown: bool) -> None:
         from rich.progress import TimeElapsedColumn, TimeRemainingColumn

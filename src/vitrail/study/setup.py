@@ -1,4 +1,4 @@
-"""The common ground of a study: pictures, parts, recipe, preparation, the same for every job."""
+"""What all jobs of a study share: pictures, parts, recipe and preprocessing."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
