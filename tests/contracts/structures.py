@@ -103,6 +103,11 @@ def one_each() -> tuple[str, ...]:
     return tuple(found.values())
 
 
+def one_a_backbone() -> tuple[str, ...]:
+    """Of :func:`kinds`, one for each backbone; reducers are traced by their own laws."""
+    return tuple({ZOO[name].model: name for name in reversed(kinds())}.values())
+
+
 if __name__ == "__main__":
     for first, names in STRUCTURES.items():
         print(f"{first:28} {' '.join(names[1:])}")

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from tests.contracts.structures import kinds
+from tests.contracts.structures import one_each
 
 import vitrail
 from vitrail.errors import UserError
@@ -65,7 +65,8 @@ def stem_of(model):
     return next(n for n, m in model.named_modules() if isinstance(m, layers))
 
 
-every = pytest.mark.parametrize("name", kinds())
+EVERY = sorted({*one_each(), "sl_vit", "coatnet_0_rw", "coatnet_bn_0_rw", "coatnet_rmlp_1_rw"})
+every = pytest.mark.parametrize("name", EVERY)
 few = pytest.mark.parametrize("name", FEW)
 
 
@@ -171,7 +172,7 @@ def test_numbers_any_size_and_checkpointing(name):
     torch.testing.assert_close(model(x), plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in kinds() if make(n).final_grid((64, 64))])
+@pytest.mark.parametrize("name", [n for n in EVERY if make(n).final_grid((64, 64))])
 def test_the_grid_of_unpooled_maps_is_told_for_any_image(name):
     with torch.device("meta"):
         model = make(name, num_classes=0, global_pool="").eval()
