@@ -63,7 +63,7 @@ TESTS = {
 MUTANTS = (
     # tokens: plans, assignment, selection, hashing
     Mutant("mean of a cluster", "tokens", "assignment matching", "summed / sizes.clamp(min=1)", "summed / sizes.clamp(min=2)"),
-    Mutant("soft mean", "tokens", "soft", "(self.weights.to(x.dtype).mT @ x) / held", "(self.weights.to(x.dtype).mT @ x) * held"),
+    Mutant("soft mean", "tokens", "soft", "(self.weights.to(x.dtype).mT @ x) / mass", "(self.weights.to(x.dtype).mT @ x) * mass"),
     Mutant("worst instead of best", "tokens", "selection", "score.sort(dim=1, descending=True, stable=True)", "score.sort(dim=1, descending=False, stable=True)"),
     Mutant("how many are kept", "tokens", "selection", "math.ceil(keep * places - 1e-6)", "math.floor(keep * places - 1e-6)"),
     Mutant("lattice row", "tokens", "selection", "(2 * row + 1) * height // (2 * rows)", "(2 * row) * height // (2 * rows)"),

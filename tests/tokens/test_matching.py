@@ -63,7 +63,7 @@ def test_ties_go_to_the_earlier():
 def test_rows_of_similarities_change_nothing(monkeypatch):
     x = torch.randn(2, 40, 6)
     wanted = assign_pairs(x, 13), assign_to_density_peaks(x, 9, 4)
-    monkeypatch.setattr(match, "HELD", 120)
+    monkeypatch.setattr(match, "MAX_SIMILARITIES", 120)
     assert torch.equal(assign_pairs(x, 13), wanted[0])
     assert torch.equal(assign_to_density_peaks(x, 9, 4), wanted[1])
 

@@ -1,4 +1,4 @@
-"""Let only some tokens work: the best scored (FilterViT's choice) or any (DropoutViT's).
+"""Only some tokens work: those of the highest score (FilterViT) or random ones (DropoutViT).
 
 Sun and Chen, "FilterViT and DropoutViT", arXiv 2410.22709. Unlike a cluster, a chosen token
 stands for itself alone: the others keep what they were, for ``restore`` gives them zero.
@@ -33,7 +33,7 @@ class Select(ReducerSpec):
             )
 
     def working(self, place: Place) -> int:
-        """Class tokens and the kept share, at least one token."""
+        """Class tokens and the share ``keep`` of the grid's, at least one."""
         return place.extra + keep_count(self.keep, place.grid)
 
 

@@ -41,7 +41,7 @@ class LouderConv(nn.Conv2d):
 LOUDER: dict[type, type] = {nn.Linear: LouderLinear, nn.Conv2d: LouderConv}
 
 
-def shaken(layer: nn.Module) -> nn.Module:
+def perturb(layer: nn.Module) -> nn.Module:
     """The layer with every number moved, statistics of norms too."""
     with torch.no_grad():
         for name, tensor in layer.state_dict().items():
@@ -53,7 +53,7 @@ def shaken(layer: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def counted(layer: nn.Module) -> Iterator[list[int]]:
+def count_fused_calls(layer: nn.Module) -> Iterator[list[int]]:
     """How often the faster way of a layer is taken."""
     taken: list[int] = []
     own = layer._fused
@@ -111,16 +111,16 @@ class LayerLaws:
         """At inference both give the same, inputs unharmed."""
         torch.manual_seed(0)
         layer, args = made()
-        shaken(layer).eval()
+        perturb(layer).eval()
         before, wanted = args[0].clone(), paper(layer, args)
-        with counted(layer) as taken:
+        with count_fused_calls(layer) as taken:
             torch.testing.assert_close(layer(*args), wanted, **CLOSE)
         assert taken and torch.equal(args[0], before)
 
     def test_gradients_in_evaluation_are_the_papers(self, made: Made) -> None:
         """What explains a model sees the paper's graph."""
         layer, args = made()
-        with counted(layer.eval()) as taken:
+        with count_fused_calls(layer.eval()) as taken:
             layer(args[0].requires_grad_(), *args[1:])
         assert not taken
 
@@ -129,7 +129,7 @@ class LayerLaws:
         """A hook on any part hears what the next part reads."""
         torch.manual_seed(0)
         layer, args = made()
-        shaken(layer).eval()
+        perturb(layer).eval()
         wanted, heard = layer(*args), []
         for name, part in layer.named_modules():
             part.register_forward_hook(
@@ -144,7 +144,7 @@ class LayerLaws:
         """As with quantised, parametrised or LoRA's layers."""
         torch.manual_seed(0)
         layer, args = made()
-        other = deepcopy(shaken(layer).eval())
+        other = deepcopy(perturb(layer).eval())
         for part in other.modules():
             part.__class__ = LOUDER.get(type(part), type(part))
         for part in layer.modules():
@@ -158,10 +158,10 @@ class LayerLaws:
         """In training the faster way gives the paper's gradients."""
         torch.manual_seed(0)
         layer, args = made()
-        shaken(layer).double().train()
+        perturb(layer).double().train()
         x = args[0].double().requires_grad_()
         inputs = x, *layer.parameters()
-        with counted(layer) as taken:
+        with count_fused_calls(layer) as taken:
             out = layer(x, *args[1:])
         given = torch.randn_like(out)
         got = torch.autograd.grad(out, inputs, given)

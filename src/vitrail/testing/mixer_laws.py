@@ -30,14 +30,14 @@ def for_all(law: Callable[[Any, Built], None]) -> Callable[[Any], None]:
     """Hold a law of one built mixer for all ``specs`` of its suite in all ``places``."""
 
     @wraps(law)
-    def held(self: "MixerLaws") -> None:
+    def test(self: "MixerLaws") -> None:
         for text in self.specs:
             for place in self.places:
                 with case(text, place):
                     law(self, self.build(text, place))
 
-    del held.__wrapped__  # pytest asks it for the fixtures
-    return held
+    del test.__wrapped__  # pytest asks it for the fixtures
+    return test
 
 
 class MixerLaws:
@@ -173,7 +173,7 @@ class MixerLaws:
 
     @for_all
     def test_keys_are_means_of_tokens(self, built: Built) -> None:
-        _, place, mixer, shared = explained(built)
+        _, place, mixer, shared = require_explanation(built)
         x = torch.randn(2, place.tokens, place.dim)
         parts = mixer.explain(x, place.grid, shared)
         if "values" not in parts:
@@ -185,7 +185,7 @@ class MixerLaws:
 
     @for_all
     def test_explanation_is_the_fast_path_spelled_out(self, built: Built) -> None:
-        _, place, mixer, shared = explained(built)
+        _, place, mixer, shared = require_explanation(built)
         for grid in (place.grid, (5, 9)):
             x = torch.randn(2, place.extra + grid[0] * grid[1], place.dim)
             wanted = mixer(x, grid, shared)
@@ -209,7 +209,7 @@ class MixerLaws:
             torch.testing.assert_close(compiled(two), whole(two), rtol=1e-4, atol=1e-5)
 
 
-def explained(built: Built) -> Built:
+def require_explanation(built: Built) -> Built:
     """A built mixer that explains itself; one that does not is left alone: it need not."""
     if type(built[2]).explain is Mixer.explain:
         pytest.skip("it has no explanation")

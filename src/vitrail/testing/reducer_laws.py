@@ -37,27 +37,27 @@ def for_all_grids(law: Callable[..., None]) -> Callable[[Any], None]:
     """Hold a law for all ``specs`` of its suite on all ``GRIDS``."""
 
     @wraps(law)
-    def held(self: "ReducerLaws") -> None:
+    def test(self: "ReducerLaws") -> None:
         for spec in map(ReducerSpec.parse, self.specs):
             for grid in GRIDS:
                 with case(spec, grid):
                     law(self, spec, grid)
 
-    del held.__wrapped__  # pytest asks it for the fixtures
-    return held
+    del test.__wrapped__  # pytest asks it for the fixtures
+    return test
 
 
 def for_all(law: Callable[..., None]) -> Callable[[Any], None]:
     """Hold a law for all ``specs`` of its suite."""
 
     @wraps(law)
-    def held(self: "ReducerLaws") -> None:
+    def test(self: "ReducerLaws") -> None:
         for spec in map(ReducerSpec.parse, self.specs):
             with case(spec):
                 law(self, spec)
 
-    del held.__wrapped__  # pytest asks it for the fixtures
-    return held
+    del test.__wrapped__  # pytest asks it for the fixtures
+    return test
 
 
 class ReducerLaws:
@@ -75,7 +75,7 @@ class ReducerLaws:
     def place(grid: Grid = (8, 8), extra: int = 1) -> Place:
         return Place(dim=DIM, heads=3, grid=grid, extra=extra)
 
-    def reduced(
+    def reduce_noise(
         self, spec: ReducerSpec, grid: Grid, extra: int = 1, images: int = 2
     ) -> tuple[Tensor, Tensor, Any]:
         """Noise, its working tokens and their plan."""
@@ -89,20 +89,20 @@ class ReducerLaws:
     @for_all_grids
     def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
         for extra in (0, 1):
-            _, z, plan = self.reduced(spec, grid, extra, images=1)
+            _, z, plan = self.reduce_noise(spec, grid, extra, images=1)
             assert plan.sizes.shape == z.shape[:2]
             assert plan.sizes.sum(1).tolist() == [extra + grid[0] * grid[1]]
             assert (plan.sizes >= 1).all()
 
     @for_all_grids
     def test_working_count_follows_from_the_grid(self, spec: ReducerSpec, grid: Grid) -> None:
-        _, z, _ = self.reduced(spec, grid)
+        _, z, _ = self.reduce_noise(spec, grid)
         promised = spec.working(self.place(grid))
         assert z.shape[1] == promised if spec.static else z.shape[1] <= promised
 
     @for_all_grids
     def test_class_tokens_pass_untouched(self, spec: ReducerSpec, grid: Grid) -> None:
-        x, z, plan = self.reduced(spec, grid)
+        x, z, plan = self.reduce_noise(spec, grid)
         assert torch.equal(z[:, 0], x[:, 0]) and torch.equal(plan.restore(z)[:, 0], x[:, 0])
 
     @for_all_grids
@@ -110,7 +110,7 @@ class ReducerLaws:
         self, spec: ReducerSpec, grid: Grid
     ) -> None:
         """A plan without an assignment gives each token itself."""
-        _, z, plan = self.reduced(spec, grid)
+        _, z, plan = self.reduce_noise(spec, grid)
         places = grid[0] * grid[1]
         assignment = (
             torch.arange(places).expand(2, -1) if plan.assignment is None else plan.assignment
@@ -124,13 +124,13 @@ class ReducerLaws:
     @for_all_grids
     def test_reducing_what_was_restored_gives_it_back(self, spec: ReducerSpec, grid: Grid) -> None:
         """In evaluation, where tokens then may go on as they are."""
-        _, z, plan = self.reduced(spec, grid, images=1)
+        _, z, plan = self.reduce_noise(spec, grid, images=1)
         assert plan.exact
         torch.testing.assert_close(plan.reduce(plan.restore(z)), z)
 
     @for_all_grids
     def test_images_do_not_see_each_other(self, spec: ReducerSpec, grid: Grid) -> None:
-        x, _, plan = self.reduced(spec, grid, images=3)
+        x, _, plan = self.reduce_noise(spec, grid, images=3)
         module = self.build(spec, grid)
         for b in range(3):
             z, alone = module(x[b : b + 1], grid, same)
@@ -140,7 +140,7 @@ class ReducerLaws:
 
     @for_all_grids
     def test_answers_the_same_twice(self, spec: ReducerSpec, grid: Grid) -> None:
-        x, z, _ = self.reduced(spec, grid)
+        x, z, _ = self.reduce_noise(spec, grid)
         assert torch.equal(z, self.build(spec, grid)(x, grid, same)[0])
 
     @for_all_grids
@@ -178,7 +178,7 @@ class ReducerLaws:
         for text in self.identities:
             for grid in GRIDS:
                 with case(text, grid):
-                    x, z, plan = self.reduced(ReducerSpec.parse(text), grid)
+                    x, z, plan = self.reduce_noise(ReducerSpec.parse(text), grid)
                     assert torch.equal(z, x) and torch.equal(plan.restore(z), x)
                     assert torch.equal(plan.reduce(x), x) and plan.sizes.eq(1).all()
 
@@ -214,7 +214,7 @@ class SelectionLaws(ReducerLaws):
         self, spec: ReducerSpec, grid: Grid
     ) -> None:
         """And nothing to a token that was not chosen."""
-        _, z, plan = self.reduced(spec, grid)
+        _, z, plan = self.reduce_noise(spec, grid)
         assert plan.assignment is None
         wanted = torch.zeros(2, grid[0] * grid[1], DIM)
         for image, chosen, working in zip(wanted, plan.index, z[:, 1:], strict=True):
@@ -225,7 +225,7 @@ class SelectionLaws(ReducerLaws):
     def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
         """A chosen token stands for itself alone, so sizes sum to the working count."""
         for extra in (0, 1):
-            _, z, plan = self.reduced(spec, grid, extra, images=1)
+            _, z, plan = self.reduce_noise(spec, grid, extra, images=1)
             assert plan.single and plan.sizes.shape == z.shape[:2]
             assert plan.sizes.eq(1).all()
             assert plan.sizes.sum() == spec.working(self.place(grid, extra))
@@ -242,7 +242,7 @@ class SelectionLaws(ReducerLaws):
 
     @for_all_grids
     def test_places_are_distinct_and_rise(self, spec: ReducerSpec, grid: Grid) -> None:
-        _, _, plan = self.reduced(spec, grid)
+        _, _, plan = self.reduce_noise(spec, grid)
         assert (plan.index.diff(dim=1) > 0).all()
         assert plan.index.min() >= 0 and plan.index.max() < grid[0] * grid[1]
 
@@ -270,7 +270,7 @@ class SoftLaws(ReducerLaws):
     def test_sizes_sum_to_all_and_none_is_empty(self, spec: ReducerSpec, grid: Grid) -> None:
         """Column sums of shares that sum to one in each row."""
         for extra in (0, 1):
-            _, z, plan = self.reduced(spec, grid, extra, images=1)
+            _, z, plan = self.reduce_noise(spec, grid, extra, images=1)
             assert plan.sizes.shape == z.shape[:2] and (plan.sizes > 0).all()
             wanted = torch.tensor([float(extra + grid[0] * grid[1])])
             torch.testing.assert_close(plan.sizes.sum(1), wanted)
@@ -281,7 +281,7 @@ class SoftLaws(ReducerLaws):
         self, spec: ReducerSpec, grid: Grid
     ) -> None:
         """What comes back is the mean of working tokens, weighted by the token's shares."""
-        _, z, plan = self.reduced(spec, grid)
+        _, z, plan = self.reduce_noise(spec, grid)
         wanted = torch.einsum("bnk,bkc->bnc", plan.weights, z[:, 1:])
         torch.testing.assert_close(plan.restore(z)[:, 1:], wanted)
         assert plan.assignment.max() < z.shape[1] - 1
@@ -289,7 +289,7 @@ class SoftLaws(ReducerLaws):
     @for_all_grids
     def test_reducing_what_was_restored_gives_it_back(self, spec: ReducerSpec, grid: Grid) -> None:
         """It does not, but nothing is lost on the whole: the mean over all tokens stays."""
-        x, z, plan = self.reduced(spec, grid, images=1)
+        x, z, plan = self.reduce_noise(spec, grid, images=1)
         assert not plan.exact
         torch.testing.assert_close(
             (z * plan.sizes.unsqueeze(2)).sum(1), x.sum(1), rtol=1e-4, atol=1e-4

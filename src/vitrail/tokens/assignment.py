@@ -55,8 +55,8 @@ def assign_to_destinations(x: Tensor, grid: Grid, cell: Grid, window: Grid) -> T
     """Join the most similar destination of one's window, ``(B, N, D)`` -> ``(B, N)``.
 
     The top-left token of each cell is a destination, so there are as many clusters as cells and
-    none is empty (a destination owns itself). Windows hold whole cells. Similarity is the cosine,
-    so destinations are normalised; a token's own length does not change which of them is nearest.
+    none is empty (a destination belongs to its own). Windows hold whole cells. Similarity is the
+    cosine, so destinations are normalised; a token's length does not change which is nearest.
     """
     images, _, features = x.shape
     across, per = cells(grid, window), cells(window, cell)
@@ -86,15 +86,15 @@ def anchor_numbers(
     rows = torch.arange(across[0] * per[0], device=device)[:, None]
     columns = torch.arange(across[1] * per[1], device=device)
 
-    def tiled(table: Tensor) -> Tensor:
+    def by_window(table: Tensor) -> Tensor:
         return table.view(across[0], per[0], across[1], per[1]).transpose(1, 2).flatten(2)[None]
 
     outside = (rows >= real[0]) | (columns >= real[1])
-    return tiled(rows * real[1] + columns), tiled(outside).unsqueeze(3)
+    return by_window(rows * real[1] + columns), by_window(outside).unsqueeze(3)
 
 
 def assign_anchors(assignment: Tensor, grid: Grid, cell: Grid) -> Tensor:
-    """Let the top-left token of every cell own itself: then no cluster is ever empty."""
+    """Assign the top-left token of every cell to that cell, so that no cluster is empty."""
     real = cells(grid, cell)
     number = torch.arange(real[0] * real[1], device=assignment.device)
     anchor = number // real[1] * cell[0] * grid[1] + number % real[1] * cell[1]

@@ -39,7 +39,7 @@ class HammingClusters(nn.Module):
     ``bits`` hyperplanes with an offset each, so that the codes' Hamming distance follows the
     vectors' Euclidean. A cluster's centre is the majority of its members' codes; the first centres
     are codes of tokens spread evenly (the released code draws them). An empty cluster keeps its
-    centre: nobody then asks for it.
+    centre, and no query uses it.
     """
 
     planes: Tensor

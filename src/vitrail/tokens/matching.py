@@ -19,24 +19,24 @@ from torch import Tensor
 from vitrail.tokens.assignment import count_members
 from vitrail.tokens.plans import means
 
-HELD = 2**24
-"""How many similarities of an image are held at once: 64 MB of them, whatever the picture."""
+MAX_SIMILARITIES = 2**24
+"""How many similarities of an image are in memory at once: 64 MB, whatever its size."""
 
 
 def assign_pairs(x: Tensor, merges: int) -> Tensor:
     """Join the ``merges`` best pairs, ``(B, N, D)`` -> ``(B, N)`` in ``[0, N - merges)``.
 
-    Tokens are dealt by turns to two sets. Each of the first finds the most similar (cosine) of
+    Tokens go alternately into two sets. Each of the first finds the most similar (cosine) of
     the second; the best of these pairs become one. At most ``N // 2`` do, of two tokens or more.
     Ties go to the earlier.
     """
     images, tokens, _ = x.shape
     unit = F.normalize(x, dim=-1)
     likeness, match = most_similar(unit[:, ::2], unit[:, 1::2])
-    gone = likeness.argsort(dim=1, descending=True, stable=True)[:, :merges]
+    merged = likeness.argsort(dim=1, descending=True, stable=True)[:, :merges]
     own = torch.arange(tokens, device=x.device).expand(images, -1)
-    joined = own.scatter(1, 2 * gone, 2 * match.gather(1, gone) + 1)
-    stays = torch.ones_like(own).scatter(1, 2 * gone, 0)
+    joined = own.scatter(1, 2 * merged, 2 * match.gather(1, merged) + 1)
+    stays = torch.ones_like(own).scatter(1, 2 * merged, 0)
     return (stays.cumsum(1) - 1).gather(1, joined)
 
 
@@ -78,8 +78,8 @@ def assign_to_density_peaks(x: Tensor, clusters: int, neighbours: int) -> Tensor
     nearest. Compared are logarithms, since ``rho`` itself underflows. Ties go to the earlier.
     Distances are computed twice, so that they need not all be held at once.
     """
-    near = sparsity(x, min(neighbours, x.shape[1]))
-    score = 0.5 * distance_to_denser(x, near).log() - near
+    sparse = sparsity(x, min(neighbours, x.shape[1]))
+    score = 0.5 * distance_to_denser(x, sparse).log() - sparse
     centres = score.argsort(dim=1, descending=True, stable=True)[:, :clusters].sort(1).values
     anchors = x.gather(1, centres.unsqueeze(2).expand(-1, -1, x.shape[2]))
     assignment = torch.cat([distances(part, anchors).argmin(-1) for part in slices(x)], 1)
@@ -94,12 +94,12 @@ def sparsity(x: Tensor, neighbours: int) -> Tensor:
     return torch.cat([found.values.mean(-1) for found in nearest], 1)
 
 
-def distance_to_denser(x: Tensor, near: Tensor) -> Tensor:
+def distance_to_denser(x: Tensor, sparse: Tensor) -> Tensor:
     """Squared distance to the nearest denser token, or the largest there is, ``(B, N)``."""
     nearest, farthest = [], []
-    for part, own in zip(slices(x), near.split(rows_at_once(x), 1), strict=True):
+    for part, own in zip(slices(x), sparse.split(rows_at_once(x), 1), strict=True):
         far = distances(part, x)
-        denser = near.unsqueeze(1) < own.unsqueeze(2)
+        denser = sparse.unsqueeze(1) < own.unsqueeze(2)
         nearest.append(far.masked_fill(~denser, torch.inf).amin(-1))
         farthest.append(far.amax((1, 2)))
     delta, largest = torch.cat(nearest, 1), torch.stack(farthest, 1).amax(1, keepdim=True)
@@ -113,10 +113,10 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def rows_at_once(x: Tensor) -> int:
-    """How many tokens are compared with all at once."""
-    return max(1, HELD // x.shape[1])
+    """How many tokens are compared with all others at once."""
+    return max(1, MAX_SIMILARITIES // x.shape[1])
 
 
 def slices(x: Tensor) -> tuple[Tensor, ...]:
-    """Tokens in lots of that size."""
+    """The tokens in slices of :func:`rows_at_once`."""
     return x.split(rows_at_once(x), 1)

@@ -82,10 +82,10 @@ def means(x: Tensor, assignment: Tensor, sizes: Tensor) -> Tensor:
 class SoftAssignment(Plan):
     """Every grid token belongs to all clusters, in shares that sum to one.
 
-    A cluster's token is the mean of the grid's, each weighted by its share in the cluster; what a
-    token gets back is the mean of the clusters', weighted by its shares. So a constant is kept
-    and sizes sum to N, but nothing comes back exactly: there and back is a smoother, not the
-    identity, even with as many clusters as tokens.
+    A cluster's token is the mean of the grid's tokens, weighted by their shares in the cluster;
+    the update of a token is the mean of the clusters' updates, weighted by its shares. A constant
+    is preserved and sizes sum to N, but ``restore(reduce(x))`` is a smoothed ``x``, even with as
+    many clusters as tokens.
 
     Attributes:
         weights: ``(B, H * W, K - extra)``, not below zero; rows sum to one.
@@ -95,9 +95,9 @@ class SoftAssignment(Plan):
 
     @property
     def sizes(self) -> Tensor:
-        """``(B, K)``: what each cluster has of all tokens together, a real number."""
-        held = self.weights.sum(1, dtype=torch.promote_types(self.weights.dtype, torch.float32))
-        return torch.cat((held.new_ones(held.shape[0], self.extra), held), 1)
+        """``(B, K)``: the sum of all shares in each cluster, a real number."""
+        mass = self.weights.sum(1, dtype=torch.promote_types(self.weights.dtype, torch.float32))
+        return torch.cat((mass.new_ones(mass.shape[0], self.extra), mass), 1)
 
     def reduce(self, x: Tensor) -> Tensor:
         return torch.cat((x[:, : self.extra], self.reduce_grid(x[:, self.extra :])), 1)
@@ -107,8 +107,8 @@ class SoftAssignment(Plan):
         return torch.cat((update[:, : self.extra], spread), 1)
 
     def reduce_grid(self, x: Tensor) -> Tensor:
-        held = self.sizes[:, self.extra :].clamp(min=LEAST).to(x.dtype).unsqueeze(2)
-        return (self.weights.to(x.dtype).mT @ x) / held
+        mass = self.sizes[:, self.extra :].clamp(min=MIN_SIZE).to(x.dtype).unsqueeze(2)
+        return (self.weights.to(x.dtype).mT @ x) / mass
 
     def restore_grid(self, update: Tensor) -> Tensor:
         return self.weights.to(update.dtype) @ update
@@ -119,8 +119,8 @@ class SoftAssignment(Plan):
         return self.weights.argmax(2)
 
 
-LEAST = 1e-6
-"""A soft cluster of less than this is divided by it."""
+MIN_SIZE = 1e-6
+"""Sums over a soft cluster that is smaller than this are divided by it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Choose some places, take their tokens, put them back: pure functions, and the plan they make.
+"""Select some tokens, gather them, scatter them back: pure functions, and a plan made of them.
 
-``index`` ``(B, K)`` names places of a grid's ``N = H * W`` tokens in rising order. K is a number
+``index`` ``(B, K)`` holds places of a grid's ``N = H * W`` tokens in rising order. K is a number
 known from the grid, so every shape is static: this compiles, and exports as TopK, Gather and
 Scatter. Used by FilterViT (Sun and Chen 2024, arXiv 2410.22709) in place of a boolean mask.
 """
@@ -24,8 +24,8 @@ def topk_indices(score: Tensor, count: int) -> Tensor:
 def stable_topk_indices(score: Tensor, count: int) -> Tensor:
     """:func:`topk_indices` for scores that saturate: of equal ones, the first places are taken.
 
-    Torch's ``topk`` leaves open which of them it gives. ONNX's takes the first, so it may stay in a
-    graph, and must: there is no stable sort in ONNX.
+    Torch's ``topk`` does not say which of them it returns, so tokens are sorted instead. A graph
+    keeps ``topk``: ONNX's returns the first, and ONNX has no stable sort.
     """
     if torch.compiler.is_compiling():
         return topk_indices(score, count)
@@ -47,9 +47,9 @@ def scatter(x: Tensor, index: Tensor, z: Tensor) -> Tensor:
 
 
 def keep_count(keep: float, grid: Grid) -> int:
-    """How many places a share of the grid is, at least one: ``ceil(keep * H * W)``.
+    """The number of places to keep of a grid, at least one: ``ceil(keep * H * W - 1e-6)``.
 
-    A hair is taken off first, so that ``256 / 55**2`` of 55 x 55 places is 256, not 257.
+    The subtraction undoes rounding: ``256 / 55**2`` of 55 x 55 places is 256, not 257.
     """
     places = grid[0] * grid[1]
     return min(places, max(1, math.ceil(keep * places - 1e-6)))
@@ -74,12 +74,12 @@ def lattice(count: int, grid: Grid, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Selection(Plan):
-    """Some places work and stand for themselves; the others rest and receive nothing.
+    """The selected tokens work, each for itself; the others receive a zero update.
 
     Attributes:
         index: ``(B, K)`` int, the working places in rising order.
-        score: ``(B, H * W)``, what they were chosen by, or None.
-        gate: ``(B, K)``, what their update is multiplied by on the way back, or None for one.
+        score: ``(B, H * W)``, the score that they were selected by, or None.
+        gate: ``(B, K)``, a factor for their update in :meth:`restore`, or None for one.
     """
 
     index: Tensor
@@ -93,7 +93,7 @@ class Selection(Plan):
 
     @property
     def exact(self) -> bool:
-        """But for what a gate takes away."""
+        """Unless a gate scales the update."""
         return self.gate is None
 
     @property
@@ -102,8 +102,8 @@ class Selection(Plan):
         return torch.ones(images, self.extra + count, device=self.index.device)
 
     def reduce(self, x: Tensor) -> Tensor:
-        taken = gather(x[:, self.extra :], self.index)
-        return torch.cat((x[:, : self.extra], taken), 1) if self.extra else taken
+        selected = gather(x[:, self.extra :], self.index)
+        return torch.cat((x[:, : self.extra], selected), 1) if self.extra else selected
 
     def restore(self, update: Tensor) -> Tensor:
         chosen = update[:, self.extra :]
