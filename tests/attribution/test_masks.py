@@ -6,7 +6,7 @@ from tests.attribution.models import build, pictures
 
 import vitrail
 from vitrail.attribution.centres import centres, map_to_image
-from vitrail.models.filtervit import Filter
+from vitrail.models.filtervit import FilterBlock
 
 
 def filtervit(name: str = "filtervit_xs", **options: object) -> torch.nn.Module:
@@ -59,7 +59,7 @@ def test_laying_out_between_centres() -> None:
 def test_filters_show_what_they_chose() -> None:
     model, images = build("filtervit_xxs"), pictures()
     found = vitrail.explain(model, images, method="filter_mask")
-    filters = {n: m for n, m in model.named_modules() if isinstance(m, Filter)}
+    filters = {n: m for n, m in model.named_modules() if isinstance(m, FilterBlock)}
     assert list(found.layers) == list(filters)
     for name, layer in found.layers.items():
         mask, gate = layer.tensors["mask"], layer.tensors["gate"]

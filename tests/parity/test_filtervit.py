@@ -61,7 +61,7 @@ def test_parameters_and_multiply_adds(name):
 def test_sides_and_places_are_the_published_ones():
     model, seen, kept = on_meta("filtervit_xs"), [], []
     for module in model.modules():
-        if type(module).__name__ in ("Stem", "Pooled", "Filter", "Full"):
+        if type(module).__name__ in ("Stem", "Pooled", "FilterBlock", "Full"):
             module.register_forward_hook(lambda _m, _i, out: seen.append(out.shape[-1]))
         if type(module).__name__ == "EncoderLayer":
             module.register_forward_hook(lambda _m, i, _o: kept.append(i[0].shape[1]))

@@ -89,7 +89,7 @@ class CMT(Backbone):
             (stem, *config.dims), choices, config.depths, strict=False
         ):
             some, rates = rates[:depth], rates[depth:]
-            self.stages.append(Stage(in_dim, choice, config.mlp_ratio, some))
+            self.stages.append(CMTStage(in_dim, choice, config.mlp_ratio, some))
         self.last = nn.Sequential(
             nn.Conv2d(config.dims[-1], config.last, 1), nn.BatchNorm2d(config.last), nn.SiLU()
         )
@@ -160,7 +160,7 @@ def places(config: CMTConfig) -> list[Place]:
     ]
 
 
-class Stage(nn.Module):
+class CMTStage(nn.Module):
     """Halve the map, then run the blocks on its tokens."""
 
     def __init__(self, in_dim: int, choice: Choice, ratio: float, rates: Sequence[float]) -> None:
@@ -173,7 +173,7 @@ class Stage(nn.Module):
             "the feed-forward of a CMT block convolves and needs tokens on a grid",
             "use reducer 'pool', or a backbone with a plain feed-forward such as coat_lite_small",
         )
-        self.blocks = choice.without_hold().blocks(partial(Block, dim, int(dim * ratio)), rates)
+        self.blocks = choice.without_hold().blocks(partial(CMTBlock, dim, int(dim * ratio)), rates)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_dim, H, W)`` -> ``(B, dim, H / 2, W / 2)``, rounded up."""
@@ -183,7 +183,7 @@ class Stage(nn.Module):
         return to_map(x, grid)
 
 
-class Block(nn.Module):
+class CMTBlock(nn.Module):
     """LPU, attention, inverted residual feed-forward; each with a residual."""
 
     def __init__(self, dim: int, hidden: int, mixer: nn.Module, drop_path: float) -> None:

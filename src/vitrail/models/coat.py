@@ -118,7 +118,7 @@ class CoaT(Backbone):
         widths = (config.in_chans, *config.dims[:-1])
         choices = choose(places(config), config.mixer, config.reducer)
         self.stages = nn.ModuleList(
-            Stage(*row, config.drop_path)
+            CoaTStage(*row, config.drop_path)
             for row in zip(widths, PATCHES, choices, config.depths, config.ratios, strict=True)
         )
         hidden = config.dims[-1] * config.ratios[-1]
@@ -215,7 +215,7 @@ def places(config: CoaTConfig) -> list[Place]:
     ]
 
 
-class Stage(nn.Module):
+class CoaTStage(nn.Module):
     """Patch embedding, a class token, and the serial blocks, which share CPE and CRPE."""
 
     def __init__(
@@ -313,7 +313,7 @@ class ParallelBlocks(BlockList):
     """Blocks over three scales, one after the other."""
 
     def forward(
-        self, scales: Sequence[tuple[Tensor, Grid]], stages: Sequence[Stage]
+        self, scales: Sequence[tuple[Tensor, Grid]], stages: Sequence[CoaTStage]
     ) -> list[tuple[Tensor, Grid]]:
         """Tokens and grid of each scale -> the same."""
         tokens, grids = zip(*scales, strict=True)

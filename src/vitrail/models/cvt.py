@@ -77,7 +77,7 @@ class QuickMlp(Mlp):
         self.act = QuickGelu()
 
 
-class Stage(nn.Module):
+class CvTStage(nn.Module):
     """An overlapping convolution makes tokens; in the last stage a class token joins them."""
 
     def __init__(
@@ -122,7 +122,7 @@ class CvT(Backbone):
         rates = [[0.0] * depth for depth in config.depths[:-1]]
         rates.append(drop_path_rates(config.drop_path, config.depths[-1]))
         rows = zip(widths, choices, EMBED, hidden, rates, strict=True)
-        self.stages = nn.ModuleList(Stage(*row) for row in rows)
+        self.stages = nn.ModuleList(CvTStage(*row) for row in rows)
         self.norm = nn.LayerNorm(self.width)
         self.head = classifier(self.width, config.classes)
         self.apply(init_weights)

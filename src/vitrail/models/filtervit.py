@@ -2,14 +2,14 @@
 
 picture -> conv 5x5, inverted residual (stride 2) -> pooled, filter and full blocks -> mean -> mlp
 
-=========== ================================================================================
-block       what it does before its inverted residual
-=========== ================================================================================
-``Pooled``  x <- x + enlarge(encode(average of cells x cells + position))
-``Filter``  m = sigmoid(gelu(score(x))); x <- m x; the K places of largest m <- encode(x + position)
-``Drop``    K random places <- encode(x + position)
-``Full``    x <- x + encode(all places)
-=========== ================================================================================
+=============== ============================================================================
+block           what it does before its inverted residual
+=============== ============================================================================
+``Pooled``      x <- x + enlarge(encode(average of cells x cells + position))
+``FilterBlock`` m = sigmoid(gelu(score(x))); x <- m x; K places of largest m <- encode(x + position)
+``Drop``        K random places <- encode(x + position)
+``Full``        x <- x + encode(all places)
+=============== ============================================================================
 
 ``encode`` is a post-norm encoder layer with ReLU. Follows the authors' code (BobSun98/FilterVIT
 67b09ae, folder v4.5), quirks included: GELU makes the score fall, then rise, and never lets a
@@ -373,7 +373,7 @@ class Chooser(EncoderBlock):
         return to_map(selection.scatter(x, index, z.to(x.dtype)), grid)
 
 
-class Filter(Chooser):
+class FilterBlock(Chooser):
     """Attention on the best-scored places of the gated map (``LeakyConvFormerBlock``).
 
     The score is a 7x7 convolution of dilation 5, normalised: it sees 31 x 31 places.
@@ -416,5 +416,5 @@ class Drop(Chooser):
         return self.work(to_tokens(x), grid, index.expand(x.shape[0], -1))
 
 
-KINDS = {"pooled": Pooled, "filter": Filter, "drop": Drop, "full": Full}
+KINDS = {"pooled": Pooled, "filter": FilterBlock, "drop": Drop, "full": Full}
 CHANCES = ("lattice", "random", "all")

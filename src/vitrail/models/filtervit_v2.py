@@ -100,7 +100,7 @@ class FilterViTv2(Backbone):
         width = config.stem
         for choice, depth, cell in zip(choices, config.depths, config.pooled, strict=True):
             steps = [next(rates) for _ in range(depth)]
-            self.stages.append(Stage(width, choice, cell, steps, config))
+            self.stages.append(FilterStage(width, choice, cell, steps, config))
             width = choice.place.dim
         self.head = mlp_head(self.width, config.hidden, config.classes, config.head_dropout)
         self.apply(init_weights)
@@ -169,7 +169,7 @@ def places(config: FilterViTv2Config) -> list[Place]:
     ]
 
 
-class Stage(nn.Module):
+class FilterStage(nn.Module):
     """Halve the map, say where each place is, look at all in brief, then work on few."""
 
     def __init__(
