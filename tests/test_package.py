@@ -27,8 +27,8 @@ LAZY = (
     "rich", "tyro", "yaml", "pyarrow", "tensorboard",
 )  # fmt: skip
 SURFACE = [
-    "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "create",
-    "explain", "fit", "list_models", "load", "measure",
+    "Backbone", "MixerSpec", "Place", "ReducerSpec", "UserError", "__version__", "choose",
+    "create", "explain", "fit", "list_models", "load", "measure",
 ]  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def test_the_way_that_help_shows_can_be_gone(
 
 def test_help_shows_the_functions_with_an_example_each() -> None:
     about = pydoc.plain(pydoc.render_doc(vitrail))
-    for name in ("create", "fit", "load", "measure"):
+    for name in ("choose", "create", "fit", "load", "measure"):
         assert f"\n    {name}(" in about and f"vitrail.{name}(" in getattr(vitrail, name).__doc__
 
 

@@ -19,10 +19,8 @@ Which models there are, and what they cost on this machine::
     print(vitrail.list_models())
     print(vitrail.measure(["vit_tiny", "timm:resnet18"], image=224, batch=8, memory=False))
 
-Which backbone suits these pictures, here, in ten minutes::
-
-    choice = vitrail.choose("photos", minutes=10)
-    print(choice.winner, choice.estimate, choice.command)
+Which backbone suits these pictures, on this machine: ``choice = vitrail.choose("photos",
+minutes=10)``, then ``print(choice)``; ``vitrail.fit("photos", model=choice.winner)`` trains it.
 
 A model alone, another way for its tokens to work, and where a trained one looks::
 
