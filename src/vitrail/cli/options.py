@@ -94,7 +94,7 @@ class TrainOptions(Command):
     reducer: Annotated[tuple[str, ...], metavar("REDUCER ...")] = ()
     """Which tokens work: one for all stages, or one each."""
     image: Annotated[int | None, metavar("N")] = None
-    """Size in pixels that the model sees (default: from the pictures, 64 to 224)."""
+    """Size in pixels that the model sees (default: the weights', else from the pictures)."""
     epochs: Annotated[int | None, metavar("N")] = None
     """Passes through the pictures (default: the recipe's)."""
     fraction: float = 1.0
@@ -105,8 +105,10 @@ class TrainOptions(Command):
     """Share kept for validation where the set has no split of its own."""
     copies: Annotated[bool, FLAG] = False
     """Count copies of a training picture as often as they are there (for rare classes)."""
-    weights: Annotated[str | None, metavar("FILE|timm|OWNER/NAME")] = None
-    """Start from weights: a file, a run, timm's for this model, or a repository on the hub."""
+    weights: Annotated[str | None, metavar("WORD")] = None
+    """none, auto (released ones if they can be had), timm[:NAME], OWNER/NAME, a file or a run."""
+    weights_folder: Annotated[Path | None, metavar("FOLDER")] = None
+    """Released weights without a network: files named by timm's tag (default: VITRAIL_WEIGHTS)."""
     from_: Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None
     """Start from a trained run: its model (--reducer may differ), weights, size and pictures."""
     teacher: Annotated[str | None, metavar("RUN|timm:NAME")] = None

@@ -33,6 +33,7 @@ class Train(TrainOptions):
             copies=self.copies,
             strict=self.strict,
             weights=self.weights,
+            weights_folder=self.weights_folder,
             start_from=self.from_,
             teacher=self.teacher,
             distill=self.distill,

@@ -18,7 +18,6 @@ from vitrail.hub.plugin_records import card_extra
 from vitrail.hub.resolve import create_from_card
 from vitrail.hub.sizes import check_fits
 from vitrail.hub.teachers import open_teacher
-from vitrail.hub.weights import find_weights
 from vitrail.limits import refuse_large_batch
 from vitrail.tasks.card import Card
 from vitrail.tasks.teacher import Teacher
@@ -64,7 +63,7 @@ class TrainingJob:
             recipe: its seed decides what is random in the first weights.
             preprocess: image size and channels.
             model: instead of the one that ``text`` builds.
-            weights: to start from, by default those that the recipe names.
+            weights: to start from: what the recipe's word means, as ``find_weights`` finds it.
             facts: for the card's ``extra``.
 
         Raises:
@@ -121,14 +120,13 @@ def create_card(
 def build_model(card: Card, recipe: Recipe, weights: Weights | None = None) -> nn.Module:
     """The model of a card; what is random in its first weights follows from the recipe's seed.
 
-    ``weights`` are to start from, by default those that the recipe names.
+    ``weights`` are to start from: what the recipe's word means, found before.
 
     Raises:
         UserError: no such model, one too large for this machine, or for other images.
     """
     refuse_large_batch(recipe.batch // recipe.accumulate, card.image, card.in_chans)
     torch.manual_seed(recipe.seed)
-    weights = weights or find_weights(recipe.weights, card.model)
     model = create_from_card(card, drop_path=recipe.drop_path, weights=weights)
     check_input(model, card)
     return model

@@ -9,12 +9,14 @@ from typing import Any
 from vitrail.errors import UserError, unknown
 from vitrail.files import resolve_path
 from vitrail.hub.baselines import TIMM
+from vitrail.hub.weights import is_repository
 from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
 from vitrail.models.reader import choice
 from vitrail.tasks.distill import HARD, SOFT
 from vitrail.train.fit import absolute_source
 from vitrail.train.optim import check_name
-from vitrail.train.recipe import Recipe
+from vitrail.train.recipe import Recipe, read_recipe_values
+from vitrail.train.start import choose_word
 from vitrail.yaml_text import merge
 
 KINDS = {"hard": HARD, "soft": SOFT}
@@ -39,6 +41,7 @@ class FitOptions:
     val: float = 0.2
     copies: bool = False
     weights: str | Path | None = None
+    weights_folder: str | Path | None = None
     start_from: str | Path | None = None
     teacher: str | Path | None = None
     distill: str | None = None
@@ -99,12 +102,15 @@ def build_recipe(options: FitOptions, count: int) -> Recipe:
     changes = dict(options.changes)
     if options.epochs is not None:
         changes["epochs"] = options.epochs
+    values = {} if options.recipe is None else recipe_values(options.recipe)
     if options.weights is not None:
         changes["weights"] = absolute_weights(options.weights)
+    else:
+        changes["weights"] = choose_word(options.data, {**values, **changes})
     distillation = distillation_options(options)
     changes = merge(changes, distillation)
     if options.recipe is not None:
-        base = Recipe.from_dict(recipe_values(options.recipe))
+        base = Recipe.from_dict(values)
     else:
         changes.setdefault("seed", options.seed)
         Recipe.from_dict(changes)  # refuses a wrong key or value before anything follows from it
@@ -120,14 +126,15 @@ def build_recipe(options: FitOptions, count: int) -> Recipe:
 
 
 def recipe_values(recipe: Recipe | Mapping[str, Any] | str | Path) -> dict[str, Any]:
-    """The values of a recipe, however it is given.
+    """What a recipe says, however it is given.
 
     Raises:
         UserError: no such file, or one that is no recipe.
     """
     if isinstance(recipe, Recipe):
-        return recipe.to_dict()
-    return dict(recipe) if isinstance(recipe, Mapping) else Recipe.from_yaml(recipe).to_dict()
+        unsaid = ("weights",) if recipe.weights is None else ()
+        return {key: value for key, value in recipe.to_dict().items() if key not in unsaid}
+    return dict(recipe) if isinstance(recipe, Mapping) else read_recipe_values(recipe)
 
 
 def absolute_weights(word: str | Path) -> str:
@@ -146,6 +153,7 @@ def distillation_options(options: FitOptions) -> dict[str, Any]:
     values |= {key: value for key, value in given.items() if value is not None}
     found: dict[str, Any] = {"distill": values} if values else {}
     if options.teacher is not None:
-        is_path = not str(options.teacher).startswith(TIMM)
+        word = str(options.teacher)
+        is_path = not word.startswith(TIMM) and not is_repository(word)
         found["teacher"] = str(resolve_path(options.teacher)) if is_path else options.teacher
     return found

@@ -75,7 +75,7 @@ class Recipe:
     compile: bool = False
     """Compile the model with torch.compile: slow to start, then faster."""
     weights: str | None = None
-    """Weights to start from (fine-tuning): a file, a run, timm, or OWNER/NAME on the hub."""
+    """To start from: none, auto, timm[:NAME], OWNER/NAME, a file or a run; unset is not said."""
     teacher: str | None = None
     """A trained model to learn from beside the labels: a run folder, or timm:NAME."""
     distill: Distillation = field(default_factory=Distillation)
@@ -145,14 +145,7 @@ class Recipe:
         Raises:
             UserError: no such file, not YAML, an unknown key, a wrong type, a value out of range.
         """
-        from vitrail.yaml_text import parse_yaml, read_yaml
-
-        if not (isinstance(source, str) and ("\n" in source or ":" in source)):
-            return cls.from_dict(read_yaml(source, "recipe"))
-        values = parse_yaml(source, "recipe")
-        if not isinstance(values, dict | None):
-            raise UserError(f"a recipe is lines of 'key: value', not {type(values).__name__}")
-        return cls.from_dict(values or {})
+        return cls.from_dict(read_recipe_values(source))
 
     def describe(self) -> str:
         """A few words on one line."""
@@ -196,6 +189,22 @@ class Recipe:
         """What differs and changes results, as ``key: here, there``."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in _result_fields())
         return [f"{name}: {mine}, {theirs}" for name, mine, theirs in pairs if mine != theirs]
+
+
+def read_recipe_values(source: str | Path) -> dict[str, Any]:
+    """What a YAML file or text says, in full or in part; the values are not checked.
+
+    Raises:
+        UserError: no such file, or not YAML.
+    """
+    from vitrail.yaml_text import parse_yaml, read_yaml
+
+    if not (isinstance(source, str) and ("\n" in source or ":" in source)):
+        return dict(read_yaml(source, "recipe"))
+    values = parse_yaml(source, "recipe")
+    if not isinstance(values, dict | None):
+        raise UserError(f"a recipe is lines of 'key: value', not {type(values).__name__}")
+    return values or {}
 
 
 def _result_fields() -> list[Any]:

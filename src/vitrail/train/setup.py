@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from vitrail.console import collect_warnings, counting_bar
-from vitrail.data import History, ImageDataset, Item, Preprocess, open_dataset, take_fraction
+from vitrail.data import History, ImageDataset, Item, open_dataset, take_fraction
 from vitrail.errors import UserError
 from vitrail.files import (
     DatedFolder,
@@ -28,6 +28,7 @@ from vitrail.files import (
 from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.names import one_or_each, with_options
 from vitrail.hub.resolve import find_model, read_fitting_card
+from vitrail.hub.weights import find_weights
 from vitrail.models.reader import choice
 from vitrail.tasks.card import read_card
 from vitrail.train.balance import check_weight_count
@@ -46,6 +47,7 @@ from vitrail.train.options import (
 )
 from vitrail.train.recipe import Recipe
 from vitrail.train.result import Result
+from vitrail.train.start import follow_weights
 
 MODEL = "coat_lite_tiny"
 """What is trained where no model is named."""
@@ -60,8 +62,9 @@ def fit(
     model: str | Path | None = None, mixer: Specs = None, reducer: Specs = None,
     image: int | None = None, epochs: int | None = None, fraction: float = 1.0, seed: int = 0,
     val: float = 0.2, copies: bool = False, strict: bool = False,
-    weights: str | Path | None = None, start_from: str | Path | None = None,
-    teacher: str | Path | None = None, distill: Literal["hard", "soft"] | None = None,
+    weights: str | Path | None = None, weights_folder: str | Path | None = None,
+    start_from: str | Path | None = None, teacher: str | Path | None = None,
+    distill: Literal["hard", "soft"] | None = None,
     alpha: float | None = None, temperature: float | None = None,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -80,14 +83,15 @@ def fit(
         data: a folder of class folders, a table, a zip, torchvision:NAME, fashion or scenes.
         model: as :func:`vitrail.create` takes it; something saved is a run to start from.
         mixer, reducer: other ones than the paper's, one for all stages or one each.
-        image: pixels that the model sees (by default from the images, 64 to 224).
+        image: pixels that the model sees (by default its weights', else from the images).
         epochs: passes through the images (by default as the recipe says).
         fraction: share of the training images, the same in every class.
         seed: of the split, the fraction and the training.
         val: share kept for validation where the set has no split of its own.
         copies: count copies of a training image as often as they are there.
         strict: stop at broken images instead of leaving them out.
-        weights: to start from, as :func:`vitrail.create` takes them.
+        weights: to start from, as :func:`vitrail.create` takes them (by default ``"auto"``, but
+            ``"none"`` for fashion and scenes); ``weights_folder`` as there.
         start_from: a trained run: its model (``reducer`` may differ), weights, size and images.
         teacher: a run, or ``"timm:NAME"`` with its released weights, to learn from too.
         distill: learn the teacher's best class, or all its probabilities.
@@ -106,7 +110,7 @@ def fit(
     options = FitOptions(
         data=str(data or ""), model=model, mixer=mixer or None, reducer=reducer or None,
         image=image, epochs=epochs, fraction=fraction, seed=seed, val=val, copies=copies,
-        strict=strict, weights=weights, start_from=start_from, teacher=teacher, distill=distill,
+        strict=strict, weights=weights, weights_folder=weights_folder, start_from=start_from, teacher=teacher, distill=distill,
         alpha=alpha, temperature=temperature, recipe=recipe, changes=changes or {},
         out=None if out is None else Path(out), progress=progress,
     )  # fmt: skip
@@ -131,7 +135,7 @@ def prepare_job(options: FitOptions) -> Prepared:
     kept = collect_warnings() if options.progress else nullcontext([])
     with kept as notes:
         job, goal, facts = _prepare(options, notes)
-    return replace(job, notes=tuple(notes)), goal, facts
+    return replace(job, notes=(*notes, *job.notes)), goal, facts
 
 
 def _prepare(options: FitOptions, notes: list[str]) -> Prepared:
@@ -150,11 +154,15 @@ def _prepare(options: FitOptions, notes: list[str]) -> Prepared:
     parts |= {part: dataset.split(part) for part in ("val", "test") if dataset.split(part)}
     recipe = build_recipe(options, len(parts["train"]))
     check_weight_count(recipe.class_weights, len(dataset.classes))
-    image = suggest_image_size(dataset, parts["train"]) if options.image is None else options.image
-    preprocess = Preprocess.from_dict({**start.preprocess, "image": image})
+    weights = find_weights(recipe.weights, text, options.weights_folder)
+    image = options.image or (weights and weights.image)
+    image = image or suggest_image_size(dataset, parts["train"])
+    preprocess = follow_weights(weights, start.preprocess, image)
     if recipe.teacher and (seen := check_teacher_overlap(recipe.teacher, dataset)):
         notes.append(seen.line)
-    job = TrainingJob.create(text, dataset, parts, recipe, preprocess, facts=start.extra)
+    job = TrainingJob.create(
+        text, dataset, parts, recipe, preprocess, weights=weights, facts=start.extra
+    )
     return job, goal, {"fraction": options.fraction, "open": how_opened, **start.extra}
 
 
