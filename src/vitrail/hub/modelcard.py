@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vitrail.hub.baselines import TIMM
+from vitrail.hub.origin import Origin
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,7 @@ def card_text(
         ("Use", use(card)),
         ("Classes", classes(card.classes)),
         ("Data", data(run)),
+        ("Start", describe_start(card)),
         ("Results", results(result.get("scores", {}))),
         ("Cost", cost(card, model, result)),
     )
@@ -84,9 +86,21 @@ def data(run: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{count} for {part}" for part, count in run.get("pictures", {}).items())
     return (
         f"`{run['data']}`: {counts or 'unknown'} pictures; manifest `{run.get('manifest', '?')}`, "
-        f"seed {run.get('seed', '?')}. The model has seen nothing else; on pictures unlike these "
-        "its answers mean little."
+        f"seed {run.get('seed', '?')}. The model has seen nothing else"
+        + (", but for what its first weights were trained on" if run.get("weights") else "")
+        + "; on pictures unlike these its answers mean little."
     )
+
+
+def describe_start(card: "Card") -> str:
+    """The weights that the training began with, and their licence."""
+    found = card.extra.get("weights")
+    if not found:
+        return ""
+    origin = Origin.from_dict(found, "the card's weights")
+    revision = f", revision `{origin.revision}`" if origin.revision else ""
+    said = " ".join(f"{line[0].upper()}{line[1:]}." for line in origin.lines)
+    return f"{said} SHA-256 of the file `{origin.sha256}`{revision}."
 
 
 def results(scores: Mapping[str, Mapping[str, Any]]) -> str:

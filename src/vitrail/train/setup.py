@@ -64,10 +64,9 @@ def fit(
     val: float = 0.2, copies: bool = False, strict: bool = False,
     weights: str | Path | None = None, weights_folder: str | Path | None = None,
     start_from: str | Path | None = None, teacher: str | Path | None = None,
-    distill: Literal["hard", "soft"] | None = None,
-    alpha: float | None = None, temperature: float | None = None,
+    distill: Literal["hard", "soft"] | None = None, alpha: float | None = None,
+    temperature: float | None = None, changes: Mapping[str, Any] | None = None,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
-    changes: Mapping[str, Any] | None = None,
     out: str | Path | None = None, resume_from: str | Path | None = None,
     progress: bool = True, on_event: OnEvent | None = None,
 ) -> Result:  # fmt: skip
@@ -88,8 +87,7 @@ def fit(
         fraction: share of the training images, the same in every class.
         seed: of the split, the fraction and the training.
         val: share kept for validation where the set has no split of its own.
-        copies: count copies of a training image as often as they are there.
-        strict: stop at broken images instead of leaving them out.
+        copies, strict: count copies of training images, stop at broken ones (else left out).
         weights: to start from, as :func:`vitrail.create` takes them (by default ``"auto"``, but
             ``"none"`` for fashion and scenes); ``weights_folder`` as there.
         start_from: a trained run: its model (``reducer`` may differ), weights, size and images.
@@ -110,9 +108,9 @@ def fit(
     options = FitOptions(
         data=str(data or ""), model=model, mixer=mixer or None, reducer=reducer or None,
         image=image, epochs=epochs, fraction=fraction, seed=seed, val=val, copies=copies,
-        strict=strict, weights=weights, weights_folder=weights_folder, start_from=start_from, teacher=teacher, distill=distill,
-        alpha=alpha, temperature=temperature, recipe=recipe, changes=changes or {},
-        out=None if out is None else Path(out), progress=progress,
+        strict=strict, weights=weights, weights_folder=weights_folder, start_from=start_from,
+        teacher=teacher, distill=distill, alpha=alpha, temperature=temperature, recipe=recipe,
+        changes=changes or {}, out=None if out is None else Path(out), progress=progress,
     )  # fmt: skip
     if resume_from is not None:
         check_resume_alone(options)
