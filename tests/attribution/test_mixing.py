@@ -64,7 +64,7 @@ def alone(text: str, extra: int) -> MixerCall:
             p.add_(torch.randn_like(p) * 0.2)
         x = torch.randn(2, place.tokens, 32)
         out = mixer(x, place.grid, shared)
-    return MixerCall("here", mixer, x, place.grid, shared, None, None, out, x, None)
+    return MixerCall("here", mixer, x, place.grid, shared, None, None, out, x, None, {})
 
 
 ALL = [*MixerSpec.known, "relative(after=True)", "prototype_softmax(by='window')", "sliding"]
