@@ -18,10 +18,10 @@ from vitrail.study.choose.lines import lines_of
 from vitrail.study.choose.question import Opened, Question, split_parts
 from vitrail.study.choose.race import Heat, first_heat, seats
 from vitrail.study.choose.run import choose_in, over_limit
-from vitrail.study.choose.state import Cost, Entry, State
+from vitrail.study.choose.state import ChoiceEntry, ChoiceState, MeasuredCost
 
 POOL = ("timm:resnet18", "timm:resnet50", "timm:convnext_atto", "vit_tiny")
-LIKE = Cost(params=10**6, megabytes=4.0, ms=5.0, batch=1, quiet=True)
+LIKE = MeasuredCost(params=10**6, megabytes=4.0, ms=5.0, batch=1, quiet=True)
 
 
 class Blurred(nn.Module):
@@ -51,7 +51,7 @@ class Stands:
         pictures = open_dataset(question.data)
         return replace(pictures, items=pictures.items[::4])
 
-    def open(self, entry: Entry, pictures) -> Opened:
+    def open(self, entry: ChoiceEntry, pictures) -> Opened:
         self.opened.append(entry.model)
         if entry.model not in self.noise:
             raise UserError(f"no weights for {entry.model}")
@@ -64,7 +64,9 @@ class Stands:
             released=released,
         )
 
-    def measure(self, entries: Sequence[Entry], question: Question, note) -> dict[str, Cost]:
+    def measure(
+        self, entries: Sequence[ChoiceEntry], question: Question, note
+    ) -> dict[str, MeasuredCost]:
         slow = {"timm:resnet50": replace(LIKE, ms=50.0)}
         return {entry.model: slow.get(entry.model, LIKE) for entry in entries}
 
@@ -90,7 +92,7 @@ class Stands:
 NOISE = {"timm:resnet18": 0.2, "timm:resnet50": 2.5, "timm:convnext_atto": 0.4, "vit_tiny": 1.0}
 
 
-def ask(out: Path, stands: Stands, **changes) -> State:
+def ask(out: Path, stands: Stands, **changes) -> ChoiceState:
     question = Question(**{"data": "fashion", "pool": POOL, "minutes": 30.0} | changes)
     out.mkdir(exist_ok=True)
     return choose_in(out, question, stands, lambda line: None)
@@ -147,7 +149,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_same_question_goes_on(tmp_path: Pa
     stands = Stands(NOISE, stop_at="timm:convnext_atto")
     with pytest.raises(KeyboardInterrupt):
         ask(tmp_path / "c", stands)
-    stopped = State.load(tmp_path / "c")
+    stopped = ChoiceState.load(tmp_path / "c")
     assert stopped.winner and stopped.estimate is None and stopped.phase == "race"
     assert "stopped early" in " ".join(sentences(stopped))
     again = Stands(NOISE)
@@ -173,9 +175,9 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
     values.pop("sha256", None)
     at.write_text(json.dumps(values))
     with pytest.raises(UserError):
-        State.load(tmp_path / "c")
+        ChoiceState.load(tmp_path / "c")
     with pytest.raises(UserError, match="no choice to go on with"):
-        State.load(tmp_path)
+        ChoiceState.load(tmp_path)
     assert state.winner
 
 
@@ -197,7 +199,7 @@ def test_heats_share_the_time() -> None:
     assert first_heat(["a", "b", "c", "d"], 90.0) == Heat(models=("a", "b"), seconds=45.0)
     assert first_heat(["a", "b"], 30.0) is None
     assert first_heat(["a"], 30.0) == Heat(models=("a",), seconds=30.0)
-    entries = [Entry(model=m, released=m != "z") for m in "abcdz"]
+    entries = [ChoiceEntry(model=m, released=m != "z") for m in "abcdz"]
     done = [rounds.Round(train=9, right=r, neighbours=0, strength=1, seconds=1) for r in
             ("1111", "1110", "1100", "1000", "0000")]  # fmt: skip
     entries = [replace(e, rounds=(d,)) for e, d in zip(entries, done, strict=True)]

@@ -12,7 +12,7 @@ from vitrail.data import open_dataset
 from vitrail.errors import UserError
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.question import Parts
-from vitrail.study.choose.state import Entry
+from vitrail.study.choose.state import ChoiceEntry
 from vitrail.study.choose.tools import ChoiceTools, give_head, trial_recipe
 from vitrail.train.probe import fit_probe
 
@@ -20,7 +20,7 @@ SMALL = (
     "vit_tiny(patch=16, depth=1, dim=24, heads=2)",
     "vit_tiny(patch=8, depth=1, dim=24, heads=2)",
 )
-NONE = Entry(model=SMALL[0], weights="none")
+NONE = ChoiceEntry(model=SMALL[0], weights="none")
 
 
 def test_a_choice_from_python_leaves_a_page_and_a_command(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_costs_are_measured_at_each_candidates_size() -> None:
     from vitrail.study.choose.question import Question
 
     question = Question(data="fashion", minutes=0.1, weights="none")
-    entries = [Entry(model=name, weights="none") for name in SMALL]
+    entries = [ChoiceEntry(model=name, weights="none") for name in SMALL]
     found = ChoiceTools().measure(entries, question, lambda line: None)
     assert set(found) == set(SMALL) and all(cost.ms > 0 for cost in found.values())
     own = sum(p.numel() for p in vitrail.create(SMALL[0], image=64).parameters())

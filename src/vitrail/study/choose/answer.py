@@ -14,12 +14,12 @@ from vitrail.files import write_text
 from vitrail.study import stats
 from vitrail.study.choose.halving import rank, rank_correlation
 from vitrail.study.choose.lines import Line, lines_of
-from vitrail.study.choose.state import State, as_array, share_right
+from vitrail.study.choose.state import ChoiceState, as_array, share_right
 
 PAGE = "choose.html"
 
 
-def command(state: State) -> str:
+def command(state: ChoiceState) -> str:
     """What trains the chosen one."""
     data, winner = str(state.question["data"]), state.entry(state.winner)
     weights = winner.weights if winner.released else "none"
@@ -29,7 +29,7 @@ def command(state: State) -> str:
     return " ".join(map(shlex.quote, words))
 
 
-def sentences(state: State) -> list[str]:
+def sentences(state: ChoiceState) -> list[str]:
     """What was found, in plain words, for people."""
     if not state.winner:
         return ["Nothing is known yet: give the same command again to go on."]
@@ -54,7 +54,7 @@ def sentences(state: State) -> list[str]:
     return found
 
 
-def apart(state: State) -> str:
+def apart(state: ChoiceState) -> str:
     """Which candidates cannot be told from the chosen one."""
     raced = state.entry(state.winner).trials
     rivals = {
@@ -69,7 +69,7 @@ def apart(state: State) -> str:
     return f"Not to be told apart from it: {', '.join(alike)}; take the cheaper."
 
 
-def last_probes(state: State) -> dict[str, Any]:
+def last_probes(state: ChoiceState) -> dict[str, Any]:
     """The answers of those that were probed on as many pictures as the winner."""
     rounds = state.entry(state.winner).rounds
     return {
@@ -80,7 +80,7 @@ def last_probes(state: State) -> dict[str, Any]:
     }
 
 
-def sure(state: State) -> str:
+def sure(state: ChoiceState) -> str:
     """How far probing foretold fine-tuning, where both are known."""
     probed = {e.model: share_right(e.rounds[-1].right) for e in state.entries if e.rounds}
     tuned = {e.model: share_right(e.trials[-1].right) for e in state.entries if e.trials}
@@ -90,7 +90,7 @@ def sure(state: State) -> str:
     return f"Probes and fine-tuning agree with a rank correlation of {value:.2f} over {len(tuned)}."
 
 
-def curse(state: State) -> str:
+def curse(state: ChoiceState) -> str:
     """The winner's curse, in figures."""
     winner = state.entry(state.winner)
     if state.estimate is None or not (winner.trials or winner.rounds):
@@ -103,7 +103,7 @@ def curse(state: State) -> str:
     )
 
 
-def table(state: State) -> str:
+def table(state: ChoiceState) -> str:
     """For a terminal."""
     from vitrail.console import make_table, render
 
@@ -138,7 +138,7 @@ def percent(found: stats.Interval | None) -> str:
     return f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
-def write_page(state: State, folder: Path) -> Path:
+def write_page(state: ChoiceState, folder: Path) -> Path:
     """``choose.html``: one page that needs nothing but a browser."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

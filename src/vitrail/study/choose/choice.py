@@ -14,12 +14,12 @@ from vitrail.study import stats
 from vitrail.study.choose.answer import command, sentences, table, write_page
 from vitrail.study.choose.question import Note, Question
 from vitrail.study.choose.run import choose_in
-from vitrail.study.choose.state import FILE, State
+from vitrail.study.choose.state import FILE, ChoiceState
 from vitrail.study.choose.tools import ChoiceTools
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ChoiceResult:
     """What was chosen, and why.
 
     Attributes:
@@ -28,7 +28,7 @@ class Choice:
     """
 
     folder: Path
-    state: State
+    state: ChoiceState
 
     @property
     def winner(self) -> str:
@@ -83,7 +83,7 @@ def choose(
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
-) -> Choice:
+) -> ChoiceResult:
     """Find the backbone that suits these pictures, within minutes::
 
         import vitrail
@@ -125,14 +125,14 @@ def choose(
     return answer_question(at, question, print_stderr if progress else ignore)
 
 
-def answer_question(at: Path, question: Question, note: Note) -> Choice:
+def answer_question(at: Path, question: Question, note: Note) -> ChoiceResult:
     """Choose in a folder that is there; its page is written however that ends."""
     try:
         choose_in(at, question, ChoiceTools(question.weights_folder), note, facts())
     finally:
         if (at / FILE).is_file():
-            write_page(State.load(at), at)
-    return Choice(folder=at, state=State.load(at))
+            write_page(ChoiceState.load(at), at)
+    return ChoiceResult(folder=at, state=ChoiceState.load(at))
 
 
 def ignore(line: str) -> None:

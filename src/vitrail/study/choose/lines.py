@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitrail.study import stats
-from vitrail.study.choose.state import Entry, State, as_array, evidence, share_right
+from vitrail.study.choose.state import ChoiceEntry, ChoiceState, as_array, evidence, share_right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Line:
         front: whether no candidate still or ever in question is both cheaper and better.
     """
 
-    entry: Entry
+    entry: ChoiceEntry
     probe: stats.Interval | None
     tuned: stats.Interval | None
     front: bool
@@ -29,7 +29,7 @@ class Line:
         return self.entry.left or "in question to the end"
 
 
-def lines_of(state: State) -> list[Line]:
+def lines_of(state: ChoiceState) -> list[Line]:
     """All candidates, the winner first, then by what is known of them."""
     known = [entry for entry in state.entries if entry.rounds or entry.trials]
     known.sort(key=lambda entry: (entry.model == state.winner, *evidence(entry)), reverse=True)
@@ -51,7 +51,7 @@ def interval(right: str) -> stats.Interval:
     return stats.accuracy(as_array(right)[None])
 
 
-def front_of(entries: Sequence[Entry]) -> set[str]:
+def front_of(entries: Sequence[ChoiceEntry]) -> set[str]:
     """The candidates on the Pareto front of time and probed accuracy."""
     priced = [entry for entry in entries if entry.cost is not None and entry.rounds]
     points = [

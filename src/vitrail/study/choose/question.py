@@ -11,7 +11,7 @@ from torch import nn
 from vitrail.data import ImageDataset, Item, Preprocess, take_fraction
 from vitrail.errors import UserError
 from vitrail.limits import check_seed, check_share
-from vitrail.study.choose.state import Cost, Entry
+from vitrail.study.choose.state import ChoiceEntry, MeasuredCost
 
 MOST_MINUTES = 10**5
 LEAST_ASKED = 20
@@ -94,24 +94,26 @@ class Opened:
     released: bool
 
 
-class Tools(Protocol):
+class Toolbox(Protocol):
     """What choosing works with; tests put stand-ins here."""
 
     def pictures(self, question: Question) -> ImageDataset:
         """The set, opened."""
         ...
 
-    def open(self, entry: Entry, pictures: ImageDataset) -> Opened:
+    def open(self, entry: ChoiceEntry, pictures: ImageDataset) -> Opened:
         """A candidate with its weights and without a head."""
         ...
 
-    def measure(self, entries: Sequence[Entry], question: Question, note: Note) -> dict[str, Cost]:
+    def measure(
+        self, entries: Sequence[ChoiceEntry], question: Question, note: Note
+    ) -> dict[str, MeasuredCost]:
         """What candidates cost here, by model."""
         ...
 
     def tune(
         self,
-        entry: Entry,
+        entry: ChoiceEntry,
         pictures: ImageDataset,
         parts: Parts,
         seconds: float,

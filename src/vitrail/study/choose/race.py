@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vitrail.study.choose.halving import rank, survivors
-from vitrail.study.choose.state import Entry, Heat, as_array, share_right
+from vitrail.study.choose.state import ChoiceEntry, Heat, as_array, share_right
 
 SEATS = 4
 LEAST_SECONDS = 20.0
 """A trial of less says nothing."""
 
 
-def seats(entries: Sequence[Entry], most: int = SEATS) -> list[str]:
+def seats(entries: Sequence[ChoiceEntry], most: int = SEATS) -> list[str]:
     """Who races: the best released ones by their last probe, and the best one from scratch.
 
     Random features do not tell what a network becomes, so one seat is kept for such a candidate
@@ -46,7 +46,7 @@ def heats(count: int) -> int:
     return max(1, math.ceil(math.log2(count)))
 
 
-def next_heat(entries: Sequence[Entry], heat: Heat) -> Heat | None:
+def next_heat(entries: Sequence[ChoiceEntry], heat: Heat) -> Heat | None:
     """The better half, each with twice the time; None where one is left.
 
     Those whose interval lies below the leader's go even if that leaves fewer than half.
@@ -66,7 +66,9 @@ def next_heat(entries: Sequence[Entry], heat: Heat) -> Heat | None:
     return Heat(models=tuple(names), seconds=heat.seconds * len(heat.models) / len(names))
 
 
-def mark_beaten(entries: Sequence[Entry], heat: Heat, after: Heat | None) -> list[Entry]:
+def mark_beaten(
+    entries: Sequence[ChoiceEntry], heat: Heat, after: Heat | None
+) -> list[ChoiceEntry]:
     """The entries of a heat that do not go on, with the reason; the leader always does."""
     raced = [entry for entry in entries if entry.model in heat.models and entry.trials]
     raced = [entry for entry in raced if entry.trials[-1].seconds == heat.seconds]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from vitrail.data import Item, take_fraction
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.halving import Standing, rank, survivors
-from vitrail.study.choose.state import Entry, Round, as_array, as_text
+from vitrail.study.choose.state import ChoiceEntry, Round, as_array, as_text
 from vitrail.train.probe import LinearProbe, fit_probe, nearest_classes
 
 GROWTH = 3
@@ -67,7 +67,7 @@ def work(bank: FeatureBank, step: Step) -> int:
     return len({item.key for item in (*step.train, *step.asked)} - set(bank.rows))
 
 
-def standings(entries: Sequence[Entry], train: int) -> list[Standing]:
+def standings(entries: Sequence[ChoiceEntry], train: int) -> list[Standing]:
     """How the candidates with a round on ``train`` pictures stand, from best to worst."""
     return rank(
         {
@@ -79,7 +79,7 @@ def standings(entries: Sequence[Entry], train: int) -> list[Standing]:
     )
 
 
-def drop(entries: Sequence[Entry], train: int, least: int) -> list[Entry]:
+def drop(entries: Sequence[ChoiceEntry], train: int, least: int) -> list[ChoiceEntry]:
     """The entries; those that a round has left behind say why they are no longer in question.
 
     Candidates from scratch are compared among themselves: random features say what the network

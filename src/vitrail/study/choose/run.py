@@ -21,12 +21,12 @@ from vitrail.files import lock_folder
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.pool import check_pool, pool_of
-from vitrail.study.choose.question import Note, Parts, Question, Tools, split_parts
+from vitrail.study.choose.question import Note, Parts, Question, Toolbox, split_parts
 from vitrail.study.choose.state import (
-    Cost,
-    Entry,
+    ChoiceEntry,
+    ChoiceState,
     Estimate,
-    State,
+    MeasuredCost,
     Trial,
     as_text,
     best_known,
@@ -40,16 +40,16 @@ LEAST_RELEASED = 2
 
 
 @dataclass(kw_only=True)
-class Work:
+class ChoiceRun:
     """A choice at work: the state and what is not written down."""
 
     question: Question
     pictures: ImageDataset
     parts: Parts
-    tools: Tools
+    tools: Toolbox
     out: Path
     note: Note
-    state: State
+    state: ChoiceState
     started: float = field(default_factory=time.monotonic)
     before: float = 0.0
     banks: dict[str, FeatureBank] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Work:
         return self.before + time.monotonic() - self.started
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds."""
         return 60 * self.question.minutes - self.spent
 
@@ -69,14 +69,16 @@ class Work:
         self.state = replace(self.state, seconds=round(self.spent, 1), **changes)
         self.state.save(self.out)
 
-    def put(self, *entries: Entry) -> None:
+    def put(self, *entries: ChoiceEntry) -> None:
         """The entries, changed and written down."""
         for entry in entries:
             self.state = self.state.put(entry)
         self.save()
 
 
-def choose_in(out: Path, question: Question, tools: Tools, note: Note, facts: Any = None) -> State:
+def choose_in(
+    out: Path, question: Question, tools: Toolbox, note: Note, facts: Any = None
+) -> ChoiceState:
     """Choose, in a folder that is there; what an earlier run found there is gone on with.
 
     Raises:
@@ -87,16 +89,16 @@ def choose_in(out: Path, question: Question, tools: Tools, note: Note, facts: An
     parts = split_parts(pictures, question.seed)
     with lock_folder(out, f"another process is choosing in {str(out)!r}; wait for it"):
         state = begin(out, question, facts or {})
-        work = Work(
+        run = ChoiceRun(
             question=question, pictures=pictures, parts=parts, tools=tools, out=out,
             note=note, state=state, before=state.seconds,
         )  # fmt: skip
-        with answered_on_stop(work):
-            PHASES[state.phase](work)
-        return work.state
+        with answered_on_stop(run):
+            PHASES[state.phase](run)
+        return run.state
 
 
-def begin(out: Path, question: Question, facts: dict[str, Any]) -> State:
+def begin(out: Path, question: Question, facts: dict[str, Any]) -> ChoiceState:
     """The state in ``out``, or a new one.
 
     Raises:
@@ -107,12 +109,12 @@ def begin(out: Path, question: Question, facts: dict[str, Any]) -> State:
         pool = pool_of(question.pool)
         check_pool(pool)
         entries = tuple(
-            Entry(model=c.model, weights=question.weights, reason=c.reason) for c in pool
+            ChoiceEntry(model=c.model, weights=question.weights, reason=c.reason) for c in pool
         )
-        state = State(question=asked, facts=facts, entries=entries)
+        state = ChoiceState(question=asked, facts=facts, entries=entries)
         state.save(out)
         return state
-    state = State.load(out)
+    state = ChoiceState.load(out)
     others = [k for k in asked if k != "minutes" and state.question.get(k) != asked[k]]
     if others:
         what = ", ".join(f"{k} was {state.question.get(k)!r}, is {asked[k]!r}" for k in others)
@@ -121,39 +123,39 @@ def begin(out: Path, question: Question, facts: dict[str, Any]) -> State:
 
 
 @contextmanager
-def answered_on_stop(work: Work) -> Iterator[None]:
+def answered_on_stop(run: ChoiceRun) -> Iterator[None]:
     """Ctrl-C writes the best answer so far before it goes on upwards."""
     try:
         yield
     except KeyboardInterrupt:
-        known = best_known(work.state.entries)
-        work.save(winner=known.model if known else "")
+        known = best_known(run.state.entries)
+        run.save(winner=known.model if known else "")
         raise
 
 
 # ---- phases ---------------------------------------------------------------------------------
 
 
-def weigh(work: Work) -> None:
+def weigh(run: ChoiceRun) -> None:
     """Cost: who keeps within the limits of this machine."""
-    question = work.question
-    missing = [entry for entry in work.state.open if entry.cost is None]
-    costs = work.tools.measure(missing, question, work.note) if missing else {}
+    question = run.question
+    missing = [entry for entry in run.state.open if entry.cost is None]
+    costs = run.tools.measure(missing, question, run.note) if missing else {}
     for entry in missing:
         cost = costs.get(entry.model)
         if cost is None:
-            work.put(replace(entry, left="cannot be built or measured here"))
+            run.put(replace(entry, left="cannot be built or measured here"))
         else:
-            work.put(replace(entry, cost=cost, left=over_limit(cost, question)))
-    work.note(f"{len(work.state.open)} of {len(work.state.entries)} candidates keep the limits")
-    if not work.state.open:
-        work.save(phase="done")
+            run.put(replace(entry, cost=cost, left=over_limit(cost, question)))
+    run.note(f"{len(run.state.open)} of {len(run.state.entries)} candidates keep the limits")
+    if not run.state.open:
+        run.save(phase="done")
         raise UserError("no candidate keeps the limits; raise them, or name others with --pool")
-    work.save(phase="probe")
-    probe(work)
+    run.save(phase="probe")
+    probe(run)
 
 
-def over_limit(cost: Cost, question: Question) -> str:
+def over_limit(cost: MeasuredCost, question: Question) -> str:
     """Which limit a candidate breaks, in words; empty if none."""
     limits = (
         ("max_ms", cost.ms, f"{cost.ms:.3g} ms for {cost.batch}"),
@@ -167,126 +169,126 @@ def over_limit(cost: Cost, question: Question) -> str:
     return ""
 
 
-def probe(work: Work) -> None:
+def probe(run: ChoiceRun) -> None:
     """Rounds of probing, until all pictures have spoken, the time is up, or one is left."""
-    classes = len(work.pictures.classes)
-    until = PROBE_SHARE * 60 * work.question.minutes
-    for step in rounds.ladder(work.parts.train, work.parts.compare, classes, work.question.seed):
-        if not probe_round(work, step, until):
+    classes = len(run.pictures.classes)
+    until = PROBE_SHARE * 60 * run.question.minutes
+    for step in rounds.ladder(run.parts.train, run.parts.compare, classes, run.question.seed):
+        if not probe_round(run, step, until):
             break
-        work.put(*rounds.drop(work.state.entries, len(step.train), LEAST_RELEASED))
-        names = [entry.model for entry in work.state.open]
-        work.note(f"{len(step.train)} pictures: {len(names)} still in question")
+        run.put(*rounds.drop(run.state.entries, len(step.train), LEAST_RELEASED))
+        names = [entry.model for entry in run.state.open]
+        run.note(f"{len(step.train)} pictures: {len(names)} still in question")
         if len(names) < 2:
             break
-    work.save(phase="race")
-    run_race(work)
+    run.save(phase="race")
+    run_race(run)
 
 
-def probe_round(work: Work, step: rounds.Step, until: float) -> bool:
+def probe_round(run: ChoiceRun, step: rounds.Step, until: float) -> bool:
     """One round of all candidates still in question; False where the time is up.
 
     The first round is done whatever it takes: without it nothing is known.
     """
-    for entry in work.state.open:
+    for entry in run.state.open:
         if any(done.train == len(step.train) for done in entry.rounds):
             continue
-        bank = open_bank(work, entry)
+        bank = open_bank(run, entry)
         if bank is None:
             continue
         ahead = bank.seconds_per_picture * rounds.work(bank, step)
-        if entry.rounds and work.spent + ahead > until:
-            work.note(f"the time for probing is up at {work.spent:.0f} s")
+        if entry.rounds and run.spent + ahead > until:
+            run.note(f"the time for probing is up at {run.spent:.0f} s")
             return False
-        done, _ = rounds.probe(bank, step, len(work.pictures.classes), work.question.seed)
-        entry = work.state.entry(entry.model)
-        work.put(replace(entry, rounds=(*entry.rounds, done)))
+        done, _ = rounds.probe(bank, step, len(run.pictures.classes), run.question.seed)
+        entry = run.state.entry(entry.model)
+        run.put(replace(entry, rounds=(*entry.rounds, done)))
         right = share_right(done.right)
-        work.note(f"{entry.model}: {right:.1%} by {done.train} pictures, {done.seconds:.1f} s")
+        run.note(f"{entry.model}: {right:.1%} by {done.train} pictures, {done.seconds:.1f} s")
     return True
 
 
-def open_bank(work: Work, entry: Entry) -> FeatureBank | None:
+def open_bank(run: ChoiceRun, entry: ChoiceEntry) -> FeatureBank | None:
     """The candidate's features; None, and the reason written down, where it cannot be built."""
-    if entry.model in work.banks:
-        return work.banks[entry.model]
+    if entry.model in run.banks:
+        return run.banks[entry.model]
     try:
-        opened = work.tools.open(entry, work.pictures)
+        opened = run.tools.open(entry, run.pictures)
     except UserError as error:
-        work.put(replace(entry, left=f"cannot be had: {error}"))
-        work.note(f"{entry.model}: {error}")
+        run.put(replace(entry, left=f"cannot be had: {error}"))
+        run.note(f"{entry.model}: {error}")
         return None
-    bank = FeatureBank(model=opened.model, pictures=work.pictures, preprocess=opened.preprocess)
-    work.put(replace(entry, start=opened.start, released=opened.released))
-    work.banks[entry.model] = bank
+    bank = FeatureBank(model=opened.model, pictures=run.pictures, preprocess=opened.preprocess)
+    run.put(replace(entry, start=opened.start, released=opened.released))
+    run.banks[entry.model] = bank
     return bank
 
 
-def run_race(work: Work) -> None:
+def run_race(run: ChoiceRun) -> None:
     """Fine-tune the best under equal time; the better half goes on."""
-    if work.state.heat is None and work.left > 0:
-        work.save(heat=race.first_heat(race.seats(work.state.entries), work.left))
-    while (heat := work.state.heat) is not None:
+    if run.state.heat is None and run.seconds_left > 0:
+        run.save(heat=race.first_heat(race.seats(run.state.entries), run.seconds_left))
+    while (heat := run.state.heat) is not None:
         for model in heat.models:
-            run_trial(work, work.state.entry(model), heat.seconds)
-        after = race.next_heat(work.state.entries, heat)
-        work.put(*race.mark_beaten(work.state.entries, heat, after))
-        work.save(heat=after)
-    estimate(work)
+            run_trial(run, run.state.entry(model), heat.seconds)
+        after = race.next_heat(run.state.entries, heat)
+        run.put(*race.mark_beaten(run.state.entries, heat, after))
+        run.save(heat=after)
+    estimate(run)
 
 
-def run_trial(work: Work, entry: Entry, seconds: float) -> None:
+def run_trial(run: ChoiceRun, entry: ChoiceEntry, seconds: float) -> None:
     """One candidate's fine-tuning; one that fails leaves the race with its reason."""
     if entry.left or any(trial.seconds == seconds for trial in entry.trials):
         return
-    name = f"race/{[e.model for e in work.state.entries].index(entry.model)}-{seconds:.0f}s"
+    name = f"race/{[e.model for e in run.state.entries].index(entry.model)}-{seconds:.0f}s"
     try:
-        epochs, found = work.tools.tune(
-            entry, work.pictures, work.parts, seconds, work.out / name, work.question.seed
+        epochs, found = run.tools.tune(
+            entry, run.pictures, run.parts, seconds, run.out / name, run.question.seed
         )
     except UserError as error:
-        work.put(replace(entry, left=f"cannot be fine-tuned: {error}"))
+        run.put(replace(entry, left=f"cannot be fine-tuned: {error}"))
         return
-    right = as_text(found == labels_of(work.parts.compare))
+    right = as_text(found == labels_of(run.parts.compare))
     trial = Trial(seconds=seconds, epochs=epochs, right=right, run=name)
-    work.put(replace(entry, trials=(*entry.trials, trial)))
-    work.note(f"{entry.model}: {share_right(right):.1%} after {seconds:.0f} s of fine-tuning")
+    run.put(replace(entry, trials=(*entry.trials, trial)))
+    run.note(f"{entry.model}: {share_right(right):.1%} after {seconds:.0f} s of fine-tuning")
 
 
-def estimate(work: Work) -> None:
+def estimate(run: ChoiceRun) -> None:
     """Ask the chosen one about the pictures that nothing was chosen by."""
-    chosen = best_known([entry for entry in work.state.entries if not entry.left])
-    chosen = chosen or best_known(work.state.entries)
+    chosen = best_known([entry for entry in run.state.entries if not entry.left])
+    chosen = chosen or best_known(run.state.entries)
     if chosen is None:
         raise UserError("no candidate could be probed; see the reasons in choose.json")
-    labels = labels_of(work.parts.last)
+    labels = labels_of(run.parts.last)
     if chosen.trials:
-        at = work.out / chosen.trials[-1].run
-        found = work.tools.answer(work.pictures, work.parts.last, at)
+        at = run.out / chosen.trials[-1].run
+        found = run.tools.answer(run.pictures, run.parts.last, at)
     else:
-        found = answer_by_probe(work, chosen)
+        found = answer_by_probe(run, chosen)
     right = int((found == labels).sum())
     kept = Estimate(right=right, count=len(labels), tuned=bool(chosen.trials))
-    work.save(winner=chosen.model, estimate=kept, phase="done")
+    run.save(winner=chosen.model, estimate=kept, phase="done")
 
 
-def answer_by_probe(work: Work, chosen: Entry) -> np.ndarray:
+def answer_by_probe(run: ChoiceRun, chosen: ChoiceEntry) -> np.ndarray:
     """Predictions on the last pictures, by a head fitted as in the candidate's last round."""
-    bank = open_bank(work, chosen)
+    bank = open_bank(run, chosen)
     if bank is None:
         raise UserError(f"{chosen.model} cannot be opened any more")
-    classes, seed = len(work.pictures.classes), work.question.seed
-    steps = rounds.ladder(work.parts.train, work.parts.compare, classes, seed)
+    classes, seed = len(run.pictures.classes), run.question.seed
+    steps = rounds.ladder(run.parts.train, run.parts.compare, classes, seed)
     step = next(s for s in steps if len(s.train) == chosen.rounds[-1].train)
     _, head = rounds.probe(bank, step, classes, seed)
-    return head.predict(bank.features(work.parts.last))
+    return head.predict(bank.features(run.parts.last))
 
 
-def stop(work: Work) -> None:
+def stop(run: ChoiceRun) -> None:
     """Nothing is left to do."""
 
 
-PHASES: dict[str, Callable[[Work], None]] = {
+PHASES: dict[str, Callable[[ChoiceRun], None]] = {
     "cost": weigh,
     "probe": probe,
     "race": run_race,

@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class MeasuredCost:
     """What one candidate costs here.
 
     Attributes:
@@ -84,7 +84,7 @@ class Heat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ChoiceEntry:
     """One candidate and all that is known of it.
 
     Attributes:
@@ -103,7 +103,7 @@ class Entry:
     start: str = ""
     released: bool = False
     left: str = ""
-    cost: Cost | None = None
+    cost: MeasuredCost | None = None
     rounds: tuple[Round, ...] = ()
     trials: tuple[Trial, ...] = ()
 
@@ -124,7 +124,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class ChoiceState:
     """``choose.json``.
 
     Attributes:
@@ -141,25 +141,25 @@ class State:
     format: int = FORMAT
     question: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
-    entries: tuple[Entry, ...]
+    entries: tuple[ChoiceEntry, ...]
     seconds: float = 0.0
     phase: str = "cost"
     heat: Heat | None = None
     winner: str = ""
     estimate: Estimate | None = None
 
-    def entry(self, model: str) -> Entry:
+    def entry(self, model: str) -> ChoiceEntry:
         """The candidate with this text."""
         return next(entry for entry in self.entries if entry.model == model)
 
-    def put(self, entry: Entry) -> "State":
+    def put(self, entry: ChoiceEntry) -> "ChoiceState":
         """With the entry of the same model replaced."""
         return replace(
             self, entries=tuple(entry if e.model == entry.model else e for e in self.entries)
         )
 
     @property
-    def open(self) -> tuple[Entry, ...]:
+    def open(self) -> tuple[ChoiceEntry, ...]:
         """The candidates still in question."""
         return tuple(entry for entry in self.entries if not entry.left)
 
@@ -168,7 +168,7 @@ class State:
         write_json(folder / FILE, asdict(self))
 
     @classmethod
-    def load(cls, folder: Path) -> "State":
+    def load(cls, folder: Path) -> "ChoiceState":
         """Read what :meth:`save` wrote.
 
         Raises:
@@ -176,7 +176,7 @@ class State:
         """
         if not (folder / FILE).is_file():
             raise UserError(f"{str(folder)!r} holds no choice to go on with (no {FILE})")
-        found: State = read_json(folder / FILE, cls)
+        found: ChoiceState = read_json(folder / FILE, cls)
         if found.format != FORMAT:
             raise UserError(
                 f"{str(folder / FILE)!r} is of format {found.format}, this Vitrail knows {FORMAT}; "
@@ -204,13 +204,13 @@ def share_right(right: str) -> float:
     return right.count("1") / len(right) if right else float("nan")
 
 
-def best_known(entries: Sequence[Entry]) -> Entry | None:
+def best_known(entries: Sequence[ChoiceEntry]) -> ChoiceEntry | None:
     """The candidate that the longest trial, else the largest probe, speaks for."""
     tried = [entry for entry in entries if entry.trials or entry.rounds]
     return max(tried, key=evidence, default=None)
 
 
-def evidence(entry: Entry) -> tuple[bool, float, float]:
+def evidence(entry: ChoiceEntry) -> tuple[bool, float, float]:
     """What candidates are ordered by: trials before probes, long before short, then accuracy."""
     if entry.trials:
         last = entry.trials[-1]

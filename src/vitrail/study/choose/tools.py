@@ -30,7 +30,7 @@ from vitrail.hub.runs import load
 from vitrail.hub.weights import find_weights
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.question import Note, Opened, Parts, Question
-from vitrail.study.choose.state import Cost, Entry
+from vitrail.study.choose.state import ChoiceEntry, MeasuredCost
 from vitrail.tasks.classify import collect_logits
 from vitrail.train.fit import fit_job
 from vitrail.train.job import TrainingJob
@@ -60,7 +60,7 @@ class ChoiceTools:
         """The set, opened."""
         return open_dataset(question.data, val=question.val, seed=question.seed)
 
-    def open(self, entry: Entry, pictures: ImageDataset) -> Opened:
+    def open(self, entry: ChoiceEntry, pictures: ImageDataset) -> Opened:
         """A candidate with its weights and without a head.
 
         Raises:
@@ -78,7 +78,9 @@ class ChoiceTools:
             released=weights is not None,
         )
 
-    def measure(self, entries: Sequence[Entry], question: Question, note: Note) -> dict[str, Cost]:
+    def measure(
+        self, entries: Sequence[ChoiceEntry], question: Question, note: Note
+    ) -> dict[str, MeasuredCost]:
         """What candidates cost here at their own size, those of one size side by side."""
         sizes: dict[int, list[str]] = {}
         pictures = self.pictures(question)
@@ -91,7 +93,7 @@ class ChoiceTools:
                     continue
             sizes.setdefault(preprocess_for(weights, pictures).image, []).append(entry.model)
         seconds = COST_SHARE * 60 * question.minutes / max(1, len(entries))
-        found: dict[str, Cost] = {}
+        found: dict[str, MeasuredCost] = {}
         for image, models in sizes.items():
             note(f"timing {len(models)} candidates at {image} px")
             found |= time_models(models, image, question.batch, seconds * len(models))
@@ -99,7 +101,7 @@ class ChoiceTools:
 
     def tune(
         self,
-        entry: Entry,
+        entry: ChoiceEntry,
         pictures: ImageDataset,
         parts: Parts,
         seconds: float,
@@ -118,7 +120,9 @@ class ChoiceTools:
         result = fit_job(job, at, resume=True, progress=False)
         return result.epochs, self.answer(pictures, parts.compare, at)
 
-    def head(self, entry: Entry, pictures: ImageDataset, parts: Parts, seed: int) -> LinearProbe:
+    def head(
+        self, entry: ChoiceEntry, pictures: ImageDataset, parts: Parts, seed: int
+    ) -> LinearProbe:
         """The linear head upon frozen features that a trial begins with."""
         opened = self.open(entry, pictures)
         bank = FeatureBank(model=opened.model, pictures=pictures, preprocess=opened.preprocess)
@@ -154,14 +158,16 @@ def describe_start(model: nn.Module) -> str:
     return f"{origin.source} ({origin.licence or 'licence not stated'}{forbidden})"
 
 
-def time_models(models: Sequence[str], image: int, batch: int, seconds: float) -> dict[str, Cost]:
+def time_models(
+    models: Sequence[str], image: int, batch: int, seconds: float
+) -> dict[str, MeasuredCost]:
     """Milliseconds of a batch, parameters and megabytes, interleaved in one run."""
     settings = Settings(
         image=image, batch=batch, rounds=3, window_s=0.1, warmup_s=0.3, limit_s=max(1.0, seconds)
     )
     report = cost(list(models), settings, with_memory=False)
     return {
-        row.model: Cost(
+        row.model: MeasuredCost(
             params=row.count.params,
             megabytes=4 * row.count.params / 1e6,
             ms=1e3 * (row.latency if batch == 1 else row.throughput).median,
