@@ -144,3 +144,24 @@ def test_weights_that_do_not_fit_are_refused(photos, released, tmp_path) -> None
     with pytest.raises(UserError, match="do not fit"):
         train(photos, tmp_path / "run", model="mobilevit_xs", weights=released / f"{TAGGED}.pth")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_takes_starts_as_a_factor(photos, released, tmp_path, monkeypatch) -> None:
+    """Named, trained on images prepared as for the weights, and never ranked unsaid."""
+    from vitrail.study import StudyPlan
+    from vitrail.study.job import check, find_start, preprocess_of
+    from vitrail.study.setup import prepare
+
+    monkeypatch.setenv("VITRAIL_WEIGHTS", str(released))
+    words = {"weights": ("none", "auto"), "arms": (OURS, THEIRS), "image": 64}
+    plan = StudyPlan.of(str(photos), **words)
+    assert plan.arms == (OURS, f"{OURS} from auto", THEIRS, f"{THEIRS} from auto")
+    setup = prepare(plan)
+    for arm in plan.arms:
+        text, weights = find_start(arm)
+        assert text in (OURS, THEIRS) and (weights is not None) == arm.endswith("auto")
+        seen = preprocess_of(weights, setup)
+        assert (seen.mean == (0.0, 0.0, 0.0)) == arm.endswith("auto") and seen.image == 64
+    check(f"{OURS} from auto", setup)
+    with pytest.raises(UserError, match="timm has no weights for"):
+        find_start("filtervit_v2_s from auto")

@@ -27,6 +27,8 @@ class Study(Command):
     """Folder of class folders, CSV or Parquet table, zip, torchvision:NAME, fashion or scenes."""
     models: Annotated[tuple[str, ...], metavar("MODEL ...")] = ()
     """Names, with options if wanted, or timm:NAME (default: a ViT, a CoaT, a Clustering CoaT)."""
+    weights: Annotated[tuple[str, ...], metavar("WORD ...")] = ()
+    """Train every model from each: none (default), auto, timm:NAME, OWNER/NAME, a file or a run."""
     fractions: Annotated[tuple[float, ...], metavar("SHARE ...")] = ()
     """Shares of the training pictures, each inside the next (default: 0.1 1)."""
     seeds: Annotated[tuple[int, ...], metavar("N ...")] = ()
@@ -79,7 +81,12 @@ def plan_from_options(options: Study) -> "StudyPlan":
     from vitrail.study import StudyPlan
 
     given = {name: getattr(options, name) for name in ("fractions", "seeds", "image", "val")}
-    given |= {"arms": options.models, "budget": options.budget, "seconds": options.seconds}
+    given |= {
+        "arms": options.models,
+        "weights": options.weights,
+        "budget": options.budget,
+        "seconds": options.seconds,
+    }
     given |= {"copies": options.copies or None}
     typed = {name: value for name, value in given.items() if value not in (None, ())}
     return StudyPlan.of(options.data, recipe=recipe_changes(options), **typed)

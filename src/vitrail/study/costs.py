@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vitrail.errors import UserError
 from vitrail.schema import read_json
+from vitrail.study.plan import split_start
 from vitrail.study.record import ArmCost, write_json
 from vitrail.study.setup import StudySetup
 
@@ -49,7 +50,8 @@ def measure(setup: StudySetup, tell: Tell) -> dict[str, ArmCost]:
     """Count and time all arms through :mod:`vitrail.cost`; memory in a fresh process each."""
     from vitrail.cost import Settings, cost
 
-    count = len(setup.plan.arms)
+    texts = tuple(dict.fromkeys(split_start(arm)[0] for arm in setup.plan.arms))
+    count = len(texts)
     deadline = time.monotonic() + LIMIT_S * count
     settings = Settings(
         image=setup.plan.image,
@@ -62,13 +64,13 @@ def measure(setup: StudySetup, tell: Tell) -> dict[str, ArmCost]:
         limit_s=LIMIT_S * count / 2,
     )
     shown = Pace(tell, steps=2 * count * (1 + ROUNDS), deadline=deadline)
-    measured = cost(setup.plan.arms, settings, with_memory=False, on_step=shown.step)
+    measured = cost(texts, settings, with_memory=False, on_step=shown.step)
     memory: dict[str, int | None] = {}
     for done, row in enumerate(measured.rows):
         left = max(1.0, deadline - time.monotonic())
         tell(f"measuring memory of {row.model} ({done + 1} of {count}), {left:.0f} s left at most")
         memory[row.model] = training_memory(row.model, settings, tell, left / (count - done))
-    return {
+    found = {
         row.model: ArmCost(
             params=row.count.params,
             macs=row.count.macs,
@@ -82,6 +84,7 @@ def measure(setup: StudySetup, tell: Tell) -> dict[str, ArmCost]:
         )
         for row in measured.rows
     }
+    return {arm: found[split_start(arm)[0]] for arm in setup.plan.arms}
 
 
 class Pace:

@@ -6,13 +6,14 @@ arm -> model -> train.fit in ``run/`` -> best weights -> test pictures -> Record
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vitrail.study.maps import overlays
-from vitrail.study.plan import Job
+from vitrail.study.plan import Job, split_start
 from vitrail.study.record import JobRecord, Mistake
 from vitrail.study.setup import StudySetup
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
+    from vitrail.data import Preprocess
+    from vitrail.hub.origin import Weights
     from vitrail.train import Result
 
 THUMBNAIL, WORST = 112, 8
@@ -38,8 +41,9 @@ def check(arm: str, setup: StudySetup) -> None:
     from vitrail.train.small_batches import check_batch_norm
 
     size, in_chans = setup.plan.image, setup.preprocess.in_chans
-    card = create_card(arm, setup.pictures, setup.preprocess)
-    model = build_model(card, setup.recipe)
+    text, weights = find_start(arm)
+    card = create_card(text, setup.pictures, preprocess_of(weights, setup))
+    model = build_model(card, setup.recipe, weights)
     create_optimizer(model, setup.recipe)
     if setup.recipe.teacher:
         teacher = open_teacher(setup.recipe.teacher, card)
@@ -50,16 +54,50 @@ def check(arm: str, setup: StudySetup) -> None:
         check_batch_norm(model, arm, (in_chans, size, size), recipe=setup.recipe, count=count)
 
 
+def find_start(arm: str) -> "tuple[str, Weights | None]":
+    """The text of an arm's model and its first weights.
+
+    Raises:
+        UserError: they cannot be had: an arm from scratch under another name would be no evidence.
+    """
+    from vitrail.hub.released import find_released, require_same_parts
+    from vitrail.hub.weights import AUTO, find_weights
+
+    text, word = split_start(arm)
+    if word != AUTO:
+        return text, find_weights(word, text)
+    require_same_parts(text)
+    return text, find_released(text)
+
+
+def preprocess_of(weights: "Weights | None", setup: StudySetup) -> "Preprocess":
+    """The study's size for all arms; colours and resizing as an arm's weights were trained with."""
+    from vitrail.train.start import follow_weights
+
+    if weights is None:
+        return setup.preprocess
+    return follow_weights(weights, {"in_chans": setup.preprocess.in_chans}, setup.plan.image)
+
+
 def train(job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> JobRecord:
     """Train a job in ``at/run``, going on from its checkpoint, and evaluate its best weights."""
+    from vitrail.data import Preprocess
     from vitrail.tasks import load_weights
     from vitrail.train import read_run
     from vitrail.train.fit import fit_job
     from vitrail.train.job import TrainingJob
 
     run, recipe = at / "run", setup.recipe_of(job)
+    text, weights = find_start(job.arm)
+    if weights is not None:
+        recipe = replace(recipe, weights=weights.source)
     training = TrainingJob.create(
-        job.arm, setup.pictures, setup.parts(job), recipe, setup.preprocess
+        text,
+        setup.pictures,
+        setup.parts(job),
+        recipe,
+        preprocess_of(weights, setup),
+        weights=weights,
     )
     result = fit_job(
         training,
@@ -69,7 +107,8 @@ def train(job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> J
         on_event=lambda event: _pass_on(event, tell),
     )
     training.model.load_state_dict(load_weights(run / "best.safetensors"))
-    return evaluate(job, setup, training.model, result, read_run(run).metrics)
+    seen = replace(setup, preprocess=Preprocess.from_dict(training.card.preprocess))
+    return evaluate(job, seen, training.model, result, read_run(run).metrics)
 
 
 def _pass_on(event: Mapping[str, Any], tell: Callable[..., None]) -> None:

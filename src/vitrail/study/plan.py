@@ -18,6 +18,9 @@ from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_la
 from vitrail.schema import convert, read_text
 from vitrail.yaml_text import parse_yaml
 
+FROM = " from "
+"""Between a model and the word for its first weights, in an arm that starts from some."""
+
 Budget = Literal["epochs", "images", "seconds"]
 MOST_SECONDS = 10**7
 
@@ -119,10 +122,17 @@ class StudyPlan:
 
     @classmethod
     def of(cls, data: str, **given: Any) -> "StudyPlan":
-        """A plan with the defaults that suit ``data``; what is given (not None) goes first."""
+        """A plan with the defaults that suit ``data``; what is given (not None) goes first.
+
+        ``weights`` are words for first weights: each arm is trained once from each of them.
+        """
         chosen = {name: value for name, value in given.items() if value is not None}
         suited = dict(SAMPLES.get(data, {}))
         recipe = {**suited.pop("recipe", {}), **chosen.pop("recipe", {})}
+        words = chosen.pop("weights", ())
+        if words:
+            arms = chosen.get("arms", ARMS)
+            chosen["arms"] = tuple(join_start(arm, word) for arm in arms for word in words)
         return cls(data=data, recipe=recipe, **{**suited, **chosen})
 
     @property
@@ -184,6 +194,17 @@ class StudyPlan:
         if self.budget == "images":
             return "equal pictures seen: the recipe's epochs divided by the share of the data"
         return "equal epochs of whatever share of the data there is"
+
+
+def join_start(arm: str, word: str) -> str:
+    """The name of an arm that starts from weights: ``"vit_tiny from auto"``; from scratch, none."""
+    return arm if word == "none" else f"{arm}{FROM}{word}"
+
+
+def split_start(arm: str) -> tuple[str, str]:
+    """The model's text and the word for its first weights."""
+    text, _, word = arm.partition(FROM)
+    return text, word or "none"
 
 
 def digest(content: Mapping[str, Any]) -> str:

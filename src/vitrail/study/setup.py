@@ -147,13 +147,15 @@ def prepare(plan: StudyPlan) -> StudySetup:
     from vitrail.train.optim import check_name
 
     if plan.recipe.get("weights"):
-        raise UserError("a study trains every arm from scratch: leave 'weights' out of its recipe")
+        raise UserError(
+            "first weights are said by --weights: leave 'weights' out of the study's recipe"
+        )
     check_name(Recipe.from_dict(plan.recipe).optimizer)  # before any picture is opened
     pictures = open_dataset(plan.data, val=plan.val, seed=plan.split_seed, copies=plan.copies)
     if not (pictures.split("test") or pictures.split("val")):
         raise UserError(f"{plan.data} has no pictures to test on: every class has too few")
     whole = Recipe.suggest(len(pictures.split("train"))).to_dict()
-    recipe = Recipe.from_dict({**whole, **plan.recipe})
+    recipe = Recipe.from_dict({**whole, **plan.recipe, "weights": None})
     check_weight_count(recipe.class_weights, len(pictures.classes))
     seen = check_teacher_overlap(recipe.teacher, pictures) if recipe.teacher else None
     problems = (*([seen] if seen else []), *pictures.problems)

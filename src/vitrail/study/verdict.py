@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from vitrail.study.analyse import Analysis, Cell
+from vitrail.study.plan import split_start
 from vitrail.study.record import ArmCost
 
 
@@ -63,7 +64,7 @@ def details(analysis: Analysis, costs: Mapping[str, ArmCost]) -> list[str]:
     if not analysis.cells:
         return []
     found = _behind(analysis) + _small_share(analysis) + _price(analysis, costs)
-    return [*found, _caveat(analysis)]
+    return [*found, *_starts(analysis), _caveat(analysis)]
 
 
 def _reach(cell: Cell, metric: str) -> str:
@@ -122,6 +123,16 @@ def _price(analysis: Analysis, costs: Mapping[str, ArmCost]) -> list[str]:
         f"{quick} answers fastest ({duration(costs[quick].latency)} a picture)",
     ]
     return [f"Among the arms level at the top, {join_names(parts)}."]
+
+
+def _starts(analysis: Analysis) -> list[str]:
+    """Unlike starts are named wherever they stand in one table."""
+    if len({split_start(arm)[1] for arm in analysis.arms}) < 2:
+        return []
+    return [
+        "Arms named with 'from' start from trained weights, the others from scratch: between them "
+        "the start is compared too, not the architecture alone."
+    ]
 
 
 def _caveat(analysis: Analysis) -> str:
