@@ -150,10 +150,12 @@ def test_a_study_takes_starts_as_a_factor(photos, released, tmp_path, monkeypatc
     """Named, trained on images prepared as for the weights, and never ranked unsaid."""
     from vitrail.study import StudyPlan
     from vitrail.study.job import check, find_start, preprocess_of
+    from vitrail.study.job import train as train_job
     from vitrail.study.setup import prepare
 
     monkeypatch.setenv("VITRAIL_WEIGHTS", str(released))
     words = {"weights": ("none", "auto"), "arms": (OURS, THEIRS), "image": 64}
+    words |= {"recipe": {"epochs": 1, **QUICK}, "fractions": (1.0,)}
     plan = StudyPlan.of(str(photos), **words)
     assert plan.arms == (OURS, f"{OURS} from auto", THEIRS, f"{THEIRS} from auto")
     setup = prepare(plan)
@@ -163,5 +165,9 @@ def test_a_study_takes_starts_as_a_factor(photos, released, tmp_path, monkeypatc
         seen = preprocess_of(weights, setup)
         assert (seen.mean == (0.0, 0.0, 0.0)) == arm.endswith("auto") and seen.image == 64
     check(f"{OURS} from auto", setup)
+    job = next(job for job in plan.jobs if job.arm == f"{OURS} from auto")
+    record = train_job(job, setup, tmp_path, lambda **_: None)
+    assert record.digest == setup.digest_of(job) and record.arm == job.arm
+    assert vitrail.load(tmp_path / "run", device="cpu").card.preprocess["mean"] == [0.0, 0.0, 0.0]
     with pytest.raises(UserError, match="timm has no weights for"):
         find_start("filtervit_v2_s from auto")

@@ -108,7 +108,8 @@ def train(job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> J
     )
     training.model.load_state_dict(load_weights(run / "best.safetensors"))
     seen = replace(setup, preprocess=Preprocess.from_dict(training.card.preprocess))
-    return evaluate(job, seen, training.model, result, read_run(run).metrics)
+    record = evaluate(job, seen, training.model, result, read_run(run).metrics)
+    return replace(record, digest=setup.digest_of(job))
 
 
 def _pass_on(event: Mapping[str, Any], tell: Callable[..., None]) -> None:
