@@ -227,8 +227,16 @@ def refuse_occupied(out: str | Path) -> None:
 def occupied_error(out: Path) -> UserError:
     """The error for a name that is not free."""
     return UserError(
-        f"{str(out)!r} is there already and nothing is overwritten; choose another folder"
+        f"{str(out)!r} is there already{_other_kind(out)} and nothing is overwritten; choose "
+        "another folder"
     )
+
+
+def _other_kind(out: Path) -> str:
+    """What stands at the name of a folder, if that is none."""
+    if out.is_dir():
+        return ""
+    return " (a link that leads nowhere)" if not out.exists() else " (a file, not a folder)"
 
 
 @dataclass(frozen=True)

@@ -181,14 +181,22 @@ def source_behind(kind: type) -> PluginSource | None:
 def copy_plugins(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """Write into a run's folder, for people to read, the plugins of its records that ran here.
 
-    Only code that this process executed is written, never a file that a record names.
+    Only code that this process executed is written, never a file that a record names. Of two
+    files of one name the second gets its digest into its name.
     """
     ran = [m.__plugin__ for n, m in list(sys.modules.items()) if n.startswith(_PREFIX)]
     wanted = {record["sha256"] for record in records}
     for source in ran:
         if source.digest in wanted:
             (folder / FOLDER).mkdir(exist_ok=True)
-            (folder / FOLDER / source.path.name).write_bytes(source.code)
+            plain, with_digest = copy_names(source.path.name, source.digest)
+            taken = (folder / FOLDER / plain).exists()
+            (folder / FOLDER / (with_digest if taken else plain)).write_bytes(source.code)
+
+
+def copy_names(file: str, digest: str) -> tuple[str, str]:
+    """What a plugin's copy in a run may be called: as the file was, else with its digest."""
+    return file, f"{Path(file).stem[:200]}-{digest[:12]}.py"
 
 
 def error_summary(error: BaseException) -> str:

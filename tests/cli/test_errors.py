@@ -82,8 +82,11 @@ def test_nothing_is_overwritten(give) -> None:
     Path("mine/notes.txt").write_text("mine")
     said = give("train", "fashion", "--out", "mine")
     assert said.status == 2
-    assert "'mine' is not empty and nothing is overwritten" in said.line
+    assert "'mine' is there already and nothing is overwritten" in said.line
     assert Path("mine/notes.txt").read_text() == "mine"
+    for command in ("train fashion", "study fashion --models vit_tiny", "choose fashion"):
+        said = give(*command.split(), "--out", "mine/notes.txt")
+        assert said.status == 2 and "(a file, not a folder)" in said.line, command
 
 
 def test_debug_shows_the_traceback(give) -> None:

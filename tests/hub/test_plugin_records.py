@@ -173,6 +173,26 @@ def test_nothing_that_a_record_names_is_copied(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["secret"]
 
 
+def test_two_plugins_of_one_name_have_a_copy_each_and_it_is_offered_by_digest(
+    tmp_path: Path,
+) -> None:
+    codes = ["first = 1\n", "second = 2\n"]
+    for folder, code in zip("ab", codes, strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "its.py").write_text(code)
+        plugins.load_file(tmp_path / folder / "its.py")
+    run = tmp_path / "run"
+    run.mkdir()
+    plugins.copy_plugins(map(record, codes), run)
+    for code in codes:
+        with pytest.raises(UserError) as refused:
+            require_plugins([record(code)], run)
+        copy = str(refused.value).rpartition("--plugin ")[2]
+        assert Path(copy).read_text() == code
+    with pytest.raises(UserError, match="find that file"):
+        require_plugins([record("third = 3\n")], run)
+
+
 def test_names_that_another_file_gives_are_taken_with_a_word(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="mixer softmax: not the its.py that the run was made"):
         require_plugins([record(names=["mixer softmax"])], tmp_path / "run")

@@ -97,6 +97,9 @@ def test_a_missing_epoch_is_noticed(run: Path, tmp_path: Path) -> None:
         (copy / "metrics.jsonl").write_text(text.replace(KEY, "digest"))
         with pytest.raises(UserError, match="row . is of epoch ."):
             read_run(copy)
+    (copy / "metrics.jsonl").write_text("".join(rows[:-1]))
+    with pytest.raises(UserError, match="it ends with epoch 0, result.json with 1; take"):
+        read_run(copy)
     (copy / "metrics.jsonl").unlink()
     assert read_run(copy).metrics == []
 

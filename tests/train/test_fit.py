@@ -188,7 +188,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     for again in (False, True):
-        with pytest.raises(UserError, match="is not empty; choose another"):
+        with pytest.raises(UserError, match="is there already and nothing is overwritten"):
             small.fit(tmp_path / "mine", small.recipe(), resume=again)
     (tmp_path / "empty").mkdir()
     small.fit(tmp_path / "empty", small.recipe(epochs=1))

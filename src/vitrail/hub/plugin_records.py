@@ -10,16 +10,17 @@ import re
 import shlex
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitrail.errors import UserError, printable
 from vitrail.hub.baselines import TIMM
-from vitrail.plugins import FOLDER, PluginSource, source_behind, use_trusted
+from vitrail.plugins import FOLDER, PluginSource, copy_names, source_behind, use_trusted
 from vitrail.schema import convert
 from vitrail.specs import Spec, parse_call
-from vitrail.trust import DIGEST
+from vitrail.trust import DIGEST, read_code
 
 _NAME = re.compile(r"(mixer|reducer) [A-Za-z_]\w{0,999}")
 _FILE = re.compile(r"[^/\\\x00]{1,255}\.py")
@@ -135,14 +136,22 @@ def require_plugins(found: Any, at: Path) -> None:
 
 def untrusted_error(record: PluginRecord, at: Path) -> UserError:
     """The one line for a plugin that does not run by itself; it says where it can be looked at."""
-    copy = (at if at.is_dir() else at.parent) / FOLDER / record.file
-    there = copy.is_file()
-    where = f"look at {copy} and" if there else "find that file, look at it and"
+    copy = find_copy(record, (at if at.is_dir() else at.parent) / FOLDER)
+    where = f"look at {copy} and" if copy else "find that file, look at it and"
     return UserError(
         f"{str(at)!r} needs {', '.join(record.names)} of the plugin {record.file} (SHA-256 "
         f"{record.sha256}), which is not trusted on this machine; {where}, if you trust it, "
-        f"say --plugin {shlex.quote(str(copy) if there else record.file)}"
+        f"say --plugin {shlex.quote(str(copy) if copy else record.file)}"
     )
+
+
+def find_copy(record: PluginRecord, folder: Path) -> Path | None:
+    """A run's copy of a plugin: a file with the record's digest, not only its name."""
+    for name in copy_names(record.file, record.sha256):
+        with suppress(UserError):
+            if PluginSource(folder / name, read_code(folder / name)).digest == record.sha256:
+                return folder / name
+    return None
 
 
 def has_same_digest(record: PluginRecord) -> bool:

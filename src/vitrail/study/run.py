@@ -173,7 +173,7 @@ def _refuse_others(out: Path, setup: StudySetup) -> None:
     refuse_non_utf8_name(out)
     path = out / "study.json"
     if not path.is_file():
-        if is_occupied(out):
+        if out.is_dir() and is_occupied(out):
             raise UserError(f"{str(out)!r} is there already and is no study; choose another folder")
         refuse_occupied(out)
         return

@@ -27,11 +27,11 @@ from vitrail.digests import add_digest, check_text_digest
 from vitrail.errors import UserError, printable
 from vitrail.files import (
     Destination,
-    is_occupied,
     lock_folder,
     new_folder,
     publish,
     refuse_non_utf8_name,
+    refuse_occupied,
     write_text,
 )
 from vitrail.tasks.card import Card
@@ -77,6 +77,9 @@ def read_run(folder: str | Path) -> Run:
     result = folder / "result.json"
     metrics = read_rows(folder / "metrics.jsonl")
     check_epochs(metrics, folder / "metrics.jsonl")
+    done = schema.read_json(result, dict[str, Any]) if result.is_file() else None
+    if done is not None and (folder / "metrics.jsonl").is_file():
+        check_last(len(metrics), done, folder / "metrics.jsonl")
     return Run(
         folder=folder,
         facts=facts,
@@ -84,7 +87,7 @@ def read_run(folder: str | Path) -> Run:
         recipe=read_recipe(folder),
         manifest=read_manifest(folder / "manifest.json"),
         metrics=metrics,
-        result=schema.read_json(result, dict[str, Any]) if result.is_file() else None,
+        result=done,
     )
 
 
@@ -175,8 +178,7 @@ def refuse_existing(out: Path) -> None:
             f"{shlex.quote(str(out))}', "
             "or choose another --out"
         )
-    if is_occupied(out):
-        raise UserError(f"{str(out)!r} exists and is not empty; choose another --out")
+    refuse_occupied(out)
 
 
 def lock_run(out: Path, main: bool = True) -> contextlib.AbstractContextManager[None]:
@@ -245,6 +247,20 @@ def check_epochs(rows: list[dict[str, Any]], path: Path) -> None:
                 f"{str(path)!r} is damaged: row {expected} is of epoch {found}; take it from a "
                 "copy, or delete it (a stopped run writes it again when it goes on)"
             )
+
+
+def check_last(last: int, result: Mapping[str, Any], path: Path) -> None:
+    """The last row of a finished run's ``metrics.jsonl`` is the epoch that its result ends with.
+
+    Raises:
+        UserError: rows are missing at the end, or too many.
+    """
+    ends = result.get("epochs")
+    if isinstance(ends, int) and last != ends:
+        raise UserError(
+            f"{str(path)!r} is damaged: it ends with epoch {last}, result.json with "
+            f"{printable(ends)[:20]}; take it from a copy, or delete it"
+        )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

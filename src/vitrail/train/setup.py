@@ -20,9 +20,7 @@ from vitrail.errors import UserError
 from vitrail.files import (
     DatedFolder,
     Destination,
-    is_occupied,
     refuse_non_utf8_name,
-    refuse_occupied,
     resolve_path,
 )
 from vitrail.hub.locate import is_there, run_of, weights_of
@@ -34,7 +32,7 @@ from vitrail.tasks.card import read_card
 from vitrail.train.balance import check_weight_count
 from vitrail.train.display import OnEvent
 from vitrail.train.fit import absolute_source, fit_job, resume
-from vitrail.train.folder import is_run, read_facts
+from vitrail.train.folder import is_run, read_facts, refuse_existing
 from vitrail.train.job import TrainingJob
 from vitrail.train.lineage import check_teacher_overlap, read_history
 from vitrail.train.options import (
@@ -286,12 +284,7 @@ def output_folder(wanted: Path | None, data: str) -> Destination:
     """
     if wanted is not None:
         refuse_non_utf8_name(wanted)
-        if is_occupied(wanted):
-            raise UserError(
-                f"{str(wanted)!r} is not empty and nothing is overwritten; give another --out, "
-                f"or go on with: vitrail train --resume {shlex.quote(str(wanted))}"
-            )
-        refuse_occupied(wanted)
+        refuse_existing(wanted)
         return wanted
     name = re.sub(r"[^\w.-]+", "-", Path(data).stem or data).strip("-.") or "run"
     return DatedFolder(RUNS, name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from vitrail.console import print_stderr
 from vitrail.errors import UserError
-from vitrail.files import is_occupied
+from vitrail.files import LOCK, refuse_non_utf8_name, refuse_occupied, write_error
 from vitrail.study import stats
 from vitrail.study.choose.answer import command, sentences, table, write_page
 from vitrail.study.choose.question import Note, Question
@@ -143,12 +143,23 @@ def prepare_folder(out: Path) -> Path:
     """The folder of a choice, made if it is not there.
 
     Raises:
-        UserError: it holds something else.
+        UserError: it holds something else, or cannot be made.
     """
-    if is_occupied(out) and not (out / FILE).is_file():
-        raise UserError(f"{str(out)!r} is there already and is no choice; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    refuse_non_utf8_name(out)
+    try:
+        if not out.is_dir():
+            refuse_occupied(out)
+            out.mkdir(parents=True, exist_ok=True)
+        elif not (out / FILE).is_file() and not is_bare(out):
+            raise UserError(f"{str(out)!r} is there already and is no choice; give another --out")
+    except OSError as error:
+        raise write_error(out, error) from error
     return out
+
+
+def is_bare(folder: Path) -> bool:
+    """Whether a folder holds nothing, or only what a choice that ended at once leaves there."""
+    return all(p.name == LOCK or p.name.endswith(".vitrail-tmp") for p in folder.iterdir())
 
 
 def facts() -> dict[str, Any]:
