@@ -11,7 +11,7 @@ import vitrail
 from vitrail.data import open_dataset
 from vitrail.errors import UserError
 from vitrail.study.choose.features import FeatureBank, labels_of
-from vitrail.study.choose.question import Parts
+from vitrail.study.choose.question import Parts, TrialPlan
 from vitrail.study.choose.state import ChoiceEntry
 from vitrail.study.choose.tools import ChoiceTools, give_head, trial_recipe
 from vitrail.train.probe import fit_probe
@@ -55,7 +55,9 @@ def test_a_trial_begins_with_the_probes_head_and_trains(tmp_path: Path) -> None:
     with torch.inference_mode():
         assert np.allclose(model(image).numpy(), probe.logits(features[:1]), atol=1e-3)
     parts = Parts(train=train, compare=val, last=val)
-    epochs, found = tools.tune(NONE, pictures, parts, 0.5, tmp_path / "trial", 0)
+    epochs, found = tools.tune(
+        NONE, pictures, parts, probe, TrialPlan(seconds=0.5, at=tmp_path / "trial", seed=0)
+    )
     assert epochs >= 1 and found.shape == (40,)
     assert (tools.answer(pictures, val, tmp_path / "trial") == found).all()
 
@@ -65,7 +67,7 @@ def test_costs_are_measured_at_each_candidates_size() -> None:
 
     question = Question(data="fashion", minutes=0.1, weights="none")
     entries = [ChoiceEntry(model=name, weights="none") for name in SMALL]
-    found = ChoiceTools().measure(entries, question, lambda line: None)
+    found = ChoiceTools().measure(entries, open_dataset("fashion"), question, lambda line: None)
     assert set(found) == set(SMALL) and all(cost.ms > 0 for cost in found.values())
     own = sum(p.numel() for p in vitrail.create(SMALL[0], image=64).parameters())
     assert found[SMALL[0]].params == own and found[SMALL[0]].megabytes == 4 * own / 1e6

@@ -12,6 +12,7 @@ from vitrail.data import ImageDataset, Item, Preprocess, take_fraction
 from vitrail.errors import UserError
 from vitrail.limits import check_seed, check_share
 from vitrail.study.choose.state import ChoiceEntry, MeasuredCost
+from vitrail.train.probe import LinearProbe
 
 MOST_MINUTES = 10**5
 LEAST_ASKED = 20
@@ -94,6 +95,15 @@ class Opened:
     released: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """How long a trial lasts, where it is kept, and its seed."""
+
+    seconds: float
+    at: Path
+    seed: int
+
+
 class Toolbox(Protocol):
     """What choosing works with; tests put stand-ins here."""
 
@@ -106,7 +116,11 @@ class Toolbox(Protocol):
         ...
 
     def measure(
-        self, entries: Sequence[ChoiceEntry], question: Question, note: Note
+        self,
+        entries: Sequence[ChoiceEntry],
+        pictures: ImageDataset,
+        question: Question,
+        note: Note,
     ) -> dict[str, MeasuredCost]:
         """What candidates cost here, by model."""
         ...
@@ -116,11 +130,10 @@ class Toolbox(Protocol):
         entry: ChoiceEntry,
         pictures: ImageDataset,
         parts: Parts,
-        seconds: float,
-        at: Path,
-        seed: int,
+        head: LinearProbe | None,
+        trial: TrialPlan,
     ) -> tuple[int, np.ndarray]:
-        """Fine-tune for so long: epochs, and predictions on ``parts.compare``."""
+        """Fine-tune for so long, from ``head``: epochs, and predictions on ``parts.compare``."""
         ...
 
     def answer(self, pictures: ImageDataset, items: Sequence[Item], at: Path) -> np.ndarray:

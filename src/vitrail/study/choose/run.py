@@ -21,7 +21,7 @@ from vitrail.files import lock_folder
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.pool import check_pool, pool_of
-from vitrail.study.choose.question import Note, Parts, Question, Toolbox, split_parts
+from vitrail.study.choose.question import Note, Parts, Question, Toolbox, TrialPlan, split_parts
 from vitrail.study.choose.state import (
     ChoiceEntry,
     ChoiceState,
@@ -32,9 +32,12 @@ from vitrail.study.choose.state import (
     best_known,
     share_right,
 )
+from vitrail.train.probe import LinearProbe
 
 PROBE_SHARE = 0.45
 """Of the time, before the race begins."""
+TRAINING_SHARE = 0.8
+"""Of the time left for the race; the rest is for building, saving and asking."""
 LEAST_RELEASED = 2
 """Candidates with released weights that stay in question whatever a probe says."""
 
@@ -53,6 +56,7 @@ class ChoiceRun:
     started: float = field(default_factory=time.monotonic)
     before: float = 0.0
     banks: dict[str, FeatureBank] = field(default_factory=dict)
+    heads: dict[str, LinearProbe] = field(default_factory=dict)
 
     @property
     def spent(self) -> float:
@@ -140,7 +144,7 @@ def weigh(run: ChoiceRun) -> None:
     """Cost: who keeps within the limits of this machine."""
     question = run.question
     missing = [entry for entry in run.state.open if entry.cost is None]
-    costs = run.tools.measure(missing, question, run.note) if missing else {}
+    costs = run.tools.measure(missing, run.pictures, question, run.note) if missing else {}
     for entry in missing:
         cost = costs.get(entry.model)
         if cost is None:
@@ -178,6 +182,7 @@ def probe(run: ChoiceRun) -> None:
             break
         run.put(*rounds.drop(run.state.entries, len(step.train), LEAST_RELEASED))
         names = [entry.model for entry in run.state.open]
+        run.banks = {name: bank for name, bank in run.banks.items() if name in names}
         run.note(f"{len(step.train)} pictures: {len(names)} still in question")
         if len(names) < 2:
             break
@@ -200,7 +205,8 @@ def probe_round(run: ChoiceRun, step: rounds.Step, until: float) -> bool:
         if entry.rounds and run.spent + ahead > until:
             run.note(f"the time for probing is up at {run.spent:.0f} s")
             return False
-        done, _ = rounds.probe(bank, step, len(run.pictures.classes), run.question.seed)
+        done, head = rounds.probe(bank, step, len(run.pictures.classes), run.question.seed)
+        run.heads[entry.model] = head
         entry = run.state.entry(entry.model)
         run.put(replace(entry, rounds=(*entry.rounds, done)))
         right = share_right(done.right)
@@ -227,7 +233,8 @@ def open_bank(run: ChoiceRun, entry: ChoiceEntry) -> FeatureBank | None:
 def run_race(run: ChoiceRun) -> None:
     """Fine-tune the best under equal time; the better half goes on."""
     if run.state.heat is None and run.seconds_left > 0:
-        run.save(heat=race.first_heat(race.seats(run.state.entries), run.seconds_left))
+        seconds = TRAINING_SHARE * run.seconds_left
+        run.save(heat=race.first_heat(race.seats(run.state.entries), seconds))
     while (heat := run.state.heat) is not None:
         for model in heat.models:
             run_trial(run, run.state.entry(model), heat.seconds)
@@ -242,10 +249,10 @@ def run_trial(run: ChoiceRun, entry: ChoiceEntry, seconds: float) -> None:
     if entry.left or any(trial.seconds == seconds for trial in entry.trials):
         return
     name = f"race/{[e.model for e in run.state.entries].index(entry.model)}-{seconds:.0f}s"
+    plan = TrialPlan(seconds=seconds, at=run.out / name, seed=run.question.seed)
+    head = head_of(run, entry) if entry.released else None
     try:
-        epochs, found = run.tools.tune(
-            entry, run.pictures, run.parts, seconds, run.out / name, run.question.seed
-        )
+        epochs, found = run.tools.tune(entry, run.pictures, run.parts, head, plan)
     except UserError as error:
         run.put(replace(entry, left=f"cannot be fine-tuned: {error}"))
         return
@@ -253,6 +260,17 @@ def run_trial(run: ChoiceRun, entry: ChoiceEntry, seconds: float) -> None:
     trial = Trial(seconds=seconds, epochs=epochs, right=right, run=name)
     run.put(replace(entry, trials=(*entry.trials, trial)))
     run.note(f"{entry.model}: {share_right(right):.1%} after {seconds:.0f} s of fine-tuning")
+
+
+def head_of(run: ChoiceRun, entry: ChoiceEntry) -> LinearProbe | None:
+    """The head of a candidate's last round, fitted again where another run of the command did."""
+    bank = None if entry.model in run.heads else open_bank(run, entry)
+    if bank is not None:
+        classes, seed = len(run.pictures.classes), run.question.seed
+        steps = rounds.ladder(run.parts.train, run.parts.compare, classes, seed)
+        step = next(s for s in steps if len(s.train) == entry.rounds[-1].train)
+        run.heads[entry.model] = rounds.probe(bank, step, classes, seed)[1]
+    return run.heads.get(entry.model)
 
 
 def estimate(run: ChoiceRun) -> None:
@@ -274,13 +292,9 @@ def estimate(run: ChoiceRun) -> None:
 
 def answer_by_probe(run: ChoiceRun, chosen: ChoiceEntry) -> np.ndarray:
     """Predictions on the last pictures, by a head fitted as in the candidate's last round."""
-    bank = open_bank(run, chosen)
-    if bank is None:
+    bank, head = open_bank(run, chosen), head_of(run, chosen)
+    if bank is None or head is None:
         raise UserError(f"{chosen.model} cannot be opened any more")
-    classes, seed = len(run.pictures.classes), run.question.seed
-    steps = rounds.ladder(run.parts.train, run.parts.compare, classes, seed)
-    step = next(s for s in steps if len(s.train) == chosen.rounds[-1].train)
-    _, head = rounds.probe(bank, step, classes, seed)
     return head.predict(bank.features(run.parts.last))
 
 

@@ -28,18 +28,15 @@ from vitrail.hub.names import build
 from vitrail.hub.origin import Weights, origin_of
 from vitrail.hub.runs import load
 from vitrail.hub.weights import find_weights
-from vitrail.study.choose.features import FeatureBank, labels_of
-from vitrail.study.choose.question import Note, Opened, Parts, Question
+from vitrail.study.choose.question import Note, Opened, Parts, Question, TrialPlan
 from vitrail.study.choose.state import ChoiceEntry, MeasuredCost
 from vitrail.tasks.classify import collect_logits
 from vitrail.train.fit import fit_job
 from vitrail.train.job import TrainingJob
-from vitrail.train.probe import LinearProbe, fit_probe
+from vitrail.train.probe import LinearProbe
 from vitrail.train.recipe import Recipe
 from vitrail.train.setup import suggest_image_size
 
-HEAD_PICTURES = 2000
-"""The head that a trial begins with is fitted on at most so many pictures."""
 COST_SHARE = 0.15
 """Of the minutes, for timing."""
 TUNING: Mapping[str, object] = {
@@ -79,11 +76,10 @@ class ChoiceTools:
         )
 
     def measure(
-        self, entries: Sequence[ChoiceEntry], question: Question, note: Note
+        self, entries: Sequence[ChoiceEntry], pictures: ImageDataset, question: Question, note: Note
     ) -> dict[str, MeasuredCost]:
         """What candidates cost here at their own size, those of one size side by side."""
         sizes: dict[int, list[str]] = {}
-        pictures = self.pictures(question)
         for entry in entries:
             with collect_warnings():
                 try:
@@ -104,31 +100,21 @@ class ChoiceTools:
         entry: ChoiceEntry,
         pictures: ImageDataset,
         parts: Parts,
-        seconds: float,
-        at: Path,
-        seed: int,
+        head: LinearProbe | None,
+        trial: TrialPlan,
     ) -> tuple[int, np.ndarray]:
-        """Fine-tune for so long: epochs, and predictions on ``parts.compare``."""
+        """Fine-tune for so long, from ``head``: epochs, and predictions on ``parts.compare``."""
         with collect_warnings():
             weights = find_weights(entry.weights, entry.model, self.folder)
         preprocess = preprocess_for(weights, pictures)
-        recipe = trial_recipe(len(parts.train), seconds, seed, released=weights is not None)
+        released = weights is not None
+        recipe = trial_recipe(len(parts.train), trial.seconds, trial.seed, released=released)
         items = {"train": parts.train, "val": parts.compare}
         job = TrainingJob.create(entry.model, pictures, items, recipe, preprocess, weights=weights)
-        if weights is not None and not at.exists():
-            give_head(job.model, self.head(entry, pictures, parts, seed))
-        result = fit_job(job, at, resume=True, progress=False)
-        return result.epochs, self.answer(pictures, parts.compare, at)
-
-    def head(
-        self, entry: ChoiceEntry, pictures: ImageDataset, parts: Parts, seed: int
-    ) -> LinearProbe:
-        """The linear head upon frozen features that a trial begins with."""
-        opened = self.open(entry, pictures)
-        bank = FeatureBank(model=opened.model, pictures=pictures, preprocess=opened.preprocess)
-        step = max(1, len(parts.train) // HEAD_PICTURES)
-        items = parts.train[::step]
-        return fit_probe(bank.features(items), labels_of(items), len(pictures.classes), seed=seed)
+        if head is not None and not trial.at.exists():
+            give_head(job.model, head)
+        result = fit_job(job, trial.at, resume=True, progress=False)
+        return result.epochs, self.answer(pictures, parts.compare, trial.at)
 
     def answer(self, pictures: ImageDataset, items: Sequence[Item], at: Path) -> np.ndarray:
         """The predictions of what was tuned in ``at``, ``(len(items),)``."""
