@@ -1,6 +1,7 @@
 """Every registered mixer keeps the laws."""
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -197,6 +198,14 @@ def test_which_mixers_do_not_care_for_order():
         moved, whole = mixer(x[:, order], GRID, shared), mixer(x, GRID, shared)
         free += [name] * torch.allclose(moved, whole[:, order], rtol=1e-4, atol=1e-5)
     assert sorted(free) == ["identity", "linear", "lsa", "softmax"]
+
+
+def test_a_bias_of_grid_tokens_lies_behind_the_class_tokens():
+    place = replace(MixerLaws.places[0], extra=2)
+    bias = MixerSpec.parse("reduced").build_shared(place)
+    behind, alone = bias(place.grid, 2), bias(place.grid, 0)
+    assert torch.equal(behind[..., 2:, 2:], alone)
+    assert not behind[..., :2, :].any() and not behind[..., :2].any()
 
 
 def test_locality_attention_never_looks_at_itself_and_twins_still_meet():
