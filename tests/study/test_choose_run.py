@@ -1,5 +1,6 @@
 """A whole choice with stand-ins for what takes long: phases, limits, stops, the answer."""
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,11 @@ import torch
 from torch import nn
 
 from vitrail.data import Preprocess, open_dataset
+from vitrail.digests import KEY
 from vitrail.errors import UserError
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.answer import command, sentences, table, write_page
+from vitrail.study.choose.check import load_choice
 from vitrail.study.choose.lines import lines_of
 from vitrail.study.choose.question import Opened, Question, split_parts
 from vitrail.study.choose.race import Heat, first_heat, seats
@@ -183,6 +186,40 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no choice to go on with"):
         ChoiceState.load(tmp_path)
     assert state.winner
+
+
+WRONG: tuple[tuple[tuple[str | int, ...], object], ...] = (
+    (("phase",), "dance"),
+    (("seconds",), float("nan")),
+    (("question",), {}),
+    (("question", "max_ms"), "fast"),
+    (("facts", "started"), 3),
+    (("estimate", "count"), 0),
+    (("entries", 2, "cost", "ms"), 0),
+    (("entries", 2, "rounds", 0, "right"), "01"),
+    (("entries", 2, "rounds", 0, "right"), "yes"),
+    (("entries", 2, "trials", 0, "run"), "../elsewhere"),
+    (("entries", 1, "model"), POOL[0]),
+)
+
+
+def test_values_that_no_choice_has_are_refused_and_changed_pictures_too(tmp_path: Path) -> None:
+    ask(tmp_path / "c", Stands(NOISE))
+    at = tmp_path / "c" / "choose.json"
+    whole = {k: v for k, v in json.loads(at.read_text()).items() if k != KEY}
+    assert whole["winner"] == POOL[2] and whole["entries"][2]["trials"]
+    for path, value in WRONG:
+        values = inner = copy.deepcopy(whole)
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        at.write_text(json.dumps(values))
+        with pytest.raises(UserError, match=r"choose.json'(:| is damaged)"):
+            load_choice(tmp_path / "c")
+    whole["facts"]["pictures"] = "0" * 64
+    at.write_text(json.dumps(whole))
+    with pytest.raises(UserError, match="the pictures have changed"):
+        ask(tmp_path / "c", Stands(NOISE))
 
 
 def test_rounds_grow_threefold_and_end_with_everything() -> None:

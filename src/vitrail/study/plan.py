@@ -210,7 +210,7 @@ def split_start(arm: str) -> tuple[str, str]:
 def digest(content: Mapping[str, Any]) -> str:
     """sha256 of plain values, whatever the order of their keys."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def slug(arm: str) -> str:

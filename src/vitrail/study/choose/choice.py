@@ -11,11 +11,13 @@ from vitrail.console import print_stderr
 from vitrail.errors import UserError
 from vitrail.files import LOCK, refuse_non_utf8_name, refuse_occupied, write_error
 from vitrail.study import stats
-from vitrail.study.choose.answer import command, sentences, table, write_page
+from vitrail.study.choose.answer import PAGE, command, sentences, table, write_page
+from vitrail.study.choose.check import load_choice
 from vitrail.study.choose.question import Note, Question
 from vitrail.study.choose.run import choose_in
 from vitrail.study.choose.state import FILE, ChoiceState
 from vitrail.study.choose.tools import ChoiceTools
+from vitrail.train.stop import Interrupted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class ChoiceResult:
     @property
     def page(self) -> Path:
         """The page for people."""
-        return self.folder / "choose.html"
+        return self.folder / PAGE
 
     def __str__(self) -> str:
         """Table and findings as text."""
@@ -129,10 +131,21 @@ def answer_question(at: Path, question: Question, note: Note) -> ChoiceResult:
     """Choose in a folder that is there; its page is written however that ends."""
     try:
         choose_in(at, question, ChoiceTools(question.weights_folder), note, facts())
+    except KeyboardInterrupt as stop:
+        raise Interrupted(stop_line(at)) from stop
     finally:
         if (at / FILE).is_file():
-            write_page(ChoiceState.load(at), at)
-    return ChoiceResult(folder=at, state=ChoiceState.load(at))
+            write_page(load_choice(at), at)
+    return ChoiceResult(folder=at, state=load_choice(at))
+
+
+def stop_line(at: Path) -> str:
+    """What is known when a choice is stopped, and how to go on, in one line."""
+    state = load_choice(at) if (at / FILE).is_file() else None
+    best = (
+        f"the best so far is {state.winner}" if state and state.winner else "nothing is known yet"
+    )
+    return f"stopped; {best} ({at / PAGE}); the same command goes on"
 
 
 def ignore(line: str) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from vitrail.data import ImageDataset
+from vitrail.data import ImageDataset, manifest_digest
 from vitrail.errors import UserError
 from vitrail.files import lock_folder
 from vitrail.study.choose import race, rounds
+from vitrail.study.choose.check import load_choice
 from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.pool import check_pool, pool_of
 from vitrail.study.choose.question import Note, Parts, Question, Toolbox, TrialPlan, split_parts
@@ -92,7 +93,10 @@ def choose_in(
     pictures = tools.pictures(question)
     parts = split_parts(pictures, question.seed)
     with lock_folder(out, f"another process is choosing in {str(out)!r}; wait for it"):
-        state = begin(out, question, facts or {})
+        seen = manifest_digest(
+            pictures.classes, {"train": parts.train, "val": (*parts.compare, *parts.last)}
+        )
+        state = begin(out, question, {**(facts or {}), "pictures": seen})
         run = ChoiceRun(
             question=question, pictures=pictures, parts=parts, tools=tools, out=out,
             note=note, state=state, before=state.seconds,
@@ -118,11 +122,16 @@ def begin(out: Path, question: Question, facts: dict[str, Any]) -> ChoiceState:
         state = ChoiceState(question=asked, facts=facts, entries=entries)
         state.save(out)
         return state
-    state = ChoiceState.load(out)
+    state = load_choice(out)
     others = [k for k in asked if k != "minutes" and state.question.get(k) != asked[k]]
     if others:
         what = ", ".join(f"{k} was {state.question.get(k)!r}, is {asked[k]!r}" for k in others)
         raise UserError(f"{str(out)!r} holds another choice ({what}); give another --out")
+    if state.facts.get("pictures", facts["pictures"]) != facts["pictures"]:
+        raise UserError(
+            f"the pictures have changed since {str(out)!r} was begun, and its answers are of the "
+            "old ones; give another --out"
+        )
     return state
 
 
