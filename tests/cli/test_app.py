@@ -18,7 +18,7 @@ OPTIONS = {
     "reducers": "",
     "check": "copies data seed strict val",
     "train": "alpha copies data distill epochs fraction from_ image mixer model out recipe reducer"
-    " resume seed set strict teacher temperature val weights",
+    " resume seed set strict teacher temperature tune val weights",
     "reduce": "folder reducer out",
     "create": "folder out reducer",
     "study": "budget copies data epochs fractions image models out recipe resume seconds seeds"

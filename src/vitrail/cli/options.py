@@ -111,6 +111,8 @@ class TrainOptions(Command):
     """Released weights without a network: files named by timm's tag (default: VITRAIL_WEIGHTS)."""
     from_: Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None
     """Start from a trained run: its model (--reducer may differ), weights, size and pictures."""
+    tune: Annotated[str | None, metavar("all|head|last:N")] = None
+    """What is trained: all (default), the head, or the last N layers and the head."""
     teacher: Annotated[str | None, metavar("RUN|timm:NAME")] = None
     """Learn from a trained model too: a run folder, or timm's with its released weights."""
     distill: Annotated[Literal["hard", "soft"] | None, metavar("hard|soft")] = None

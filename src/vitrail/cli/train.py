@@ -35,6 +35,7 @@ class Train(TrainOptions):
             weights=self.weights,
             weights_folder=self.weights_folder,
             start_from=self.from_,
+            tune=self.tune,
             teacher=self.teacher,
             distill=self.distill,
             alpha=self.alpha,

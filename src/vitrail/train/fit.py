@@ -43,6 +43,7 @@ from vitrail.train.small_batches import check_batch_norm
 from vitrail.train.stop import StopRequest, lost_worker_error
 from vitrail.train.track import TensorBoard, Tracker, check_tracking, log_row
 from vitrail.train.trainer import Trainer
+from vitrail.train.tune import freeze_parts
 
 
 def fit(
@@ -91,6 +92,7 @@ def fit_job(
     goal = out if isinstance(out, DatedFolder) else Path(out)
     accelerator = processes.start_accelerator(job.recipe.precision)
     job = replace(job, out=goal if isinstance(goal, Path) else Path())
+    freeze_parts(job.model, job.recipe)
     _check(job, accelerator.num_processes)
     chosen = processes.run_on_main(accelerator, lambda: _prepare(job, goal, resume, facts or {}))
     job = replace(job, out=chosen)

@@ -43,6 +43,7 @@ class FitOptions:
     weights: str | Path | None = None
     weights_folder: str | Path | None = None
     start_from: str | Path | None = None
+    tune: str | None = None
     teacher: str | Path | None = None
     distill: str | None = None
     alpha: float | None = None
@@ -102,6 +103,8 @@ def build_recipe(options: FitOptions, count: int) -> Recipe:
     changes = dict(options.changes)
     if options.epochs is not None:
         changes["epochs"] = options.epochs
+    if options.tune is not None:
+        changes["tune"] = options.tune
     values = {} if options.recipe is None else recipe_values(options.recipe)
     if options.weights is not None:
         changes["weights"] = absolute_weights(options.weights)

@@ -6,6 +6,7 @@ with the floor of the learning rate and the quiet end of CCT's; ``docs/how-to/tr
 the reason for each.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 SAMPLINGS = ("shuffle", "balanced", "sqrt")
 BEST = ("accuracy", "balanced_accuracy", "loss")
+TUNE_ALL, TUNE_HEAD, TUNE_LAST = "all", "head", re.compile(r"last:([1-9]\d{0,4})")
 _SMALLEST_RUN = 2000
 _LARGEST_WEIGHT = 10**6
 
@@ -76,6 +78,8 @@ class Recipe:
     """Compile the model with torch.compile: slow to start, then faster."""
     weights: str | None = None
     """To start from: none, auto, timm[:NAME], OWNER/NAME, a file or a run; unset is not said."""
+    tune: str = TUNE_ALL
+    """What is trained: all, head, or last:N (N layers and the head); the rest is frozen."""
     teacher: str | None = None
     """A trained model to learn from beside the labels: a run folder, or timm:NAME."""
     distill: Distillation = field(default_factory=Distillation)
@@ -155,6 +159,7 @@ class Recipe:
             f"batch {self.batch}" + (f" in {self.accumulate} parts" if self.accumulate > 1 else ""),
             f"{self.optimizer} lr {self.lr:g} to {self.min_lr:g}",
             f"weight decay {self.weight_decay:g}",
+            "" if self.tune == TUNE_ALL else f"tunes {self.tune}",
             self._mixing(),
             self._balancing(),
             self._teaching(),
@@ -175,6 +180,12 @@ class Recipe:
         parts += [f"{self.sampling} sampling"] * (self.sampling != "shuffle")
         parts += [f"best by {best}"] * (self.best != "accuracy")
         return " · ".join(parts)
+
+    @property
+    def tuned_layers(self) -> int:
+        """N of ``tune: last:N``; 0 for the others."""
+        found = TUNE_LAST.fullmatch(self.tune)
+        return int(found[1]) if found else 0
 
     @property
     def balances(self) -> bool:
@@ -254,6 +265,8 @@ def _check(recipe: Recipe) -> None:
     if recipe.best not in BEST:
         raise unknown("score for 'best'", recipe.best, BEST)
     _check_class_weights(recipe.class_weights)
+    if recipe.tune not in (TUNE_ALL, TUNE_HEAD) and not recipe.tuned_layers:
+        raise UserError(f"recipe: tune must be all, head or last:N (last:2), not {recipe.tune!r}")
     if recipe.min_lr > recipe.lr:
         raise UserError(
             f"recipe: min_lr ({recipe.min_lr:g}) lies above lr ({recipe.lr:g}); lower it as well"

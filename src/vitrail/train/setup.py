@@ -59,7 +59,7 @@ def fit(
     data: str | Path | None = None, *,
     model: str | Path | None = None, mixer: Specs = None, reducer: Specs = None,
     image: int | None = None, epochs: int | None = None, fraction: float = 1.0, seed: int = 0,
-    val: float = 0.2, copies: bool = False, strict: bool = False,
+    val: float = 0.2, copies: bool = False, strict: bool = False, tune: str | None = None,
     weights: str | Path | None = None, weights_folder: str | Path | None = None,
     start_from: str | Path | None = None, teacher: str | Path | None = None,
     distill: Literal["hard", "soft"] | None = None, alpha: float | None = None,
@@ -81,14 +81,14 @@ def fit(
         model: as :func:`vitrail.create` takes it; something saved is a run to start from.
         mixer, reducer: other ones than the paper's, one for all stages or one each.
         image: pixels that the model sees (by default its weights', else from the images).
-        epochs: passes through the images (by default as the recipe says).
-        fraction: share of the training images, the same in every class.
+        epochs, fraction: passes through the images; the share of them, the same in every class.
         seed: of the split, the fraction and the training.
         val: share kept for validation where the set has no split of its own.
         copies, strict: count copies of training images, stop at broken ones (else left out).
         weights: to start from, as :func:`vitrail.create` takes them (by default ``"auto"``, but
             ``"none"`` for fashion and scenes); ``weights_folder`` as there.
         start_from: a trained run: its model (``reducer`` may differ), weights, size and images.
+        tune: what is trained: ``all`` (default), ``head``, or ``last:N`` layers and the head.
         teacher: a run, or ``"timm:NAME"`` with its released weights, to learn from too.
         distill: learn the teacher's best class, or all its probabilities.
         alpha, temperature: what the teacher weighs beside the label, and how soft it is.
@@ -104,7 +104,7 @@ def fit(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the run can go on.
     """
     options = FitOptions(
-        data=str(data or ""), model=model, mixer=mixer or None, reducer=reducer or None,
+        data=str(data or ""), model=model, mixer=mixer or None, reducer=reducer or None, tune=tune,
         image=image, epochs=epochs, fraction=fraction, seed=seed, val=val, copies=copies,
         strict=strict, weights=weights, weights_folder=weights_folder, start_from=start_from,
         teacher=teacher, distill=distill, alpha=alpha, temperature=temperature, recipe=recipe,
