@@ -79,6 +79,7 @@ WRITINGS = {
     "backslashes": rows("path,label").replace("/", "\\"),
     "dots": rows("path,label").replace("a/", "./a/../a/"),
     "utf-16": rows("path\tlabel", sep="\t").encode("utf-16"),
+    "utf-32": rows("path,label").encode("utf-32"),
     "utf-16 big": b"\xfe\xff" + rows("path,label").encode("utf-16-be"),
     "utf-8 with a mark": b"\xef\xbb\xbf" + rows("path,label").encode(),
 }

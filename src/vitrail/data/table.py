@@ -136,8 +136,9 @@ def _csv(name: str, data: bytes) -> tuple[list[str], list[list[str]]]:
 
 def _text(data: bytes, errors: str = "strict") -> str:
     """UTF-8, or UTF-16 as Excel writes it ('Unicode Text')."""
+    utf_32 = data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff"))
     utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return data.decode("utf-16" if utf_16 else "utf-8-sig", errors)
+    return data.decode("utf-32" if utf_32 else "utf-16" if utf_16 else "utf-8-sig", errors)
 
 
 def _first_line(text: str) -> str:
