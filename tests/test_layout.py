@@ -55,8 +55,7 @@ SUITES = {
     "tests/study/test_report.py": "study/figures.py study/banner.py "
     "study/record.py study/verdict.py",
     "tests/study/test_run.py": "study/costs.py study/progress.py study/table.py",
-    "tests/study/test_choose.py": "study/choose/features.py study/choose/halving.py "
-    "study/choose/pool.py",
+    "tests/study/test_choose.py": "train/features.py study/choose/halving.py study/choose/pool.py",
     "tests/study/test_choose_run.py": "study/choose/answer.py study/choose/check.py "
     "study/choose/figure.py "
     "study/choose/lines.py study/choose/race.py study/choose/question.py study/choose/rounds.py "

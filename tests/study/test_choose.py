@@ -7,9 +7,9 @@ from torch import nn
 
 from vitrail.data import Preprocess, open_dataset
 from vitrail.errors import UserError
-from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.halving import alike, rank, rank_correlation, survivors
 from vitrail.study.choose.pool import CURATED, OURS, Candidate, check_pool, default_pool, pool_of
+from vitrail.train.features import FeatureBank, labels_of
 
 FREE = {"apache-2.0", "mit", "bsd-3-clause"}
 

@@ -10,10 +10,10 @@ import torch
 import vitrail
 from vitrail.data import open_dataset
 from vitrail.errors import UserError
-from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.question import Parts, TrialPlan
 from vitrail.study.choose.state import ChoiceEntry
-from vitrail.study.choose.tools import ChoiceTools, give_head, trial_recipe
+from vitrail.study.choose.tools import ChoiceTools, trial_recipe
+from vitrail.train.features import FeatureBank, give_head, labels_of
 from vitrail.train.probe import fit_probe
 
 SMALL = (

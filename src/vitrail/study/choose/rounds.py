@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vitrail.data import Item, take_fraction
-from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.halving import Standing, rank, survivors
 from vitrail.study.choose.state import ChoiceEntry, Round, as_array, as_text
+from vitrail.train.features import FeatureBank, labels_of
 from vitrail.train.probe import LinearProbe, fit_probe, nearest_classes
 
 GROWTH = 3

@@ -20,7 +20,6 @@ from vitrail.errors import UserError
 from vitrail.files import lock_folder
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.check import load_choice
-from vitrail.study.choose.features import FeatureBank, labels_of
 from vitrail.study.choose.pool import check_pool, pool_of
 from vitrail.study.choose.question import Note, Parts, Question, Toolbox, TrialPlan, split_parts
 from vitrail.study.choose.state import (
@@ -33,6 +32,7 @@ from vitrail.study.choose.state import (
     best_known,
     share_right,
 )
+from vitrail.train.features import FeatureBank, labels_of
 from vitrail.train.probe import LinearProbe
 
 PROBE_SHARE = 0.45

@@ -31,6 +31,7 @@ from vitrail.hub.weights import find_weights
 from vitrail.study.choose.question import Note, Opened, Parts, Question, TrialPlan
 from vitrail.study.choose.state import ChoiceEntry, MeasuredCost
 from vitrail.tasks.classify import collect_logits
+from vitrail.train.features import give_head
 from vitrail.train.fit import fit_job
 from vitrail.train.job import TrainingJob
 from vitrail.train.probe import LinearProbe
@@ -171,16 +172,3 @@ def trial_recipe(count: int, seconds: float, seed: int, *, released: bool) -> Re
         return Recipe.from_dict({**TUNING, "batch": batch, "seconds": seconds, "seed": seed})
     values = Recipe.suggest(count).to_dict()
     return Recipe.from_dict({**values, "seconds": seconds, "seed": seed, "workers": 0})
-
-
-def give_head(model: nn.Module, probe: LinearProbe) -> None:
-    """Let a classifier begin with a probe's head, where its own is one linear layer of that size.
-
-    What is left as it is learns its head from the start: slower, never wrong.
-    """
-    head = model.get_classifier()  # type: ignore[operator]
-    if not isinstance(head, nn.Linear) or head.weight.shape != probe.weight.shape:
-        return
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(probe.weight))
-        head.bias.copy_(torch.from_numpy(probe.bias))
