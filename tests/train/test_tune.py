@@ -100,3 +100,21 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     end = load_weights(tmp_path / "whole" / "last.safetensors")
     changed = {name for name in start if not torch.equal(start[name], end[name])}
     assert changed and all(name.startswith(("blocks.1.", "norm.", "head.")) for name in changed)
+
+
+def test_the_head_is_fitted_before_training_and_not_again(tmp_path: Path) -> None:
+    pictures, parts = small.clothes()
+    recipe = small.recipe(head_first=True, lr=1e-9, min_lr=0.0, epochs=1, ema=0.0)
+    heads = []
+    for name in ("one", "two"):
+        torch.manual_seed(0)
+        model = vitrail.create(small.TEXT, classes=10, image=small.IMAGE)
+        blank = model.state_dict()["head.weight"].clone()
+        result = train.fit(model, pictures, recipe, tmp_path / name, card=small.card(),
+                           parts=parts, progress=False)  # fmt: skip
+        heads.append(load_weights(tmp_path / name / "last.safetensors")["head.weight"])
+        assert not torch.allclose(heads[-1], blank, atol=1e-3)
+        assert result.best["accuracy"] >= 0.2  # twice what a head by chance has
+    assert torch.equal(*heads)
+    with pytest.raises(UserError, match="head of one linear layer"):
+        small.fit(tmp_path / "three", recipe)

@@ -19,7 +19,7 @@ FORMAT = 1
 #: Parts of a recipe that change no result, or that the study sets itself.
 FREE = ("workers", "cache", "checkpoint_seconds", "checkpoint_steps", "track", "seed")
 #: Parts that came after the first studies: left out where they are as they were then.
-LATER = ("class_weights", "sampling", "best", "tune")
+LATER = ("class_weights", "sampling", "best", "tune", "head_first")
 
 
 @dataclass(frozen=True)

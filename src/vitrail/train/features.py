@@ -5,6 +5,7 @@ pictures -> the weights' own preparation -> backbone without head -> (N, D), kep
 A probe asks for more pictures from round to round; what was computed before is not computed again.
 """
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.data import ImageDataset, ImageTensors, Item, Preprocess, batches, sequential_order
-from vitrail.train.probe import Features, Labels, LinearProbe
+from vitrail.errors import UserError
+from vitrail.train.job import TrainingJob
+from vitrail.train.probe import Features, Labels, LinearProbe, fit_probe
 
 BATCH = 32
+HEAD_PICTURES = 2000
+"""The head is fitted on at most so many pictures before training."""
 
 
 @dataclass(kw_only=True)
@@ -29,6 +34,7 @@ class FeatureBank:
         preprocess: how they become the model's input.
         rows: key of a picture -> its features ``(D,)``.
         seconds: spent computing, reading pictures included.
+        fastest: try memory formats; the choice, by the clock, may change the last bits.
     """
 
     model: nn.Module
@@ -36,9 +42,12 @@ class FeatureBank:
     preprocess: Preprocess
     rows: dict[str, Features] = field(default_factory=dict)
     seconds: float = 0.0
+    fastest: bool = True
 
     def __post_init__(self) -> None:
-        self.model = faster_format(freeze(self.model), self.preprocess)
+        self.model = freeze(self.model)
+        if self.fastest:
+            self.model = faster_format(self.model, self.preprocess)
 
     def features(self, items: Sequence[Item]) -> Features:
         """``(len(items), D)``, in the order of ``items``."""
@@ -116,3 +125,33 @@ def give_head(model: nn.Module, probe: LinearProbe) -> None:
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(probe.weight))
         head.bias.copy_(torch.from_numpy(probe.bias))
+
+
+def fit_head_first(job: TrainingJob) -> dict[str, float]:
+    """Give the model the linear head that its frozen features ask for (LP-FT), in place.
+
+    Returns:
+        How many ``pictures`` it was fitted on, and the ``strength`` of its regularisation.
+    """
+    backbone = copy.deepcopy(job.model)
+    backbone.reset_classifier(0)  # type: ignore[operator]
+    preprocess = Preprocess.from_dict(job.card.preprocess)
+    bank = FeatureBank(model=backbone, pictures=job.dataset, preprocess=preprocess, fastest=False)
+    items = job.parts["train"]
+    chosen = items[:: -(-len(items) // HEAD_PICTURES)]
+    features, labels = bank.features(chosen), labels_of(chosen)
+    probe = fit_probe(features, labels, len(job.card.classes), seed=job.recipe.seed)
+    give_head(job.model, probe)
+    return {"pictures": len(chosen), "strength": probe.strength}
+
+
+def check_linear_head(model: nn.Module) -> None:
+    """Refuse ``head_first`` where the head is not one linear layer.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(getattr(model, "get_classifier", nn.Identity)(), nn.Linear):
+        raise UserError(
+            "head_first needs a head of one linear layer; this model's is not: leave it out"
+        )

@@ -34,6 +34,7 @@ from vitrail.tasks.teacher import Teacher
 from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Snapshot, TrainingProgress
 from vitrail.train.display import Display, OnEvent, describe_scores
+from vitrail.train.features import check_linear_head, fit_head_first
 from vitrail.train.folder import BEST, LAST
 from vitrail.train.job import TrainingJob, rebuild_model
 from vitrail.train.optim import create_optimizer
@@ -182,6 +183,8 @@ def _check(job: TrainingJob, processes: int) -> None:
             f"{teacher.name if teacher else None!r}; give both, or neither"
         )
     job.class_weights()
+    if recipe.head_first:
+        check_linear_head(job.model)
     create_optimizer(job.model, recipe)
     if recipe.track:
         check_tracking()
@@ -213,6 +216,7 @@ def _fill_folder(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> Non
     digest = data.write_manifest(draft / "manifest.json", job.dataset, job.parts)
     if job.dataset.problems:
         data.write_problems(draft / "problems.csv", job.dataset.problems)
+    fitted = {"head_first": fit_head_first(job)} if job.recipe.head_first else {}
     start = Snapshot(
         progress=TrainingProgress(),
         model=job.model.state_dict(),
@@ -223,7 +227,7 @@ def _fill_folder(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> Non
     )
     checkpoint.save(draft / checkpoint.NAME, start)
     plugins.copy_plugins(job.card.extra.get("plugins", ()), draft)
-    folder.write_json(draft / "run.json", _run_facts(job, digest) | dict(facts))
+    folder.write_json(draft / "run.json", _run_facts(job, digest) | fitted | dict(facts))
 
 
 def _run_facts(job: TrainingJob, digest: str) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class Recipe:
     """To start from: none, auto, timm[:NAME], OWNER/NAME, a file or a run; unset is not said."""
     tune: str = TUNE_ALL
     """What is trained: all, head, or last:N (N layers and the head); the rest is frozen."""
+    head_first: bool = False
+    """Before training, fit the head to the frozen backbone's features (LP-FT)."""
     teacher: str | None = None
     """A trained model to learn from beside the labels: a run folder, or timm:NAME."""
     distill: Distillation = field(default_factory=Distillation)
@@ -160,6 +162,7 @@ class Recipe:
             f"{self.optimizer} lr {self.lr:g} to {self.min_lr:g}",
             f"weight decay {self.weight_decay:g}",
             "" if self.tune == TUNE_ALL else f"tunes {self.tune}",
+            "head fitted first" if self.head_first else "",
             self._mixing(),
             self._balancing(),
             self._teaching(),
