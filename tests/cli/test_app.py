@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 
 import vitrail.cli.app as app
+from vitrail.cli import main
 from vitrail.cli.command import Answer, Command, option
 from vitrail.errors import UserError
 
@@ -18,11 +19,13 @@ OPTIONS = {
     "reducers": "",
     "check": "copies data seed strict val",
     "train": "alpha copies data distill epochs fraction from_ image mixer model out recipe reducer"
-    " resume seed set strict teacher temperature tune val weights",
+    " resume seed set strict teacher temperature tune val weights weights_folder",
+    "choose": "batch data max_mb max_ms max_params minutes out pool seed val weights"
+    " weights_folder",
     "reduce": "folder reducer out",
     "create": "folder out reducer",
     "study": "budget copies data epochs fractions image models out recipe resume seconds seeds"
-    " set val",
+    " set val weights",
     "cost": "against batch by_layer checkpointing classes compiled depth device growth image"
     " models no_memory precision roofline rounds threads train_step window",
     "predict": "folder pictures top",
@@ -78,8 +81,25 @@ def test_python_m_vitrail_gives_the_exit_status() -> None:
         [sys.executable, "-m", "vitrail", "nonsense"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("vitrail: no command 'nonsense'; there are check, completion, ")
+    assert done.stderr.startswith(
+        "vitrail: no command 'nonsense'; there are check, choose, completion, "
+    )
     assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_before_the_commands_are_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stopped:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "vitrail.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "vitrail.cli.app")
+    monkeypatch.delattr("vitrail.cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Stopped(), *sys.meta_path])
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "vitrail: stopped\n"
 
 
 def saying(monkeypatch: pytest.MonkeyPatch, run) -> None:

@@ -89,6 +89,17 @@ def test_values_of_another_kind_in_json(name: str, run: Path, tmp_path: Path) ->
     assert refused > 2
 
 
+@pytest.mark.parametrize("row", ["best", "last"])
+def test_scores_of_a_finished_run_are_numbers(row: str, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    value = json.loads((run / "result.json").read_text())
+    del value[KEY]
+    value[row]["accuracy"] = "high"
+    (copy / "result.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match=f"{row}.*accuracy"):
+        resume(copy, lambda card: pytest.fail("the run is finished"))
+
+
 def test_a_missing_epoch_is_noticed(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)

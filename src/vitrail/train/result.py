@@ -12,6 +12,9 @@ from vitrail.errors import UserError
 from vitrail.hub.runs import Classifier, Images, load
 from vitrail.schema import convert
 
+EpochRow = dict[str, int | float | None]
+"""A row of ``metrics.jsonl``, as it must stand in a file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -70,4 +73,5 @@ def read_result(values: Mapping[str, Any], out: str | Path) -> Result:
     kinds = {
         n: kind | None if kind is float else kind for n, kind in get_type_hints(Result).items()
     }
+    kinds |= dict.fromkeys(("best", "last"), EpochRow)
     return Result(**{n: convert(kind, given[n], f"{where}: {n}") for n, kind in kinds.items()})
