@@ -29,7 +29,7 @@ HEAVY = (
     "onnx", "onnxruntime", "onnxscript", "pyarrow.parquet", "scipy.stats", "timm", "timm.optim",
     "timm.scheduler.cosine_lr", "torch._dynamo", "torch.distributed.checkpoint.state_dict",
     "torch.export", "torch.onnx", "torchmetrics.functional.classification",
-    "torchvision.transforms.v2", "tyro", "vitrail.cli", "vitrail.cost", "vitrail.attribution",
+    "torchvision.transforms.v2", "tyro", "vitrail.cli.app", "vitrail.cost", "vitrail.attribution",
     "vitrail.attribution.draw", "vitrail.export.files", "vitrail.hub.save", "vitrail.study",
     "vitrail.train",
 )  # fmt: skip

@@ -7,15 +7,19 @@ two. Nothing here imports torch before a command runs, so that help answers at o
 import sys
 from collections.abc import Sequence
 
+from vitrail.signals import raise_on_termination
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and give its exit status.
 
-    Ctrl-C is one line from the first moment, while the commands are still being read, too.
+    Ctrl-C, SIGTERM and SIGHUP are one line from the first moment, while the commands are still
+    being read, too.
     """
     try:
-        from vitrail.cli.app import main as run
-    except KeyboardInterrupt:
-        print("vitrail: stopped", file=sys.stderr)
+        with raise_on_termination():
+            from vitrail.cli.app import main as run
+    except KeyboardInterrupt as stop:
+        print(f"vitrail: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return run(argv)
