@@ -91,11 +91,13 @@ def test_only_a_model_that_uses_a_plugin_may_fail_without_memory(monkeypatch) ->
     monkeypatch.setattr(sizes, "build_on_meta", needs_values)
     monkeypatch.setattr(MixerSpec, "known", dict(MixerSpec.known))
 
-    class Swirl(Softmax, name="swirl"):
+    class Swirl(Softmax, name="swirl_of_sizes"):
         """A mixer whose class is not Vitrail's."""
 
-    record = {"file": "my.py", "sha256": "0" * 64, "names": ["mixer swirl"]}
+    record = {"file": "my.py", "sha256": "0" * 64, "names": ["mixer swirl_of_sizes"]}
     card = Card(model=TINY, classes=("a", "b"), image=32, extra={"plugins": [record]})
     with pytest.raises(UserError, match="cannot be built"):
         sizes.check_fits(card, {}, "here")
-    sizes.check_fits(replace(card, model=TINY.replace("dim=24", "dim=24, mixer='swirl'")), {}, "x")
+    sizes.check_fits(
+        replace(card, model=TINY.replace("dim=24", "dim=24, mixer='swirl_of_sizes'")), {}, "x"
+    )
