@@ -159,7 +159,8 @@ def test_a_hub_that_fails(fault, word, says, hub_server: OpenHub, safe: bytes, m
 def test_a_run_hands_on_preparation_and_licence(tmp_path: Path) -> None:
     model = vitrail.create(OURS, classes=2, image=64)
     seen = Preprocess(image=64, mean=(0.1, 0.2, 0.3), crop=0.8).to_dict()
-    first = {"source": "timm:x", "licence": "cc-by-nc-4.0"}
+    first = {"source": "timm:x", "place": "net", "sha256": "0" * 64, "loaded": 9}
+    first["licence"] = "cc-by-nc-4.0"
     card = Card(model=OURS, classes=("a", "b"), image=64, preprocess=seen, extra={"weights": first})
     save_weights(tmp_path / "best.safetensors", model.state_dict(), card)
     for word in (tmp_path, tmp_path / "best.safetensors"):

@@ -88,7 +88,7 @@ def test_options_that_do_not_fit_each_other_are_one_sentence(
     def fail(*_: object) -> None:
         raise IndexError("tuple index out of range")
 
-    monkeypatch.setattr(vit.ViT, "count_tokens", fail)
+    monkeypatch.setattr(vit.ViT, "__init__", fail)
     with pytest.raises(UserError, match="options of .* do not fit each other: tuple index"):
         create(f"{TINY})")
     with pytest.raises(IndexError):
