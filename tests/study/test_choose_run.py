@@ -168,6 +168,18 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_same_question_goes_on(tmp_path: Pa
         ask(tmp_path / "c", again, seed=1)
 
 
+def test_a_race_that_spoils_the_winner_leaves_the_answer_to_its_probe(tmp_path: Path) -> None:
+    class Spoiling(Stands):
+        def guess(self, model: str, items) -> np.ndarray:
+            return np.zeros(len(items), int)
+
+    state = ask(tmp_path / "c", Spoiling(NOISE))
+    assert state.estimate is not None and not state.estimate.tuned
+    assert state.entry(state.winner).trials
+    assert state.estimate.right / state.estimate.count > 0.3  # a class of ten alone has 0.1
+    assert "linear head" in " ".join(sentences(state))
+
+
 def test_without_time_for_a_race_the_probe_answers(tmp_path: Path) -> None:
     stands = Stands(NOISE)
     state = ask(tmp_path / "c", stands, minutes=0.05)

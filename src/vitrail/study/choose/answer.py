@@ -41,8 +41,8 @@ def sentences(state: ChoiceState) -> list[str]:
         one = stats.wilson(state.estimate.right, state.estimate.count)
         how = (
             f"after {winner.trials[-1].seconds:.0f} s of fine-tuning"
-            if winner.trials
-            else ("as a linear head upon frozen features")
+            if state.estimate.tuned
+            else "as a linear head upon frozen features"
         )
         found.append(
             f"Estimated accuracy {one.value:.1%} ({one.low:.1%} to {one.high:.1%}) {how}, on "
@@ -95,7 +95,7 @@ def curse(state: ChoiceState) -> str:
     winner = state.entry(state.winner)
     if state.estimate is None or not (winner.trials or winner.rounds):
         return ""
-    seen = share_right((winner.trials or winner.rounds)[-1].right)
+    seen = share_right((winner.trials if state.estimate.tuned else winner.rounds)[-1].right)
     fresh = state.estimate.right / state.estimate.count
     return (
         f"On the pictures it was chosen by it has {seen:.1%}; the best of many looks better "

@@ -68,10 +68,10 @@ def alike(standings: list[Standing]) -> list[str]:
 
 
 def rank_correlation(a: Mapping[str, float], b: Mapping[str, float]) -> float:
-    """Spearman's rank correlation over the names that both know; NaN for fewer than three."""
+    """Spearman's, over names that both know; NaN for under three, or where all are alike."""
     from scipy.stats import spearmanr
 
     names = [name for name in a if name in b]
-    if len(names) < 3:
+    if len(names) < 3 or len({a[n] for n in names}) == 1 or len({b[n] for n in names}) == 1:
         return float("nan")
     return float(spearmanr([a[n] for n in names], [b[n] for n in names]).statistic)

@@ -289,14 +289,22 @@ def estimate(run: ChoiceRun) -> None:
     if chosen is None:
         raise UserError("no candidate could be probed; see the reasons in choose.json")
     labels = labels_of(run.parts.last)
-    if chosen.trials:
+    tuned = gained_by_tuning(chosen)
+    if tuned:
         at = run.out / chosen.trials[-1].run
         found = run.tools.answer(run.pictures, run.parts.last, at)
     else:
         found = answer_by_probe(run, chosen)
     right = int((found == labels).sum())
-    kept = Estimate(right=right, count=len(labels), tuned=bool(chosen.trials))
+    kept = Estimate(right=right, count=len(labels), tuned=tuned)
     run.save(winner=chosen.model, estimate=kept, phase="done")
+
+
+def gained_by_tuning(entry: ChoiceEntry) -> bool:
+    """Whether the last trial is as good as the last probe; a short race can spoil a candidate."""
+    if not entry.trials or not entry.rounds:
+        return bool(entry.trials)
+    return share_right(entry.trials[-1].right) >= share_right(entry.rounds[-1].right)
 
 
 def answer_by_probe(run: ChoiceRun, chosen: ChoiceEntry) -> np.ndarray:
