@@ -72,7 +72,10 @@ def test_preprocess_survives_json_and_refuses_what_it_does_not_know():
         ({"in_chans": 2}, "1 or 3 channels"),
         ({"interpolation": "best"}, "no interpolation 'best'"),
         ({"mean": (0.1, 0.2)}, "mean has 2 values for 3 channels"),
-        ({"std": (0.0, 1.0, 1.0)}, "std must be above 0"),
+        ({"std": (0.0, 1.0, 1.0)}, "std must be 0.0001 to 10"),
+        ({"std": (58.4, 57.1, 57.4)}, "divided by 255"),
+        ({"mean": (10**20, 0.4, 0.4)}, "mean must be -10 to 10"),
+        ({"mean": (123.7, 116.3, 103.5)}, "divided by 255"),
     ],
 )
 def test_preprocess_refuses(values, line):
@@ -90,8 +93,12 @@ def test_preprocess_refuses(values, line):
         ({"erase": -1}, "erase is a chance"),
         ({"color_jitter": -0.1}, "color_jitter must be"),
         ({"rand_augment": "strong"}, "not of the form m9-n2"),
-        ({"rand_augment": "m9-n0"}, "one operation or more"),
+        ({"rand_augment": "m9-n0"}, "1 to 20 operations"),
         ({"rand_augment": "m31-n2"}, "magnitude 0 to 30"),
+        ({"rand_augment": "m9-n100000000"}, "1 to 20 operations"),
+        ({"rand_augment": "m²-n2"}, "not of the form m9-n2"),
+        ({"ratio": (1e-300, 1.0)}, "ratio must be"),
+        ({"color_jitter": 1e300}, "color_jitter must be"),
     ],
 )
 def test_augment_refuses(values, line):

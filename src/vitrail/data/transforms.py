@@ -11,6 +11,7 @@ CutMix act on batches and belong to the training room.
 """
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
@@ -30,6 +31,9 @@ MOST_PIXELS = 2**15
 
 #: Before a centre crop, images are cut to this long side over short side.
 _THINNEST = 50
+_LEAST_STD, _LARGEST = 1e-4, 10.0
+_SCALE = "; pixels go to 0..1 first, so values of 0..255 are divided by 255"
+_MOST_OPERATIONS = 20
 
 
 class Transform(Protocol):
@@ -94,10 +98,10 @@ class Preprocess:
             )
         object.__setattr__(self, "mean", self._channels("mean", self.mean))
         object.__setattr__(self, "std", self._channels("std", self.std))
-        if not all(0 < value < math.inf for value in self.std):
-            raise UserError(f"std must be above 0, not {self.std}")
-        if not all(math.isfinite(value) for value in self.mean):
-            raise UserError(f"mean must be numbers, not {self.mean}")
+        if not all(_LEAST_STD <= value <= _LARGEST for value in self.std):
+            raise UserError(f"std must be {_LEAST_STD:g} to {_LARGEST:g}, not {self.std}{_SCALE}")
+        if not all(abs(value) <= _LARGEST for value in self.mean):
+            raise UserError(f"mean must be -{_LARGEST:g} to {_LARGEST:g}, not {self.mean}{_SCALE}")
 
     def _channels(self, name: str, values: tuple[float, ...]) -> tuple[float, ...]:
         values = tuple(float(value) for value in values)
@@ -200,13 +204,15 @@ class Augment:
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise UserError(f"scale must be 0 < low <= high <= 1, not {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise UserError(f"ratio must be 0 < low <= high, not {self.ratio}")
+        if not 1 / _THINNEST <= self.ratio[0] <= self.ratio[1] <= _THINNEST:
+            raise UserError(
+                f"ratio must be 1/{_THINNEST} <= low <= high <= {_THINNEST}, not {self.ratio}"
+            )
         for name in ("flip", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is a chance from 0 to 1, not {getattr(self, name)}")
-        if self.color_jitter < 0:
-            raise UserError(f"color_jitter must be 0 or more, not {self.color_jitter}")
+        if not 0 <= self.color_jitter <= _LARGEST:
+            raise UserError(f"color_jitter must be 0 to {_LARGEST:g}, not {self.color_jitter}")
         if self.rand_augment is not None:
             rand_augment_numbers(self.rand_augment)
 
@@ -281,14 +287,16 @@ def rand_augment_numbers(text: str) -> tuple[int, int]:
     """``"m9-n2"`` -> (magnitude 9, operations 2).
 
     Raises:
-        UserError: another form, magnitude above 30, or no operation.
+        UserError: another form, magnitude above 30, no operation or too many.
     """
-    parts = {part[:1]: part[1:] for part in text.split("-")}
-    if set(parts) != {"m", "n"} or not all(value.isdigit() for value in parts.values()):
+    parts = re.fullmatch(r"m([0-9]{1,9})-n([0-9]{1,9})", "-".join(sorted(text.split("-"))))
+    if parts is None:
         raise UserError(f"rand_augment {text!r} is not of the form m9-n2 (magnitude, operations)")
-    magnitude, number = int(parts["m"]), int(parts["n"])
-    if magnitude > 30 or number < 1:
-        raise UserError(f"rand_augment {text!r}: magnitude 0 to 30, one operation or more")
+    magnitude, number = int(parts[1]), int(parts[2])
+    if magnitude > 30 or not 1 <= number <= _MOST_OPERATIONS:
+        raise UserError(
+            f"rand_augment {text!r}: magnitude 0 to 30, 1 to {_MOST_OPERATIONS} operations"
+        )
     return magnitude, number
 
 
@@ -321,7 +329,7 @@ def _random_parts(augment: Augment, preprocess: Preprocess) -> tuple[Any, Any, A
 
 
 def _fill(preprocess: Preprocess) -> list[float]:
-    return [round(255 * value) for value in preprocess.mean]
+    return [min(255, max(0, round(255 * value))) for value in preprocess.mean]
 
 
 def _interpolation(name: str) -> Any:
