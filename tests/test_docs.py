@@ -15,7 +15,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"`((?:src|tests|benchmarks|examples|docs|dev)/[\w./-]+\.\w+)`")
 COMMAND = re.compile(r"python -m (benchmarks\.\w+)")
-LONGEST, SENTENCES = 200, 5
+LONGEST, SENTENCES, MOST_WORDS = 200, 5, 30
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
 
 
@@ -68,6 +68,16 @@ def test_tables_of_the_results_are_what_the_files_say() -> None:
 def test_pages_are_short() -> None:
     long = [page for page in PAGES if page.parent.name not in ("results", "reference", "dev")]
     assert [name_of(p) for p in long if len(p.read_text().splitlines()) > LONGEST] == []
+
+
+def test_the_glossary_is_short_and_its_words_are_in_use() -> None:
+    _, glossary = (ROOT / "CONTRIBUTING.md").read_text().split("## Glossary")
+    rows = re.findall(r"^\| ([a-z ]+) \|", glossary.split("\n## ")[0], re.MULTILINE)
+    words = [row for row in rows if row != "word"]
+    assert 20 < len(words) == len(set(words)) <= MOST_WORDS
+    code = (file for room in ("src", "tests", "dev") for file in (ROOT / room).rglob("*.py"))
+    used = set(re.findall(r"[a-z]+", " ".join(f.read_text("utf-8").lower() for f in code)))
+    assert [word for word in words if not used.issuperset(word.split())] == []
 
 
 def test_every_page_is_in_the_index() -> None:
