@@ -34,7 +34,7 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def made(name: str) -> nn.Module:
+def perturbed_model(name: str) -> nn.Module:
     torch.manual_seed(0)
     return shaken(vitrail.create(name, **options(name)))
 
@@ -54,7 +54,7 @@ def residual(found) -> torch.Tensor:
 @pytest.mark.parametrize("name", kinds())
 def test_picture_and_biases_together_are_the_score(name):
     """Double precision, two images of one batch, each by itself; single precision to rounding."""
-    model, x = made(name).double(), pictures()
+    model, x = perturbed_model(name).double(), pictures()
     found = explain(model, x.double(), method="lrp", target=[1, 3], **PLAIN)
     assert found.check["residual"].abs().max() < 1e-9
     assert (found.check["bias"].abs() > 1e-6).all(), "nothing was added, so nothing was tested"
@@ -271,7 +271,7 @@ def test_a_target_behind_a_softmax_is_refused_with_the_cure():
 
 def test_attention_may_be_explained_through_queries_and_keys():
     """Half through values, a quarter each beside: other maps, and not conserved, as published."""
-    model, x = made("vit_tiny"), pictures()
+    model, x = perturbed_model("vit_tiny"), pictures()
     given = explain(model, x, "lrp", 1, **PLAIN)
     through = explain(model, x, "lrp", 1, attention="attnlrp", **PLAIN)
     assert not torch.allclose(given.map, through.map, rtol=0.05)
@@ -282,7 +282,7 @@ def test_attention_may_be_explained_through_queries_and_keys():
 
 def test_rules_change_gradients_only():
     """The score with rules is the score without: else the call refuses by itself."""
-    model, x = made("coat_lite_tiny").double(), pictures().double()
+    model, x = perturbed_model("coat_lite_tiny").double(), pictures().double()
     found = explain(model, x, "lrp", 0)
     torch.testing.assert_close(found.check["score"], model(x)[:, 0].detach(), rtol=1e-9, atol=1e-9)
 

@@ -372,26 +372,29 @@ def test_without_masks_only_what_needs_no_place(
     assert chance(blind) == {} and chance(samples)["energy"] == 8 / 64
 
 
-def made(method: str, values: list[float], **more: object) -> MethodScores:
+def method_scores(method: str, values: list[float], **more: object) -> MethodScores:
     scores = {"energy": values, "deletion": values}
     return MethodScores(method=method, kind="specific", scores=scores, **more)  # type: ignore[arg-type]
 
 
 def test_differences_are_paired_and_know_which_way_is_better() -> None:
-    low, high = made("centre", [0.1, 0.5, 0.3] * 5), made("good", [0.2, 0.6, 0.4] * 5)
+    low, high = (
+        method_scores("centre", [0.1, 0.5, 0.3] * 5),
+        method_scores("good", [0.2, 0.6, 0.4] * 5),
+    )
     ahead = versus(high, low, "energy")
     assert ahead and ahead.verdict == "better" and ahead.value == pytest.approx(0.1)
     assert versus(high, low, "deletion").verdict == "worse"
-    mixed = made("mixed", [0.2, 0.4, 0.3] * 5)
+    mixed = method_scores("mixed", [0.2, 0.4, 0.3] * 5)
     assert versus(mixed, low, "energy").verdict == "not distinguishable"
     assert versus(high, low, "iou") is None
-    assert versus(high, made("centre", [0.1]), "energy") is None
+    assert versus(high, method_scores("centre", [0.1]), "energy") is None
 
 
 def test_tables_mark_what_beats_the_centre() -> None:
     rows = [
-        made("centre", [0.1, 0.5, 0.3] * 5),
-        made("good", [0.2, 0.6, 0.4] * 5, refused=1, seconds=0.002),
+        method_scores("centre", [0.1, 0.5, 0.3] * 5),
+        method_scores("good", [0.2, 0.6, 0.4] * 5, refused=1, seconds=0.002),
     ]
     assert header(rows) == ["method", "class", "deletion ↓", "energy ↑", "ms"]
     assert cells(rows)[1] == ["good (1 without a map)", "specific", "0.400 -", "0.400 +", "2"]

@@ -34,6 +34,7 @@ class TestSort(ReducerLaws):
 
 class TestHash(ReducerLaws):
     specs = ["cluster(by='e2lsh', rounds=2, width=4.0)"]
+    traces = False
 
 
 class TestMerge(ReducerLaws):
@@ -48,6 +49,7 @@ class TestDensityPeaks(ReducerLaws):
 
 class TestBudget(ReducerLaws):
     specs = ["budget", "budget(menu=(1, 4, 9), max_variance_loss=0.8)"]
+    traces = False
     identities = ["budget(menu=(1,))", "budget(menu=(1, 4), max_variance_loss=0.0)"]
 
 
@@ -70,6 +72,10 @@ def test_all_are_under_law():
     laws = [law for kind in kinds for law in kind.__subclasses__()]
     tested = {ReducerSpec.parse(s).name for law in laws for s in law.specs}
     assert tested >= set(ReducerSpec.known)
+    suites = [law for law in laws if law.specs]
+    assert [law.traces for law in suites] == [
+        ReducerSpec.parse(law.specs[0]).static for law in suites
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor
 FOLDER = Path(__file__).parents[1] / "goldens"
 
 
-def made(name: str, shape: tuple[int, ...]) -> Tensor:
+def fill(name: str, shape: tuple[int, ...]) -> Tensor:
     """Variances positive, scales near one, the rest small enough to keep signals in range."""
     noise = numpy.random.Generator(numpy.random.PCG64(zlib.crc32(name.encode())))
     x = torch.from_numpy(noise.standard_normal(shape).astype(numpy.float32))
@@ -33,7 +33,7 @@ def made(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-    return {name: made(name, tuple(shape)) for name, shape in shapes.items()}
+    return {name: fill(name, tuple(shape)) for name, shape in shapes.items()}
 
 
 def load(name: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -41,7 +41,7 @@ def load(name: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     kept = json.loads((FOLDER / f"{name}.json").read_text())
     return (
         weights(kept["shapes"]),
-        made("input", tuple(kept["input"])),
+        fill("input", tuple(kept["input"])),
         torch.tensor(kept["output"]),
     )
 
@@ -51,7 +51,7 @@ def save(name: str, source: str, model: torch.nn.Module, x: tuple[int, ...], *ar
     shapes = {n: list(t.shape) for n, t in model.state_dict().items()}
     model.load_state_dict(weights(shapes))
     with torch.no_grad():
-        output = model.eval()(made("input", x), *args)
+        output = model.eval()(fill("input", x), *args)
     kept = {"source": source, "input": list(x), "output": output.tolist(), "shapes": shapes}
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(json.dumps(kept) + "\n")
