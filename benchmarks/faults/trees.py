@@ -1,6 +1,7 @@
 """Values from JSON or YAML, changed: right syntax, wrong shape."""
 
 import copy
+import json
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,14 @@ def deep(levels: int) -> Any:
     for _ in range(levels):
         made = [made]
     return made
+
+
+def json_text(value: Any) -> str:
+    """JSON of a value; of one too deep to be written, lists in lists."""
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "[" * 5000 + "]" * 5000
 
 
 def places(value: Any, above: Steps = ()) -> Iterator[Steps]:

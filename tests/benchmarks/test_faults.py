@@ -103,6 +103,11 @@ def test_how_a_command_may_end(status: int | None, out: str, err: str, fault: st
         judge(said, alone=True)
 
 
+def test_a_value_too_deep_to_be_written_becomes_a_text_as_deep():
+    assert trees.json_text({"a": [1, None]}) == '{"a": [1, null]}'
+    assert trees.json_text(trees.deep(5000)).count("[") == 5000
+
+
 def test_a_trial_can_be_had_again() -> None:
     data, value = bytes(range(256)), {"classes": ["a", "b"], "image": 32}
     made = [damage.damaged(data, chance_of(3, "pictures", 7)) for _ in range(2)]

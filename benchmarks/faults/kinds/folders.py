@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.faults.damage import damaged, flip
 from benchmarks.faults.stage import Stage
-from benchmarks.faults.trees import changed
+from benchmarks.faults.trees import changed, json_text
 from benchmarks.faults.trial import Kind, Trial
 from benchmarks.faults.verdict import Fault
 from vitrail.digests import KEY
@@ -141,10 +141,10 @@ def header(path: Path, trial: Trial) -> bool:
                 inner["model"] = "vit_tiny(patch=8, dim=24, heads=3, depth=1, mixer='swirl')"
             else:
                 inner = changed(inner, trial.chance)
-            facts[key] = json.dumps(inner)
+            facts[key] = json_text(inner)
     else:
         value = changed(value, trial.chance)
-    text = json.dumps(value).encode("utf-8", "backslashreplace")
+    text = json_text(value).encode("utf-8", "backslashreplace")
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
     return False
 
@@ -174,9 +174,9 @@ def store(path: Path, value: Any, chance: random.Random) -> None:
 
             text = yaml.safe_dump(value, allow_unicode=True)
         elif path.suffix == ".jsonl" and isinstance(value, list):
-            text = "\n".join(json.dumps(row) for row in value)
+            text = "\n".join(map(json_text, value))
         else:
-            text = json.dumps(value)
+            text = json_text(value)
     except RecursionError:
         text = "[" * 5000 + "]" * 5000
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
