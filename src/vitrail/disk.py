@@ -73,3 +73,15 @@ def refuse_non_utf8_name(out: str | Path) -> None:
     """
     if any("\ud800" <= character <= "\udfff" for character in str(out)):
         raise UserError(f"{printable(out)!r} is not a name in UTF-8; choose another --out")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, if it is not there.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error

@@ -172,3 +172,18 @@ def test_a_user_error_of_many_lines_becomes_one(give, monkeypatch: pytest.Monkey
 
 def test_gist_of_an_unknown_box_is_empty() -> None:
     assert app.error_summary("") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "same_as"),
+    [
+        ("train a --set x=1 y=2 --set z=3", "train a --set x=1 y=2 z=3"),
+        ("train a --set=x=1 --seed 1 --set=y=-2", "train a --set x=1 y=-2 --seed 1"),
+        ("cost --image 64 --batch 1 --image 96 -- b", "cost --image 64 96 --batch 1 -- b"),
+        ("explain r --set a=1 -o out --set b=2", "explain r --set a=1 b=2 -o out"),
+        ("explain r -o out --beside s --beside t", "explain r -o out --beside s t"),
+        ("choose a --max-ms 3 --pool x --pool y z", "choose a --max-ms 3 --pool x y z"),
+    ],
+)
+def test_an_option_for_many_values_may_be_repeated(words: str, same_as: str) -> None:
+    assert app.read(words.split()) == app.read(same_as.split())

@@ -108,7 +108,7 @@ def test_a_card_names_no_path_and_no_address(tmp_path: Path) -> None:
         ("timm:nothing_like_it", {}, "no timm model"),
         ("timm:resnet18", {"mixer": "softmax"}, "timm's own: mixer works with our models only"),
         ("timm:resnet18", {"depth": 3}, "timm's own: depth works with our models only"),
-        ("timm:resnet18", {"classes": "x"}, "timm:resnet18': classes must be int"),
+        ("timm:resnet18", {"classes": "x"}, "create: classes must be a whole number"),
         ("timm:resnet18", {"image": -3}, "image must be 1 or more, not -3"),
         ("timm:", {}, "its name behind"),
         ("", {}, "'' is not of the form"),

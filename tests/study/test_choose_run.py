@@ -98,7 +98,6 @@ NOISE = {"timm:resnet18": 0.2, "timm:resnet50": 2.5, "timm:convnext_atto": 0.4, 
 
 def ask(out: Path, stands: Stands, **changes) -> ChoiceState:
     question = Question(**{"data": "fashion", "pool": POOL, "minutes": 30.0} | changes)
-    out.mkdir(exist_ok=True)
     return choose_in(out, question, stands, lambda line: None)
 
 
@@ -136,8 +135,26 @@ def test_limits_come_first_and_what_breaks_them_is_not_opened(tmp_path: Path) ->
     assert state.entry("timm:resnet50").left == "over the limit: 50 ms for 1"
     question = Question(data="x", max_mb=3.0, max_params=10.0)
     assert "MB" in over_limit(LIKE, question)
-    with pytest.raises(UserError, match="no candidate keeps the limits"):
-        ask(tmp_path / "d", stands, max_params=5.0)
+    for _ in range(2):  # the same command says the same again
+        with pytest.raises(UserError, match="no candidate keeps the limits"):
+            ask(tmp_path / "d", stands, max_params=5.0)
+    assert "No candidate is left" in sentences(load_choice(tmp_path / "d"))[0]
+
+
+def test_one_that_cannot_be_timed_leaves_and_the_others_go_on(tmp_path: Path) -> None:
+    class Unmeasured(Stands):
+        def measure(self, entries, pictures, question, note):
+            found = super().measure(entries, pictures, question, note)
+            return found | {
+                model: "does not fit here" for model in found if model not in self.noise
+            }
+
+    few = {"timm:resnet18": 0.2, "vit_tiny": 1.0}
+    state = ask(tmp_path / "c", Unmeasured(few), minutes=0.05)
+    assert state.entry("timm:resnet50").left == "cannot be had: does not fit here"
+    assert state.winner == "timm:resnet18"
+    with pytest.raises(UserError, match=r"can be had here .timm:resnet18: .* does not fit here"):
+        ask(tmp_path / "d", Unmeasured({}))
 
 
 def test_one_that_cannot_be_had_leaves_with_its_reason(tmp_path: Path) -> None:

@@ -27,9 +27,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vitrail.arguments import check_arguments
 from vitrail.attribution.preserve import (
     ExplainError,
     Model,
+    OpenedRun,
     device_of,
     dtype_of,
     preserve_state,
@@ -284,8 +286,9 @@ def find_method(name: str) -> Method:
     return known[name]
 
 
+@check_arguments
 def explain(
-    model: Model,
+    model: Model | OpenedRun,
     images: Tensor,
     method: str = DEFAULT,
     target: Target = None,
@@ -317,11 +320,10 @@ def explain(
     chosen = find_method(method)
     params = chosen.options(options)
     target = names_to_numbers(target, class_names(model))
-    if not callable(model):
-        model = getattr(model, "model", model)  # of a run that was opened
-    chosen.check(model)
-    with preserve_state(model):
-        case = _case(model, images, target, seed, chosen.class_specific)
+    network = model.model if isinstance(model, OpenedRun) and not callable(model) else model
+    chosen.check(network)
+    with preserve_state(network):
+        case = _case(network, images, target, seed, chosen.class_specific)
         finding = chosen.run(case, **params)
     native, maps = _maps(finding, case, method)
     signed = chosen.signed if finding.signed is None else finding.signed

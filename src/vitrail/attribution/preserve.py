@@ -5,7 +5,7 @@ Only instances are changed, and changed back; no class or process-wide function 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,17 @@ from vitrail.errors import UserError
 
 Model = nn.Module | Callable[[Tensor], Any]
 """A network, or for methods that only look at outputs anything that takes images."""
+
+
+@runtime_checkable
+class OpenedRun(Protocol):
+    """What ``vitrail.load`` gives: its network can be explained."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        ...
+
 
 HOOKS = (
     "_forward_pre_hooks",

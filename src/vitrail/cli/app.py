@@ -80,6 +80,7 @@ MOVED = {
     ("cost", "--suite"): "the suite is a benchmark now; in a checkout: python -m benchmarks.peers",
 }
 """Options that a command had once, and what to type instead."""
+IS_OPTION = re.compile("-[-A-Za-z]")
 LONGEST = 2000
 """Characters of an error's line; a name can have more."""
 NO_MEMORY = re.compile("can't allocate memory|out of memory|Cannot allocate memory", re.I)
@@ -191,6 +192,7 @@ def read(words: list[str]) -> Command | int:
         raise unknown("command", words[0], [*COMMANDS, "completion"])
     if words[0] in COMMANDS:
         refuse_unknown_options(words[0], words[1:])
+        words = [words[0], *gather_repeated(words[0], words[1:])]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), room_for_help():
@@ -244,6 +246,31 @@ def refuse_unknown_options(name: str, words: list[str]) -> None:
     for word in words[: words.index("--")] if "--" in words else words:
         if word.startswith("--") and option(word.split("=")[0][2:]) not in known:
             raise unknown(f"option for 'vitrail {name}'", word.split("=")[0], known)
+
+
+def gather_repeated(name: str, words: list[str]) -> list[str]:
+    """``--set a=1 --set b=2`` as ``--set a=1 b=2``: of an option for many values, all count.
+
+    (Of one that is given twice, tyro takes the last.)
+    """
+    many = {option(f.name) for f in fields(COMMANDS[name]) if f.default == ()} - {"--plugin"}
+    end = words.index("--") if "--" in words else len(words)
+    current: list[str] = []
+    blocks, first = [current], dict[str, list[str]]()
+    for word in words[:end]:
+        head, equals, value = word.partition("=")
+        named = option(head[2:]) if head.startswith("--") else ""
+        if named in first:
+            current = first[named]
+        elif IS_OPTION.match(word):
+            current = [named if named in many else word]
+            blocks.append(current)
+        if named in many:
+            first.setdefault(named, current)
+            current += [value] if equals else []
+        elif not IS_OPTION.match(word):
+            current.append(word)
+    return [word for block in blocks for word in block] + words[end:]
 
 
 def error_summary(box: str) -> str:

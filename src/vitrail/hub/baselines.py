@@ -50,12 +50,7 @@ def create_baseline(
     require_torchvision()
     import timm
 
-    known = timm.list_models()
-    architecture = name.split(".")[0]
-    if not architecture:
-        raise UserError(f"{TIMM} is a model of timm's with its name behind, such as {TIMM}resnet18")
-    if architecture not in known:
-        raise unknown("timm model", name, known)
+    architecture = architecture_of(name)
     config = timm.get_pretrained_cfg(architecture)
     usual = config.input_size[-2:]
     size = (image, image) if isinstance(image, int) else image or usual
@@ -69,6 +64,22 @@ def create_baseline(
     if trial and tuple(size) != tuple(usual):
         try_size(model, architecture, size, in_chans)
     return model
+
+
+def architecture_of(name: str) -> str:
+    """timm's name without the tag of weights.
+
+    Raises:
+        UserError: timm has no such model.
+    """
+    import timm
+
+    architecture, known = name.split(".")[0], timm.list_models()
+    if not architecture:
+        raise UserError(f"{TIMM} is a model of timm's with its name behind, such as {TIMM}resnet18")
+    if architecture not in known:
+        raise unknown("timm model", name, known)
+    return architecture
 
 
 def create_in_timm(name: str, options: dict[str, Any], drop_path: float) -> "nn.Module":

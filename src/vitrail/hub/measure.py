@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
+from vitrail.arguments import check_arguments
 from vitrail.console import status_bar
 from vitrail.cost import CostReport, Settings, cost
 from vitrail.cost.candidates import Precision
 from vitrail.hub.resolve import model_text
 
 
+@check_arguments
 def measure(
     models: str | Path | Sequence[str | Path],
     image: int = 224,

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from vitrail.arguments import check_arguments
 from vitrail.errors import UserError
 from vitrail.hub.baselines import TIMM
 from vitrail.hub.fetch import FILES, REPOSITORY, from_hub
@@ -32,6 +33,7 @@ Value = bool | int | float | str | tuple[Any, ...] | None
 """What a field of a model's config can be."""
 
 
+@check_arguments
 def create(
     model: str | Path,
     *,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from vitrail.arguments import check_arguments
 from vitrail.errors import UserError
 from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.resolve import create_from_card, download, read_fitting_card
@@ -111,6 +112,7 @@ def to_picture(image: "Tensor") -> "Image.Image":
     return Image.fromarray(values)
 
 
+@check_arguments
 def load(source: str | Path, *, device: str | None = None) -> Classifier:
     """Open something trained, ready to predict::
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from vitrail.train.start import choose_word
 from vitrail.yaml_text import merge
 
 KINDS = {"hard": HARD, "soft": SOFT}
-NUMBERS = {"image": Integral, "seed": Integral, "fraction": Real, "val": Real}
 
 Specs = str | Sequence[str] | None
 """One mixer or reducer for all stages, or one each."""
@@ -79,11 +77,6 @@ def check_options(options: FitOptions) -> None:
     Raises:
         UserError: a size, share, seed or kind of distillation that cannot be.
     """
-    for name, kind in NUMBERS.items():
-        value = getattr(options, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-            whole_or_not = "whole number" if kind is Integral else "number"
-            raise UserError(f"{name} must be a {whole_or_not}, not {value!r}")
     check_share(options.fraction, "a data share")
     check_seed(options.seed)
     if options.image is not None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from vitrail.arguments import check_arguments
 from vitrail.console import collect_warnings, counting_bar
 from vitrail.data import History, ImageDataset, Item, open_dataset, take_fraction
 from vitrail.errors import UserError
@@ -55,6 +56,7 @@ SAMPLED_IMAGES = 64
 SMALLEST, LARGEST, LARGEST_WITHOUT_GPU = 64, 224, 128
 
 
+@check_arguments
 def fit(
     data: str | Path | None = None, *,
     model: str | Path | None = None, mixer: Specs = None, reducer: Specs = None,

@@ -31,6 +31,8 @@ def command(state: ChoiceState) -> str:
 
 def sentences(state: ChoiceState) -> list[str]:
     """What was found, in plain words, for people."""
+    if not state.winner and not state.open:
+        return ["No candidate is left in question; the table says why."]
     if not state.winner:
         return ["Nothing is known yet: give the same command again to go on."]
     winner = state.entry(state.winner)

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from vitrail.arguments import check_arguments
 from vitrail.console import print_stderr
 from vitrail.errors import UserError
 from vitrail.files import LOCK, refuse_non_utf8_name, refuse_occupied, write_error
@@ -70,6 +71,7 @@ class ChoiceResult:
         }
 
 
+@check_arguments
 def choose(
     data: str | Path,
     *,
@@ -102,7 +104,7 @@ def choose(
     Args:
         data: a folder of class folders, a table, a zip, torchvision:NAME, fashion or scenes.
         minutes: for everything.
-        pool: models, calls, runs or patterns (``"timm:convnext*"``); by default a curated list.
+        pool: models, calls or patterns (``"timm:convnext*"``); by default a curated list.
         weights: where candidates start, a word as :func:`vitrail.create` takes it.
         weights_folder: released weights without a network, files named by timm's tag.
         max_ms: the most milliseconds of a batch on this machine.
@@ -123,12 +125,12 @@ def choose(
         data=str(data), minutes=minutes, pool=tuple(pool), weights=weights, weights_folder=folder,
         max_ms=max_ms, max_mb=max_mb, max_params=max_params, batch=batch, val=val, seed=seed,
     )  # fmt: skip
-    at = prepare_folder(Path(out) if out is not None else Path("vitrail-choice"))
+    at = check_folder(Path(out) if out is not None else Path("vitrail-choice"))
     return answer_question(at, question, print_stderr if progress else ignore)
 
 
 def answer_question(at: Path, question: Question, note: Note) -> ChoiceResult:
-    """Choose in a folder that is there; its page is written however that ends."""
+    """Choose in a folder; its page is written however that ends."""
     try:
         choose_in(at, question, ChoiceTools(question.weights_folder), note, facts())
     except KeyboardInterrupt as stop:
@@ -152,17 +154,16 @@ def ignore(line: str) -> None:
     """Say nothing."""
 
 
-def prepare_folder(out: Path) -> Path:
-    """The folder of a choice, made if it is not there.
+def check_folder(out: Path) -> Path:
+    """The folder of a choice, which may not be there yet.
 
     Raises:
-        UserError: it holds something else, or cannot be made.
+        UserError: it holds something else, or cannot be looked into.
     """
     refuse_non_utf8_name(out)
     try:
         if not out.is_dir():
             refuse_occupied(out)
-            out.mkdir(parents=True, exist_ok=True)
         elif not (out / FILE).is_file() and not is_bare(out):
             raise UserError(f"{str(out)!r} is there already and is no choice; give another --out")
     except OSError as error:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from vitrail.errors import UserError, unknown
-
-TIMM = "timm:"
+from vitrail.hub.baselines import TIMM, architecture_of
+from vitrail.hub.resolve import is_path
+from vitrail.models.zoo import configure, list_models
 
 # fmt: off
 CURATED = {
@@ -83,10 +84,10 @@ def default_pool() -> tuple[Candidate, ...]:
 
 
 def pool_of(words: Sequence[str]) -> tuple[Candidate, ...]:
-    """The candidates that words name: models, calls, runs, or patterns such as ``timm:convnext*``.
+    """The candidates that words name: models, calls, or patterns such as ``timm:convnext*``.
 
     Raises:
-        UserError: a pattern that fits nothing, or no word at all.
+        UserError: a pattern that fits nothing, or a word that names no model.
     """
     if not words:
         return default_pool()
@@ -104,12 +105,30 @@ def expand(word: str) -> Iterable[str]:
         UserError: it fits nothing.
     """
     if not set(word) & set("*?"):
+        check_name(word)
         return [word]
     names = timm_names() if word.startswith(TIMM) else our_names()
     found = [name for name in names if fnmatchcase(name, word)]
     if not found:
         raise unknown("model that fits", word, names)
     return found
+
+
+def check_name(word: str) -> None:
+    """A word must name a model; whether it can be built here shows later.
+
+    Raises:
+        UserError: it does not.
+    """
+    if word.startswith(TIMM):
+        architecture_of(word.removeprefix(TIMM))
+    elif is_path(word):
+        raise UserError(
+            f"{word!r} is a path, and candidates are models by name; what starts from a run is "
+            "trained: vitrail train DATA --from RUN"
+        )
+    else:
+        configure(word, classes=0)
 
 
 def timm_names() -> list[str]:
@@ -121,8 +140,6 @@ def timm_names() -> list[str]:
 
 def our_names() -> list[str]:
     """Our zoo."""
-    from vitrail.models.zoo import list_models
-
     return list(list_models())
 
 

@@ -1,6 +1,6 @@
 """What is asked, of which pictures, and with which tools."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,7 @@ class Question:
     Attributes:
         data: a folder of class folders, a table, a zip, torchvision:NAME, fashion or scenes.
         minutes: for everything, reading pictures included.
-        pool: models, calls, runs or patterns; empty for the curated pool.
+        pool: models, calls or patterns; empty for the curated pool.
         weights: word for where candidates start.
         weights_folder: where released weights lie, without a network.
         max_ms: the most milliseconds of a batch, on this machine.
@@ -121,8 +121,8 @@ class Toolbox(Protocol):
         pictures: ImageDataset,
         question: Question,
         note: Note,
-    ) -> dict[str, MeasuredCost]:
-        """What candidates cost here, by model."""
+    ) -> Mapping[str, MeasuredCost | str]:
+        """What every candidate costs here, by model; a text says why one cannot be measured."""
         ...
 
     def tune(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vitrail.data import ImageDataset, manifest_digest
+from vitrail.disk import make_folder
 from vitrail.errors import UserError
 from vitrail.files import lock_folder
 from vitrail.study.choose import race, rounds
@@ -23,6 +24,7 @@ from vitrail.study.choose.check import load_choice
 from vitrail.study.choose.pool import check_pool, pool_of
 from vitrail.study.choose.question import Note, Parts, Question, Toolbox, TrialPlan, split_parts
 from vitrail.study.choose.state import (
+    FILE,
     ChoiceEntry,
     ChoiceState,
     Estimate,
@@ -84,7 +86,7 @@ class ChoiceRun:
 def choose_in(
     out: Path, question: Question, tools: Toolbox, note: Note, facts: Any = None
 ) -> ChoiceState:
-    """Choose, in a folder that is there; what an earlier run found there is gone on with.
+    """Choose, in a folder made at need; what an earlier run found there is gone on with.
 
     Raises:
         UserError: another question's folder, or pictures or candidates that cannot be.
@@ -92,6 +94,9 @@ def choose_in(
     """
     pictures = tools.pictures(question)
     parts = split_parts(pictures, question.seed)
+    if not (out / FILE).is_file():
+        candidates(question)  # what cannot be leaves no folder behind
+    make_folder(out)
     with lock_folder(out, f"another process is choosing in {str(out)!r}; wait for it"):
         seen = manifest_digest(
             pictures.classes, {"train": parts.train, "val": (*parts.compare, *parts.last)}
@@ -113,13 +118,8 @@ def begin(out: Path, question: Question, facts: dict[str, Any]) -> ChoiceState:
         UserError: the folder's question was another one.
     """
     asked = asdict(question) | {"pool": list(question.pool)}
-    if not (out / "choose.json").is_file():
-        pool = pool_of(question.pool)
-        check_pool(pool)
-        entries = tuple(
-            ChoiceEntry(model=c.model, weights=question.weights, reason=c.reason) for c in pool
-        )
-        state = ChoiceState(question=asked, facts=facts, entries=entries)
+    if not (out / FILE).is_file():
+        state = ChoiceState(question=asked, facts=facts, entries=candidates(question))
         state.save(out)
         return state
     state = load_choice(out)
@@ -133,6 +133,19 @@ def begin(out: Path, question: Question, facts: dict[str, Any]) -> ChoiceState:
             "old ones; give another --out"
         )
     return state
+
+
+def candidates(question: Question) -> tuple[ChoiceEntry, ...]:
+    """The entries that a choice begins with.
+
+    Raises:
+        UserError: there is nothing to choose among.
+    """
+    pool = pool_of(question.pool)
+    check_pool(pool)
+    return tuple(
+        ChoiceEntry(model=c.model, weights=question.weights, reason=c.reason) for c in pool
+    )
 
 
 @contextmanager
@@ -155,17 +168,28 @@ def weigh(run: ChoiceRun) -> None:
     missing = [entry for entry in run.state.open if entry.cost is None]
     costs = run.tools.measure(missing, run.pictures, question, run.note) if missing else {}
     for entry in missing:
-        cost = costs.get(entry.model)
-        if cost is None:
-            run.put(replace(entry, left="cannot be built or measured here"))
+        cost = costs[entry.model]
+        if isinstance(cost, str):
+            run.note(f"{entry.model}: {cost}")
+            run.put(replace(entry, left=f"cannot be had: {cost}"))
         else:
             run.put(replace(entry, cost=cost, left=over_limit(cost, question)))
     run.note(f"{len(run.state.open)} of {len(run.state.entries)} candidates keep the limits")
     if not run.state.open:
-        run.save(phase="done")
-        raise UserError("no candidate keeps the limits; raise them, or name others with --pool")
+        raise nobody_left(run.state)
     run.save(phase="probe")
     probe(run)
+
+
+def nobody_left(state: ChoiceState) -> UserError:
+    """The error where the first phase leaves nobody, with a reason."""
+    if any(entry.cost for entry in state.entries):
+        return UserError(
+            "no candidate keeps the limits; raise them, or name others with --pool, and give "
+            "another --out"
+        )
+    first = state.entries[0]
+    return UserError(f"no candidate can be had here ({first.model}: {first.left})")
 
 
 def over_limit(cost: MeasuredCost, question: Question) -> str:

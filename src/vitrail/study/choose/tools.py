@@ -78,22 +78,25 @@ class ChoiceTools:
 
     def measure(
         self, entries: Sequence[ChoiceEntry], pictures: ImageDataset, question: Question, note: Note
-    ) -> dict[str, MeasuredCost]:
-        """What candidates cost here at their own size, those of one size side by side."""
+    ) -> Mapping[str, MeasuredCost | str]:
+        """What candidates cost here at their own size, those of one size side by side.
+
+        A text says why a candidate cannot be measured.
+        """
+        found: dict[str, MeasuredCost | str] = {}
         sizes: dict[int, list[str]] = {}
         for entry in entries:
             with collect_warnings():
                 try:
                     weights = find_weights(entry.weights, entry.model, self.folder)
                 except UserError as error:
-                    note(f"{entry.model}: {error}")
+                    found[entry.model] = str(error)
                     continue
             sizes.setdefault(preprocess_for(weights, pictures).image, []).append(entry.model)
         seconds = COST_SHARE * 60 * question.minutes / max(1, len(entries))
-        found: dict[str, MeasuredCost] = {}
         for image, models in sizes.items():
             note(f"timing {len(models)} candidates at {image} px")
-            found |= time_models(models, image, question.batch, seconds * len(models))
+            found |= time_each(models, image, question.batch, seconds)
         return found
 
     def tune(
@@ -143,6 +146,20 @@ def describe_start(model: nn.Module) -> str:
         return "from scratch"
     forbidden = ", not for commercial use" if origin.is_non_commercial else ""
     return f"{origin.source} ({origin.licence or 'licence not stated'}{forbidden})"
+
+
+def time_each(
+    models: Sequence[str], image: int, batch: int, seconds: float
+) -> dict[str, MeasuredCost | str]:
+    """:func:`time_models`, ``seconds`` each; one that cannot be built does not end the others'."""
+    try:
+        return {**time_models(models, image, batch, seconds * len(models))}
+    except UserError as error:
+        if len(models) == 1:
+            return {models[0]: str(error)}
+    return {
+        m: found for one in models for m, found in time_each([one], image, batch, seconds).items()
+    }
 
 
 def time_models(
