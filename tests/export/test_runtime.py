@@ -1,6 +1,9 @@
 """Files that cannot be run are refused in one line."""
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from vitrail.errors import UserError
 from vitrail.export import ExportError, open_file
@@ -27,3 +30,65 @@ def test_no_file_and_another_ending(tmp_path) -> None:
 def test_a_missing_package_names_its_extra() -> None:
     with pytest.raises(ExportError, match=r"pip install 'vitrail\[export\]'"):
         need("no_such_runtime")
+
+
+XML = """<?xml version="1.0"?><!DOCTYPE n [<!ENTITY e SYSTEM "file:///etc/passwd">]>
+<net name="&e;" version="11"><layers></layers><edges></edges></net>"""
+GRAPH_OF_ANOTHER = b"\x1c\0\0\0ORTM\x1b[31m\x80"
+"""What OpenVINO takes for TensorFlow's, and would print."""
+
+
+@pytest.mark.parametrize("content", [XML.encode(), GRAPH_OF_ANOTHER, b"\x0a\x00", b""])
+def test_openvino_reads_nothing_but_onnx_and_prints_nothing(
+    content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    (tmp_path / "m.onnx").write_bytes(content)
+    (tmp_path / "m.bin").write_bytes(bytes(64))
+    with pytest.raises(UserError, match="cannot read .*m.onnx' as") as refused:
+        open_file(tmp_path / "m.onnx", kind="openvino")
+    assert "failed at" not in str(refused.value) and "core.cpp" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def write_graph(path: Path, nodes: list[tuple[str, str, str]], name: str = "") -> None:
+    """An ONNX file of ``(operation, from, to)`` from ``x``; what begins with ``y`` is an output."""
+    onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+    make = onnx.helper
+    more = {"Cast": {"to": 8}, "Reshape": {"allowzero": 1}}
+    steps = [
+        make.make_node(
+            what, [a, "s"] if what == "Reshape" else [a], [b], name=name, **more.get(what, {})
+        )
+        for what, a, b in nodes
+    ]
+    kinds = {b: 8 if what == "Cast" else 1 for what, _, b in nodes if b.startswith("y")}
+    graph = make.make_graph(
+        steps, "g", [make.make_tensor_value_info("x", 1, ["b", 3, 4, 4])],
+        [make.make_tensor_value_info(b, kind, None) for b, kind in kinds.items()],
+        [make.make_tensor("s", 7, [1], [7])],
+    )  # fmt: skip
+    made = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
+    path.write_bytes(made.SerializeToString())
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_what_has_not_one_input_and_one_output_of_numbers(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime" if kind == "onnx" else "openvino")
+    path = tmp_path / "m.onnx"
+    write_graph(path, [("Identity", "x", "y"), ("Identity", "x", "y2")])
+    with pytest.raises(UserError, match="1 inputs and 2 outputs, where one has one each"):
+        open_file(path, kind=kind)
+    write_graph(path, [("Cast", "x", "y")])  # to texts
+    with pytest.raises(UserError, match="answers with no numbers|cannot run pictures"):
+        open_file(path, kind=kind)(torch.zeros(1, 3, 4, 4))
+
+
+def test_names_in_a_file_that_fails_stay_off_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    write_graph(tmp_path / "m.onnx", [("Reshape", "x", "y")], name="\x1b[31mred")
+    with pytest.raises(UserError, match="cannot run pictures"):
+        open_file(tmp_path / "m.onnx")(torch.zeros(1, 3, 4, 4))
+    assert capfd.readouterr() == ("", "")

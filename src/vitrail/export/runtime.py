@@ -5,6 +5,7 @@
 
 import mmap
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -27,8 +28,12 @@ REFUSED = (
 """What ONNX Runtime raises for files and pictures that it cannot run; they have no base."""
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".onnx"}
 """By format; OpenVINO reads ONNX as it is, and is asked for by name."""
+FATAL = 4
+"""ONNX Runtime's level of messages: lesser ones repeat its errors, with names out of the file."""
 HINTS = {"float32": "f32", "bf16": "bf16"}
 """How OpenVINO calls the precisions that it computes in."""
+SAYS_NOTHING = re.compile(r"Check '.*' failed at|Exception from|FrontEnd API failed|Loading input")
+"""Lines with which OpenVINO's errors begin."""
 
 
 def need(package: str, extra: str = "export") -> Any:
@@ -95,7 +100,7 @@ def session_of(path: Path, threads: int | None = None) -> Any:
     refuse_outside_data(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = FATAL
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except refusals(runtime) as error:
@@ -110,17 +115,32 @@ def refusals(runtime: Any) -> tuple[type[Exception], ...]:
 
 def answer_of(session: Any, path: Path) -> Answer:
     """A session as a function from pictures to its one output."""
+    check_ends(path, session.get_inputs(), session.get_outputs())
     name = session.get_inputs()[0].name
-    refused = refusals(need("onnxruntime"))
+    runtime = need("onnxruntime")
+    refused, options = refusals(runtime), runtime.RunOptions()
+    options.log_severity_level = FATAL
 
     def answer(pictures: Tensor) -> Tensor:
         try:
-            (result,) = session.run(None, {name: pictures.detach().cpu().float().numpy()})
+            (result,) = session.run(None, {name: pictures.detach().cpu().float().numpy()}, options)
         except refused as error:
             raise unfit(path, pictures, error) from error
-        return torch.from_numpy(result)
+        return numbers_of(result, path)
 
     return answer
+
+
+def numbers_of(result: Any, path: Path) -> Tensor:
+    """An output as a tensor.
+
+    Raises:
+        UserError: it holds no numbers.
+    """
+    try:
+        return torch.from_numpy(result)
+    except TypeError as error:
+        raise UserError(f"{path.name} answers with no numbers; export it again") from error
 
 
 def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
@@ -133,10 +153,7 @@ def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
     }
-    try:
-        model = core.read_model(str(path))
-    except RuntimeError as error:
-        raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
+    model = read_by_openvino(path)
     compiled: dict[tuple[int, ...], Any] = {}
 
     def answer(pictures: Tensor) -> Tensor:
@@ -149,9 +166,43 @@ def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
             result = compiled[shape](pictures.detach().cpu().float().numpy())[0]
         except RuntimeError as error:
             raise unfit(path, pictures, error) from error
-        return torch.from_numpy(result.copy())
+        return numbers_of(result.copy(), path)
 
     return answer
+
+
+def read_by_openvino(path: Path) -> Any:
+    """OpenVINO's model of an ONNX file, read as ONNX alone.
+
+    Its usual reader goes by what a file holds, not by its name: it would take a network of its
+    own in XML, with weights from a file beside it, or another library's, and prints what it cannot
+    read to the terminal.
+
+    Raises:
+        UserError: the file is no ONNX, or has not one input and one output.
+    """
+    frontends = need("openvino.frontend", "openvino")
+    failures = [value for name, value in vars(frontends).items() if name.endswith("Failure")]
+    frontend = frontends.FrontEndManager().load_by_framework("onnx")
+    try:
+        model = frontend.convert(frontend.load(str(path)))
+    except (RuntimeError, *failures) as error:
+        raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
+    check_ends(path, model.inputs, model.outputs)
+    return model
+
+
+def check_ends(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """What answers for pictures has one input and one output.
+
+    Raises:
+        UserError: it has others.
+    """
+    if (len(inputs), len(outputs)) != (1, 1):
+        raise UserError(
+            f"cannot read {str(path)!r} as a classifier: it has {len(inputs)} inputs and "
+            f"{len(outputs)} outputs, where one has one each; export it again"
+        )
 
 
 OUTSIDE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
@@ -207,5 +258,6 @@ def unfit(path: Path, pictures: Tensor, error: Exception) -> UserError:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, shortened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    """An error's first line that says something, shortened."""
+    lines = [line for line in str(error).strip().splitlines() if not SAYS_NOTHING.match(line)]
+    return (lines or [type(error).__name__])[0][:160]
