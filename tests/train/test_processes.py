@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from torch import nn
 from vitrail import train
 from vitrail.errors import UserError
 from vitrail.train import checkpoint, processes, sampling
+from vitrail.train.stop import explain_lost_process, lost_worker_error
 
 ROOT = Path(__file__).parents[2]
 
 
-def launch(module: str, *arguments: str) -> list[subprocess.CompletedProcess[str]]:
+def start(module: str, *arguments: str) -> list[subprocess.Popen[str]]:
     """Two processes of ``module``, as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -34,7 +36,7 @@ def launch(module: str, *arguments: str) -> list[subprocess.CompletedProcess[str
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", module, *arguments]
-    running = [
+    return [
         subprocess.Popen(
             command,
             cwd=ROOT,
@@ -45,10 +47,14 @@ def launch(module: str, *arguments: str) -> list[subprocess.CompletedProcess[str
         )
         for rank in range(2)
     ]
+
+
+def launch(module: str, *arguments: str) -> list[subprocess.CompletedProcess[str]]:
+    """Two processes of ``module`` to their end."""
     ended = []
-    for process in running:
+    for process in start(module, *arguments):
         output, _ = process.communicate(timeout=120)
-        ended.append(subprocess.CompletedProcess(command, process.returncode, output))
+        ended.append(subprocess.CompletedProcess(process.args, process.returncode, output))
     return ended
 
 
@@ -67,6 +73,39 @@ def test_two_processes_are_one_with_two_parts(tmp_path: Path) -> None:
     assert largest_difference(tmp_path / "one", tmp_path / "other") > 10 * max(difference, 1e-4)
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         assert one == pytest.approx(two, rel=1e-4)
+
+
+def test_a_process_whose_other_is_killed_says_how_to_go_on(tmp_path: Path) -> None:
+    small.recipe(epochs=100_000).to_yaml(tmp_path / "recipe.yaml")
+    out = tmp_path / "two"
+    first, other = start(
+        "tests.train.two_processes", str(out), str(tmp_path / "recipe.yaml"), "plain"
+    )
+    until = time.monotonic() + 100
+    while not (out / "metrics.jsonl").is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    other.kill()
+    said, _ = first.communicate(timeout=100)
+    other.communicate(timeout=100)
+    assert "UserError: another process of this training has ended" in said
+    assert f"vitrail train --resume {out}" in said
+
+
+def test_what_is_no_lost_process_stays_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), explain_lost_process(Path("run")):
+        raise RuntimeError("shapes differ")
+
+
+def test_one_of_several_says_itself_that_it_lost_a_worker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, count in (("0", "1"), ("0", "2"), ("1", "2")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", count)
+        line = str(lost_worker_error(ValueError("a worker died"), Path("run"), 7))
+        kept = "step 7" if count == "1" else "its last checkpoint"
+        assert f"the run is kept ({kept}), go on with: vitrail train --resume run" in line
+        assert capsys.readouterr().err == (f"vitrail: {line}\n" if rank == "1" else "")
 
 
 def test_sharded_state_is_the_whole_state(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from vitrail.train.optim import create_optimizer
 from vitrail.train.recipe import Recipe
 from vitrail.train.result import Result, read_result
 from vitrail.train.small_batches import check_batch_norm
-from vitrail.train.stop import StopRequest, lost_worker_error
+from vitrail.train.stop import StopRequest, explain_lost_process, lost_worker_error
 from vitrail.train.track import TensorBoard, Tracker, check_tracking, log_row
 from vitrail.train.trainer import Trainer
 from vitrail.train.tune import freeze_parts
@@ -285,7 +285,8 @@ def _train(job: TrainingJob, accelerator: Any, listeners: list[OnEvent]) -> Resu
         for listener in listeners if main else ():
             listener(event)
 
-    with StopRequest() as stop, folder.lock_run(job.out, main):
+    lost = explain_lost_process(job.out)
+    with StopRequest() as stop, folder.lock_run(job.out, main), lost:
         done = processes.run_on_main(accelerator, lambda: folder.read_run(job.out).result)
         if done is not None:
             return _finished_before(job.out, done)
