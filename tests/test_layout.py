@@ -62,7 +62,7 @@ SUITES = {
     "study/choose/run.py study/choose/state.py",
     "tests/study/test_choose_tools.py": "study/choose/choice.py study/choose/tools.py",
     "tests/study/test_whole.py": "study/setup.py study/job.py",
-    "tests/train/test_fit.py": "train/ema.py train/sampling.py train/checkpoint.py "
+    "tests/train/test_fit.py": "train/checkpoint.py "
     "train/display.py train/loaders.py train/job.py train/mixup.py train/result.py train/track.py "
     "train/trainer.py",
     "tests/attribution/test_cam.py": "attribution/cam_layers.py models/reading.py",

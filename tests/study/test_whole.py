@@ -114,6 +114,15 @@ def test_the_default_arms_of_the_sample_can_be_built() -> None:
         check(arm, sample)
 
 
+def test_each_seed_draws_a_share_of_its_own() -> None:
+    setup = prepare(plan(arms=ARMS[:1], fractions=(0.04, 0.02), seeds=(0, 1)))
+    drawn = {(job.share, job.seed): set(setup.parts(job)["train"]) for job in setup.plan.jobs}
+    for seed in (0, 1):
+        assert drawn[0.02, seed] < drawn[0.04, seed]
+    assert drawn[0.04, 0] != drawn[0.04, 1]
+    assert len({setup.parts(job)["val"] for job in setup.plan.jobs}) == 1
+
+
 def test_pictures_are_decoded_once_and_not_carried_to_other_processes() -> None:
     import pickle
 

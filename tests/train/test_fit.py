@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tests.train import small
-from tests.train.same import assert_same_to_the_bit, bits
+from tests.train.same import assert_same_to_the_bit, bits, rows
 from torch import nn
 
 from vitrail import data, train
@@ -317,6 +317,8 @@ def test_accumulation_is_the_larger_batch(tmp_path: Path) -> None:
         ends.append(load_weights(out / "last.safetensors"))
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=1e-3, atol=2e-5)
+    losses = [[row["train_loss"] for row in rows(tmp_path / part)] for part in ("1", "4")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # the mean over parts, not their sum
 
 
 def test_bf16(tmp_path: Path) -> None:
