@@ -99,7 +99,7 @@ def kinds() -> tuple[str, ...]:
 
 def one_each() -> tuple[str, ...]:
     """Of :func:`kinds`, one for each backbone with each of its own reducers."""
-    found = {(ZOO[name].model, str(ZOO[name].config.reducer)): name for name in reversed(kinds())}
+    found = {(ZOO[n].model, frozenset(ZOO[n].config.reducer)): n for n in reversed(kinds())}
     return tuple(found.values())
 
 

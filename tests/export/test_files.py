@@ -13,13 +13,13 @@ from vitrail.errors import UserError
 from vitrail.export import ExportError, files, open_file, to_onnx, to_openvino, to_torch
 
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
-FAMILIES = (  # one of each kind; all others: python -m benchmarks.export_parity
-    "vit_base",
-    "coat_lite_mini",
-    "cmt_b",
-    "mobilevit_s",
-    "filtervit_xxs",
-)
+# One of each kind, its dearest part in one stage; all others: python -m benchmarks.export_parity
+FAMILIES = {
+    "coat_lite_mini": {"mixer": ("conv_attention", "softmax", "softmax", "softmax")},
+    "cmt_b": {},
+    "mobilevit_s": {},
+    "filtervit_xxs": {},
+}
 onnx = pytest.mark.skipif(
     not all(
         __import__("importlib").util.find_spec(p) for p in ("onnx", "onnxscript", "onnxruntime")
@@ -31,7 +31,7 @@ onnx = pytest.mark.skipif(
 @onnx
 @pytest.mark.parametrize("name", FAMILIES)
 def test_onnx_runtime_says_what_torch_says(name: str, tmp_path) -> None:
-    model = smallest(name)
+    model = smallest(name, **FAMILIES[name])
     made = to_onnx(model, pictures(2), tmp_path / "m.onnx")
     assert made.worst.relative <= 1e-4
     answer = open_file(made.path)
@@ -45,7 +45,7 @@ def test_onnx_runtime_says_what_torch_says(name: str, tmp_path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_openvino_says_what_torch_says(precision: str, tmp_path) -> None:
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
-    model = smallest("coat_lite_mini" if precision == "float32" else "vit_tiny")
+    model = smallest("cct_2_3x2" if precision == "float32" else "vit_tiny")
     made = to_openvino(model, pictures(2), tmp_path / "m.onnx", precision=precision)
     loose = {"float32": 1e-4, "bf16": 0.06}[precision]
     assert made.format == "openvino" and made.worst.relative <= loose
@@ -106,10 +106,9 @@ def test_any_size(write, tmp_path) -> None:
         torch.testing.assert_close(open_file(made.path)(x), model(x), rtol=1e-3, atol=1e-4)
 
 
-@onnx
 def test_a_model_of_one_size_says_so(tiny, tmp_path) -> None:
     with pytest.raises(ExportError, match="any size.*export it for one size"):
-        to_onnx(tiny, pictures(2), tmp_path / "m.onnx", any_size=True)
+        to_torch(tiny, pictures(2), tmp_path / "m.pt2", any_size=True)
     assert list(tmp_path.iterdir()) == []
 
 

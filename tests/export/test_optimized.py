@@ -16,7 +16,7 @@ from vitrail.export.optimized import OptimizationStep
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
 
 
-NAMES = [*one_each(), "coatnet_0_rw", "coatnet_bn_0_rw", "coatnet_rmlp_1_rw"]
+NAMES = [*one_each(), "coatnet_bn_0_rw", "coatnet_rmlp_1_rw"]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(HASHED)])
@@ -66,7 +66,7 @@ def test_the_original_is_left_alone() -> None:
 
 
 def test_bf16_is_near_and_says_how_near() -> None:
-    model = smallest("coat_lite_tiny")
+    model = smallest("cct_2_3x2")
     made = optimize(model, pictures(2), precision="bf16", compile=False)
     assert made(pictures(2)).dtype == torch.float32
     assert 1e-5 < made.report.worst.relative < 0.06
@@ -159,10 +159,12 @@ def test_models_of_other_libraries_too() -> None:
     assert done["batch norms"] == sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
-def test_compiled_with_frozen_weights(tiny) -> None:
+def test_compiled_with_frozen_weights() -> None:
     import torch._inductor.config as config
 
+    stem = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.BatchNorm2d(8), nn.GELU())
+    model = randomised(nn.Sequential(stem, nn.Flatten(), nn.Linear(128, 5)))
     before = config.freezing
-    made = optimize(tiny[0], pictures(2), compile=True)
+    made = optimize(model, pictures(2), compile=True)
     assert config.freezing == before
     assert made.report.compiled and made.report.worst.relative <= 1e-4
