@@ -85,6 +85,11 @@ def structures() -> dict[str, tuple[str, ...]]:
 STRUCTURES = structures()
 
 
+def is_ours(spec: type) -> bool:
+    """Whether a mixer or reducer is the library's; other tests of the process register more."""
+    return spec.__module__.startswith("vitrail.")
+
+
 @cache
 def kinds() -> tuple[str, ...]:
     """Of structures with the same kinds of parts, the one with the fewest parameters."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.contracts.structures import is_ours
 
 from vitrail.reducers import ReducerSpec
 from vitrail.specs import Place, SpecError
@@ -71,7 +72,7 @@ def test_all_are_under_law():
     kinds = (ReducerLaws, SelectionLaws, DrawLaws, SoftLaws)
     laws = [law for kind in kinds for law in kind.__subclasses__()]
     tested = {ReducerSpec.parse(s).name for law in laws for s in law.specs}
-    assert tested >= set(ReducerSpec.known)
+    assert tested >= {n for n, spec in ReducerSpec.known.items() if is_ours(spec)}
     suites = [law for law in laws if law.specs]
     assert [law.traces for law in suites] == [
         ReducerSpec.parse(law.specs[0]).static for law in suites
