@@ -43,6 +43,7 @@ def test_a_file_becomes_its_type(tmp_path: Path) -> None:
         ('{"name": "a", "inner": {"size": 2}, "extra": {"k": 1}}', "extra: k must be a list"),
         ("{", "cannot read"),
         ("[" * 100_000, "cannot read"),
+        ('{"name": "\\ud800", "inner": {"size": 2}}', "half a character"),
         ('{"name": "a", "inner": {"size": 2, "rates": [1' + "0" * 400 + "]}}", "too large"),
     ],
 )
@@ -52,6 +53,12 @@ def test_another_shape_is_one_line(tmp_path: Path, text: str, error: str) -> Non
     with pytest.raises(UserError, match=error) as found:
         schema.read_json(path, Outer)
     assert "a.json" in str(found.value) and "\n" not in str(found.value)
+
+
+def test_whole_characters_may_be_spelled_as_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('["\\ud83d\\ude00", "\\\\ud800"]')
+    assert schema.read_json(path) == ["\U0001f600", "\\ud800"]
 
 
 def test_only_regular_text_files_are_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ WRONG = {
     "zero": (b"a: \x00", "is not YAML"),
     "code": (b"!!python/object/apply:os.system ['exit']", "is not YAML"),
     "no date": (b"a: 2001-13-45", "is not YAML: month must be"),
+    "half a character": (b'a: "\\ud800"', "half a character"),
     "deep": (b"[" * 5000, "is not YAML"),
     "a list as key": (b"? [1]\n: 2", "is not YAML"),
     "itself": (b"a: &a [*a]", "holds more than"),

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 MOST_BYTES = 2**28
 """No text file of Vitrail's is larger; a larger one is not read."""
+_SURROGATE = re.compile(r"\\[uU](0000)?[dD][89a-fA-F]")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -63,12 +64,30 @@ def parse_json(text: str, kind: Any = Any, where: str = "JSON") -> Any:
         UserError: not JSON, of another shape, or changed since it was written.
     """
     try:
-        value = check_digest(json.loads(text), where)
+        value = json.loads(text)
+        refuse_half_characters(value, text, where)
+        value = check_digest(value, where)
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"cannot read {where}: {error or type(error).__name__}") from error
     return convert(kind, value, where, extra_keys=True)
+
+
+def refuse_half_characters(value: Any, text: str, where: str) -> None:
+    """Refuse texts with half of a surrogate pair, which no file and no digest can take.
+
+    Raises:
+        UserError: ``text`` spells one, and ``value``, which was read from it, holds it.
+    """
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{where} holds a text that is none (half a character, "
+                f"{ascii(error.object[error.start])})"
+            ) from error
 
 
 def build(cls: type[T], values: Any, where: str, *, extra_keys: bool = False) -> T:

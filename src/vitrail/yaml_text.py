@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.errors import UserError
-from vitrail.schema import read_text
+from vitrail.schema import read_text, refuse_half_characters
 
 MOST_BYTES = 2**20
 """No recipe and no plan is longer."""
@@ -46,6 +46,7 @@ def parse_yaml(text: str, where: str) -> Any:
         why = " ".join(str(error).split())
         raise UserError(f"{where} is not YAML: {why or type(error).__name__}") from error
     refuse_endless_values(found, where)
+    refuse_half_characters(found, text, where)
     return found
 
 

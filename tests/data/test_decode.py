@@ -94,6 +94,16 @@ def test_wide_values_come_down_to_eight_bits(values, expected):
     assert np.asarray(to_rgb(Image.fromarray(values)))[0, :, 0].tolist() == expected
 
 
+@pytest.mark.parametrize("mode", ["LA", "La", "RGBA", "RGBa"])
+def test_every_mode_with_transparency_lies_on_white(mode):
+    clear, solid = (Image.new("RGBA", (1, 1), (100, 100, 100, alpha)) for alpha in (0, 255))
+    steps = ("LA", "La") if mode == "La" else (mode,)
+    for image, shown in ((clear, 255), (solid, 100)):
+        for step in steps:
+            image = image.convert(step)
+        assert to_rgb(image).getpixel((0, 0)) == (shown, shown, shown)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     kind=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]),

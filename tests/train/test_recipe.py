@@ -98,6 +98,30 @@ def test_a_suited_recipe_has_enough_updates_and_not_too_many_epochs(count: int) 
     assert Recipe.suggest(count, epochs=3, lr=0.01) == replace(recipe, epochs=3, lr=0.01)
 
 
+@pytest.mark.parametrize(
+    ("count", "batch", "epochs"), [(100, 16, 50), (3068, 32, 4), (10**6, 32, 3)]
+)
+def test_released_weights_ask_for_a_short_run_of_small_steps(
+    count: int, batch: int, epochs: int
+) -> None:
+    recipe, scratch = Recipe.suggest(count, released=True), Recipe.suggest(count)
+    assert (recipe.batch, recipe.epochs) == (batch, epochs)
+    assert recipe.lr < scratch.lr and recipe.layer_decay < 1 and not recipe.mixup
+    assert recipe.head_first and recipe.freeze_norms and recipe.augment.rand_augment is None
+    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+
+
+def test_the_head_alone_is_fitted_unless_steps_are_asked_for() -> None:
+    assert Recipe.suggest(3068, released=True, tune="head").fits_head_only
+    for changes in ({"epochs": 5}, {"seconds": 60.0}, {"head_first": False}):
+        assert not Recipe.suggest(3068, released=True, tune="head", **changes).fits_head_only
+    assert not Recipe.suggest(3068, tune="head").fits_head_only
+    with pytest.raises(UserError, match="with 0 epochs only the head is fitted"):
+        Recipe(epochs=0)
+    with pytest.raises(UserError, match="with 0 epochs only the head is fitted"):
+        Recipe(epochs=0, head_first=True, seconds=5.0)
+
+
 def test_every_field_stands_in_the_docs() -> None:
     page = (ROOT / "docs" / "how-to" / "training.md").read_text()
     for field in fields(Recipe):

@@ -1,10 +1,12 @@
 """Tuning a part: what is frozen gets no gradient, keeps its statistics, and resumes to the bit."""
 
+import copy
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tests.train import small
 from tests.train.same import assert_same_to_the_bit
 from torch import nn
@@ -14,8 +16,9 @@ from vitrail import train
 from vitrail.errors import UserError
 from vitrail.tasks import load_weights
 from vitrail.train import Recipe
+from vitrail.train.folder import read_run
 from vitrail.train.optim import create_optimizer
-from vitrail.train.tune import freeze_parts
+from vitrail.train.tune import freeze_parts, has_new_head
 
 
 def trained_names(model: nn.Module, tune: str) -> set[str]:
@@ -56,6 +59,51 @@ def test_frozen_norms_stay_still_through_train() -> None:
     assert {"layer4.0.bn1.running_mean", "layer4.0.conv1.weight", "fc.weight"} <= changed
     assert all(name.startswith(("layer4", "fc")) for name in changed)
     assert model.training
+
+
+def test_norms_keep_their_statistics_where_the_recipe_says_so() -> None:
+    import timm
+
+    model = timm.create_model("resnet10t", num_classes=3)
+    freeze_parts(model, Recipe(freeze_norms=True))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = create_optimizer(model, Recipe())
+    model.train()
+    images = torch.randn(4, 3, 64, 64)
+    logits = model(images)
+    torch.testing.assert_close(logits, copy.deepcopy(model).eval()(images))
+    logits.sum().backward()
+    optimizer.step()
+    changed = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
+    assert {"bn1.bias", "conv1.0.weight", "fc.weight"} <= changed
+    assert not any("running" in name or "num_batches" in name for name in changed)
+
+
+def test_a_head_is_new_unless_it_came_with_the_weights(tmp_path: Path) -> None:
+    model = vitrail.create("vit_tiny(depth=1, dim=32, heads=2)", classes=10, image=32)
+    assert has_new_head(model)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    for classes, new in ((10, False), (4, True)):
+        made = vitrail.create(
+            "vit_tiny(depth=1, dim=32, heads=2)", classes=classes, image=32,
+            weights=tmp_path / "w.safetensors",
+        )  # fmt: skip
+        assert has_new_head(made) is new
+
+
+def test_the_head_alone_is_fitted_on_all_pictures_and_scored(tmp_path: Path) -> None:
+    pictures, parts = small.clothes()
+    torch.manual_seed(0)
+    model = vitrail.create(small.TEXT, classes=10, image=small.IMAGE)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    recipe = small.recipe(head_first=True, tune="head", epochs=0)
+    result = train.fit(model, pictures, recipe, tmp_path / "run", card=small.card(), parts=parts,
+                       progress=False)  # fmt: skip
+    assert (result.step, result.best["train_loss"]) == (0, None)
+    assert result.best["accuracy"] >= 0.2
+    end = load_weights(tmp_path / "run" / "best.safetensors")
+    assert {n for n in start if not torch.equal(start[n], end[n])} == {"head.weight", "head.bias"}
+    assert read_run(tmp_path / "run").facts["head_first"]["pictures"] == len(parts["train"])
 
 
 def test_what_cannot_be_tuned_is_named() -> None:

@@ -153,5 +153,5 @@ def settings(chance: random.Random) -> tuple[str, ...]:
 
 KINDS = (
     Kind(name="command-lines", about="every command, odd options, values and words",
-         attempt=command, needs=("run",), weight=3.0, seconds=60, memory=2 << 30),
+         attempt=command, needs=("run",), weight=3.0, seconds=150, memory=2 << 30),
 )  # fmt: skip

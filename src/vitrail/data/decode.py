@@ -155,7 +155,8 @@ def _by_rows(
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    layer = image.convert("RGBA")
+    straight = image.convert("LA") if image.mode == "La" else image  # Pillow's only way from there
+    layer = straight.convert("RGBA")
     ground = Image.new("RGBA", layer.size, "white")
     return Image.alpha_composite(ground, layer).convert("RGB")
 

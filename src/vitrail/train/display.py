@@ -87,6 +87,9 @@ class Display:
         if row.get("accuracy") is not None:
             best = "  best so far" if event["best"] else ""
             score = f"  val loss {row['val_loss']:.3f}  {describe_scores(row)}{best}"
+        if row["train_loss"] is None:
+            self._line(f"the head, fitted{score}")
+            return
         self._line(
             f"epoch {row['epoch']:>3}  loss {row['train_loss']:.3f}{score}"
             f"  lr {row['lr']:.2g}  {row['images_per_s']:.0f} images/s"

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from vitrail.data import ImageDataset, ImageTensors, Item, Preprocess, batches, sequential_order
 from vitrail.errors import UserError
+from vitrail.train.heap import keep_freed_memory
 from vitrail.train.job import TrainingJob
 from vitrail.train.probe import Features, Labels, LinearProbe, fit_probe
 
 BATCH = 32
-HEAD_PICTURES = 2000
-"""The head is fitted on at most so many pictures before training."""
+HEAD_PICTURES, ALL_HEAD_PICTURES = 2000, 20_000
+"""The head is fitted on at most so many pictures before training, and where nothing follows."""
 
 
 @dataclass(kw_only=True)
@@ -53,8 +54,9 @@ class FeatureBank:
         """``(len(items), D)``, in the order of ``items``."""
         missing = list({item.key: item for item in items if item.key not in self.rows}.values())
         started = time.perf_counter()
-        for lot, found in self.compute(missing):
-            self.rows.update(zip((item.key for item in lot), found.numpy(), strict=True))
+        with keep_freed_memory():
+            for lot, found in self.compute(missing):
+                self.rows.update(zip((item.key for item in lot), found.numpy(), strict=True))
         self.seconds += time.perf_counter() - started
         return np.stack([self.rows[item.key] for item in items])
 
@@ -138,11 +140,17 @@ def fit_head_first(job: TrainingJob) -> dict[str, float]:
     preprocess = Preprocess.from_dict(job.card.preprocess)
     bank = FeatureBank(model=backbone, pictures=job.dataset, preprocess=preprocess, fastest=False)
     items = job.parts["train"]
-    chosen = items[:: -(-len(items) // HEAD_PICTURES)]
+    most = ALL_HEAD_PICTURES if job.recipe.fits_head_only else HEAD_PICTURES
+    chosen = items[:: -(-len(items) // most)]
     features, labels = bank.features(chosen), labels_of(chosen)
     probe = fit_probe(features, labels, len(job.card.classes), seed=job.recipe.seed)
     give_head(job.model, probe)
     return {"pictures": len(chosen), "strength": probe.strength}
+
+
+def has_linear_head(model: nn.Module) -> bool:
+    """Whether the head is one linear layer."""
+    return isinstance(getattr(model, "get_classifier", nn.Identity)(), nn.Linear)
 
 
 def check_linear_head(model: nn.Module) -> None:
@@ -151,7 +159,7 @@ def check_linear_head(model: nn.Module) -> None:
     Raises:
         UserError: it is not.
     """
-    if not isinstance(getattr(model, "get_classifier", nn.Identity)(), nn.Linear):
+    if not has_linear_head(model):
         raise UserError(
             "head_first needs a head of one linear layer; this model's is not: leave it out"
         )

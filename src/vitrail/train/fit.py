@@ -34,8 +34,10 @@ from vitrail.tasks.teacher import Teacher
 from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Snapshot, TrainingProgress
 from vitrail.train.display import Display, OnEvent, describe_scores
+from vitrail.train.fastest import Form, apply_form, choose_form, form_of
 from vitrail.train.features import check_linear_head, fit_head_first
 from vitrail.train.folder import BEST, LAST
+from vitrail.train.heap import keep_freed_memory
 from vitrail.train.job import TrainingJob, rebuild_model
 from vitrail.train.optim import create_optimizer
 from vitrail.train.recipe import Recipe
@@ -91,11 +93,15 @@ def fit_job(
 ) -> Result:
     """:func:`fit` for a job; the same options, the same errors."""
     goal = out if isinstance(out, DatedFolder) else Path(out)
-    accelerator = processes.start_accelerator(job.recipe.precision)
     job = replace(job, out=goal if isinstance(goal, Path) else Path())
     freeze_parts(job.model, job.recipe)
+    begun = _begun(goal, resume)
+    form = choose_form(job) if begun is None else _form_of(begun)
+    job = apply_form(job, form)
+    accelerator = processes.start_accelerator(job.recipe.precision)
     _check(job, accelerator.num_processes)
-    chosen = processes.run_on_main(accelerator, lambda: _prepare(job, goal, resume, facts or {}))
+    facts = {**(facts or {}), "form": form.to_dict()}
+    chosen = processes.run_on_main(accelerator, lambda: _prepare(job, goal, resume, facts))
     job = replace(job, out=chosen)
     done = folder.read_run(chosen).result
     if done is not None:
@@ -172,6 +178,16 @@ def _parts_of(run: folder.Run, dataset: ImageDataset) -> dict[str, tuple[Item, .
     return {name: tuple(here[i.key] for i in items) for name, items in run.manifest.parts.items()}
 
 
+def _begun(goal: Destination, resume: bool) -> folder.Run | None:
+    """The run to go on with, if there is one."""
+    goes_on = resume and isinstance(goal, Path) and folder.is_run(goal)
+    return folder.read_run(goal) if goes_on and isinstance(goal, Path) else None
+
+
+def _form_of(run: folder.Run) -> Form:
+    return form_of(run.facts, run.recipe, repr(str(run.folder / "run.json")))
+
+
 def _check(job: TrainingJob, processes: int) -> None:
     """Refuse what cannot be trained, before a folder is made."""
     card, recipe, teacher = job.card, job.recipe, job.teacher
@@ -201,13 +217,13 @@ def _finished_before(out: Path, result: Mapping[str, Any]) -> Result:
 
 def _prepare(job: TrainingJob, goal: Destination, resume: bool, facts: Mapping[str, Any]) -> Path:
     """Create the run folder, or check that the existing one is this run; returns its path."""
-    if isinstance(goal, DatedFolder) or not (resume and folder.is_run(goal)):
+    run = _begun(goal, resume)
+    if run is None:
         return folder.create_run(goal, lambda draft: _fill_folder(draft, job, facts))
     digest = data.manifest_digest(job.card.classes, job.parts)
-    run = folder.read_run(job.out)
     folder.check_same(run, recipe=job.recipe, classes=job.card.classes, digest=digest)
     folder.check_teacher(run, _teacher_facts(job))
-    return goal
+    return run.folder
 
 
 def _fill_folder(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> None:
@@ -286,7 +302,7 @@ def _train(job: TrainingJob, accelerator: Any, listeners: list[OnEvent]) -> Resu
             listener(event)
 
     lost = explain_lost_process(job.out)
-    with StopRequest() as stop, folder.lock_run(job.out, main), lost:
+    with StopRequest() as stop, folder.lock_run(job.out, main), lost, keep_freed_memory():
         done = processes.run_on_main(accelerator, lambda: folder.read_run(job.out).result)
         if done is not None:
             return _finished_before(job.out, done)
@@ -393,7 +409,7 @@ def _finish(job: TrainingJob, trainer: Trainer, emit: OnEvent) -> Result:
 
 
 def _emit_end(job: TrainingJob, result: Result, emit: OnEvent) -> None:
-    if result.loader_images_per_s < result.model_images_per_s:
+    if 0 < result.loader_images_per_s < result.model_images_per_s:
         line = (
             f"pictures come at {result.loader_images_per_s:.0f} a second, the model could take "
             f"{result.model_images_per_s:.0f}: more --workers would make this faster"
@@ -408,7 +424,9 @@ def _emit_end(job: TrainingJob, result: Result, emit: OnEvent) -> None:
 
 
 def _loader_rate(trainer: Trainer) -> float:
-    """Measured for a second, or for a twentieth of a short training."""
+    """Measured for a second, or for a twentieth of a short training; 0 where none was needed."""
+    if trainer.recipe.fits_head_only:
+        return 0.0
     seconds = min(1.0, 0.05 * trainer.progress.seconds)
     return trainer.loaders.measure_rate(trainer.batch_schedule, seconds)
 

@@ -19,6 +19,8 @@ from vitrail.train.start import choose_word
 from vitrail.yaml_text import merge
 
 KINDS = {"hard": HARD, "soft": SOFT}
+TELLING = ("batch", "tune", "head_first", "seconds", "epochs")
+"""Values of a recipe from which others follow."""
 
 Specs = str | Sequence[str] | None
 """One mixer or reducer for all stages, or one each."""
@@ -87,8 +89,20 @@ def check_options(options: FitOptions) -> None:
     check_name(build_recipe(options, 1).optimizer)
 
 
-def build_recipe(options: FitOptions, count: int) -> Recipe:
-    """The recipe given, or what suits ``count`` images, with the single changes.
+def weights_word(options: FitOptions) -> str:
+    """The word for where the training starts: said, of the recipe, or what is usual for the data.
+
+    Raises:
+        UserError: no such recipe.
+    """
+    if options.weights is not None:
+        return absolute_weights(options.weights)
+    values = {} if options.recipe is None else recipe_values(options.recipe)
+    return choose_word(options.data, {**values, **options.changes})
+
+
+def build_recipe(options: FitOptions, count: int, *, released: bool = False) -> Recipe:
+    """The recipe given, or what suits ``count`` images and the start, with the single changes.
 
     Raises:
         UserError: no such file or key, or a value that cannot be.
@@ -99,10 +113,7 @@ def build_recipe(options: FitOptions, count: int) -> Recipe:
     if options.tune is not None:
         changes["tune"] = options.tune
     values = {} if options.recipe is None else recipe_values(options.recipe)
-    if options.weights is not None:
-        changes["weights"] = absolute_weights(options.weights)
-    else:
-        changes["weights"] = choose_word(options.data, {**values, **changes})
+    changes["weights"] = weights_word(options)
     distillation = distillation_options(options)
     changes = merge(changes, distillation)
     if options.recipe is not None:
@@ -110,8 +121,8 @@ def build_recipe(options: FitOptions, count: int) -> Recipe:
     else:
         changes.setdefault("seed", options.seed)
         Recipe.from_dict(changes)  # refuses a wrong key or value before anything follows from it
-        batch = {"batch": changes["batch"]} if "batch" in changes else {}
-        base = Recipe.suggest(count, **batch)
+        told = {name: changes[name] for name in TELLING if name in changes}
+        base = Recipe.suggest(count, released=released, **told)
     recipe = Recipe.from_dict(merge(base.to_dict(), changes))
     if (distillation or "distill" in changes) and recipe.teacher is None:
         raise UserError(

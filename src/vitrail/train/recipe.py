@@ -2,8 +2,9 @@
 
 The defaults are the small-data recipe of Lee et al. 2021 (SPT/LSA: AdamW 1e-3, cosine with
 warm-up, smoothing 0.1, mixup or cutmix on every second batch, stochastic depth 0.1, erasing 0.25)
-with the floor of the learning rate and the quiet end of CCT's; ``docs/how-to/training.md`` gives
-the reason for each.
+with the floor of the learning rate and the quiet end of CCT's. From released weights a run is
+short, starts from a head that fits (LP-FT) and takes small steps: :data:`FINE_TUNING`.
+``docs/how-to/training.md`` gives the reason for each value.
 """
 
 import re
@@ -17,13 +18,26 @@ from vitrail.errors import UserError, unknown
 from vitrail.schema import build
 from vitrail.tasks.distill import Distillation
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+AUTO = "auto"
+PRECISIONS = ("fp32", "bf16", "fp16", AUTO)
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 SAMPLINGS = ("shuffle", "balanced", "sqrt")
 BEST = ("accuracy", "balanced_accuracy", "loss")
 TUNE_ALL, TUNE_HEAD, TUNE_LAST = "all", "head", re.compile(r"last:([1-9]\d{0,4})")
-_SMALLEST_RUN = 2000
 _LARGEST_WEIGHT = 10**6
+
+_SMALLEST_RUN = 2000
+"""Updates of a run from scratch on few images."""
+_FINE_TUNING_RUN = 400
+"""Updates of a fine-tuning on few images (ViT: 500 on Pets and Flowers, larger batches)."""
+
+FINE_TUNING: Mapping[str, Any] = {
+    "lr": 3e-4, "min_lr": 1e-6, "warmup": 0.1, "layer_decay": 0.9,
+    "weight_decay": 0.05, "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0, "ema": 0.0,
+    "augment": Augment(scale=(0.5, 1.0), rand_augment=None, erase=0.0),
+    "head_first": True, "freeze_norms": True,
+}  # fmt: skip
+"""What suits a start from released weights, where it differs from a start from scratch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +45,7 @@ class Recipe:
     """How to train: printed into every run, read from YAML, equal for every arm of a study."""
 
     epochs: int = 100
-    """Passes over the training images; the learning rate falls over exactly this long."""
+    """Passes over the training images, over which the learning rate falls; 0: head_first alone."""
     seconds: float | None = None
     """Train for this much wall-clock time instead (validation not counted); epochs are ignored."""
     batch: int = 64
@@ -73,7 +87,7 @@ class Recipe:
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 is off."""
     precision: str = "fp32"
-    """fp32, bf16 or fp16 (with loss scaling, GPU only)."""
+    """fp32, bf16, fp16 (with loss scaling, GPU only), or auto: bf16 where it is faster here."""
     compile: bool = False
     """Compile the model with torch.compile: slow to start, then faster."""
     weights: str | None = None
@@ -82,6 +96,8 @@ class Recipe:
     """What is trained: all, head, or last:N (N layers and the head); the rest is frozen."""
     head_first: bool = False
     """Before training, fit the head to the frozen backbone's features (LP-FT)."""
+    freeze_norms: bool = False
+    """Batch norms keep the statistics they came with; their scale and shift learn."""
     teacher: str | None = None
     """A trained model to learn from beside the labels: a run folder, or timm:NAME."""
     distill: Distillation = field(default_factory=Distillation)
@@ -109,16 +125,16 @@ class Recipe:
         _check(self)
 
     @classmethod
-    def suggest(cls, count: int, **changes: Any) -> "Recipe":
+    def suggest(cls, count: int, *, released: bool = False, **changes: Any) -> "Recipe":
         """The default recipe for ``count`` training images.
 
-        Few images get smaller batches and more epochs, so that a run has about 2,000 updates;
-        many images get fewer epochs (20 to 300). ``changes`` win over everything.
+        From scratch, few images get smaller batches and more epochs, so that a run has about 2,000
+        updates; many images get fewer epochs (20 to 300). From ``released`` weights it is
+        :data:`FINE_TUNING` with about 400 updates (3 to 50 epochs). Where only the head is trained
+        from there, its fit is all (no epochs). ``changes`` win over everything.
         """
-        batch = changes.get("batch") or (16 if count < 200 else 32 if count < 1000 else 64)
-        epochs = min(300, max(20, round(_SMALLEST_RUN * batch / max(count, 1))))
-        values: dict[str, Any] = {"batch": batch, "epochs": epochs}
-        return cls(**values | changes)
+        values = _fine_tuning(count, changes) if released else _from_scratch(count, changes)
+        return cls(**{**values, "precision": AUTO, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as in YAML."""
@@ -156,6 +172,8 @@ class Recipe:
     def describe(self) -> str:
         """A few words on one line."""
         length = f"{self.epochs} epochs" if self.seconds is None else f"{self.seconds:g} s"
+        if self.fits_head_only:
+            return f"the head alone, fitted to frozen features · seed {self.seed}"
         parts = [
             length,
             f"batch {self.batch}" + (f" in {self.accumulate} parts" if self.accumulate > 1 else ""),
@@ -163,6 +181,7 @@ class Recipe:
             f"weight decay {self.weight_decay:g}",
             "" if self.tune == TUNE_ALL else f"tunes {self.tune}",
             "head fitted first" if self.head_first else "",
+            "frozen norms" if self.freeze_norms else "",
             self._mixing(),
             self._balancing(),
             self._teaching(),
@@ -189,6 +208,11 @@ class Recipe:
         """N of ``tune: last:N``; 0 for the others."""
         found = TUNE_LAST.fullmatch(self.tune)
         return int(found[1]) if found else 0
+
+    @property
+    def fits_head_only(self) -> bool:
+        """Whether nothing follows the fit of the head."""
+        return self.epochs == 0
 
     @property
     def balances(self) -> bool:
@@ -221,6 +245,24 @@ def read_recipe_values(source: str | Path) -> dict[str, Any]:
     return values or {}
 
 
+def _from_scratch(count: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    batch = changes.get("batch") or (16 if count < 200 else 32 if count < 1000 else 64)
+    return {"batch": batch, "epochs": _epochs(_SMALLEST_RUN, batch, count, least=20, most=300)}
+
+
+def _fine_tuning(count: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    batch = changes.get("batch") or (16 if count < 500 else 32)
+    only_head = changes.get("tune") == TUNE_HEAD and changes.get("seconds") is None
+    epochs = _epochs(_FINE_TUNING_RUN, batch, count, least=3, most=50)
+    epochs = 0 if only_head and changes.get("head_first", True) else epochs
+    return {**FINE_TUNING, "batch": batch, "epochs": epochs}
+
+
+def _epochs(updates: int, batch: int, count: int, *, least: int, most: int) -> int:
+    """Passes that make about so many updates."""
+    return min(most, max(least, round(updates * batch / max(count, 1))))
+
+
 def _result_fields() -> list[Any]:
     return [f for f in fields(Recipe) if not f.metadata.get("free")]
 
@@ -229,7 +271,7 @@ def _result_fields() -> list[Any]:
 
 #: name: (least, most); least and most are allowed.
 _RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, 10**6),
+    "epochs": (0, 10**6),
     "batch": (1, 10**6),
     "accumulate": (1, 10**4),
     "lr": (1e-12, 100),
@@ -270,6 +312,11 @@ def _check(recipe: Recipe) -> None:
     _check_class_weights(recipe.class_weights)
     if recipe.tune not in (TUNE_ALL, TUNE_HEAD) and not recipe.tuned_layers:
         raise UserError(f"recipe: tune must be all, head or last:N (last:2), not {recipe.tune!r}")
+    if recipe.fits_head_only and (not recipe.head_first or recipe.seconds is not None):
+        raise UserError(
+            "recipe: with 0 epochs only the head is fitted: set head_first, and no seconds; or "
+            "give 1 epoch or more"
+        )
     if recipe.min_lr > recipe.lr:
         raise UserError(
             f"recipe: min_lr ({recipe.min_lr:g}) lies above lr ({recipe.lr:g}); lower it as well"

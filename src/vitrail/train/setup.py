@@ -32,6 +32,7 @@ from vitrail.models.reader import choice
 from vitrail.tasks.card import read_card
 from vitrail.train.balance import check_weight_count
 from vitrail.train.display import OnEvent
+from vitrail.train.features import has_linear_head
 from vitrail.train.fit import absolute_source, fit_job, resume
 from vitrail.train.folder import is_run, read_facts, refuse_existing
 from vitrail.train.job import TrainingJob
@@ -43,10 +44,12 @@ from vitrail.train.options import (
     check_options,
     check_resume_alone,
     recipe_values,
+    weights_word,
 )
 from vitrail.train.recipe import Recipe
 from vitrail.train.result import Result
 from vitrail.train.start import follow_weights
+from vitrail.train.tune import has_new_head
 
 MODEL = "coat_lite_tiny"
 """What is trained where no model is named."""
@@ -150,9 +153,9 @@ def _prepare(options: FitOptions, notes: list[str]) -> Prepared:
     dataset = open_with_problems(options, notes, history_of_weights(options, notes), how_opened)
     parts = {"train": take_fraction(dataset.split("train"), options.fraction, options.seed)}
     parts |= {part: dataset.split(part) for part in ("val", "test") if dataset.split(part)}
-    recipe = build_recipe(options, len(parts["train"]))
+    weights = find_weights(weights_word(options), text, options.weights_folder)
+    recipe = build_recipe(options, len(parts["train"]), released=weights is not None)
     check_weight_count(recipe.class_weights, len(dataset.classes))
-    weights = find_weights(recipe.weights, text, options.weights_folder)
     image = options.image or (weights and weights.image)
     image = image or suggest_image_size(dataset, parts["train"])
     preprocess = follow_weights(weights, start.preprocess, image)
@@ -161,7 +164,28 @@ def _prepare(options: FitOptions, notes: list[str]) -> Prepared:
     job = TrainingJob.create(
         text, dataset, parts, recipe, preprocess, weights=weights, facts=start.extra
     )
+    if options.recipe is None and "head_first" not in options.changes:
+        job = fit_recipe_to_head(job, options.changes)
     return job, goal, {"fraction": options.fraction, "open": how_opened, **start.extra}
+
+
+def fit_recipe_to_head(job: TrainingJob, said: Mapping[str, Any]) -> TrainingJob:
+    """The job, its head fitted first only where that is new and one linear layer.
+
+    A head that came with the weights is kept, and so is how its norms were trained.
+    """
+    recipe = job.recipe
+    if not recipe.head_first or (has_new_head(job.model) and has_linear_head(job.model)):
+        return job
+    changes: dict[str, Any] = {"head_first": False}
+    if recipe.fits_head_only:
+        count = len(job.parts["train"])
+        changes["epochs"] = Recipe.suggest(
+            count, released=True, tune=recipe.tune, head_first=False, batch=recipe.batch
+        ).epochs
+    if not has_new_head(job.model):
+        changes |= {"freeze_norms": said.get("freeze_norms", False)}
+    return replace(job, recipe=replace(recipe, **changes))
 
 
 @dataclass(frozen=True, kw_only=True)

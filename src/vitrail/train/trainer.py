@@ -96,7 +96,7 @@ class Trainer:
     def _length(self) -> int:
         if self.recipe.seconds is not None:
             return optim.TICKS
-        return self.recipe.epochs * self.batch_schedule.updates
+        return max(1, self.recipe.epochs * self.batch_schedule.updates)
 
     # ---- how far ---------------------------------------------------------------------------------
 
@@ -105,6 +105,8 @@ class Trainer:
         """The share of the run that lies behind, 0 to 1."""
         if self.recipe.seconds is not None:
             return min(1.0, self.progress.seconds / self.recipe.seconds)
+        if self.recipe.fits_head_only:
+            return 1.0
         return min(1.0, self.progress.step / self._length())
 
     def run(self) -> None:
@@ -117,7 +119,8 @@ class Trainer:
         """
         try:
             while not self.progress.finished:
-                self._epoch()
+                if not self.recipe.fits_head_only:
+                    self._epoch()
                 self._close_epoch()
         except data.WorkerError as error:
             self._save_after_lost_worker(error)
@@ -276,7 +279,7 @@ class Trainer:
             "epoch": progress.epoch + 1,
             "step": progress.step,
             "seconds": round(progress.seconds, 3),
-            "train_loss": progress.loss_sum / max(progress.loss_count, 1),
+            "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else None,
             "val_loss": scores.loss if scores else None,
             "accuracy": scores.accuracy if scores else None,
             "balanced_accuracy": scores.balanced_accuracy if scores else None,

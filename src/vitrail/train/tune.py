@@ -1,34 +1,47 @@
 """Which part of a model a training changes: all of it, the head, or the last layers.
 
 What is not trained gets no gradient and stays in evaluation mode, so that its batch norms keep
-the statistics they came with and its dropout is off, whatever ``model.train()`` says.
+the statistics they came with and its dropout is off, whatever ``model.train()`` says. With
+``freeze_norms`` all batch norms do so, though their scales and shifts learn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vitrail.errors import UserError
+from vitrail.hub.origin import origin_of
 from vitrail.train.recipe import TUNE_ALL, TUNE_HEAD, Recipe
 
 
 def freeze_parts(model: nn.Module, recipe: Recipe) -> None:
-    """Freeze what ``recipe.tune`` leaves out; ``all`` changes nothing. Twice is once.
+    """Freeze what ``recipe.tune`` leaves out, and norms where it asks for that. Twice is once.
 
     Raises:
         UserError: a model without a head or without layers to count, or with fewer layers.
     """
-    if recipe.tune == TUNE_ALL:
-        return
-    trained = head_parameters(model) if recipe.tune == TUNE_HEAD else last_layers(model, recipe)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trained)
-    if _hold_frozen_in_evaluation not in model._forward_pre_hooks.values():
-        model.register_forward_pre_hook(_hold_frozen_in_evaluation)
-    for part in frozen_parts(model):
-        part.eval()
+    if recipe.tune != TUNE_ALL:
+        trained = head_parameters(model) if recipe.tune == TUNE_HEAD else last_layers(model, recipe)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        _hold(model, _hold_frozen_in_evaluation)
+    if recipe.freeze_norms and any(batch_norms(model)):
+        _hold(model, _hold_norms_in_evaluation)
+
+
+def batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+    """The parts that keep statistics over batches."""
+    return (part for part in model.modules() if isinstance(part, _BatchNorm))
+
+
+def _hold(model: nn.Module, hook: Callable[[nn.Module, Any], None]) -> None:
+    """Let ``hook`` run before each training pass, and once now."""
+    if hook not in model._forward_pre_hooks.values():
+        model.register_forward_pre_hook(hook)
+    hook(model, None)
 
 
 def head_parameters(model: nn.Module) -> set[str]:
@@ -44,6 +57,12 @@ def head_parameters(model: nn.Module) -> set[str]:
     if not own:
         raise UserError("this model has no head of its own to tune; leave out tune, or say all")
     return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def has_new_head(model: nn.Module) -> bool:
+    """Whether the head's first weights are random: none were loaded, or they were for others."""
+    origin = origin_of(model)
+    return origin is None or bool(head_parameters(model) & set(origin.new))
 
 
 def last_layers(model: nn.Module, recipe: Recipe) -> set[str]:
@@ -93,4 +112,12 @@ def _hold_frozen_in_evaluation(model: nn.Module, _: Any) -> None:
         return
     for part in frozen_parts(model):
         if any(module.training for module in part.modules()):
+            part.eval()
+
+
+@torch.compiler.disable
+def _hold_norms_in_evaluation(model: nn.Module, _: Any) -> None:
+    """Before each training pass: undo what ``model.train()`` did to batch norms."""
+    if model.training:
+        for part in batch_norms(model):
             part.eval()

@@ -5,7 +5,8 @@ comes from the probe of frozen features, then everything (LP-FT: Kumar, Raghunat
 Liang, ICLR 2022, arXiv 2202.10054).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,6 @@ from vitrail.train.setup import suggest_image_size
 
 COST_SHARE = 0.15
 """Of the minutes, for timing."""
-TUNING: Mapping[str, object] = {
-    "lr": 1e-4, "min_lr": 1e-6, "warmup": 0.1, "layer_decay": 0.75, "weight_decay": 0.05,
-    "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0, "ema": 0.0, "validate_every": 1000,
-    "augment": {"scale": [0.5, 1.0], "rand_augment": None, "erase": 0.0}, "workers": 0,
-}  # fmt: skip
-"""A trial is short: small steps from a head that fits, weak augmentation, no averaging."""
 
 
 class ChoiceTools:
@@ -183,9 +178,8 @@ def time_models(
 
 
 def trial_recipe(count: int, seconds: float, seed: int, *, released: bool) -> Recipe:
-    """How a trial of so many seconds trains; from scratch as ``vitrail train`` would."""
-    batch = 16 if count < 1000 else 32
-    if released:
-        return Recipe.from_dict({**TUNING, "batch": batch, "seconds": seconds, "seed": seed})
-    values = Recipe.suggest(count).to_dict()
-    return Recipe.from_dict({**values, "seconds": seconds, "seed": seed, "workers": 0})
+    """How a trial of so many seconds trains: as ``vitrail train`` would, from the probe's head."""
+    suited = Recipe.suggest(count, released=released, seconds=seconds)
+    return replace(
+        suited, head_first=False, seed=seed, workers=0, validate_every=1000, precision="fp32"
+    )
