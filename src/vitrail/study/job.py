@@ -43,15 +43,16 @@ def check(arm: str, setup: StudySetup) -> None:
     size, in_chans = setup.plan.image, setup.preprocess.in_chans
     text, weights = find_start(arm)
     card = create_card(text, setup.pictures, preprocess_of(weights, setup))
-    model = build_model(card, setup.recipe, weights)
-    create_optimizer(model, setup.recipe)
+    recipe = setup.recipe_from(arm)
+    model = build_model(card, recipe, weights)
+    create_optimizer(model, recipe)
     if setup.recipe.teacher:
         teacher = open_teacher(setup.recipe.teacher, card)
         if setup.recipe.distill.feature:
             check_maps(model, teacher, (in_chans, size, size))
     for job in {job.share: job for job in setup.plan.jobs}.values():
         count = len(setup.parts(job)["train"])
-        check_batch_norm(model, arm, (in_chans, size, size), recipe=setup.recipe, count=count)
+        check_batch_norm(model, arm, (in_chans, size, size), recipe=recipe, count=count)
 
 
 def find_start(arm: str) -> "tuple[str, Weights | None]":
@@ -86,6 +87,7 @@ def train(job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> J
     from vitrail.train import read_run
     from vitrail.train.fit import fit_job
     from vitrail.train.job import TrainingJob
+    from vitrail.train.setup import fit_recipe_to_head
 
     run, recipe = at / "run", setup.recipe_of(job)
     text, weights = find_start(job.arm)
@@ -99,6 +101,8 @@ def train(job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> J
         preprocess_of(weights, setup),
         weights=weights,
     )
+    if "head_first" not in setup.plan.recipe:
+        training = fit_recipe_to_head(training, setup.plan.recipe)
     result = fit_job(
         training,
         run,

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vitrail.errors import UserError
-from vitrail.study.plan import Job, StudyPlan, digest
+from vitrail.study.plan import Job, StudyPlan, digest, split_start
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,7 +19,7 @@ FORMAT = 1
 #: Parts of a recipe that change no result, or that the study sets itself.
 FREE = ("workers", "cache", "checkpoint_seconds", "checkpoint_steps", "track", "seed")
 #: Parts that came after the first studies: left out where they are as they were then.
-LATER = ("class_weights", "sampling", "best", "tune", "head_first")
+LATER = ("class_weights", "sampling", "best", "tune", "head_first", "freeze_norms")
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,24 @@ class StudySetup:
         return {"train": train, "val": self.pictures.split("val")}
 
     def recipe_of(self, job: Job) -> "Recipe":
-        """The study's recipe with the job's seed and the budget's length."""
-        recipe = replace(self.recipe, seed=job.seed)
+        """The recipe of the job's start, with the job's seed and the budget's length."""
+        recipe = replace(self.recipe_from(job.arm), seed=job.seed)
+        if recipe.fits_head_only:
+            return recipe
         if self.plan.budget == "seconds":
             return replace(recipe, seconds=self.plan.seconds)
         if self.plan.budget == "images":
             return replace(recipe, epochs=max(1, round(recipe.epochs / job.share)))
         return recipe
+
+    def recipe_from(self, arm: str) -> "Recipe":
+        """The study's recipe; for an arm from trained weights, what suits these."""
+        return self.recipe if split_start(arm)[1] == "none" else self.fine_tuning
+
+    @cached_property
+    def fine_tuning(self) -> "Recipe":
+        """The recipe of arms from trained weights: suited to them, with the plan's own changes."""
+        return complete_recipe(self.plan, len(self.pictures.split("train")), released=True)
 
     def weight(self, job: Job) -> float:
         """How long a job will take relative to the others, for the progress bar."""
@@ -106,7 +117,9 @@ class StudySetup:
 
     def digest_of(self, job: Job) -> str:
         """What a finished job must carry to count as done."""
-        place = {"arm": job.arm, "share": job.share, "seed": job.seed}
+        place: dict[str, Any] = {"arm": job.arm, "share": job.share, "seed": job.seed}
+        if split_start(job.arm)[1] != "none":
+            place["fine_tuning"] = self.fine_tuning.differences(self.recipe)
         return digest({"ground": self.setup_digest, **place})
 
     def facts(self) -> dict[str, Any]:
@@ -134,6 +147,17 @@ class StudySetup:
         }
 
 
+def complete_recipe(plan: StudyPlan, count: int, *, released: bool = False) -> "Recipe":
+    """What suits ``count`` pictures and the start, with the plan's changes; all arms in fp32."""
+    from vitrail.train import Recipe
+    from vitrail.train.options import TELLING
+    from vitrail.yaml_text import merge
+
+    told = {name: plan.recipe[name] for name in TELLING if released and name in plan.recipe}
+    suited = Recipe.suggest(count, released=released, **told, precision="fp32").to_dict()
+    return Recipe.from_dict({**merge(suited, plan.recipe), "weights": None})
+
+
 def prepare(plan: StudyPlan) -> StudySetup:
     """Open the data and resolve the recipe.
 
@@ -154,8 +178,7 @@ def prepare(plan: StudyPlan) -> StudySetup:
     pictures = open_dataset(plan.data, val=plan.val, seed=plan.split_seed, copies=plan.copies)
     if not (pictures.split("test") or pictures.split("val")):
         raise UserError(f"{plan.data} has no pictures to test on: every class has too few")
-    whole = Recipe.suggest(len(pictures.split("train"))).to_dict()
-    recipe = Recipe.from_dict({**whole, **plan.recipe, "weights": None})
+    recipe = complete_recipe(plan, len(pictures.split("train")))
     check_weight_count(recipe.class_weights, len(pictures.classes))
     seen = check_teacher_overlap(recipe.teacher, pictures) if recipe.teacher else None
     problems = (*([seen] if seen else []), *pictures.problems)

@@ -131,7 +131,7 @@ def _starts(analysis: Analysis) -> list[str]:
         return []
     return [
         "Arms named with 'from' start from trained weights, the others from scratch: between them "
-        "the start is compared too, not the architecture alone."
+        "the start is compared too, not the architecture alone, and the recipe that suits it."
     ]
 
 
