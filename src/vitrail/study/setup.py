@@ -64,12 +64,12 @@ class StudySetup:
     def recipe_of(self, job: Job) -> "Recipe":
         """The recipe of the job's start, with the job's seed and the budget's length."""
         recipe = replace(self.recipe_from(job.arm), seed=job.seed)
-        if recipe.fits_head_only:
-            return recipe
         if self.plan.budget == "seconds":
             return replace(recipe, seconds=self.plan.seconds)
         if self.plan.budget == "images":
-            return replace(recipe, epochs=max(1, round(recipe.epochs / job.share)))
+            return replace(
+                recipe, epochs=recipe.epochs and max(1, round(recipe.epochs / job.share))
+            )
         return recipe
 
     def recipe_from(self, arm: str) -> "Recipe":
@@ -154,6 +154,8 @@ def complete_recipe(plan: StudyPlan, count: int, *, released: bool = False) -> "
     from vitrail.yaml_text import merge
 
     told = {name: plan.recipe[name] for name in TELLING if released and name in plan.recipe}
+    if released and plan.budget == "seconds":
+        told["seconds"] = plan.seconds
     suited = Recipe.suggest(count, released=released, **told, precision="fp32").to_dict()
     return Recipe.from_dict({**merge(suited, plan.recipe), "weights": None})
 
