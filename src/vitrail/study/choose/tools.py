@@ -5,7 +5,7 @@ comes from the probe of frozen features, then everything (LP-FT: Kumar, Raghunat
 Liang, ICLR 2022, arXiv 2202.10054).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
