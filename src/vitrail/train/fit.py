@@ -3,11 +3,8 @@
 new folder (recipe, manifest, checkpoint of step 0) or old one -> Trainer -> result.json
 """
 
-import platform
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ from vitrail.files import (
     DatedFolder,
     Destination,
     is_disk_error,
-    resolve_path,
     write_error,
     write_text,
 )
@@ -34,6 +30,7 @@ from vitrail.tasks.teacher import Teacher
 from vitrail.train import checkpoint, folder, processes
 from vitrail.train.checkpoint import Snapshot, TrainingProgress
 from vitrail.train.display import Display, OnEvent, describe_scores
+from vitrail.train.facts import run_facts, teacher_facts
 from vitrail.train.fastest import Form, apply_form, choose_form, form_of
 from vitrail.train.features import check_linear_head, fit_head_first
 from vitrail.train.folder import BEST, LAST
@@ -222,7 +219,7 @@ def _prepare(job: TrainingJob, goal: Destination, resume: bool, facts: Mapping[s
         return folder.create_run(goal, lambda draft: _fill_folder(draft, job, facts))
     digest = data.manifest_digest(job.card.classes, job.parts)
     folder.check_same(run, recipe=job.recipe, classes=job.card.classes, digest=digest)
-    folder.check_teacher(run, _teacher_facts(job))
+    folder.check_teacher(run, teacher_facts(job))
     return run.folder
 
 
@@ -243,54 +240,7 @@ def _fill_folder(draft: Path, job: TrainingJob, facts: Mapping[str, Any]) -> Non
     )
     checkpoint.save(draft / checkpoint.NAME, start)
     plugins.copy_plugins(job.card.extra.get("plugins", ()), draft)
-    folder.write_json(draft / "run.json", _run_facts(job, digest) | fitted | dict(facts))
-
-
-def _run_facts(job: TrainingJob, digest: str) -> dict[str, Any]:
-    card = job.card
-    return {
-        "format": folder.FORMAT,
-        "model": card.model,
-        "classes": list(card.classes),
-        "image": card.image,
-        "in_chans": card.in_chans,
-        "preprocess": card.preprocess,
-        "data": absolute_source(job.dataset.name),
-        "pictures": {name: len(items) for name, items in job.parts.items()},
-        "manifest": digest,
-        "plugins": card.extra.get("plugins", []),
-        "seed": job.recipe.seed,
-        "teacher": _teacher_facts(job),
-        "weights": card.extra.get("weights"),
-        "versions": _versions(),
-        "machine": _machine(),
-        "command": sys.argv,
-    }
-
-
-def _teacher_facts(job: TrainingJob) -> dict[str, Any] | None:
-    return None if job.teacher is None else job.teacher.facts()
-
-
-def absolute_source(source: str) -> str:
-    """A path made absolute, so that a run can be resumed from any folder; other names unchanged."""
-    return str(resolve_path(source)) if Path(source).exists() else source
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("vitrail", "torch", "torchvision", "timm", "accelerate"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "from source"
-    return found | {"python": platform.python_version()}
-
-
-def _machine() -> dict[str, Any]:
-    from vitrail import cost
-
-    return cost.machine()
+    folder.write_json(draft / "run.json", run_facts(job, digest) | fitted | dict(facts))
 
 
 def _train(job: TrainingJob, accelerator: Any, listeners: list[OnEvent]) -> Result:

@@ -12,7 +12,7 @@ from vitrail.hub.weights import is_repository
 from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
 from vitrail.models.reader import choice
 from vitrail.tasks.distill import HARD, SOFT
-from vitrail.train.fit import absolute_source
+from vitrail.train.facts import absolute_source
 from vitrail.train.optim import check_name
 from vitrail.train.recipe import Recipe, read_recipe_values
 from vitrail.train.start import choose_word

@@ -32,8 +32,9 @@ from vitrail.models.reader import choice
 from vitrail.tasks.card import read_card
 from vitrail.train.balance import check_weight_count
 from vitrail.train.display import OnEvent
+from vitrail.train.facts import absolute_source
 from vitrail.train.features import has_linear_head
-from vitrail.train.fit import absolute_source, fit_job, resume
+from vitrail.train.fit import fit_job, resume
 from vitrail.train.folder import is_run, read_facts, refuse_existing
 from vitrail.train.job import TrainingJob
 from vitrail.train.lineage import check_teacher_overlap, read_history

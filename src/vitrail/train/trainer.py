@@ -105,9 +105,7 @@ class Trainer:
         """The share of the run that lies behind, 0 to 1."""
         if self.recipe.seconds is not None:
             return min(1.0, self.progress.seconds / self.recipe.seconds)
-        if self.recipe.fits_head_only:
-            return 1.0
-        return min(1.0, self.progress.step / self._length())
+        return min(1.0, self.progress.step / self._length()) if self.recipe.epochs else 1.0
 
     def run(self) -> None:
         """Train to the end.
@@ -119,8 +117,7 @@ class Trainer:
         """
         try:
             while not self.progress.finished:
-                if not self.recipe.fits_head_only:
-                    self._epoch()
+                self._epoch()
                 self._close_epoch()
         except data.WorkerError as error:
             self._save_after_lost_worker(error)
@@ -136,6 +133,8 @@ class Trainer:
 
     def _epoch(self) -> None:
         progress = self.progress
+        if self.recipe.fits_head_only:
+            return
         order = self.batch_schedule.epoch(progress.epoch, progress.update)
         batches = self.loaders.loader("train").epoch(order, epoch=progress.epoch)
         while progress.update < self.batch_schedule.updates and self.fraction_done < 1:
