@@ -127,7 +127,7 @@ MUTANTS = (
     Mutant("ranking", "study", "analyse", "key=lambda c: -c.score.value", "key=lambda c: c.score.value"),
     Mutant("equal pictures", "study", "run", "round(recipe.epochs / job.share)", "round(recipe.epochs * job.share)"),
     Mutant("seed of a share", "study", "run whole", 'take_fraction(self.pictures.split("train"), job.share, job.seed)', 'take_fraction(self.pictures.split("train"), job.share, 0)'),
-    Mutant("seed of a job", "study", "run whole", "replace(self.recipe, seed=job.seed)", "replace(self.recipe, seed=0)"),
+    Mutant("seed of a job", "study", "run whole", "replace(self.recipe_from(job.arm), seed=job.seed)", "replace(self.recipe, seed=0)"),
     Mutant("verdict", "study", "analyse", 'return "better" if value > 0 else "worse"', 'return "worse" if value > 0 else "better"'),
 )
 # fmt: on
