@@ -25,7 +25,7 @@ OPTIONS = {
     "reduce": "folder reducer out",
     "create": "folder out reducer",
     "study": "budget copies data epochs fractions image models out recipe resume seconds seeds"
-    " set val weights",
+    " set val weights weights_folder",
     "cost": "against batch by_layer checkpointing classes compiled depth device growth image"
     " models no_memory precision roofline rounds threads train_step window",
     "predict": "folder pictures top",

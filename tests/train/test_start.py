@@ -171,3 +171,13 @@ def test_a_study_takes_starts_as_a_factor(photos, released, tmp_path, monkeypatc
     assert vitrail.load(tmp_path / "run", device="cpu").card.preprocess["mean"] == [0.0, 0.0, 0.0]
     with pytest.raises(UserError, match="timm has no weights for"):
         find_start("filtervit_v2_s from auto")
+
+
+def test_a_study_trains_from_scratch_once_where_auto_finds_nothing(photos, released) -> None:
+    from vitrail.study import StudyPlan
+
+    words = {"weights": ("none", "auto"), "arms": (OURS, "filtervit_v2_s")}
+    with pytest.warns(UserWarning, match="filtervit_v2_s starts from scratch"):
+        plan = StudyPlan.of(str(photos), weights_folder=str(released), **words)
+    assert plan.arms == (OURS, f"{OURS} from auto", "filtervit_v2_s")
+    assert StudyPlan.from_dict(plan.to_dict()) == plan

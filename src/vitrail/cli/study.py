@@ -29,6 +29,8 @@ class Study(Command):
     """Names, with options if wanted, or timm:NAME (default: a ViT, a CoaT, a Clustering CoaT)."""
     weights: Annotated[tuple[str, ...], metavar("WORD ...")] = ()
     """Train every model from each: none (default), auto, timm:NAME, OWNER/NAME, a file or a run."""
+    weights_folder: Annotated[Path | None, metavar("FOLDER")] = None
+    """Released weights without a network: files named by timm's tag (default: VITRAIL_WEIGHTS)."""
     fractions: Annotated[tuple[float, ...], metavar("SHARE ...")] = ()
     """Shares of the training pictures, each inside the next (default: 0.1 1)."""
     seeds: Annotated[tuple[int, ...], metavar("N ...")] = ()
@@ -87,7 +89,11 @@ def plan_from_options(options: Study) -> "StudyPlan":
         "budget": options.budget,
         "seconds": options.seconds,
     }
-    given |= {"copies": options.copies or None}
+    folder = options.weights_folder
+    given |= {
+        "copies": options.copies or None,
+        "weights_folder": None if folder is None else str(resolve_path(folder)),
+    }
     typed = {name: value for name, value in given.items() if value not in (None, ())}
     return StudyPlan.of(options.data, recipe=recipe_changes(options), **typed)
 

@@ -41,7 +41,7 @@ def check(arm: str, setup: StudySetup) -> None:
     from vitrail.train.small_batches import check_batch_norm
 
     size, in_chans = setup.plan.image, setup.preprocess.in_chans
-    text, weights = find_start(arm)
+    text, weights = find_start(arm, setup.plan.weights_folder)
     card = create_card(text, setup.pictures, preprocess_of(weights, setup))
     recipe = setup.recipe_from(arm)
     model = build_model(card, recipe, weights)
@@ -55,8 +55,8 @@ def check(arm: str, setup: StudySetup) -> None:
         check_batch_norm(model, arm, (in_chans, size, size), recipe=recipe, count=count)
 
 
-def find_start(arm: str) -> "tuple[str, Weights | None]":
-    """The text of an arm's model and its first weights.
+def find_start(arm: str, folder: str | None = None) -> "tuple[str, Weights | None]":
+    """The text of an arm's model and its first weights, released ones out of ``folder``.
 
     Raises:
         UserError: they cannot be had: an arm from scratch under another name would be no evidence.
@@ -66,9 +66,9 @@ def find_start(arm: str) -> "tuple[str, Weights | None]":
 
     text, word = split_start(arm)
     if word != AUTO:
-        return text, find_weights(word, text)
+        return text, find_weights(word, text, folder)
     require_same_parts(text)
-    return text, find_released(text)
+    return text, find_released(text, folder=folder)
 
 
 def preprocess_of(weights: "Weights | None", setup: StudySetup) -> "Preprocess":
@@ -90,7 +90,7 @@ def train(job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> J
     from vitrail.train.setup import fit_recipe_to_head
 
     run, recipe = at / "run", setup.recipe_of(job)
-    text, weights = find_start(job.arm)
+    text, weights = find_start(job.arm, setup.plan.weights_folder)
     if weights is not None:
         recipe = replace(recipe, weights=weights.source)
     training = TrainingJob.create(

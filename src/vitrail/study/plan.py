@@ -81,6 +81,7 @@ class StudyPlan:
         val: share of the training part kept for validation where the data has no such part.
         split_seed: seed of that split (one for the whole study).
         copies: count copies of a training picture as often as they are there (for rare classes).
+        weights_folder: where released weights lie, for arms that start from them.
 
     Raises:
         UserError: a value that cannot be.
@@ -97,6 +98,7 @@ class StudyPlan:
     val: float = 0.2
     split_seed: int = 0
     copies: bool = False
+    weights_folder: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("arms", "fractions", "seeds"):
@@ -124,7 +126,8 @@ class StudyPlan:
     def of(cls, data: str, **given: Any) -> "StudyPlan":
         """A plan with the defaults that suit ``data``; what is given (not None) goes first.
 
-        ``weights`` are words for first weights: each arm is trained once from each of them.
+        ``weights`` are words for first weights: each arm is trained once from each of them. Where
+        ``auto`` finds none, a warning says so, and the arm is the one from scratch.
         """
         chosen = {name: value for name, value in given.items() if value is not None}
         suited = dict(SAMPLES.get(data, {}))
@@ -132,7 +135,9 @@ class StudyPlan:
         words = chosen.pop("weights", ())
         if words:
             arms = chosen.get("arms", ARMS)
-            chosen["arms"] = tuple(join_start(arm, word) for arm in arms for word in words)
+            folder = chosen.get("weights_folder")
+            starts = (join_start(arm, settle(word, arm, folder)) for arm in arms for word in words)
+            chosen["arms"] = tuple(dict.fromkeys(starts))
         return cls(data=data, recipe=recipe, **{**suited, **chosen})
 
     @property
@@ -194,6 +199,14 @@ class StudyPlan:
         if self.budget == "images":
             return "equal pictures seen: the recipe's epochs divided by the share of the data"
         return "equal epochs of whatever share of the data there is"
+
+
+def settle(word: str, arm: str, folder: str | None) -> str:
+    """The word; ``none`` in place of ``auto`` where no released weights of the arm can be had."""
+    from vitrail.hub.weights import AUTO, NO_WEIGHTS, find_weights
+
+    missing = word == AUTO and find_weights(word, arm, folder) is None
+    return NO_WEIGHTS if missing else word
 
 
 def join_start(arm: str, word: str) -> str:
