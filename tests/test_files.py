@@ -1,8 +1,10 @@
 """A file is whole or absent, whatever dies when."""
 
+import contextlib
 import errno
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -199,6 +201,33 @@ def test_sweep_takes_what_killed_processes_left_and_nothing_else(tmp_path: Path)
     ):
         files.sweep_dead(tmp_path)
         assert set(tmp_path.iterdir()) == {*theirs, file, now.path}
+
+
+@pytest.mark.parametrize("left", [(), (f"{files.MARK}-new",), (files.MARK, "half")])
+def test_a_kill_at_either_end_of_a_draft_leaves_one_that_is_swept(
+    tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    dead = _killed(lambda: contextlib.nullcontext())
+    draft = tmp_path / f".out.{dead}-{files._host()}cdef.vitrail-tmp"
+    draft.mkdir()
+    for name in left:
+        (draft / name).touch()
+    files.sweep_dead(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_mark_of_a_draft_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    with files.draft_folder(tmp_path / "a") as draft:
+        (draft.path / "inner").mkdir()
+        (draft.path / "file").touch()
+        monkeypatch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            files._remove_draft(draft.path)
+        assert files.MARK in {entry.name for entry in draft.path.iterdir()}
+        monkeypatch.undo()
 
 
 def test_a_held_folder_is_swept_and_refused_to_others(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def draft_folder(beside: Path) -> Iterator[DraftFolder]:
         if handle is not None:
             os.close(handle)
         if draft.path == path:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_draft(path)
             with contextlib.suppress(OSError):
                 for parent in new_parents:
                     parent.rmdir()
@@ -289,7 +289,7 @@ def sweep(folder: str | Path) -> None:
             if draft.is_file():
                 draft.unlink()
             elif _is_abandoned(draft):
-                shutil.rmtree(draft, ignore_errors=True)
+                _remove_draft(draft)
     with contextlib.suppress(OSError):  # a kill right after the claim
         (Path(folder) / MARK).unlink(missing_ok=True)
 
@@ -297,15 +297,15 @@ def sweep(folder: str | Path) -> None:
 def sweep_dead(folder: str | Path) -> None:
     """Remove drafts that killed processes left in a folder where others may write too.
 
-    A folder goes if it holds our mark and nobody has the lock on it, a file if the process in its
-    name was on this machine and is gone. Whatever else looks like a draft stays.
+    A folder goes if it holds our mark and nobody has the lock on it, a file or an empty folder if
+    the process in its name was on this machine and is gone. Whatever else looks like one stays.
     """
     for draft in _find_drafts(folder):
         with contextlib.suppress(OSError):
             if draft.is_file() and _is_of_dead_process(draft):
                 draft.unlink()
             elif draft.is_dir() and _is_abandoned(draft):
-                shutil.rmtree(draft, ignore_errors=True)
+                _remove_draft(draft)
 
 
 def _find_drafts(folder: str | Path) -> list[Path]:
@@ -334,13 +334,26 @@ def _is_abandoned(draft: Path) -> bool:
     """Whether a folder is a draft of ours that no process holds."""
     mark = draft / MARK
     if mark.is_symlink() or not mark.is_file():
-        return False
+        names = {entry.name for entry in draft.iterdir()}
+        begun = names <= {f"{MARK}-new"}  # a kill before the mark had its name, or after it went
+        return begun and _is_of_dead_process(draft)
     handle = os.open(mark, os.O_RDWR)
     try:
         free = _try_lock(handle)
     finally:
         os.close(handle)
     return _is_of_dead_process(draft) if free is None else free
+
+
+def _remove_draft(draft: Path) -> None:
+    """Remove a draft, its mark last: a kill on the way leaves one that the next sweep knows."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(draft):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != MARK:
+                Path(entry.path).unlink(missing_ok=True)
+    shutil.rmtree(draft, ignore_errors=True)
 
 
 def _try_lock(handle: int) -> bool | None:
