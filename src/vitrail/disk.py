@@ -85,3 +85,40 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
+
+
+def is_occupied(folder: str | Path) -> bool:
+    """Whether something is there that writing could overwrite: a file, or a folder not empty."""
+    folder = Path(folder)
+    try:
+        return os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise read_error(folder, error) from error
+
+
+def refuse_occupied(out: str | Path) -> None:
+    """Refuse to overwrite anything of the user's.
+
+    Raises:
+        UserError: ``out`` is a file, a folder that holds something, or a disk of its own (a
+            folder that is complete at once gets its name at the end, which a disk cannot).
+    """
+    if is_occupied(out):
+        raise occupied_error(Path(out))
+    if os.path.ismount(out):
+        raise UserError(f"{str(out)!r} is a disk of its own; name a new folder inside it")
+
+
+def occupied_error(out: Path) -> UserError:
+    """The error for a name that is not free."""
+    return UserError(
+        f"{str(out)!r} is there already{_other_kind(out)} and nothing is overwritten; choose "
+        "another folder"
+    )
+
+
+def _other_kind(out: Path) -> str:
+    """What stands at the name of a folder, if that is none."""
+    if out.is_dir():
+        return ""
+    return " (a link that leads nowhere)" if not out.exists() else " (a file, not a folder)"

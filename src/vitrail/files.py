@@ -20,8 +20,11 @@ from pathlib import Path
 
 from vitrail.disk import DiskError as DiskError
 from vitrail.disk import is_disk_error as is_disk_error
+from vitrail.disk import is_occupied as is_occupied
+from vitrail.disk import occupied_error as occupied_error
 from vitrail.disk import read_error as read_error
 from vitrail.disk import refuse_non_utf8_name as refuse_non_utf8_name
+from vitrail.disk import refuse_occupied as refuse_occupied
 from vitrail.disk import resolve_path as resolve_path
 from vitrail.disk import write_error as write_error
 from vitrail.errors import UserError
@@ -95,15 +98,6 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a whole file, or leave the old one."""
     with atomic_file(path) as draft:
         draft.write_bytes(content)
-
-
-def is_occupied(folder: str | Path) -> bool:
-    """Whether something is there that writing could overwrite: a file, or a folder not empty."""
-    folder = Path(folder)
-    try:
-        return os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        raise read_error(folder, error) from error
 
 
 @contextlib.contextmanager
@@ -211,34 +205,6 @@ def _write_locked_mark(folder: Path) -> int:
     return handle
 
 
-def refuse_occupied(out: str | Path) -> None:
-    """Refuse to overwrite anything of the user's.
-
-    Raises:
-        UserError: ``out`` is a file, a folder that holds something, or a disk of its own (a
-            folder that is complete at once gets its name at the end, which a disk cannot).
-    """
-    if is_occupied(out):
-        raise occupied_error(Path(out))
-    if os.path.ismount(out):
-        raise UserError(f"{str(out)!r} is a disk of its own; name a new folder inside it")
-
-
-def occupied_error(out: Path) -> UserError:
-    """The error for a name that is not free."""
-    return UserError(
-        f"{str(out)!r} is there already{_other_kind(out)} and nothing is overwritten; choose "
-        "another folder"
-    )
-
-
-def _other_kind(out: Path) -> str:
-    """What stands at the name of a folder, if that is none."""
-    if out.is_dir():
-        return ""
-    return " (a link that leads nowhere)" if not out.exists() else " (a file, not a folder)"
-
-
 @dataclass(frozen=True)
 class DatedFolder:
     """A new folder ``parent/NAME-DATE``; the second in one minute is ``NAME-DATE-2``."""
@@ -334,9 +300,8 @@ def _is_abandoned(draft: Path) -> bool:
     """Whether a folder is a draft of ours that no process holds."""
     mark = draft / MARK
     if mark.is_symlink() or not mark.is_file():
-        names = {entry.name for entry in draft.iterdir()}
-        begun = names <= {f"{MARK}-new"}  # a kill before the mark had its name, or after it went
-        return begun and _is_of_dead_process(draft)
+        unmarked = all(entry.name == f"{MARK}-new" for entry in draft.iterdir())
+        return unmarked and _is_of_dead_process(draft)
     handle = os.open(mark, os.O_RDWR)
     try:
         free = _try_lock(handle)
@@ -348,11 +313,11 @@ def _is_abandoned(draft: Path) -> bool:
 def _remove_draft(draft: Path) -> None:
     """Remove a draft, its mark last: a kill on the way leaves one that the next sweep knows."""
     with contextlib.suppress(OSError):
-        for entry in os.scandir(draft):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
+        for entry in draft.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != MARK:
-                Path(entry.path).unlink(missing_ok=True)
+                entry.unlink(missing_ok=True)
     shutil.rmtree(draft, ignore_errors=True)
 
 
