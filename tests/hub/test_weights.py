@@ -19,6 +19,7 @@ from vitrail.errors import UserError
 from vitrail.hub import fetch
 from vitrail.hub.fetch import NotAvailable
 from vitrail.hub.origin import origin_of
+from vitrail.hub.released import released_classes
 from vitrail.hub.weights import find_weights
 from vitrail.tasks import Card, save_weights
 
@@ -186,3 +187,24 @@ def test_weights_of_a_larger_model_are_refused(tmp_path: Path) -> None:
         vitrail.create("timm:resnet10t", classes=2, weights=tmp_path / "x.pth")
     with pytest.raises(UserError, match="1 tensors belong to another model, such as layer1.7"):
         vitrail.create("timm:resnet10t", classes=3, weights=tmp_path / "y.pth")
+
+
+@pytest.mark.parametrize("text", [THEIRS, f"timm:{TAGGED}"])
+def test_released_weights_are_loaded_with_their_head_and_classes(
+    text: str, released: nn.Module, safe: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{TAGGED}.safetensors").write_bytes(safe)
+    monkeypatch.setenv("VITRAIL_WEIGHTS", str(tmp_path))
+    opened = vitrail.load(text, device="cpu")
+    images = torch.rand(2, 3, 256, 256)
+    wanted = released(opened.prepare(images)).softmax(1)
+    torch.testing.assert_close(opened.predict(images), wanted, atol=1e-6, rtol=1e-4)
+    assert opened.preprocess.image == 256 and opened.classes[281] == "tabby"
+    assert len(set(opened.classes)) == len(opened.classes) == 1000
+    monkeypatch.setenv("VITRAIL_WEIGHTS", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="nowhere"):
+        vitrail.load(text)
+
+
+def test_classes_of_another_set_are_numbers() -> None:
+    assert released_classes(3) == ("0", "1", "2")

@@ -93,7 +93,7 @@ class Predict(Command):
     """
 
     folder: Positional[Annotated[str, arg(metavar="RUN")]]
-    """A folder of train, create, study, export or save_timm, or the model's file in it."""
+    """A folder of train, create, study, export or save_timm, a model's file in it, or timm:NAME."""
     pictures: Positional[Annotated[tuple[str, ...], arg(metavar="PICTURES ...")]]
     """Files, folders (searched through) and patterns such as "new/**/*.png"."""
     top: int = 3
@@ -132,11 +132,16 @@ class Predictor(Protocol):
 
 
 def open_predictor(folder: str) -> Predictor:
-    """Whatever Vitrail saved: a run, a job of a study, a saved or an exported model."""
+    """Whatever Vitrail saved: a run, a job of a study, a saved or an exported model; timm:NAME."""
     from vitrail.export import holds_export, open_exported
+    from vitrail.hub.baselines import TIMM
 
     if holds_export(folder):
         return open_exported(folder)
+    if folder.startswith(TIMM):
+        from vitrail.hub import load
+
+        return load(folder)
     from vitrail.hub import open_run
 
     return open_run(folder)

@@ -4,6 +4,7 @@ model -> timm's name and tag -> FOLDER/NAME.TAG.safetensors | the cache | the ne
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from vitrail.specs import parse_call
 
 FOLDER = "VITRAIL_WEIGHTS"
 """Names the folder of weights for machines without a network."""
+IMAGENET_SETS = {1000: "imagenet-1k", 11821: "imagenet-12k", 21841: "imagenet-22k"}
+"""Classes of a head -> timm's name of the set that it was trained on."""
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 
@@ -151,3 +154,22 @@ def require_same_parts(model: str) -> None:
         raise NotAvailable(
             f"the released weights of {name} do not fit {model}, whose {differ[0]} is another"
         )
+
+
+def released_classes(count: int) -> tuple[str, ...]:
+    """Names of the classes that a released head of so many knows, in the order of its logits.
+
+    ImageNet's own, where its sets have as many classes; else their numbers. A name that stands for
+    two classes carries WordNet's number too.
+    """
+    from timm.data import ImageNetInfo
+
+    if count not in IMAGENET_SETS:
+        return tuple(map(str, range(count)))
+    known = ImageNetInfo(IMAGENET_SETS[count])
+    names = [known.index_to_description(i).partition(",")[0] for i in range(count)]
+    often = Counter(names)
+    return tuple(
+        name if often[name] == 1 else f"{name} ({known.index_to_label_name(i)})"
+        for i, name in enumerate(names)
+    )

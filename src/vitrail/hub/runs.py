@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from vitrail.arguments import check_arguments
 from vitrail.errors import UserError
+from vitrail.hub.baselines import TIMM
 from vitrail.hub.locate import is_there, run_of, weights_of
 from vitrail.hub.resolve import create_from_card, download, read_fitting_card
 from vitrail.hub.weights import is_repository
@@ -124,16 +125,56 @@ def load(source: str | Path, *, device: str | None = None) -> Classifier:
 
     Args:
         source: a run folder or a job of a study (its best weights), a weights file in one, a folder
-            of :func:`vitrail.hub.save_timm`, or such a repository ``"owner/name[@revision]"`` on
-            the Hugging Face hub.
+            of :func:`vitrail.hub.save_timm`, such a repository ``"owner/name[@revision]"`` on the
+            Hugging Face hub, or ``"timm:NAME[.TAG]"`` with the weights that timm releases.
         device: where the model runs: a GPU where there is one, unless another is named.
 
     Raises:
         UserError: nothing there, no Vitrail card in the weights, a plug-in that is not trusted
             here, or a net that is away.
     """
+    if str(source).startswith(TIMM) and not is_there(Path(source)):
+        return open_released(str(source), device)
     here = is_there(Path(source)) or not is_repository(str(source))
     return open_run(source if here else download(str(source)), device)
+
+
+def open_released(text: str, device: str | None = None) -> Classifier:
+    """A model of timm's with its released weights, its head and the names of its classes.
+
+    Raises:
+        UserError: timm has no such weights, or they cannot be had.
+    """
+    from vitrail.data import Preprocess
+    from vitrail.hub.released import find_released, released_classes
+    from vitrail.tasks.card import Card
+
+    weights = find_released(text)
+    preprocess = Preprocess.from_dict(dict(weights.preprocess))
+    card = Card(
+        model=text,
+        classes=released_classes(weights.classes or 0),
+        image=preprocess.image,
+        in_chans=preprocess.in_chans,
+        preprocess=preprocess.to_dict(),
+    )
+    model = create_from_card(card, weights=weights).eval().to(choose_device(device))
+    return Classifier(model=model, card=card, classes=card.classes, preprocess=preprocess)
+
+
+def choose_device(device: str | None) -> str:
+    """The device named, else a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    import torch
+
+    from vitrail.cost.candidates import check_device
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    return device
 
 
 def open_run(folder: str | Path, device: str | None = None) -> Classifier:
@@ -146,15 +187,11 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
         UserError: no such folder, no weights in it yet, weights that do not fit their card, or a
             plugin that is no longer there.
     """
-    import torch
-
-    from vitrail.cost.candidates import check_device
     from vitrail.data import Preprocess
     from vitrail.models.weights import check_finite
     from vitrail.tasks.card import load_weights
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
+    device = choose_device(device)
     path = weights_of(Path(folder))
     card = read_fitting_card(path, run_of(Path(folder)))
     preprocess = Preprocess.from_dict(card.preprocess or {"image": card.image})
