@@ -181,3 +181,20 @@ def test_a_study_trains_from_scratch_once_where_auto_finds_nothing(photos, relea
         plan = StudyPlan.of(str(photos), weights_folder=str(released), **words)
     assert plan.arms == (OURS, f"{OURS} from auto", "filtervit_v2_s")
     assert StudyPlan.from_dict(plan.to_dict()) == plan
+
+
+def test_a_study_says_where_its_arms_start_and_by_which_recipe(photos, released, tmp_path) -> None:
+    from vitrail import study
+
+    words = {"weights": ("auto",), "arms": (THEIRS,), "image": 64, "fractions": (1.0,)}
+    recipe = {"epochs": 1, **QUICK, "lr": 1e-3}
+    plan = study.StudyPlan.of(str(photos), weights_folder=str(released), recipe=recipe, **words)
+    done = study.run(plan, tmp_path / "study")
+    facts = study.StudyResults.load(done.out).facts
+    (start,) = facts["starts"]
+    assert (start["source"], start["place"]) == (f"timm:{TAGGED}", "weights folder")
+    assert facts["fine_tuning"]["head_first"] and "lr" not in facts["fine_tuning"]
+    page = done.report.read_text()
+    assert start["sha256"][:16] in page and "Of arms from trained weights" in page
+    run = next(done.out.rglob("recipe.yaml")).read_text()
+    assert "head_first: true" in run and "freeze_norms: true" in run and "lr: 0.001" in run

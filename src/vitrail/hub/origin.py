@@ -92,7 +92,7 @@ class Origin:
     @property
     def is_non_commercial(self) -> bool:
         """Whether the licence forbids commercial use."""
-        return NON_COMMERCIAL.search(self.licence) is not None
+        return is_non_commercial(self.licence)
 
     @property
     def lines(self) -> list[str]:
@@ -122,6 +122,11 @@ class Origin:
         """
         found: Origin = convert(cls, values, where, extra_keys=True)
         return found
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Whether a licence, under the name of the hub or of timm, forbids commercial use."""
+    return NON_COMMERCIAL.search(licence) is not None
 
 
 def shorten(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vitrail.study.maps import overlays
-from vitrail.study.plan import Job, split_start
+from vitrail.study.plan import Job, StudyPlan, split_start
 from vitrail.study.record import JobRecord, Mistake
 from vitrail.study.setup import StudySetup
 
@@ -69,6 +69,28 @@ def find_start(arm: str, folder: str | None = None) -> "tuple[str, Weights | Non
         return text, find_weights(word, text, folder)
     require_same_parts(text)
     return text, find_released(text, folder=folder)
+
+
+def starts_of(plan: StudyPlan) -> list[dict[str, Any]]:
+    """Where each arm that starts from weights has them from: source, licence, digest."""
+    from vitrail.hub.origin import is_non_commercial
+    from vitrail.models.reader import choice
+    from vitrail.tensors import file_digest
+
+    found = {arm: find_start(arm, plan.weights_folder)[1] for arm in plan.arms}
+    return [
+        {
+            "arm": arm,
+            "source": weights.source,
+            "place": weights.place,
+            "revision": weights.revision,
+            "licence": weights.licence,
+            "is_non_commercial": is_non_commercial(weights.licence),
+            "sha256": file_digest(choice(weights.file)[0]),
+        }
+        for arm, weights in found.items()
+        if weights is not None
+    ]
 
 
 def preprocess_of(weights: "Weights | None", setup: StudySetup) -> "Preprocess":

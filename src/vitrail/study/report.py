@@ -6,7 +6,7 @@ study folder -> :class:`StudyResults` -> tables, figures, words -> ``report.html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from vitrail.study import figures, stats, verdict
 from vitrail.study.analyse import Analysis, Metric, analyse, costs_of
 from vitrail.study.banner import draw_banner
 from vitrail.study.record import ArmCost, JobRecord, Mistake, StudyFile
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MOST_CLASSES = 20
 
@@ -93,6 +96,26 @@ def report(out: str | Path) -> Path:
 
 def render(results: StudyResults) -> str:
     """The page as text: no script, no address outside, styles and pictures inside."""
+    pages = templates()
+    analysis = results.analysis
+    return pages.get_template("report.html").render(
+        d=results,
+        a=analysis,
+        headline=verdict.headline(analysis),
+        details=verdict.details(analysis, results.costs),
+        banner=draw_banner(results.digest),
+        figures=_figures(results, analysis),
+        winner=_winner(results, analysis),
+        styles={arm: i % len(figures.SERIES) for i, arm in enumerate(analysis.arms)},
+        fronts=_fronts(results, analysis),
+    )
+
+
+def templates() -> "Environment":
+    """The pages of studies and choices, which show what comes from outside as it is, made harmless.
+
+    They fail where a value is missing.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(
@@ -109,18 +132,7 @@ def render(results: StudyResults) -> str:
         "amount": verdict.amount,
         "duration": verdict.duration,
     }
-    analysis = results.analysis
-    return pages.get_template("report.html").render(
-        d=results,
-        a=analysis,
-        headline=verdict.headline(analysis),
-        details=verdict.details(analysis, results.costs),
-        banner=draw_banner(results.digest),
-        figures=_figures(results, analysis),
-        winner=_winner(results, analysis),
-        styles={arm: i % len(figures.SERIES) for i, arm in enumerate(analysis.arms)},
-        fronts=_fronts(results, analysis),
-    )
+    return pages
 
 
 def harmless(value: Any) -> Any:

@@ -230,6 +230,7 @@ def _write_plan(out: Path, setup: StudySetup, command: str | None) -> None:
     The plan goes first: after a kill in between, it may say more than ``study.json``, not less.
     """
     from vitrail.cost import machine
+    from vitrail.study.job import starts_of
 
     path, started = out / "study.json", datetime.now().astimezone().isoformat(timespec="seconds")
     if path.is_file():
@@ -242,6 +243,8 @@ def _write_plan(out: Path, setup: StudySetup, command: str | None) -> None:
         "jobs": len(plan.jobs),
         "budget": plan.describe(),
     }
+    if starts := starts_of(plan):
+        facts |= {"starts": starts, "fine_tuning": setup.fine_tuning_changes}
     write_text(out / "plan.yaml", plan.to_yaml())
     write_json(
         path,

@@ -81,6 +81,12 @@ class StudySetup:
         """The recipe of arms from trained weights: suited to them, with the plan's own changes."""
         return complete_recipe(self.plan, len(self.pictures.split("train")), released=True)
 
+    @property
+    def fine_tuning_changes(self) -> dict[str, Any]:
+        """Values of :attr:`fine_tuning` that the study's recipe has otherwise."""
+        usual = self.recipe.to_dict()
+        return {k: v for k, v in self.fine_tuning.to_dict().items() if usual[k] != v}
+
     def weight(self, job: Job) -> float:
         """How long a job will take relative to the others, for the progress bar."""
         return job.share if self.plan.budget == "epochs" else 1.0

@@ -142,30 +142,24 @@ def percent(found: stats.Interval | None) -> str:
 
 def write_page(state: ChoiceState, folder: Path) -> Path:
     """``choose.html``: one page that needs nothing but a browser."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from vitrail.study.banner import draw_banner
     from vitrail.study.choose.figure import pareto_figure
     from vitrail.study.plan import digest
-    from vitrail.study.report import harmless
+    from vitrail.study.report import templates
 
-    pages = Environment(
-        loader=PackageLoader("vitrail.study"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=harmless,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     lines = lines_of(state)
-    page = pages.get_template("choose.html").render(
-        state=state,
-        lines=lines,
-        sentences=sentences(state),
-        command=command(state) if state.winner else "",
-        figure=pareto_figure(lines, state.winner),
-        glass=draw_banner(digest(state.question)),
-        percent=percent,
+    page = (
+        templates()
+        .get_template("choose.html")
+        .render(
+            state=state,
+            lines=lines,
+            sentences=sentences(state),
+            command=command(state) if state.winner else "",
+            figure=pareto_figure(lines, state.winner),
+            glass=draw_banner(digest(state.question)),
+            percent=percent,
+        )
     )
     write_text(folder / PAGE, page)
     return folder / PAGE
