@@ -77,12 +77,14 @@ def parse_json(text: str, kind: Any = Any, where: str = "JSON") -> Any:
 def refuse_half_characters(value: Any, text: str, where: str) -> None:
     """Refuse texts with half of a surrogate pair, which no file and no digest can take.
 
+    Halves that stand for bytes of a file name that is not UTF-8 (U+DC80 to U+DCFF) are such names.
+
     Raises:
         UserError: ``text`` spells one, and ``value``, which was read from it, holds it.
     """
     if _SURROGATE.search(text):
         try:
-            json.dumps(value, ensure_ascii=False, default=str).encode()
+            json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
             raise UserError(
                 f"{where} holds a text that is none (half a character, "
