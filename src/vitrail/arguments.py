@@ -1,6 +1,8 @@
 """Arguments of the functions that people call: as their annotations say, or one line.
 
 A value of a kind that nobody foresaw would fail somewhere deep, in words about our own code.
+Libraries that check annotations (typeguard, beartype) hold NumPy's numbers for no ``int`` and its
+arrays for no ``Sequence``, which people give all the time.
 """
 
 import operator
@@ -53,9 +55,8 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
         given = plan.bind(*args, **kwargs).arguments
         for name, kind in kinds().items():
             if name in given and not fits(kind, given[name]):
-                raise UserError(
-                    f"{function.__name__}: {name} must be {words(kind)}, not {shown(given[name])}"
-                )
+                wanted, found = describe_kind(kind), describe_value(given[name])
+                raise UserError(f"{function.__name__}: {name} must be {wanted}, not {found}")
         return function(*args, **kwargs)
 
     return checked
@@ -113,11 +114,11 @@ def fits_many(inner: tuple[Any, ...], value: Any) -> bool:
     return all(fits(inner[0], one) for one in value)
 
 
-def words(kind: Any) -> str:
+def describe_kind(kind: Any) -> str:
     """A kind, for people."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        names = list(dict.fromkeys(words(one) for one in inner))
+        names = list(dict.fromkeys(describe_kind(one) for one in inner))
         return ", ".join(names[:-1]) + f" or {names[-1]}"
     if origin is Literal:
         return " or ".join(map(repr, inner))
@@ -127,11 +128,11 @@ def words(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Mapping):
         return "keys with values"
     if isinstance(kind, type) and issubclass(kind, Collection) and inner:
-        return f"a list (each {words(inner[0])})"
+        return f"a list (each {describe_kind(inner[0])})"
     return "something to call" if kind is Callable else getattr(kind, "__name__", str(kind))
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """A value in an error: its kind, and itself where that is short."""
     if value is None or not isinstance(value, SHOWN):
         return type(value).__name__

@@ -25,7 +25,7 @@ class Export(Command):
     """
 
     folder: Positional[Annotated[str, arg(metavar="RUN")]]
-    """A run, a job of a study, a folder of save_timm, or the weights file of one."""
+    """A run, a job of a study, a folder of save_timm, the weights file of one, or timm:NAME."""
     format: Literal["onnx", "torch", "openvino"] = "onnx"
     """onnx: for ONNX Runtime; openvino: the same file, run by OpenVINO; torch: a torch.export
     program (.pt2)."""

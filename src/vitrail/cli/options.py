@@ -56,7 +56,7 @@ class ExplainOptions(Command):
     """What ``vitrail explain`` draws or scores."""
 
     folder: Positional[Annotated[str, arg(metavar="RUN")]]
-    """A run folder, or a .safetensors file of one."""
+    """A run folder, a .safetensors file of one, or timm:NAME."""
     pictures: Positional[Annotated[tuple[str, ...], metavar("PICTURES ...")]] = ()
     """Files, folders (searched through) and patterns such as "new/**/*.png"."""
     method: Annotated[tuple[str, ...], metavar("NAME ...")] = ()

@@ -134,14 +134,9 @@ class Predictor(Protocol):
 def open_predictor(folder: str) -> Predictor:
     """Whatever Vitrail saved: a run, a job of a study, a saved or an exported model; timm:NAME."""
     from vitrail.export import holds_export, open_exported
-    from vitrail.hub.baselines import TIMM
 
     if holds_export(folder):
         return open_exported(folder)
-    if folder.startswith(TIMM):
-        from vitrail.hub import load
-
-        return load(folder)
     from vitrail.hub import open_run
 
     return open_run(folder)

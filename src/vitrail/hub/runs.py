@@ -133,8 +133,6 @@ def load(source: str | Path, *, device: str | None = None) -> Classifier:
         UserError: nothing there, no Vitrail card in the weights, a plug-in that is not trusted
             here, or a net that is away.
     """
-    if str(source).startswith(TIMM) and not is_there(Path(source)):
-        return open_released(str(source), device)
     here = is_there(Path(source)) or not is_repository(str(source))
     return open_run(source if here else download(str(source)), device)
 
@@ -180,13 +178,15 @@ def choose_device(device: str | None) -> str:
 def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     """The best weights of a folder that Vitrail saved (or one of its files), ready to predict.
 
-    A run, a job of a study, a folder of :func:`vitrail.hub.save_timm`.
+    A run, a job of a study, a folder of :func:`vitrail.hub.save_timm`; ``timm:NAME`` as released.
     ``device`` is where the model runs: a GPU where there is one, unless another is named.
 
     Raises:
         UserError: no such folder, no weights in it yet, weights that do not fit their card, or a
             plugin that is no longer there.
     """
+    if str(folder).startswith(TIMM) and not is_there(Path(folder)):
+        return open_released(str(folder), device)
     from vitrail.data import Preprocess
     from vitrail.models.weights import check_finite
     from vitrail.tasks.card import load_weights

@@ -123,8 +123,7 @@ def train(job: Job, setup: StudySetup, at: Path, tell: Callable[..., None]) -> J
         preprocess_of(weights, setup),
         weights=weights,
     )
-    if "head_first" not in setup.plan.recipe:
-        training = fit_recipe_to_head(training, setup.plan.recipe)
+    training = fit_recipe_to_head(training, setup.plan.recipe)
     result = fit_job(
         training,
         run,

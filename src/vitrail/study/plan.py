@@ -136,7 +136,9 @@ class StudyPlan:
         if words:
             arms = chosen.get("arms", ARMS)
             folder = chosen.get("weights_folder")
-            starts = (join_start(arm, settle(word, arm, folder)) for arm in arms for word in words)
+            starts = (
+                join_start(arm, available_word(word, arm, folder)) for arm in arms for word in words
+            )
             chosen["arms"] = tuple(dict.fromkeys(starts))
         return cls(data=data, recipe=recipe, **{**suited, **chosen})
 
@@ -201,7 +203,7 @@ class StudyPlan:
         return "equal epochs of whatever share of the data there is"
 
 
-def settle(word: str, arm: str, folder: str | None) -> str:
+def available_word(word: str, arm: str, folder: str | None) -> str:
     """The word; ``none`` in place of ``auto`` where no released weights of the arm can be had."""
     from vitrail.hub.weights import AUTO, NO_WEIGHTS, find_weights
 

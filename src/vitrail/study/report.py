@@ -96,18 +96,21 @@ def report(out: str | Path) -> Path:
 
 def render(results: StudyResults) -> str:
     """The page as text: no script, no address outside, styles and pictures inside."""
-    pages = templates()
     analysis = results.analysis
-    return pages.get_template("report.html").render(
-        d=results,
-        a=analysis,
-        headline=verdict.headline(analysis),
-        details=verdict.details(analysis, results.costs),
-        banner=draw_banner(results.digest),
-        figures=_figures(results, analysis),
-        winner=_winner(results, analysis),
-        styles={arm: i % len(figures.SERIES) for i, arm in enumerate(analysis.arms)},
-        fronts=_fronts(results, analysis),
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            d=results,
+            a=analysis,
+            headline=verdict.headline(analysis),
+            details=verdict.details(analysis, results.costs),
+            banner=draw_banner(results.digest),
+            figures=_figures(results, analysis),
+            winner=_winner(results, analysis),
+            styles={arm: i % len(figures.SERIES) for i, arm in enumerate(analysis.arms)},
+            fronts=_fronts(results, analysis),
+        )
     )
 
 

@@ -67,9 +67,8 @@ class StudySetup:
         if self.plan.budget == "seconds":
             return replace(recipe, seconds=self.plan.seconds)
         if self.plan.budget == "images":
-            return replace(
-                recipe, epochs=recipe.epochs and max(1, round(recipe.epochs / job.share))
-            )
+            epochs = max(1, round(recipe.epochs / job.share)) if recipe.epochs else 0
+            return replace(recipe, epochs=epochs)
         return recipe
 
     def recipe_from(self, arm: str) -> "Recipe":
@@ -154,16 +153,18 @@ class StudySetup:
 
 
 def complete_recipe(plan: StudyPlan, count: int, *, released: bool = False) -> "Recipe":
-    """What suits ``count`` pictures and the start, with the plan's changes; all arms in fp32."""
+    """What suits ``count`` pictures and the start, with the plan's changes; all arms in fp32.
+
+    From scratch the length follows from the count alone, whatever batch the plan names.
+    """
     from vitrail.train import Recipe
-    from vitrail.train.options import TELLING
     from vitrail.yaml_text import merge
 
-    told = {name: plan.recipe[name] for name in TELLING if released and name in plan.recipe}
-    if released and plan.budget == "seconds":
-        told["seconds"] = plan.seconds
-    suited = Recipe.suggest(count, released=released, **told, precision="fp32").to_dict()
-    return Recipe.from_dict({**merge(suited, plan.recipe), "weights": None})
+    said = {"precision": "fp32", **plan.recipe, "weights": None}
+    if released:
+        budget = {"seconds": plan.seconds} if plan.budget == "seconds" else {}
+        return Recipe.suggest(count, released=True, **(said | budget))
+    return Recipe.from_dict(merge(Recipe.suggest(count).to_dict(), said))
 
 
 def prepare(plan: StudyPlan) -> StudySetup:

@@ -7,16 +7,18 @@ A run keeps the form it began with, so that going on with it gives the same bits
 
 import copy
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vitrail.cost import time_side_by_side
 from vitrail.cost.host import has_bfloat16
+from vitrail.data import Preprocess
 from vitrail.errors import UserError
 from vitrail.schema import convert
 from vitrail.train.job import TrainingJob
@@ -26,7 +28,7 @@ LEAST_SECONDS = 60.0
 """A training that takes less than this is not worth the measuring."""
 GAIN = 1.05
 """Times as fast another form must be, to be taken."""
-TURNS = 2
+ROUNDS = 2
 IMAGES = 8
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 CASTS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,13 +55,17 @@ class Form:
             )
 
     @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.precision} {self.memory_format}".replace("_", "-")
+
+    @property
     def line(self) -> str:
         """What is said when training begins; empty where nothing was measured."""
         if not self.images_per_s:
             return ""
         tried = ", ".join(f"{name} {rate:.3g}" for name, rate in self.images_per_s.items())
-        chosen = f"{self.precision} {self.memory_format}".replace("_", "-")
-        return f"computes in {chosen}, the fastest here (images/s of a step: {tried})"
+        return f"computes in {self.name}, the fastest here (images/s of a step: {tried})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -95,17 +101,18 @@ def choose_form(job: TrainingJob) -> Form:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         fits = recipe.precision == AUTO and device_type() == "cuda" and has_bfloat16("cuda")
         return replace(plain, precision="bf16") if fits else plain
+    formats = ["contiguous"] if recipe.compile else memory_formats(job.model)  # its own choice
     forms = [
         Form(precision=precision, memory_format=memory)
-        for memory, precision in product(memory_formats(job), precisions(recipe))
+        for memory, precision in product(formats, precisions(recipe))
     ]
     return plain if len(forms) == 1 else fastest(job, forms)
 
 
-def memory_formats(job: TrainingJob) -> list[str]:
-    """Those worth trying: a compiled model chooses its own, one without convolutions has none."""
-    has_maps = any(weight.dim() == 4 for weight in job.model.parameters())
-    return list(FORMATS) if has_maps and not job.recipe.compile else ["contiguous"]
+def memory_formats(model: nn.Module) -> list[str]:
+    """Those worth trying: a model without weights of four axes has no choice."""
+    has_maps = any(weight.dim() == 4 for weight in model.parameters())
+    return list(FORMATS) if has_maps else ["contiguous"]
 
 
 def precisions(recipe: Recipe) -> list[str]:
@@ -122,29 +129,22 @@ def device_type() -> str:
 def fastest(job: TrainingJob, forms: list[Form]) -> Form:
     """Try ``forms`` by turns, the first being what is kept without a clear gain.
 
-    The first step says how long the training is; a short one ends the trying. The model is not
+    One step says how long the training is; a short one is not worth more. The model is not
     changed, and no random number of the training is used.
     """
-    device = torch.device(device_type())
-    count = min(IMAGES, job.recipe.batch // job.recipe.accumulate)
-    side = job.card.image
-    images = torch.zeros(max(2, count), job.card.in_chans, side, side, device=device)
-    least = dict.fromkeys(range(len(forms)), float("inf"))
+    recipe, side = job.recipe, job.card.image
+    count = max(2, min(IMAGES, recipe.batch // recipe.accumulate))
+    images = torch.zeros(count, job.card.in_chans, side, side, device=device_type())
     with torch.random.fork_rng():
-        model = copy.deepcopy(job.model).to(device)
-        time_step(model, images, forms[0], job.recipe)
-        for turn in range(TURNS + 1):
-            for place, form in enumerate(forms):
-                seconds = time_step(model, images, form, job.recipe)
-                if turn == 0 and place == 0 and is_short(job, seconds / len(images)):
-                    return forms[0]
-                least[place] = min(least[place], seconds if turn else float("inf"))
-    best = min(least, key=least.__getitem__)
-    chosen = forms[best if least[0] > GAIN * least[best] else 0]
-    rates = {
-        f"{form.precision} {form.memory_format}".replace("_", "-"): round(len(images) / s, 2)
-        for form, s in zip(forms, least.values(), strict=True)
-    }
+        model = copy.deepcopy(job.model).to(images.device)
+        backward = not recipe.fits_head_only
+        (once,) = seconds_of(forms[:1], model, images, backward=backward, rounds=1)
+        if is_short(job, once / count):
+            return forms[0]
+        seconds = seconds_of(forms, model, images, backward=backward)
+    best = min(range(len(forms)), key=seconds.__getitem__)
+    chosen = forms[best if seconds[0] > GAIN * seconds[best] else 0]
+    rates = {form.name: round(count / s, 2) for form, s in zip(forms, seconds, strict=True)}
     return replace(chosen, images_per_s=rates)
 
 
@@ -156,31 +156,41 @@ def is_short(job: TrainingJob, seconds_per_image: float) -> bool:
     return passes * len(job.parts["train"]) * seconds_per_image < LEAST_SECONDS
 
 
-def time_step(model: nn.Module, images: Tensor, form: Form, recipe: Recipe) -> float:
-    """Seconds of one forward and backward pass; forward alone where only the head is fitted."""
-    model.to(memory_format=FORMATS[form.memory_format])
-    images = images.contiguous(memory_format=FORMATS[form.memory_format])
-    cast = CASTS[form.precision]
-    model.train(not recipe.fits_head_only)
-    synchronize(images)
-    started = time.perf_counter()
+def seconds_of(
+    forms: list[Form], model: nn.Module, images: Tensor, *, backward: bool, rounds: int = ROUNDS
+) -> list[float]:
+    """Seconds that a pass over ``images`` ``(B, C, H, W)`` takes in each form, tried by turns."""
+    model.train(backward)
+    calls = {form.name: partial(step, model, images, form, backward=backward) for form in forms}
+    timed = time_side_by_side(calls, rounds=rounds, window_s=0.0, warmup_s=0.0)
+    return [timed[form.name].best for form in forms]
+
+
+def step(model: nn.Module, images: Tensor, form: Form, *, backward: bool) -> None:
+    """One forward pass in a form, and one backward if asked."""
+    cast, memory_format = CASTS[form.precision], FORMATS[form.memory_format]
+    model.to(memory_format=memory_format)
     with (
-        torch.set_grad_enabled(not recipe.fits_head_only),
+        torch.set_grad_enabled(backward),
         torch.autocast(images.device.type, cast, enabled=cast is not None),
     ):
-        logits = model(images)
-    if not recipe.fits_head_only:
+        logits = model(images.contiguous(memory_format=memory_format))
+    if backward:
         logits = logits[0] if isinstance(logits, tuple) else logits
         logits.float().logsumexp(1).mean().backward()
         model.zero_grad()
-    synchronize(images)
-    return time.perf_counter() - started
 
 
-def synchronize(images: Tensor) -> None:
-    """Wait for the GPU, where there is one."""
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
+def faster_format(model: nn.Module, preprocess: Preprocess) -> nn.Module:
+    """The model in the memory format that computes features faster here."""
+    forms = [Form(memory_format=name) for name in memory_formats(model)]
+    if len(forms) == 1:
+        return model
+    side, device = preprocess.image, next(model.parameters()).device
+    images = torch.zeros(IMAGES, preprocess.in_chans, side, side, device=device)
+    seconds = seconds_of(forms, model, images, backward=False)
+    best = forms[min(range(len(forms)), key=seconds.__getitem__)]
+    return model.to(memory_format=FORMATS[best.memory_format])
 
 
 def apply_form(job: TrainingJob, form: Form) -> TrainingJob:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitrail.data import ImageDataset, ImageTensors, Item, Preprocess, batches, sequential_order
 from vitrail.errors import UserError
+from vitrail.train.fastest import faster_format
 from vitrail.train.heap import keep_freed_memory
 from vitrail.train.job import TrainingJob
 from vitrail.train.probe import Features, Labels, LinearProbe, fit_probe
@@ -83,37 +84,6 @@ def labels_of(items: Sequence[Item]) -> Labels:
 def freeze(model: nn.Module) -> nn.Module:
     """In evaluation mode, without gradients."""
     return model.eval().requires_grad_(False)
-
-
-def faster_format(model: nn.Module, preprocess: Preprocess) -> nn.Module:
-    """The model in the memory format that runs a batch faster here: as it is, or channels-last.
-
-    Weights of four axes decide; a model without such is left alone. Each is tried three times in
-    turn, after one run that is not counted, and the least time speaks.
-    """
-    if not any(weight.dim() == 4 for weight in model.parameters()):
-        return model
-    side, device = preprocess.image, next(model.parameters()).device
-    images = torch.zeros(8, preprocess.in_chans, side, side, device=device)
-    formats = (torch.contiguous_format, torch.channels_last)
-    least = dict.fromkeys(formats, float("inf"))
-    for turn in range(3):
-        for memory in formats:
-            seconds = time_once(model.to(memory_format=memory), images.to(memory_format=memory))
-            least[memory] = min(least[memory], seconds if turn else float("inf"))
-    return model.to(memory_format=min(formats, key=least.__getitem__))
-
-
-def time_once(model: nn.Module, images: Tensor) -> float:
-    """Seconds of one forward pass."""
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
-    started = time.perf_counter()
-    with torch.inference_mode():
-        model(images)
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
-    return time.perf_counter() - started
 
 
 def give_head(model: nn.Module, probe: LinearProbe) -> None:

@@ -19,8 +19,6 @@ from vitrail.train.start import choose_word
 from vitrail.yaml_text import merge
 
 KINDS = {"hard": HARD, "soft": SOFT}
-TELLING = ("batch", "tune", "head_first", "seconds", "epochs")
-"""Values of a recipe from which others follow."""
 
 Specs = str | Sequence[str] | None
 """One mixer or reducer for all stages, or one each."""
@@ -117,13 +115,11 @@ def build_recipe(options: FitOptions, count: int, *, released: bool = False) -> 
     distillation = distillation_options(options)
     changes = merge(changes, distillation)
     if options.recipe is not None:
-        base = Recipe.from_dict(values)
+        recipe = Recipe.from_dict(merge(Recipe.from_dict(values).to_dict(), changes))
     else:
         changes.setdefault("seed", options.seed)
         Recipe.from_dict(changes)  # refuses a wrong key or value before anything follows from it
-        told = {name: changes[name] for name in TELLING if name in changes}
-        base = Recipe.suggest(count, released=released, **told)
-    recipe = Recipe.from_dict(merge(base.to_dict(), changes))
+        recipe = Recipe.suggest(count, released=released, **changes)
     if (distillation or "distill" in changes) and recipe.teacher is None:
         raise UserError(
             "--distill, --alpha and --temperature say how a teacher is heard: give one with "

@@ -34,7 +34,7 @@ _FINE_TUNING_RUN = 400
 FINE_TUNING: Mapping[str, Any] = {
     "lr": 3e-4, "min_lr": 1e-6, "warmup": 0.1, "layer_decay": 0.9,
     "weight_decay": 0.05, "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0, "ema": 0.0,
-    "augment": Augment(scale=(0.5, 1.0), rand_augment=None, erase=0.0),
+    "augment": {"scale": (0.5, 1.0), "rand_augment": None, "erase": 0.0},
     "head_first": True, "freeze_norms": True,
 }  # fmt: skip
 """What suits a start from released weights, where it differs from a start from scratch."""
@@ -133,8 +133,10 @@ class Recipe:
         :data:`FINE_TUNING` with about 400 updates (3 to 50 epochs). Where only the head is trained
         from there, its fit is all (no epochs). ``changes`` win over everything.
         """
+        from vitrail.yaml_text import merge
+
         values = _fine_tuning(count, changes) if released else _from_scratch(count, changes)
-        return cls(**{**values, "precision": AUTO, **changes})
+        return cls.from_dict(merge({**values, "precision": AUTO}, changes))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as in YAML."""

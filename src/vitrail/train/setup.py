@@ -165,18 +165,20 @@ def _prepare(options: FitOptions, notes: list[str]) -> Prepared:
     job = TrainingJob.create(
         text, dataset, parts, recipe, preprocess, weights=weights, facts=start.extra
     )
-    if options.recipe is None and "head_first" not in options.changes:
+    if options.recipe is None:
         job = fit_recipe_to_head(job, options.changes)
     return job, goal, {"fraction": options.fraction, "open": how_opened, **start.extra}
 
 
 def fit_recipe_to_head(job: TrainingJob, said: Mapping[str, Any]) -> TrainingJob:
-    """The job, its head fitted first only where that is new and one linear layer.
+    """The job, its head fitted first only where that is new and one linear layer, or ``said`` so.
 
     A head that came with the weights is kept, and so is how its norms were trained.
     """
     recipe = job.recipe
-    if not recipe.head_first or (has_new_head(job.model) and has_linear_head(job.model)):
+    if "head_first" in said or not recipe.head_first:
+        return job
+    if has_new_head(job.model) and has_linear_head(job.model):
         return job
     changes: dict[str, Any] = {"head_first": False}
     if recipe.fits_head_only:
