@@ -1,7 +1,6 @@
 """Weights from the net, without a net: caches that are filled by hand, and answers that fail."""
 
 import hashlib
-import time
 
 import pytest
 import torch
@@ -50,13 +49,13 @@ def test_the_cache_is_used_without_a_net_and_checked(cache, no_net):
         from_hub("owner/name", cache_dir=folder)
 
 
-def test_without_a_net_one_line_at_once(tmp_path, no_net):
-    started = time.perf_counter()
+def test_without_a_net_one_line_at_once(tmp_path, no_net, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda s: pytest.fail(f"waits {s} s to try again"))
     with pytest.raises(UserError, match="cannot download owner/other .*connect to the inter") as e:
         from_hub("owner/other", cache_dir=tmp_path)
     with pytest.raises(UserError, match="cannot download w-01234567.pth"):
         from_url("https://somewhere.invalid/w-01234567.pth", tmp_path)
-    assert time.perf_counter() - started < 5 and "\n" not in str(e.value)
+    assert "\n" not in str(e.value)
 
 
 def test_offline_by_wish(tmp_path, monkeypatch):

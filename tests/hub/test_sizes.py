@@ -1,7 +1,6 @@
 """A card that asks for more than its weights hold is refused before memory is taken."""
 
 import resource
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,12 +54,11 @@ def run(folder: Path, state: dict[str, torch.Tensor], **changes: object) -> Path
     ids=lambda changes: f"{next(iter(changes))}-{str(next(iter(changes.values())))[:40]}",
 )
 def test_what_does_not_fit_is_not_built(changes, state, tmp_path: Path) -> None:
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError):
         open_run(run(tmp_path, state, **changes), device="cpu")
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 400_000  # KiB; timm itself is imported here
-    assert time.perf_counter() - start < 30
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
