@@ -21,7 +21,7 @@ from vitrail.study.choose.lines import lines_of
 from vitrail.study.choose.question import Opened, Question, split_parts
 from vitrail.study.choose.race import Heat, first_heat, seats
 from vitrail.study.choose.run import choose_in, over_limit
-from vitrail.study.choose.state import ChoiceEntry, ChoiceState, MeasuredCost
+from vitrail.study.choose.state import ChoiceEntry, ChoiceState, MeasuredCost, Trial
 
 POOL = ("timm:resnet18", "timm:resnet50", "timm:convnext_atto", "vit_tiny")
 LIKE = MeasuredCost(params=10**6, megabytes=4.0, ms=5.0, batch=1, quiet=True)
@@ -261,6 +261,30 @@ def test_rounds_grow_threefold_and_end_with_everything() -> None:
     for small, large in zip(steps, steps[1:], strict=False):
         assert {i.key for i in small.train} <= {i.key for i in large.train}
     assert len(steps[-1].asked) == len(parts.compare)
+
+
+def test_who_comes_too_late_to_be_probed_says_so(tmp_path: Path) -> None:
+    class Slow(Stands):
+        def measure(self, entries, pictures, question, note):
+            found = super().measure(entries, pictures, question, note)
+            ms = {POOL[0]: 1.0, POOL[3]: 1.0}
+            return {m: replace(cost, ms=ms.get(m, 1e6)) for m, cost in found.items()}
+
+    state = ask(tmp_path / "c", Slow(NOISE))
+    late = {e.model for e in state.entries if e.left == "not probed: the time was up"}
+    assert late == set(POOL[1:3]) and state.phase == "done" and state.winner not in late
+
+
+def test_a_heat_is_cut_to_the_time_that_is_left() -> None:
+    heat = Heat(models=("a", "b", "c", "d"), seconds=50.0)
+    right = {"a": "1111", "b": "1110", "c": "1000", "d": "0000"}
+    entries = [
+        ChoiceEntry(model=m, trials=(Trial(seconds=50.0, epochs=1, right=20 * r, run="x"),))
+        for m, r in right.items()
+    ]
+    found = [race.next_heat(entries, heat, seconds) for seconds in (900.0, 140.0, 100.0)]
+    assert found[:2] == [Heat(models=("a", "b"), seconds=each) for each in (100.0, 70.0)]
+    assert found[2] is None
 
 
 def test_heats_share_the_time() -> None:

@@ -46,10 +46,12 @@ def heats(count: int) -> int:
     return max(1, math.ceil(math.log2(count)))
 
 
-def next_heat(entries: Sequence[ChoiceEntry], heat: Heat) -> Heat | None:
+def next_heat(entries: Sequence[ChoiceEntry], heat: Heat, seconds: float) -> Heat | None:
     """The better half, each with twice the time; None where one is left.
 
-    Those whose interval lies below the leader's go even if that leaves fewer than half.
+    Those whose interval lies below the leader's go even if that leaves fewer than half. Where what
+    surrounds training took longer than thought, the ``seconds`` left are shared out instead, down
+    to the time of the heat before: a trial of less would teach nothing new.
     """
     answers = {
         entry.model: as_array(trial.right)
@@ -63,7 +65,8 @@ def next_heat(entries: Sequence[ChoiceEntry], heat: Heat) -> Heat | None:
     names = survivors(rank(answers), most=math.ceil(len(heat.models) / 2))
     if len(names) < 2:
         return None
-    return Heat(models=tuple(names), seconds=heat.seconds * len(heat.models) / len(names))
+    each = min(heat.seconds * len(heat.models), seconds) / len(names)
+    return Heat(models=tuple(names), seconds=each) if each > heat.seconds else None
 
 
 def mark_beaten(

@@ -41,6 +41,8 @@ PROBE_SHARE = 0.45
 """Of the time, before the race begins."""
 TRAINING_SHARE = 0.8
 """Of the time left for the race; the rest is for building, saving and asking."""
+LEAST_PROBED = 2
+"""Candidates that are probed whatever it takes."""
 LEAST_RELEASED = 2
 """Candidates with released weights that stay in question whatever a probe says."""
 
@@ -224,12 +226,18 @@ def probe(run: ChoiceRun) -> None:
 
 
 def probe_round(run: ChoiceRun, step: rounds.Step, until: float) -> bool:
-    """One round of all candidates still in question; False where the time is up.
+    """One round of all candidates still in question, the quickest first; False where time is up.
 
-    The first round is done whatever it takes: without it nothing is known.
+    Who has not been probed by then leaves with that reason, but for the first few: without them
+    nothing is known.
     """
-    for entry in run.state.open:
+    for entry in sorted(run.state.open, key=forward_seconds):
         if any(done.train == len(step.train) for done in entry.rounds):
+            continue
+        ahead = forward_seconds(entry) * (len(step.train) + len(step.asked))
+        probed = sum(1 for other in run.state.open if other.rounds)
+        if not entry.rounds and probed >= LEAST_PROBED and run.spent + ahead > until:
+            run.put(replace(entry, left="not probed: the time was up"))
             continue
         bank = open_bank(run, entry)
         if bank is None:
@@ -245,6 +253,11 @@ def probe_round(run: ChoiceRun, step: rounds.Step, until: float) -> bool:
         right = share_right(done.right)
         run.note(f"{entry.model}: {right:.1%} by {done.train} pictures, {done.seconds:.1f} s")
     return True
+
+
+def forward_seconds(entry: ChoiceEntry) -> float:
+    """For one picture, of the model alone."""
+    return entry.cost.ms / entry.cost.batch / 1e3 if entry.cost else 0.0
 
 
 def open_bank(run: ChoiceRun, entry: ChoiceEntry) -> FeatureBank | None:
@@ -266,15 +279,19 @@ def open_bank(run: ChoiceRun, entry: ChoiceEntry) -> FeatureBank | None:
 def run_race(run: ChoiceRun) -> None:
     """Fine-tune the best under equal time; the better half goes on."""
     if run.state.heat is None and run.seconds_left > 0:
-        seconds = TRAINING_SHARE * run.seconds_left
-        run.save(heat=race.first_heat(race.seats(run.state.entries), seconds))
+        run.save(heat=race.first_heat(race.seats(run.state.entries), training_seconds(run)))
     while (heat := run.state.heat) is not None:
         for model in heat.models:
             run_trial(run, run.state.entry(model), heat.seconds)
-        after = race.next_heat(run.state.entries, heat)
+        after = race.next_heat(run.state.entries, heat, training_seconds(run))
         run.put(*race.mark_beaten(run.state.entries, heat, after))
         run.save(heat=after)
     estimate(run)
+
+
+def training_seconds(run: ChoiceRun) -> float:
+    """Of the time left, for training in the race."""
+    return TRAINING_SHARE * run.seconds_left
 
 
 def run_trial(run: ChoiceRun, entry: ChoiceEntry, seconds: float) -> None:
