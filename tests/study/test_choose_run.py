@@ -277,7 +277,7 @@ def test_who_comes_too_late_to_be_probed_says_so(tmp_path: Path) -> None:
 
 def test_a_heat_is_cut_to_the_time_that_is_left() -> None:
     heat = Heat(models=("a", "b", "c", "d"), seconds=50.0)
-    right = {"a": "1111", "b": "1110", "c": "1000", "d": "0000"}
+    right = {"a": "1111", "b": "1111", "c": "1000", "d": "0000"}
     entries = [
         ChoiceEntry(model=m, trials=(Trial(seconds=50.0, epochs=1, right=20 * r, run="x"),))
         for m, r in right.items()
