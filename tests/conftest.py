@@ -1,18 +1,22 @@
-"""What all tests share: one thread, and where the shared picture packs lie."""
+"""What all tests share: one thread, where picture packs lie, a hub in place of the real one."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+from tests.hub.endpoint import Endpoint, serve
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, at import; no test asks a net
 os.environ.pop("VITRAIL_WEIGHTS", None)
 
 from vitrail.attribution import Method, base  # noqa: E402
+
+OpenHub = Callable[..., Endpoint]
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +66,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenHub]:
+    """``hub_server(repositories, fault)`` starts one with an empty cache, for its client and us."""
+    from huggingface_hub import constants
+
+    def start(repositories: dict[str, dict[str, bytes]], fault: str = "") -> Endpoint:
+        endpoint = servers.enter_context(serve(repositories, fault))
+        template = endpoint.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        return endpoint
+
+    with ExitStack() as servers:
+        yield start

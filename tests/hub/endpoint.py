@@ -18,7 +18,8 @@ class Endpoint:
     """Repositories ``{"owner/name": {"file": bytes}}``, every one with the revisions main and v1.
 
     ``fault``: ``"silent"`` (never answers), ``"half"`` (breaks off in the middle of a large file),
-    ``"rotten"`` (other bytes than promised), ``"private"`` (401), ``"down"`` (503).
+    ``"rotten"`` (other bytes than promised), ``"private"`` (401), ``"down"`` (503), ``"alone"``
+    (503 for all but weights).
     """
 
     repositories: dict[str, dict[str, bytes]]
@@ -51,14 +52,19 @@ def handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
             if endpoint.fault == "silent":
                 time.sleep(30)
             parts = self.path.strip("/").split("/")
-            if parts[0] == "blobs":
+            if len(parts) < 4:
+                self.answer(404, {})
+            elif parts[0] == "blobs":
                 self.send_blob(endpoint.repositories["/".join(parts[1:3])][parts[3]])
-            elif endpoint.fault == "down":
+            elif endpoint.fault == "down" or self.is_beside(parts[-1]):
                 self.answer(503, {})
             elif endpoint.fault == "private":
                 self.answer(401, {"X-Error-Code": "GatedRepo"})
             else:
                 self.resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+
+        def is_beside(self, file: str) -> bool:
+            return endpoint.fault == "alone" and not file.endswith(LARGE)
 
         def resolve(self, name: str, revision: str, file: str) -> None:
             files = endpoint.repositories.get(name)

@@ -2,12 +2,13 @@
 
 import io
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
-from tests.hub.conftest import OpenHub
+from tests.conftest import OpenHub
 from tests.hub.endpoint import COMMIT
 from torch import nn
 
@@ -156,6 +157,23 @@ def test_a_hub_that_fails(fault, word, says, hub_server: OpenHub, safe: bytes, m
             find_weights(word, OURS)
         assert "\n" not in str(caught.value)
         assert isinstance(caught.value, NotAvailable) == (fault != "rotten")
+
+
+def test_what_lies_beside_weights_and_cannot_be_had_is_said(hub_server: OpenHub, safe) -> None:
+    """Weights alone are no secret loss of their preparation and licence; nothing there is none."""
+    files = {"model.safetensors": safe}
+    server = hub_server({"me/pets": {**files, "config.json": b"{}"}, "me/bare": files}, "alone")
+    for place in ("net", "cache"):
+        with pytest.warns(UserWarning) as caught:
+            found = find_weights("me/pets", OURS)
+        assert (found.place, found.preprocess["mean"]) == (place, [0.0, 0.0, 0.0])
+        said = [str(warning.message).split(" cannot")[0] for warning in caught]
+        assert said == ["config.json of me/pets", "README.md of me/pets"]
+    server.fault = ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bare = [find_weights("me/bare", OURS) for _ in range(2)]
+    assert [w.place for w in bare] == ["net", "cache"] and bare[0].preprocess == found.preprocess
 
 
 def test_a_run_hands_on_preparation_and_licence(tmp_path: Path) -> None:

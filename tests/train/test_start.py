@@ -1,17 +1,22 @@
 """Trainings from weights by word: found, recorded, and images prepared as for them."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
+from tests.conftest import OpenHub
 
 import vitrail
-from vitrail import hub
+from vitrail import export, hub
 from vitrail.cli import main
 from vitrail.errors import UserError
+from vitrail.study import StudyPlan
+from vitrail.study.job import find_start
 from vitrail.train.options import FitOptions, build_recipe
 from vitrail.train.recipe import Recipe
 from vitrail.train.start import choose_word
@@ -50,34 +55,90 @@ def train(photos: Path, out: Path, **options: Any) -> dict[str, Any]:
     return json.loads((out / "run.json").read_text())
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where each kind of word finds its weights."""
+
+    released: Path
+    run: Path
+
+    def word(self, kind: str) -> str | Path:
+        """The word itself."""
+        known = {"file": self.released / f"{TAGGED}.pth", "run": self.run, "repo": "me/pets@v1"}
+        return known.get(kind, kind)
+
+
+@pytest.fixture
+def places(released: Path, hub_server: OpenHub, tmp_path: Path) -> Places:
+    state = torch.load(released / f"{TAGGED}.pth")
+    said = {"input_size": [3, 256, 256], "mean": [0.0] * 3, "std": [1.0] * 3}
+    config = json.dumps({"pretrained_cfg": said}).encode()
+    hub_server({"me/pets": {"model.safetensors": save(state), "config.json": config}})
+    return Places(released, tmp_path / "first")
+
+
 @pytest.mark.filterwarnings("ignore:the head is new")
 @pytest.mark.parametrize("text", [OURS, THEIRS])
-@pytest.mark.parametrize("word", ["auto", "timm", f"timm:{TAGGED}", "file", "run", "none"])
-def test_every_word_for_ours_and_timms(word, text, photos, released, tmp_path) -> None:
-    """Trained, moved, opened again and saved for timm: the same preparation everywhere."""
-    given = {"file": released / f"{TAGGED}.pth", "run": tmp_path / "first"}.get(word, word)
-    if word == "run":
-        train(photos, tmp_path / "first", model=text, weights="timm", weights_folder=released)
-    facts = train(photos, tmp_path / "run", model=text, weights=given, weights_folder=released)
+@pytest.mark.parametrize("kind", ["auto", "timm", f"timm:{TAGGED}", "repo", "file", "run", "none"])
+def test_every_word_for_ours_and_timms(kind, text, photos, places, tmp_path) -> None:
+    """Trained, studied, moved, opened again and saved: the same start, the same preparation."""
+    word, folder = places.word(kind), places.released
+    if kind == "run":
+        train(photos, places.run, model=text, weights="timm", weights_folder=folder)
+    facts = train(photos, tmp_path / "run", model=text, weights=word, weights_folder=folder)
+    pictures = [Image.open(photos / "red" / "0.png"), Image.open(photos / "blue" / "3.png")]
+    before = vitrail.load(tmp_path / "run", device="cpu").predict(pictures)
     (tmp_path / "run").rename(tmp_path / "moved")
     classifier = vitrail.load(tmp_path / "moved", device="cpu")
     seen, origin = classifier.card.preprocess, classifier.card.extra.get("weights")
     assert facts["weights"] == origin and facts["preprocess"] == seen
-    hub.save_timm(tmp_path / "moved", tmp_path / "saved")
-    config = json.loads((tmp_path / "saved" / "config.json").read_text())["pretrained_cfg"]
-    assert config["mean"] == seen["mean"] and config["crop_pct"] == seen["crop"]
+    assert torch.equal(classifier.predict(pictures), before)
+    check_files(seen, tmp_path)
+    check_study(text, str(word), photos, origin, folder)
     stem = next(t for t in classifier.model.state_dict().values() if t.dim() == 4)
-    theirs = torch.load(released / f"{TAGGED}.pth")["stem.conv.weight"]
-    assert torch.allclose(stem, theirs, atol=1e-4) == (word != "none")
-    if word == "none":
+    theirs = torch.load(folder / f"{TAGGED}.pth")["stem.conv.weight"]
+    assert torch.allclose(stem, theirs, atol=1e-4) == (kind != "none")
+    if kind == "none":
         assert origin is None and seen["mean"] != [0.0, 0.0, 0.0]
         return
     assert seen["mean"] == [0.0, 0.0, 0.0] and seen["image"] == 64
     assert len(origin["sha256"]) == 64 and origin["loaded"] > 250
-    new = [] if word == "run" else ["bias", "weight"]
+    new = [] if kind == "run" else ["bias", "weight"]
     assert sorted(name.rpartition(".")[2] for name in origin["new"]) == new
     readme = (tmp_path / "saved" / "README.md").read_text()
     assert origin["source"] in readme and origin["sha256"][:12] in readme
+
+
+def check_files(seen: dict[str, Any], folder: Path) -> None:
+    """As a folder for timm: the run's preparation."""
+    hub.save_timm(folder / "moved", folder / "saved")
+    config = json.loads((folder / "saved" / "config.json").read_text())["pretrained_cfg"]
+    assert config["mean"] == seen["mean"] and config["crop_pct"] == seen["crop"]
+
+
+def check_study(text: str, word: str, photos: Path, origin: Any, folder: Path) -> None:
+    """An arm of that start begins where the training did."""
+    plan = StudyPlan.of(str(photos), arms=(text,), weights=(word,), weights_folder=str(folder))
+    _, weights = find_start(plan.arms[0], str(folder))
+    assert (weights and weights.source) == (origin and origin["source"])
+
+
+@pytest.mark.filterwarnings("ignore:the head is new")
+@pytest.mark.parametrize("text", [OURS, THEIRS])
+def test_an_export_prepares_and_answers_as_the_run(text, photos, released, tmp_path) -> None:
+    """Whatever its start was: an export is made of the run's model and card alone."""
+    train(photos, tmp_path / "run", model=text, weights="auto", weights_folder=released)
+    assert (
+        main(["export", str(tmp_path / "run"), "--format", "torch", "--out", str(tmp_path / "x")])
+        == 0
+    )
+    run, served = vitrail.load(tmp_path / "run", device="cpu"), export.open_folder(tmp_path / "x")
+    assert (
+        served.preprocess.to_dict() == run.card.preprocess
+        and run.card.preprocess["mean"] == [0.0] * 3
+    )
+    pictures = [Image.open(photos / "red" / "0.png"), Image.open(photos / "blue" / "3.png")]
+    assert torch.allclose(served.predict(pictures), run.predict(pictures), atol=1e-5)
 
 
 def test_size_follows_the_weights_and_a_stopped_run_needs_none(photos, released, tmp_path) -> None:
@@ -126,18 +187,45 @@ def test_the_usual_word(data: str, said: dict[str, Any], word: str) -> None:
         (["--weights", "."], "holds no model.safetensors"),
         (["--teacher", "timm:resnet18"], "knows 1000 classes"),
         (["--teacher", "me/gone"], "cannot download me/gone"),
+        (["--weights", ""], "weights '' name nothing; give none, auto"),
+        (["--weights", "timm:"], "weights 'timm:' name nothing"),
+        (["--weights", "timm:resnet18"], "cannot download timm/resnet18"),
+        (["--weights", "me/gone@no such"], "no weight file at 'me/gone@no such'"),
+        (["--weights", "../broken.safetensors"], "cannot read .*broken.safetensors"),
+        (["--weights", "../empty.pth"], "cannot read .*empty.pth'.* runs no code from files"),
+        (["--weights", "../words.txt"], "cannot read .*words.txt"),
+        (["--weights", "../alien.safetensors"], "do not fit CoaT: 150 tensors missing"),
+        (["--weights", "none", "auto"], "not understood: auto"),
+        (["--weights", "timm", "--weights-folder", "../words.txt"], "words.txt' is no folder"),
+        (["--set", "weights=auto"], "weights is said twice: --weights none and --set weights=auto"),
+        (["--teacher", "../words.txt"], "cannot read .*words.txt"),
+        (["--tune", "tail"], r"tune must be all, head or last:N .*, not 'tail'"),
+        (["--tune", "last:0"], "not 'last:0'"),
+        (["--tune", "last:99"], "asks for more layers than the 9 of this model"),
+        (["--from", "."], "the run's own model and weights|holds no best.safetensors"),
     ],
 )
 def test_a_word_that_cannot_be_had(words, message, photos, tmp_path, monkeypatch, capsys) -> None:
     """One line, exit status 2, and nothing is made."""
     import re
 
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08" + bytes(7) + b'{"a":1')
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "words.txt").write_text("no weights")
+    (tmp_path / "alien.safetensors").write_bytes(save({"alien": torch.zeros(3)}))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     quick = ("--image", "64", "--epochs", "1", "--weights", "none")
     assert main(["train", str(photos), *quick, *words]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert re.search(message, said[-1]), said
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_random_layers_that_stay_are_said(photos, tmp_path, capsys) -> None:
+    fixed = {"tune": "head", "weights": "none", "epochs": 1, "out": tmp_path / "run"}
+    vitrail.fit(photos, model=OURS, image=64, changes=QUICK, **fixed)
+    assert "tune is head and the layers that stay as they are are random" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_fit_are_refused(photos, released, tmp_path) -> None:
@@ -148,8 +236,7 @@ def test_weights_that_do_not_fit_are_refused(photos, released, tmp_path) -> None
 
 def test_a_study_takes_starts_as_a_factor(photos, released, tmp_path, monkeypatch) -> None:
     """Named, trained on images prepared as for the weights, and never ranked unsaid."""
-    from vitrail.study import StudyPlan
-    from vitrail.study.job import check, find_start, preprocess_of
+    from vitrail.study.job import check, preprocess_of
     from vitrail.study.job import train as train_job
     from vitrail.study.setup import prepare
 
@@ -174,8 +261,6 @@ def test_a_study_takes_starts_as_a_factor(photos, released, tmp_path, monkeypatc
 
 
 def test_a_study_trains_from_scratch_once_where_auto_finds_nothing(photos, released) -> None:
-    from vitrail.study import StudyPlan
-
     words = {"weights": ("none", "auto"), "arms": (OURS, "filtervit_v2_s")}
     with pytest.warns(UserWarning, match="filtervit_v2_s starts from scratch"):
         plan = StudyPlan.of(str(photos), weights_folder=str(released), **words)

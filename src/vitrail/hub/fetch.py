@@ -4,7 +4,6 @@ What the cache holds is used without a question to the net. The hub stores a lar
 SHA-256, timm's older addresses carry the first eight digits of it: a file that differs is refused.
 """
 
-import contextlib
 import hashlib
 import re
 import socket
@@ -148,15 +147,31 @@ def download(
     return check(where, digest_of_blob(where))
 
 
-def read_companion(path: Path, repository: str, commit: str, name: str, *, online: bool) -> str:
-    """A small text beside a file of the hub's cache, of the same commit; empty where none is."""
-    from huggingface_hub import hf_hub_download
+def read_companion(
+    path: Path, repository: str, commit: str, name: str, *, online: bool
+) -> str | None:
+    """A small text beside a file of the hub's cache, of the same commit.
+
+    Returns:
+        Empty where the repository has none; None where that cannot be found out now.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
 
     beside = path.parent / name
-    if online and commit and not beside.is_file():
-        with contextlib.suppress(Exception):  # what it says is of use, and not needed
+    if not beside.is_file():
+        known = try_to_load_from_cache(repository, name, revision=commit)
+        if known is not None and not isinstance(known, str):
+            return ""  # the hub was asked before, and has none
+        if not online:
+            return None
+        try:
             within(ANSWER, lambda: hf_hub_download(repository, name, revision=commit))
-    return beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
+        except EntryNotFoundError:
+            return ""
+        except Exception:  # the hub's client has errors of two HTTP libraries, by version
+            return None
+    return beside.read_text(encoding="utf-8", errors="replace")
 
 
 def ask_hub(repository: str, revision: str | None, files: tuple[str, ...]) -> str | None:

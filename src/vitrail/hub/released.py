@@ -126,6 +126,8 @@ def preprocess_from_timm(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def preprocess_of_model(model: str) -> dict[str, Any]:
     """What timm's default weights of a model were trained with; nothing where it has none."""
+    if not model:
+        return {}
     try:
         return preprocess_from_timm(timm_config(model))
     except UserError:

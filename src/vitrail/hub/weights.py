@@ -37,6 +37,11 @@ from vitrail.tensors import read_header
 
 NO_WEIGHTS = "none"
 AUTO = "auto"
+UNKNOWN = {
+    "config.json": "images are prepared as the model's released weights want them, or as usual",
+    "README.md": "the licence of these weights is not known",
+}
+"""What is not known without a file."""
 RELEASED = TIMM.rstrip(":")
 """The word for the weights that timm released."""
 
@@ -56,6 +61,7 @@ def find_weights(
     Raises:
         UserError: there are none, or they cannot be had.
     """
+    check_word(word)
     if word is None or (str(word) == NO_WEIGHTS and not is_there(Path(word))):
         return None
     if str(word) == AUTO and not is_there(Path(word)):
@@ -64,6 +70,19 @@ def find_weights(
     if kind == RELEASED and not is_there(Path(word)):
         return find_released(model, name, folder)
     return find_file(word, model)
+
+
+def check_word(word: str | Path | None) -> None:
+    """Refuse a word that is empty, or names nothing behind ``timm:``.
+
+    Raises:
+        UserError: it does.
+    """
+    if word is not None and str(word).strip() in ("", TIMM):
+        raise UserError(
+            f"weights {str(word)!r} name nothing; give none, auto, timm, timm:NAME, OWNER/NAME on "
+            "the hub, a file or a run"
+        )
 
 
 def find_auto(model: str, folder: str | Path | None = None) -> Weights | None:
@@ -84,17 +103,18 @@ def find_file(word: str | Path, model: str = "") -> Weights:
     """
     path, prefer = choice(word)
     if path == Path(word) and not is_there(path) and is_repository(str(word)):
-        return find_repository(str(word))
+        return find_repository(str(word), model)
     found = find_in_folder(path)
     file = str(found) if path == Path(word) else f"{found}#{prefer}"
     said = describe_file(found)
-    if not said.preprocess and model:
-        said = replace(said, preprocess=preprocess_of_model(model))
-    return replace(said, file=file, source=str(word), place="file")
+    preprocess = said.preprocess or preprocess_of_model(model)
+    return replace(said, file=file, source=str(word), place="file", preprocess=preprocess)
 
 
-def find_repository(word: str) -> Weights:
+def find_repository(word: str, model: str = "") -> Weights:
     """The weights of a repository on the hub, with what lies beside them there.
+
+    Where a text beside them cannot be had now, a warning says what is not known for that reason.
 
     Raises:
         UserError: no such repository, or the net is away.
@@ -112,13 +132,15 @@ def find_repository(word: str) -> Weights:
     }
     said = describe_file(path)
     config = parse_json(texts["config.json"] or "{}", dict[str, Any], f"config.json of {word}")
+    for file in (file for file, text in texts.items() if text is None):
+        warnings.warn(f"{file} of {word} cannot be had now: {UNKNOWN[file]}", stacklevel=2)
     return replace(
         said,
         source=word,
         place=place,
         revision=commit,
-        licence=licence_in(texts["README.md"]) or said.licence,
-        preprocess=said.preprocess or preprocess_in(config),
+        licence=licence_in(texts["README.md"] or "") or said.licence,
+        preprocess=said.preprocess or preprocess_in(config) or preprocess_of_model(model),
     )
 
 
@@ -137,7 +159,7 @@ def describe_file(path: Path) -> Weights:
 
 
 def read_card_of(path: Path) -> Card | None:
-    """The card weights_in a file of weights, if it has one."""
+    """The card in a file of weights, if it has one."""
     if path.suffix != ".safetensors":
         return None
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from vitrail.errors import UserError, unknown
 from vitrail.files import resolve_path
 from vitrail.hub.baselines import TIMM
-from vitrail.hub.weights import is_repository
+from vitrail.hub.weights import check_word, is_repository
 from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
 from vitrail.models.reader import choice
 from vitrail.tasks.distill import HARD, SOFT
@@ -82,9 +82,24 @@ def check_options(options: FitOptions) -> None:
     if options.image is not None:
         check_count(options.image, "the image size", most=MOST)
         refuse_large_batch(1, options.image)
+    refuse_said_twice(options)
     if options.distill is not None and options.distill not in KINDS:
         raise unknown("way to distil", options.distill, KINDS)
     check_name(build_recipe(options, 1).optimizer)
+
+
+def refuse_said_twice(options: FitOptions) -> None:
+    """Refuse an option beside a single change of the same key to another value.
+
+    Raises:
+        UserError: which of the two is meant cannot be known.
+    """
+    for name in ("epochs", "tune", "weights", "teacher"):
+        value, other = getattr(options, name), options.changes.get(name)
+        if value is not None and other is not None and str(value) != str(other):
+            raise UserError(
+                f"{name} is said twice: --{name} {value} and --set {name}={other}; leave one out"
+            )
 
 
 def weights_word(options: FitOptions) -> str:
@@ -93,6 +108,7 @@ def weights_word(options: FitOptions) -> str:
     Raises:
         UserError: no such recipe.
     """
+    check_word(options.weights)
     if options.weights is not None:
         return absolute_weights(options.weights)
     values = {} if options.recipe is None else recipe_values(options.recipe)

@@ -156,6 +156,11 @@ def _prepare(options: FitOptions, notes: list[str]) -> Prepared:
     parts |= {part: dataset.split(part) for part in ("val", "test") if dataset.split(part)}
     weights = find_weights(weights_word(options), text, options.weights_folder)
     recipe = build_recipe(options, len(parts["train"]), released=weights is not None)
+    if weights is None and recipe.tune != "all":
+        notes.append(
+            f"tune is {recipe.tune} and the layers that stay as they are are random; --weights "
+            "names what to start from"
+        )
     check_weight_count(recipe.class_weights, len(dataset.classes))
     image = options.image or (weights and weights.image)
     image = image or suggest_image_size(dataset, parts["train"])
