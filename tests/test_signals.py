@@ -34,6 +34,25 @@ def test_a_signal_becomes_an_interrupt_and_what_was_before_comes_back(number: in
     assert said == f"stopped by {signal.Signals(number).name} True\n"
 
 
+@pytest.mark.parametrize("moment", ["tolerant_streams", "explain_error", "drop_stdout"])
+def test_no_moment_of_a_command_is_without_a_listener(moment: str) -> None:
+    """Before its words are read, while an error is told, and when its reader has left."""
+    word = "check" if moment == "drop_stdout" else "models"
+    said = run(
+        "import sys, vitrail.cli.app as app\n"
+        "def stop(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(20)\n"
+        f"app.{moment} = stop\n"
+        "def fail(words):\n"
+        "    raise BrokenPipeError if 'check' in words else ValueError\n"
+        "app.run_command = fail\n"
+        "sys.stderr = sys.stdout\n"
+        f"print(sys.modules['vitrail.cli'].main([{word!r}]))\n"
+    )
+    assert said == "vitrail: stopped by SIGTERM\n130\n"
+
+
 def test_a_signal_in_a_callback_is_not_lost() -> None:
     """Python prints an exception that is raised in a weak reference's callback, and goes on."""
     said = run(

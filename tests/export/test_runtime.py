@@ -1,5 +1,7 @@
 """Files that cannot be run are refused in one line."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,31 @@ def test_what_has_not_one_input_and_one_output_of_numbers(kind: str, tmp_path: P
     write_graph(path, [("Cast", "x", "y")])  # to texts
     with pytest.raises(UserError, match="answers with no numbers|cannot run pictures"):
         open_file(path, kind=kind)(torch.zeros(1, 3, 4, 4))
+
+
+LET_GO_ELSEWHERE = """
+import faulthandler, gc, signal, sys, threading
+import torch
+from vitrail.export import open_file
+faulthandler.enable()  # as pytest does: signals have a stack of their own
+held = [open_file(sys.argv[1], kind="openvino")]
+held[0](torch.zeros(1, 3, 4, 4))
+letting_go = threading.Thread(target=lambda: (held.clear(), gc.collect()))
+letting_go.start()
+letting_go.join()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_a_signal_is_heard_after_another_thread_let_go_of_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    write_graph(tmp_path / "m.onnx", [("Identity", "x", "y")])
+    command = [sys.executable, "-c", LET_GO_ELSEWHERE, str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_names_in_a_file_that_fails_stay_off_the_terminal(

@@ -10,14 +10,14 @@ import torch
 from tests.train import small
 
 from vitrail import train
+from vitrail.train import processes
 
 
 def main(out: str, recipe: str, norm: str) -> None:
     torch.set_num_threads(1)
     made = train.Recipe.from_yaml(Path(recipe))
     small.fit(Path(out), made, norm=norm == "norm", resume=True)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    processes.leave_group()
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ from vitrail.console import (
     tolerant_streams,
 )
 from vitrail.errors import UserError, printable, unknown
-from vitrail.signals import raise_on_termination
 
 COMMANDS: dict[str, type[Command]] = {
     "models": Models,
@@ -92,11 +91,14 @@ MISNAMED = frozenset(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (default: the process's own) and give its exit status."""
+    """Run one command line (default: the process's own) and give its exit status.
+
+    :func:`vitrail.cli.main` listens for signals around it.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    with tolerant_streams(), one_line_warnings(), raise_on_termination():
+    with tolerant_streams(), one_line_warnings():
         try:
             status = run_command(words)
             if sys.stdout is not None:

@@ -18,6 +18,7 @@ class Train(TrainOptions):
         """Train, or go on with a stopped run."""
         from vitrail.cli.settings import changes_of
         from vitrail.train.display import describe_scores
+        from vitrail.train.processes import leave_group
         from vitrail.train.setup import fit
 
         result = fit(
@@ -45,6 +46,7 @@ class Train(TrainOptions):
             out=self.out,
             resume_from=self.resume,
         )
+        leave_group()
         facts = asdict(result)
         best = result.best
         known = best.get("accuracy") is not None

@@ -6,6 +6,7 @@
 import mmap
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -146,7 +147,7 @@ def numbers_of(result: Any, path: Path) -> Tensor:
 def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
     """The file in OpenVINO on the CPU, compiled anew for every shape of pictures it meets: for
     shapes it knows it is faster."""
-    core = need("openvino", "openvino").Core()
+    core = core_of(need("openvino", "openvino"))
     refuse_outside_data(path)
     wishes = {
         "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
@@ -169,6 +170,18 @@ def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
         return numbers_of(result.copy(), path)
 
     return answer
+
+
+@cache
+def core_of(openvino: Any) -> Any:
+    """OpenVINO's core, which is kept until the process ends.
+
+    With its first compilation the CPU's plug-in gives the calling thread a stack for signals, and
+    frees it with itself. Where another thread lets go of it last (Python's garbage collection may
+    run in any), the thread keeps a stack that is no more, and its next signal, such as Ctrl-C, ends
+    the process in a segmentation fault (seen with OpenVINO 2026.4).
+    """
+    return openvino.Core()
 
 
 def read_by_openvino(path: Path) -> Any:

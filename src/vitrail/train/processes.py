@@ -41,6 +41,16 @@ def _on_cpus() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
+def leave_group() -> None:
+    """End this process's part in a training of several, for one that ends after it.
+
+    What is left to the end of the interpreter makes torch abort it now and then, when all was done
+    (pytorch issue 190489). Only after success: others may still wait where this one failed.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def run_on_main(accelerator: Any, work: Callable[[], T]) -> T:
     """Do ``work`` in the first process; all get its result, or its UserError."""
     if accelerator.num_processes == 1:
