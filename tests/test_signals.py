@@ -11,13 +11,13 @@ import pytest
 from vitrail import signals
 
 
-def run(code: str) -> str:
+def run(code: str, status: int = 0) -> str:
     """What a fresh process prints: a signal that is missed ends that one only."""
     lines = ("import os, signal, time, weakref", "from vitrail import signals", code)
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (status, "")
     return done.stdout
 
 
@@ -53,9 +53,14 @@ def test_no_moment_of_a_command_is_without_a_listener(moment: str) -> None:
     assert said == "vitrail: stopped by SIGTERM\n130\n"
 
 
-def test_a_signal_in_a_callback_is_not_lost() -> None:
-    """Python prints an exception that is raised in a weak reference's callback, and goes on."""
+@pytest.mark.parametrize("ctrl_c", ["default_int_handler", "SIG_IGN"])
+def test_a_signal_in_a_callback_is_not_lost(ctrl_c: str) -> None:
+    """Python prints an exception that is raised in a weak reference's callback, and goes on.
+
+    Where Ctrl-C is ignored, as in a script's background, the process ends by the signal itself.
+    """
     said = run(
+        f"signal.signal(signal.SIGINT, signal.{ctrl_c})\n"
         "class Held: pass\n"
         "held = Held()\n"
         "known = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGTERM))\n"
@@ -64,9 +69,10 @@ def test_a_signal_in_a_callback_is_not_lost() -> None:
         "        del held\n"
         "        time.sleep(20)\n"
         "except KeyboardInterrupt:\n"
-        "    print('heard', known())\n"
+        "    print('heard', known())\n",
+        status=0 if ctrl_c == "default_int_handler" else -signal.SIGTERM,
     )
-    assert said == "heard None\n"
+    assert said == ("heard None\n" if ctrl_c == "default_int_handler" else "")
 
 
 def test_what_is_ignored_stays_ignored() -> None:

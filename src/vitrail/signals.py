@@ -76,7 +76,7 @@ def reraise_lost_interrupts() -> Iterator[None]:
         if not isinstance(lost.exc_value, KeyboardInterrupt):
             before(lost)
             return
-        timers.append(threading.Timer(MOMENT_S, _thread.interrupt_main))
+        timers.append(threading.Timer(MOMENT_S, interrupt_main))
         timers[-1].daemon = True
         timers[-1].start()
 
@@ -87,6 +87,21 @@ def reraise_lost_interrupts() -> Iterator[None]:
         sys.unraisablehook = before
         for timer in timers:
             timer.cancel()
+
+
+def interrupt_main() -> None:
+    """Ctrl-C for the main thread; where the system can, it ends a wait of that thread too.
+
+    Where Ctrl-C is ignored, SIGTERM, which by now ends the process at once.
+    """
+    number = signal.SIGINT
+    if signal.getsignal(number) is signal.SIG_IGN:
+        number = signal.SIGTERM
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)
+    else:
+        _thread.interrupt_main(number)
 
 
 def redirect_lost_terminal() -> None:

@@ -159,8 +159,11 @@ def test_a_hub_that_fails(fault, word, says, hub_server: OpenHub, safe: bytes, m
         assert isinstance(caught.value, NotAvailable) == (fault != "rotten")
 
 
-def test_what_lies_beside_weights_and_cannot_be_had_is_said(hub_server: OpenHub, safe) -> None:
+def test_what_lies_beside_weights_and_cannot_be_had_is_said(
+    hub_server: OpenHub, safe: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Weights alone are no secret loss of their preparation and licence; nothing there is none."""
+    monkeypatch.setattr(fetch, "ANSWER", 0.5)
     files = {"model.safetensors": safe}
     server = hub_server({"me/pets": {**files, "config.json": b"{}"}, "me/bare": files}, "alone")
     for place in ("net", "cache"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.study.made import unmeasured
 
 from vitrail import study
 from vitrail.data import Preprocess
@@ -80,18 +81,6 @@ def test_a_stopped_real_job_goes_on_to_the_same_answers(
     mended = study.resume(tmp_path / "cut", progress=False, use=unmeasured())
     alike = ("accuracy", "loss", "ece", "epochs", "images_seen")
     assert [mended.rows[0][k] for k in alike] == [whole.rows[0][k] for k in alike]
-
-
-def unmeasured() -> study.Tools:
-    from dataclasses import replace
-
-    from tests.study.made import cost
-
-    from vitrail.study.run import default_tools
-
-    return replace(
-        default_tools(), measure=lambda setup, tell: {a: cost(1, 1.0) for a in setup.plan.arms}
-    )
 
 
 @pytest.mark.parametrize("arm", ["coat_lite_tiny(depth=3)", "no_such_model", "timm:no_such_model"])

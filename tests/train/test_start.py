@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 from tests.conftest import OpenHub
+from tests.study.made import unmeasured
 
 import vitrail
 from vitrail import export, hub
@@ -124,10 +125,9 @@ def check_study(text: str, word: str, photos: Path, origin: Any, folder: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:the head is new")
-@pytest.mark.parametrize("text", [OURS, THEIRS])
-def test_an_export_prepares_and_answers_as_the_run(text, photos, released, tmp_path) -> None:
+def test_an_export_prepares_and_answers_as_the_run(photos, released, tmp_path) -> None:
     """Whatever its start was: an export is made of the run's model and card alone."""
-    train(photos, tmp_path / "run", model=text, weights="auto", weights_folder=released)
+    train(photos, tmp_path / "run", model=THEIRS, weights="auto", weights_folder=released)
     assert (
         main(["export", str(tmp_path / "run"), "--format", "torch", "--out", str(tmp_path / "x")])
         == 0
@@ -274,7 +274,7 @@ def test_a_study_says_where_its_arms_start_and_by_which_recipe(photos, released,
     words = {"weights": ("auto",), "arms": (THEIRS,), "image": 64, "fractions": (1.0,)}
     recipe = {"epochs": 1, **QUICK, "lr": 1e-3}
     plan = study.StudyPlan.of(str(photos), weights_folder=str(released), recipe=recipe, **words)
-    done = study.run(plan, tmp_path / "study")
+    done = study.run(plan, tmp_path / "study", use=unmeasured())
     facts = study.StudyResults.load(done.out).facts
     (start,) = facts["starts"]
     assert (start["source"], start["place"]) == (f"timm:{TAGGED}", "weights folder")
