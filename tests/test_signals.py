@@ -53,6 +53,29 @@ def test_no_moment_of_a_command_is_without_a_listener(moment: str) -> None:
     assert said == "vitrail: stopped by SIGTERM\n130\n"
 
 
+@pytest.mark.parametrize("error", ["ValueError('matrix')", "OSError(5, 'damaged')"])
+@pytest.mark.parametrize(("number", "line"), [("INT", "stopped"), ("HUP", "stopped by SIGHUP")])
+def test_an_error_in_place_of_an_interruption_is_one(number: str, line: str, error: str) -> None:
+    """matplotlib says "Invalid affine transformation matrix" where it was interrupted."""
+    said = run(
+        "import sys, vitrail.cli.app as app\n"
+        "def draw(words):\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), signal.SIG{number})\n"
+        "        time.sleep(20)\n"
+        "    except KeyboardInterrupt:\n"
+        f"        raise {error} from None\n"
+        "app.run_command = draw\n"
+        "sys.stderr = sys.stdout\n"
+        "print(sys.modules['vitrail.cli'].main(['models']))\n"
+    )
+    assert said == (
+        f"vitrail: {line}\n130\n"
+        if "Value" in error
+        else "vitrail: the system refused: damaged\n130\n"
+    )
+
+
 @pytest.mark.parametrize("ctrl_c", ["default_int_handler", "SIG_IGN"])
 def test_a_signal_in_a_callback_is_not_lost(ctrl_c: str) -> None:
     """Python prints an exception that is raised in a weak reference's callback, and goes on.

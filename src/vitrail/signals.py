@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -42,23 +43,34 @@ def restore(before: Mapping[int, Any]) -> None:
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+@dataclass
+class Stopped:
+    """Whether a signal has come, and how that is said; ``line`` is empty while none has."""
+
+    line: str = ""
+
+
 @contextlib.contextmanager
-def raise_on_termination() -> Iterator[None]:
+def raise_on_termination() -> Iterator[Stopped]:
     """SIGTERM and SIGHUP raise :class:`Terminated`, so that drafts are removed and children end.
 
-    The second one ends the process at once.
+    Ctrl-C raises KeyboardInterrupt, as ever. The second signal ends the process at once. What is
+    given tells that one came: some libraries raise an error of their own in its place.
     """
     before: dict[int, Any] = {}
+    stopped = Stopped()
 
     def end(number: int, frame: FrameType | None) -> None:
         restore(before)
         redirect_lost_terminal()
-        raise Terminated(f"stopped by {signal.Signals(number).name}")
+        by_hand = number == signal.SIGINT
+        stopped.line = "stopped" if by_hand else f"stopped by {signal.Signals(number).name}"
+        raise KeyboardInterrupt if by_hand else Terminated(stopped.line)
 
-    before |= listen(end, TERMINATIONS)
+    before |= listen(end)
     try:
         with reraise_lost_interrupts():
-            yield
+            yield stopped
     finally:
         restore(before)
 

@@ -7,7 +7,7 @@ two. Nothing here imports torch before a command runs, so that help answers at o
 import sys
 from collections.abc import Sequence
 
-from vitrail.signals import raise_on_termination
+from vitrail.signals import Stopped, raise_on_termination
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,11 +16,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Ctrl-C, SIGTERM and SIGHUP are one line from the first moment, while the commands are still
     being read, too, to the last.
     """
+    stopped = Stopped()
     try:
-        with raise_on_termination():
+        with raise_on_termination() as stopped:
             from vitrail.cli.app import main as run
 
-            return run(argv)
+            status = run(argv)
+            return 130 if status and stopped.line else status
     except KeyboardInterrupt as stop:
-        print(f"vitrail: {str(stop) or 'stopped'}", file=sys.stderr)
-        return 130
+        line = str(stop) or "stopped"
+    except Exception:  # a library may raise an error of its own for the interruption
+        if not stopped.line:
+            raise
+        line = stopped.line
+    print(f"vitrail: {line}", file=sys.stderr)
+    return 130
