@@ -121,3 +121,12 @@ def test_a_form_that_is_none_is_refused() -> None:
     for wrong in ({"precision": "auto"}, {"memory_format": "sideways"}, {"precision": 1}, []):
         with pytest.raises(UserError):
             form_of({"form": wrong}, recipe, "run.json")
+
+
+def test_what_was_measured_is_said_once() -> None:
+    form = Form(precision="bf16", images_per_s={"fp32 contiguous": 5.0, "bf16 contiguous": 9.0})
+    line = "computes in bf16 contiguous, the fastest here (images/s of a step: fp32 contiguous 5,"
+    made = fastest.apply_form(job(precision="auto"), form)
+    assert made.recipe.precision == "bf16" and made.notes[-1].startswith(line)
+    assert fastest.apply_form(job(precision="auto"), form, said=False).notes == ()
+    assert fastest.apply_form(job(), Form()).notes == ()

@@ -28,7 +28,9 @@ LEAST_SECONDS = 60.0
 """A training that takes less than this is not worth the measuring."""
 GAIN = 1.05
 """Times as fast another form must be, to be taken."""
-ROUNDS = 2
+ROUNDS = 6
+SHARE = 0.03
+"""Of the training's time, for measuring: after two rounds no other begins beyond it."""
 IMAGES = 8
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 CASTS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -138,31 +140,34 @@ def fastest(job: TrainingJob, forms: list[Form]) -> Form:
     with torch.random.fork_rng():
         model = copy.deepcopy(job.model).to(images.device)
         backward = not recipe.fits_head_only
-        (once,) = seconds_of(forms[:1], model, images, backward=backward, rounds=1)
-        if is_short(job, once / count):
+        (once,) = seconds_of(forms[:1], model, images, backward=backward, limit_s=0.0)
+        whole = training_seconds(job, once / count)
+        if whole < LEAST_SECONDS:
             return forms[0]
-        seconds = seconds_of(forms, model, images, backward=backward)
+        seconds = seconds_of(forms, model, images, backward=backward, limit_s=SHARE * whole)
     best = min(range(len(forms)), key=seconds.__getitem__)
     chosen = forms[best if seconds[0] > GAIN * seconds[best] else 0]
     rates = {form.name: round(count / s, 2) for form, s in zip(forms, seconds, strict=True)}
     return replace(chosen, images_per_s=rates)
 
 
-def is_short(job: TrainingJob, seconds_per_image: float) -> bool:
-    """Whether the training ends before measuring pays."""
+def training_seconds(job: TrainingJob, seconds_per_image: float) -> float:
+    """About how long the training takes."""
     if job.recipe.seconds is not None:
-        return job.recipe.seconds < LEAST_SECONDS
-    passes = max(1, job.recipe.epochs)
-    return passes * len(job.parts["train"]) * seconds_per_image < LEAST_SECONDS
+        return job.recipe.seconds
+    return max(1, job.recipe.epochs) * len(job.parts["train"]) * seconds_per_image
 
 
 def seconds_of(
-    forms: list[Form], model: nn.Module, images: Tensor, *, backward: bool, rounds: int = ROUNDS
+    forms: list[Form], model: nn.Module, images: Tensor, *, backward: bool, limit_s: float
 ) -> list[float]:
-    """Seconds that a pass over ``images`` ``(B, C, H, W)`` takes in each form, tried by turns."""
+    """Seconds that a pass over ``images`` ``(B, C, H, W)`` takes in each form, tried by turns.
+
+    The best of :data:`ROUNDS`, or of the two at least that ``limit_s`` seconds leave time for.
+    """
     model.train(backward)
     calls = {form.name: partial(step, model, images, form, backward=backward) for form in forms}
-    timed = time_side_by_side(calls, rounds=rounds, window_s=0.0, warmup_s=0.0)
+    timed = time_side_by_side(calls, rounds=ROUNDS, window_s=0.0, warmup_s=0.0, limit_s=limit_s)
     return [timed[form.name].best for form in forms]
 
 
@@ -188,14 +193,19 @@ def faster_format(model: nn.Module, preprocess: Preprocess) -> nn.Module:
         return model
     side, device = preprocess.image, next(model.parameters()).device
     images = torch.zeros(IMAGES, preprocess.in_chans, side, side, device=device)
-    seconds = seconds_of(forms, model, images, backward=False)
+    seconds = seconds_of(forms, model, images, backward=False, limit_s=0.0)
     best = forms[min(range(len(forms)), key=seconds.__getitem__)]
     return model.to(memory_format=FORMATS[best.memory_format])
 
 
-def apply_form(job: TrainingJob, form: Form) -> TrainingJob:
-    """The job with its model in the form's memory format, and its precision in place of auto."""
+def apply_form(job: TrainingJob, form: Form, *, said: bool = True) -> TrainingJob:
+    """The job with its model in the form's memory format, and its precision in place of auto.
+
+    A note says what was measured, unless it was said before (``said=False``).
+    """
     job.model.to(memory_format=FORMATS[form.memory_format])
+    if said and form.line:
+        job = replace(job, notes=(*job.notes, form.line))
     if job.recipe.precision != AUTO:
         return job
     return replace(job, recipe=replace(job.recipe, precision=form.precision))

@@ -94,7 +94,7 @@ def fit_job(
     freeze_parts(job.model, job.recipe)
     begun = _begun(goal, resume)
     form = choose_form(job) if begun is None else _form_of(begun)
-    job = apply_form(job, form)
+    job = apply_form(job, form, said=begun is None)
     accelerator = processes.start_accelerator(job.recipe.precision)
     _check(job, accelerator.num_processes)
     facts = {**(facts or {}), "form": form.to_dict()}
