@@ -3,6 +3,10 @@
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from tests.data.corpus import small_set, write
@@ -68,6 +72,36 @@ def test_a_killed_worker_is_one_line_when_a_batch_is_waited_for(pictures: ImageT
         os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match="was ended by SIGKILL"):
         list(batches)
+
+
+KILLED_AT_ONCE = """
+import os, signal, sys, time
+from pathlib import Path
+from vitrail.data import ImageTensors, Loader, Preprocess, open_dataset, workers
+
+def late(self, number, begin=workers.WorkerStart.__call__):
+    Path(sys.argv[1]).write_text(str(os.getpid()))
+    os.kill(self.reader, signal.SIGKILL)
+    while os.getppid() == self.reader:
+        time.sleep(0.01)
+    begin(self, number)
+
+workers.WorkerStart.__call__ = late
+found = open_dataset("fashion")
+tensors = ImageTensors(found, found.split("test"), Preprocess(image=16).transform(), 0)
+list(Loader(tensors, workers=1).epoch([[0]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_whose_reader_was_killed_before_it_began_ends_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_AT_ONCE, str(tmp_path / "pid")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    stat = Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    until = time.monotonic() + 60
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX":
+        assert time.monotonic() < until, "the worker lives on"
+        time.sleep(0.1)
 
 
 class Ended:

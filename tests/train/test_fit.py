@@ -1,6 +1,7 @@
 """What fit promises, on real pictures with a tiny model."""
 
 import itertools
+import json
 import math
 import os
 import signal
@@ -20,6 +21,7 @@ from tests.train.same import assert_same_to_the_bit, bits, rows
 from torch import nn
 
 from vitrail import data, train
+from vitrail.digests import KEY
 from vitrail.errors import UserError
 from vitrail.schema import read_json
 from vitrail.tasks import evaluate, load_weights, read_card
@@ -226,6 +228,13 @@ def test_resume_names_gone_pictures(stopped: Path) -> None:
     fewer = replace(pictures, items=pictures.items[:5])
     with pytest.raises(UserError, match="pictures of the run are gone"):
         train.resume(stopped, lambda card: small.build(), dataset=fewer)
+
+
+def test_resume_of_a_run_that_names_no_pictures(stopped: Path) -> None:
+    facts = {k: v for k, v in read_json(stopped / "run.json").items() if k not in ("data", KEY)}
+    (stopped / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="run.json' does not say what the run was trained on"):
+        train.resume(stopped, lambda card: small.build(), progress=False)
 
 
 def test_resume_of_what_is_no_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Every random choice for an image is a pure function of (seed, epoch, key). So tr
 and go on anywhere, and one process or eight give the same tensors.
 """
 
+import os
 import time
 import warnings
 from collections import Counter
@@ -24,9 +25,9 @@ from vitrail.data.transforms import Transform
 from vitrail.data.workers import (
     SHARED_MEMORY,
     WorkerError,
+    WorkerStart,
     explain_worker_error,
     free_shared_memory,
-    ignore_signals,
     keep_sigchld_handler,
     limit_workers,
 )
@@ -176,7 +177,7 @@ class Loader:
             persistent_workers=workers > 0,
             prefetch_factor=ahead if workers else None,
             pin_memory=self._pin,
-            worker_init_fn=ignore_signals,
+            worker_init_fn=WorkerStart(os.getpid()),
         )
 
 

@@ -6,10 +6,13 @@ batches do not depend on their number.
 """
 
 import contextlib
+import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
 from vitrail.errors import UserError
@@ -50,11 +53,33 @@ def free_shared_memory() -> float:
         return 0
 
 
-def ignore_signals(number: int) -> None:
-    """In a worker: Ctrl-C and a closed terminal are the reader's to answer; workers end with it."""
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+@dataclass(frozen=True)
+class WorkerStart:
+    """What a worker does first: leave Ctrl-C to the reader, and end when that is gone.
+
+    torch's own workers look for the process that they found when they began, and live for ever
+    where the reader was killed just before.
+
+    Attributes:
+        reader: its process.
+        every_s: seconds between looks.
+    """
+
+    reader: int
+    every_s: float = 2.0
+
+    def __call__(self, number: int) -> None:
+        """In the worker ``number``."""
+        for name in ("SIGINT", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+        threading.Thread(target=self.end_with_reader, daemon=True).start()
+
+    def end_with_reader(self) -> None:
+        """Look for the reader until it is gone, and end."""
+        while os.getppid() == self.reader:
+            time.sleep(self.every_s)
+        os._exit(1)
 
 
 @contextlib.contextmanager

@@ -114,6 +114,7 @@ class StudyFile:
         convert(list[str], found.plan.get("arms"), f"{where}: plan: arms")
         data = convert(dict[str, Any], found.facts.get("data"), f"{where}: facts: data")
         convert(list[str], data.get("classes"), f"{where}: facts: data: classes")
+        convert(str, data.get("name"), f"{where}: facts: data: name")
         return found
 
 

@@ -146,7 +146,7 @@ def resume(
         return _finished_before(out, run.result)
     model = rebuild_model(run) if build is None else build(run.card)
     if dataset is None:
-        dataset = data.open_dataset(run.facts["data"], **run.facts.get("open", {}))
+        dataset = data.open_dataset(_source_of(run), **run.facts.get("open", {}))
     named = run.recipe.teacher
     job = TrainingJob(
         model=model,
@@ -179,6 +179,17 @@ def _begun(goal: Destination, resume: bool) -> folder.Run | None:
     """The run to go on with, if there is one."""
     goes_on = resume and isinstance(goal, Path) and folder.is_run(goal)
     return folder.read_run(goal) if goes_on and isinstance(goal, Path) else None
+
+
+def _source_of(run: folder.Run) -> str:
+    """What a run was trained on."""
+    source = run.facts.get("data")
+    if not source:
+        raise UserError(
+            f"{str(run.folder / 'run.json')!r} does not say what the run was trained on; in "
+            "Python, resume(..., dataset=...) does"
+        )
+    return str(source)
 
 
 def _form_of(run: folder.Run) -> Form:
