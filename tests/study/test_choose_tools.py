@@ -12,7 +12,7 @@ from vitrail.data import open_dataset
 from vitrail.errors import UserError
 from vitrail.study.choose.question import Parts, TrialPlan
 from vitrail.study.choose.state import ChoiceEntry
-from vitrail.study.choose.tools import ChoiceTools, trial_recipe
+from vitrail.study.choose.tools import ChoiceTools, fit_rate_to_updates, trial_recipe
 from vitrail.train.features import FeatureBank, give_head, labels_of
 from vitrail.train.probe import fit_probe
 
@@ -77,3 +77,11 @@ def test_a_trial_from_released_weights_is_gentle() -> None:
     gentle, scratch = (trial_recipe(3000, 9.0, 1, released=r) for r in (True, False))
     assert gentle.lr < scratch.lr and gentle.layer_decay < 1 and not gentle.mixup
     assert gentle.seconds == scratch.seconds == 9.0 and gentle.seed == 1
+
+
+def test_a_trial_of_few_updates_takes_small_steps() -> None:
+    usual = trial_recipe(3000, 40.0, 0, released=True)
+    few, many = (fit_rate_to_updates(usual, seconds) for seconds in (0.04, 0.002))
+    assert few.lr == pytest.approx(usual.lr * 40 / (3 * 0.04 * 32) / 60)  # 10.4 updates
+    assert few.min_lr == pytest.approx(usual.min_lr * few.lr / usual.lr)
+    assert many == usual == fit_rate_to_updates(usual, 0.0)

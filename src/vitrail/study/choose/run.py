@@ -231,10 +231,10 @@ def probe_round(run: ChoiceRun, step: rounds.Step, until: float) -> bool:
     Who has not been probed by then leaves with that reason, but for the first few: without them
     nothing is known.
     """
-    for entry in sorted(run.state.open, key=forward_seconds):
+    for entry in sorted(run.state.open, key=lambda entry: entry.forward_seconds):
         if any(done.train == len(step.train) for done in entry.rounds):
             continue
-        ahead = forward_seconds(entry) * (len(step.train) + len(step.asked))
+        ahead = entry.forward_seconds * (len(step.train) + len(step.asked))
         probed = sum(1 for other in run.state.open if other.rounds)
         if not entry.rounds and probed >= LEAST_PROBED and run.spent + ahead > until:
             run.put(replace(entry, left="not probed: the time was up"))
@@ -253,11 +253,6 @@ def probe_round(run: ChoiceRun, step: rounds.Step, until: float) -> bool:
         right = share_right(done.right)
         run.note(f"{entry.model}: {right:.1%} by {done.train} pictures, {done.seconds:.1f} s")
     return True
-
-
-def forward_seconds(entry: ChoiceEntry) -> float:
-    """For one picture, of the model alone."""
-    return entry.cost.ms / entry.cost.batch / 1e3 if entry.cost else 0.0
 
 
 def open_bank(run: ChoiceRun, entry: ChoiceEntry) -> FeatureBank | None:

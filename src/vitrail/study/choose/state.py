@@ -107,6 +107,11 @@ class ChoiceEntry:
     rounds: tuple[Round, ...] = ()
     trials: tuple[Trial, ...] = ()
 
+    @property
+    def forward_seconds(self) -> float:
+        """For one image, of the model alone; 0 where it was not timed."""
+        return self.cost.ms / self.cost.batch / 1e3 if self.cost else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:

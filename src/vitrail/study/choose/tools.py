@@ -39,6 +39,10 @@ from vitrail.train.probe import LinearProbe
 from vitrail.train.recipe import Recipe
 from vitrail.train.setup import suggest_image_size
 
+STEP_COST = 3.0
+"""Times that a step of training costs what a forward pass does."""
+FULL_RATE_UPDATES = 60
+"""A trial of so many updates, or more, takes the usual rate."""
 COST_SHARE = 0.15
 """Of the minutes, for timing."""
 
@@ -108,6 +112,8 @@ class ChoiceTools:
         preprocess = preprocess_for(weights, pictures)
         released = weights is not None
         recipe = trial_recipe(len(parts.train), trial.seconds, trial.seed, released=released)
+        if released:
+            recipe = fit_rate_to_updates(recipe, entry.forward_seconds)
         items = {"train": parts.train, "val": parts.compare}
         job = TrainingJob.create(entry.model, pictures, items, recipe, preprocess, weights=weights)
         if head is not None and not trial.at.exists():
@@ -183,3 +189,21 @@ def trial_recipe(count: int, seconds: float, seed: int, *, released: bool) -> Re
     return replace(
         suited, head_first=False, seed=seed, workers=0, validate_every=1000, precision="fp32"
     )
+
+
+def fit_rate_to_updates(recipe: Recipe, forward_seconds: float) -> Recipe:
+    """The recipe of a trial from trained weights, its rate smaller where its updates are few.
+
+    Adam's first steps are as long as the rate whatever the gradient, and a few of them move good
+    features without time to mend them. Some 9 updates took EfficientNet-Lite0 on ``clothing``
+    from 82.1 % to 78.0 at 3e-4, and to 83.2 at 5e-5.
+
+    Args:
+        recipe: with a budget of seconds.
+        forward_seconds: that the model takes for an image; a step takes some three times as long.
+    """
+    if not forward_seconds or recipe.seconds is None:
+        return recipe
+    updates = recipe.seconds / (STEP_COST * forward_seconds * recipe.batch)
+    share = min(1.0, updates / FULL_RATE_UPDATES)
+    return replace(recipe, lr=share * recipe.lr, min_lr=share * recipe.min_lr)
