@@ -10,6 +10,8 @@ Each version has a process of its own, which builds every model from a seed, and
 exports it with that version's own code. Both wait until the other is ready; then one works while
 the other waits, old-new, new-old, and so on, with one thread. A round's ratio is the old time over
 the new one: above 1, the new code is faster. Logits of the two are compared as well.
+``vitrail.cost.time_side_by_side`` is not used: it times within one process, and takes the work of
+another one for a disturbance.
 """
 
 import argparse
@@ -72,9 +74,11 @@ def prepare(model: str, forms: list[str], picture: Any) -> Iterator[tuple[str, C
         with torch.inference_mode():
             return module(picture)
 
-    runs = {"eager": lambda: eager}
-    runs["compiled"] = lambda: compiled(module, picture)
-    runs["onnx"] = lambda: exported(module, model, picture)
+    runs = {
+        "eager": lambda: eager,
+        "compiled": lambda: compiled(module, picture),
+        "onnx": lambda: exported(module, model, picture),
+    }
     for form in forms:
         run = runs[form]()
         run()
@@ -135,7 +139,8 @@ class Version:
     def __init__(self, source: Path, options: argparse.Namespace) -> None:
         words = [str(options.image), str(options.batch), *options.forms]
         environment = os.environ | {"PYTHONPATH": str(source.resolve()), "OMP_NUM_THREADS": "1"}
-        environment |= {"TORCHINDUCTOR_CACHE_DIR": tempfile.mkdtemp(prefix="inductor-")}
+        self.cache = tempfile.TemporaryDirectory(prefix="inductor-")
+        environment |= {"TORCHINDUCTOR_CACHE_DIR": self.cache.name}
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), "--serve", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,
@@ -177,7 +182,7 @@ def difference(pair: list[Version], model: str, form: str) -> float:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Prepare all, wait for quiet if asked, time, print and write."""
+    """Prepare all, time, print and write."""
     pair = [Version(source, options) for source in (options.old, options.new)]
     for model in options.models:
         for version in pair:
@@ -185,8 +190,6 @@ def main(options: argparse.Namespace) -> None:
         for version in pair:
             version.hear()
         print(f"ready: {model}", flush=True)
-    while options.wait and options.wait.exists():
-        time.sleep(1)
     rows: list[dict[str, Any]] = []
     print(f"load {os.getloadavg()[0]:.2f}; median, least and most of old / new", flush=True)
     for model in options.models:
@@ -222,6 +225,5 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--window", type=float, default=0.5, help="seconds")
-    parser.add_argument("--wait", type=Path, help="begin timing when this file is gone")
     parser.add_argument("--out", type=Path)
     main(parser.parse_args())

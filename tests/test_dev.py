@@ -20,7 +20,7 @@ def tool(name: str) -> ModuleType:
     return module
 
 
-mutants, measures = tool("mutants"), tool("measures")
+mutants, measures, before_after = map(tool, ("mutants", "measures", "before_after"))
 
 
 def test_every_mutant_changes_one_line_that_is_there() -> None:
@@ -64,3 +64,9 @@ def test_measures_count_what_they_say(house: Path) -> None:
     lines = measures.lines_to_read(house, measures.CMT)
     assert len(lines) == 5 + 2 + 2 + 2  # the model's file, the mixer's, used, deeper; not idle
     assert not any("idle" in line for line in lines)
+
+
+def test_two_versions_are_compared_on_the_peers() -> None:
+    from benchmarks.peer_models import PEERS
+
+    assert tuple(peer.model for peer in PEERS) == before_after.MODELS

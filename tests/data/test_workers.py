@@ -77,19 +77,19 @@ def test_a_killed_worker_is_one_line_when_a_batch_is_waited_for(pictures: ImageT
 KILLED_AT_ONCE = """
 import os, signal, sys, time
 from pathlib import Path
-from vitrail.data import ImageTensors, Loader, Preprocess, open_dataset, workers
+from vitrail.data import ImageTensors, Loader, Preprocess, loader, open_dataset
 
-def late(self, number, begin=workers.WorkerStart.__call__):
+def late(number, begin=loader.start_worker, reader=os.getpid()):
     Path(sys.argv[1]).write_text(str(os.getpid()))
-    os.kill(self.reader, signal.SIGKILL)
-    while os.getppid() == self.reader:
+    os.kill(reader, signal.SIGKILL)
+    while os.getppid() == reader:
         time.sleep(0.01)
-    begin(self, number)
+    begin(number)
 
-workers.WorkerStart.__call__ = late
+loader.start_worker = late
 found = open_dataset("fashion")
 tensors = ImageTensors(found, found.split("test"), Preprocess(image=16).transform(), 0)
-list(Loader(tensors, workers=1).epoch([[0]]))
+list(Loader(tensors, workers=2).epoch([[0], [1]]))
 """
 
 

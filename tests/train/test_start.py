@@ -128,15 +128,11 @@ def check_study(text: str, word: str, photos: Path, origin: Any, folder: Path) -
 def test_an_export_prepares_and_answers_as_the_run(photos, released, tmp_path) -> None:
     """Whatever its start was: an export is made of the run's model and card alone."""
     train(photos, tmp_path / "run", model=THEIRS, weights="auto", weights_folder=released)
-    assert (
-        main(["export", str(tmp_path / "run"), "--format", "torch", "--out", str(tmp_path / "x")])
-        == 0
-    )
+    words = ["--format", "torch", "--out", str(tmp_path / "x")]
+    assert main(["export", str(tmp_path / "run"), *words]) == 0
     run, served = vitrail.load(tmp_path / "run", device="cpu"), export.open_folder(tmp_path / "x")
-    assert (
-        served.preprocess.to_dict() == run.card.preprocess
-        and run.card.preprocess["mean"] == [0.0] * 3
-    )
+    seen = run.card.preprocess
+    assert served.preprocess.to_dict() == seen and seen["mean"] == [0.0] * 3
     pictures = [Image.open(photos / "red" / "0.png"), Image.open(photos / "blue" / "3.png")]
     assert torch.allclose(served.predict(pictures), run.predict(pictures), atol=1e-5)
 

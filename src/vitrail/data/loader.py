@@ -4,7 +4,6 @@ Every random choice for an image is a pure function of (seed, epoch, key). So tr
 and go on anywhere, and one process or eight give the same tensors.
 """
 
-import os
 import time
 import warnings
 from collections import Counter
@@ -25,11 +24,11 @@ from vitrail.data.transforms import Transform
 from vitrail.data.workers import (
     SHARED_MEMORY,
     WorkerError,
-    WorkerStart,
     explain_worker_error,
     free_shared_memory,
     keep_sigchld_handler,
     limit_workers,
+    start_worker,
 )
 from vitrail.errors import UserError
 
@@ -177,7 +176,7 @@ class Loader:
             persistent_workers=workers > 0,
             prefetch_factor=ahead if workers else None,
             pin_memory=self._pin,
-            worker_init_fn=WorkerStart(os.getpid()),
+            worker_init_fn=start_worker,
         )
 
 

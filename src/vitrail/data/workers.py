@@ -6,13 +6,12 @@ batches do not depend on their number.
 """
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
 from vitrail.errors import UserError
@@ -53,32 +52,23 @@ def free_shared_memory() -> float:
         return 0
 
 
-@dataclass(frozen=True)
-class WorkerStart:
-    """What a worker does first: leave Ctrl-C to the reader, and end when that is gone.
+def start_worker(number: int) -> None:
+    """What a worker does first: leave Ctrl-C and a closed terminal to the reader, and end with it.
 
     torch's own workers look for the process that they found when they began, and live for ever
     where the reader was killed just before.
-
-    Attributes:
-        reader: its process.
-        every_s: seconds between looks.
     """
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=end_with_reader, daemon=True).start()
 
-    reader: int
-    every_s: float = 2.0
 
-    def __call__(self, number: int) -> None:
-        """In the worker ``number``."""
-        for name in ("SIGINT", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
-        threading.Thread(target=self.end_with_reader, daemon=True).start()
-
-    def end_with_reader(self) -> None:
-        """Look for the reader until it is gone, and end."""
-        while os.getppid() == self.reader:
-            time.sleep(self.every_s)
+def end_with_reader() -> None:
+    """Wait until the process that reads the batches is gone, and end."""
+    reader = multiprocessing.parent_process()
+    if reader is not None:
+        reader.join()
         os._exit(1)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from vitrail.errors import UserError, unknown
 from vitrail.files import resolve_path
 from vitrail.hub.baselines import TIMM
-from vitrail.hub.weights import check_word, is_repository
+from vitrail.hub.weights import is_repository
 from vitrail.limits import MOST, check_count, check_seed, check_share, refuse_large_batch
 from vitrail.models.reader import choice
 from vitrail.tasks.distill import HARD, SOFT
@@ -108,7 +108,6 @@ def weights_word(options: FitOptions) -> str:
     Raises:
         UserError: no such recipe.
     """
-    check_word(options.weights)
     if options.weights is not None:
         return absolute_weights(options.weights)
     values = {} if options.recipe is None else recipe_values(options.recipe)
