@@ -15,6 +15,7 @@ import pytest
 
 from vitrail import files
 from vitrail.errors import UserError
+from vitrail.signals import Terminated
 
 STEPS = ("touch", "written", "fsync", "replace", "fsync folder")
 
@@ -214,6 +215,27 @@ def test_a_kill_at_either_end_of_a_draft_leaves_one_that_is_swept(
         (draft / name).touch()
     files.sweep_dead(tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", ["mkdir", "rename", "unlink"])
+def test_a_signal_right_after_a_step_leaves_no_draft_and_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What is there afterwards is the whole folder without our mark, or nothing."""
+    do, out = getattr(Path, step), tmp_path / "out"
+    last = {"mkdir": r"\..*\.vitrail-tmp", "rename": "out", "unlink": re.escape(files.MARK)}[step]
+
+    def interrupted(path: Path, *words: Any, **options: Any) -> Any:
+        found = do(path, *words, **options)
+        if re.fullmatch(last, Path(*words or (path,)).name):
+            monkeypatch.undo()
+            raise Terminated
+        return found
+
+    monkeypatch.setattr(Path, step, interrupted)
+    with pytest.raises(Terminated), files.atomic_folder(out) as draft:
+        (draft / "file").touch()
+    assert [p.name for p in tmp_path.rglob("*")] == ([] if step == "mkdir" else ["out", "file"])
 
 
 def test_the_mark_of_a_draft_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

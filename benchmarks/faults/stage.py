@@ -1,5 +1,7 @@
 """What trials begin from: a few photos, a tiny trained run, and all that commands make of it."""
 
+import contextlib
+import fcntl
 import importlib
 import io
 import json
@@ -8,7 +10,7 @@ import random
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,13 @@ class Stage:
     def write_note(self, name: str, value: Any) -> None:
         """Write a fact down."""
         (self.root / f"{name}.json").write_text(json.dumps(value))
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """While the block runs, no other process has ``name``; whoever wants it waits."""
+        with (self.root / f"{name}.lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
 
     def set(self, needs: Iterable[str]) -> None:
         """Make what is needed and not there yet."""

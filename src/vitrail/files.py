@@ -122,6 +122,8 @@ class DraftFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.goal: Path | None = None
+        """What it is being renamed to, until that is done."""
 
     def publish(self, out: Path) -> None:
         """Rename to ``out``, if that is free: the rename is the claim.
@@ -141,13 +143,14 @@ class DraftFolder:
                 return False
             if os.name == "nt" and goal.is_dir() and not is_occupied(goal):
                 goal.rmdir()
+            self.goal = goal
             self.path.rename(goal)
         except OSError as error:
             if goal.is_dir() and is_occupied(goal):
                 return False
             raise write_error(out, error) from error
-        self.path = out
-        (out / MARK).unlink(missing_ok=True)
+        (goal / MARK).unlink(missing_ok=True)
+        self.path, self.goal = out, None
         _fsync(goal.parent, os.O_RDONLY)
         return True
 
@@ -182,6 +185,9 @@ def draft_folder(beside: Path) -> Iterator[DraftFolder]:
         if handle is not None:
             os.close(handle)
         if draft.path == path:
+            if draft.goal and not path.exists():  # a signal came right after the rename
+                with contextlib.suppress(OSError):
+                    (draft.goal / MARK).unlink(missing_ok=True)
             _remove_draft(path)
             with contextlib.suppress(OSError):
                 for parent in new_parents:

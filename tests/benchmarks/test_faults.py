@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.faults import damage, trees
 from benchmarks.faults.crew import Crew
+from benchmarks.faults.kinds.victims import Victim
 from benchmarks.faults.stage import Stage
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.trial import Kind, Trial, chance_of
@@ -129,3 +132,18 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     result = json.loads(written.read_text())
     assert contract.faults(result) == []
     assert {row["arm"] for row in result["rows"]} == set(SHORT)
+
+
+def test_two_jobs_find_out_once_how_long_a_command_takes(tmp_path: Path) -> None:
+    found: list[Path] = []
+
+    class Slow(Victim):
+        def _found_out(self, stage: Stage, folder: Path) -> list[Any]:
+            found.append(folder)
+            time.sleep(0.05)
+            return [1.5, len(found)]
+
+    victim = Slow("slow", lambda stage, out: [], lambda stage, out: [], str)
+    with ThreadPoolExecutor(3) as jobs:
+        answers = list(jobs.map(victim.undisturbed, [Stage(tmp_path)] * 3))
+    assert answers == [(1.5, 1)] * 3 and len(found) == 1

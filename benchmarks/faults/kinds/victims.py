@@ -51,21 +51,28 @@ class Victim:
     out: str = "out"
     prepare: Callable[[Stage, Path], None] = lambda stage, out: None
 
-    def undisturbed(self, stage: Stage, *, seed: int = 0) -> tuple[float, Any]:
+    def undisturbed(self, stage: Stage) -> tuple[float, Any]:
         """How long the command takes when nobody disturbs it, and the facts; found out once."""
         note = f"undisturbed-{self.name}"
-        if not (stage.root / f"{note}.json").exists():
-            place = lay_out(stage.of(note))
-            self.prepare(stage, place / self.out)
-            child = children.spawn(self.words(stage, place / self.out), place)
-            said = child.told(LIMIT_S)
-            if said.status != 0:
-                raise Fault("fails undisturbed", said.tail())
-            seconds = children.now() - child.began
-            stage.write_note(note, [seconds, self.facts(place / self.out)])
-            shutil.rmtree(place)
+        with stage.alone(note):  # another job may be finding it out
+            if not (stage.root / f"{note}.json").exists():
+                stage.write_note(note, self._found_out(stage, stage.of(note)))
         seconds, facts = stage.note(note)
         return seconds, facts
+
+    def _found_out(self, stage: Stage, folder: Path) -> list[Any]:
+        """Run the command to its end, in a folder that is gone afterwards: seconds and facts."""
+        shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+        place = lay_out(folder)
+        self.prepare(stage, place / self.out)
+        child = children.spawn(self.words(stage, place / self.out), place)
+        said = child.told(LIMIT_S)
+        if said.status != 0:
+            raise Fault("fails undisturbed", said.tail())
+        seconds = children.now() - child.began
+        facts = self.facts(place / self.out)
+        shutil.rmtree(place)
+        return [seconds, facts]
 
     def goes_on(self, stage: Stage, place: Path) -> Said:
         """Give the next command; all must be well after it.
