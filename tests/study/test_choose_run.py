@@ -14,6 +14,7 @@ from torch import nn
 from vitrail.data import Preprocess, open_dataset
 from vitrail.digests import KEY
 from vitrail.errors import UserError
+from vitrail.study.choose import question as question_page
 from vitrail.study.choose import race, rounds
 from vitrail.study.choose.answer import command, sentences, table, write_page
 from vitrail.study.choose.check import load_choice
@@ -125,7 +126,33 @@ def test_the_last_pictures_are_asked_once_and_the_test_part_never(tmp_path: Path
     keys = [{item.key for item in part} for part in (parts.train, parts.compare, parts.last)]
     assert not (keys[0] & keys[1] or keys[1] & keys[2] or keys[0] & keys[2])
     assert not {item.key for item in pictures.split("test")} & set().union(*keys)
-    assert abs(len(parts.compare) - len(parts.last)) <= len(pictures.classes)
+    val = [len(part & {item.key for item in pictures.split("val")}) for part in keys]
+    assert val[0] == 0 and abs(val[1] - val[2]) <= len(pictures.classes)
+
+
+def test_few_pictures_for_the_estimate_are_joined_by_some_of_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures = open_dataset("fashion")
+    monkeypatch.setattr(question_page, "WANTED_LAST", 0)
+    few = len(split_parts(pictures, 0).last)
+    for wanted, share in ((few + 50, 0.125), (10**6, 0.02)):
+        monkeypatch.setattr(question_page, "WANTED_LAST", wanted)
+        monkeypatch.setattr(question_page, "MOST_TAKEN", share)
+        parts, train = split_parts(pictures, 0), pictures.split("train")
+        assert {*parts.train, *parts.last} >= set(train) and not {*parts.train} & {*parts.last}
+        assert len(parts.last) - few == pytest.approx(min(50, share * len(train)), abs=10)
+        assert {item.label for item in parts.train} == {item.label for item in train}
+
+
+def test_random_features_are_asked_once_where_there_are_released_ones() -> None:
+    done = rounds.Round(train=9, right="1", neighbours=0, strength=1, seconds=1)
+    new, scratch = ChoiceEntry(model="new"), ChoiceEntry(model="scratch", rounds=(done,))
+    released = ChoiceEntry(model="released", released=True, rounds=(done,))
+    step = rounds.Step(train=(), asked=())
+    assert rounds.asked([new, scratch, released], step) == ["new", "released"]
+    assert rounds.asked([new, scratch], step) == ["new", "scratch"]
+    assert rounds.asked([scratch, replace(released, left="behind")][:1], step) == ["scratch"]
 
 
 def test_limits_come_first_and_what_breaks_them_is_not_opened(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from vitrail.data import ImageDataset, Item, Preprocess, take_fraction
+from vitrail.data.fractions import choose_validation
 from vitrail.errors import UserError
 from vitrail.limits import check_seed, check_share
 from vitrail.study.choose.state import ChoiceEntry, MeasuredCost
@@ -17,6 +18,8 @@ from vitrail.train.probe import LinearProbe
 MOST_MINUTES = 10**5
 LEAST_ASKED = 20
 """Fewer pictures than this in either half of the validation part tell nothing apart."""
+WANTED_LAST, MOST_TAKEN = 500, 0.125
+"""Pictures for the estimate, and the share of the training part that may be taken for it."""
 
 Note = Callable[[str], None]
 """Takes a line for people."""
@@ -144,6 +147,9 @@ class Toolbox(Protocol):
 def split_parts(pictures: ImageDataset, seed: int) -> Parts:
     """The parts of a set; each class of the validation part is cut in two halves by chance.
 
+    Where the half that is kept for the estimate is small, training pictures join it: 170 pictures
+    leave an accuracy of 87 % open by five points on either side, 500 by three.
+
     Raises:
         UserError: too few pictures to compare by.
     """
@@ -156,4 +162,11 @@ def split_parts(pictures: ImageDataset, seed: int) -> Parts:
             f"choosing compares by the validation part, which has {len(val)} pictures here; "
             f"{2 * LEAST_ASKED} are the least: add pictures, or raise --val"
         )
-    return Parts(train=pictures.split("train"), compare=compare, last=last)
+    train = pictures.split("train")
+    share = min(MOST_TAKEN, (WANTED_LAST - len(last)) / max(1, len(train)))
+    kept = choose_validation(train, share, seed) if share > 0 else frozenset()
+    return Parts(
+        train=tuple(item for item in train if item.key not in kept),
+        compare=compare,
+        last=(*last, *(item for item in train if item.key in kept)),
+    )

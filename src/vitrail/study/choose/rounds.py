@@ -67,6 +67,21 @@ def work(bank: FeatureBank, step: Step) -> int:
     return len({item.key for item in (*step.train, *step.asked)} - set(bank.rows))
 
 
+def asked(entries: Sequence[ChoiceEntry], step: Step) -> list[str]:
+    """Who takes part in a round: all that have not yet, in the first one.
+
+    Later ones are between released candidates where there are some: random features say no more
+    of what a network becomes on more pictures, and their time is better spent in the race.
+    """
+    released = any(entry.released and entry.rounds for entry in entries)
+    return [
+        entry.model
+        for entry in entries
+        if not any(done.train == len(step.train) for done in entry.rounds)
+        and (entry.released or not entry.rounds or not released)
+    ]
+
+
 def standings(entries: Sequence[ChoiceEntry], train: int) -> list[Standing]:
     """How the candidates with a round on ``train`` pictures stand, from best to worst."""
     return rank(
