@@ -194,6 +194,7 @@ def test_the_usual_word(data: str, said: dict[str, Any], word: str) -> None:
         (["--weights", "none", "auto"], "not understood: auto"),
         (["--weights", "timm", "--weights-folder", "../words.txt"], "words.txt' is no folder"),
         (["--set", "weights=auto"], "weights is said twice: --weights none and --set weights=auto"),
+        (["--alpha", "1", "--set", "distill.alpha=0"], "--alpha 1.0 and --set distill.alpha=0"),
         (["--teacher", "../words.txt"], "cannot read .*words.txt"),
         (["--tune", "tail"], r"tune must be all, head or last:N .*, not 'tail'"),
         (["--tune", "last:0"], "not 'last:0'"),

@@ -94,11 +94,17 @@ def refuse_said_twice(options: FitOptions) -> None:
     Raises:
         UserError: which of the two is meant cannot be known.
     """
-    for name in ("epochs", "tune", "weights", "teacher"):
-        value, other = getattr(options, name), options.changes.get(name)
+    pairs = [(name, name, options.changes) for name in ("epochs", "tune", "weights", "teacher")]
+    inner = options.changes.get("distill")
+    if isinstance(inner, Mapping):
+        keys = {"distill": "kind", "alpha": "alpha", "temperature": "tau"}
+        pairs += [(name, key, inner) for name, key in keys.items()]
+    for name, key, changes in pairs:
+        value, other = getattr(options, name), changes.get(key)
         if value is not None and other is not None and str(value) != str(other):
+            place = key if changes is options.changes else f"distill.{key}"
             raise UserError(
-                f"{name} is said twice: --{name} {value} and --set {name}={other}; leave one out"
+                f"{name} is said twice: --{name} {value} and --set {place}={other}; leave one out"
             )
 
 
