@@ -66,6 +66,14 @@ def pickled_weights(members: Members) -> None:
     members["data/weights/weight_0"] = pickle.dumps(Trap())
 
 
+def in_weights(members: Members, sizes: list[dict[str, int]]) -> None:
+    """One number, said to be many."""
+    config = json.loads(members["data/weights/model_weights_config.json"])
+    about = config["config"]["weight"]["tensor_meta"]
+    about.update(sizes=sizes, strides=[{"as_int": 0}] * len(sizes))
+    members["data/weights/model_weights_config.json"] = json.dumps(config).encode()
+
+
 def renamed_input(program: dict[str, Any]) -> None:
     text = json.dumps(program["graph_module"])
     named = text.replace('"x"', '"x=[' + CODE.replace("'", "") + ']"').replace('"input"', '"y;z"')
@@ -119,11 +127,17 @@ ATTACKS: dict[str, Callable[[Members], object]] = {
     "other namespace": calls("torch.ops.higher_order.cond"),
     "reads files": calls("torch.ops.aten.from_file.default"),
     "prints": calls("torch.ops.aten._print.default"),
+    "looks beyond its tensor": calls("torch.ops.aten._reshape_alias.default"),
+    "writes beyond its tensor": calls("torch.ops.aten.max_pool2d_with_indices_backward.default"),
+    "unchecked indices": calls("torch.ops.aten._sparse_coo_tensor_unsafe.default"),
+    "sets the process": calls("torch.ops.aten.set_grad_enabled.default"),
     "absent": calls("torch.ops.aten.linear.nothing"),
     "no name": in_program(lambda p: node(p).update(target=["torch.load"])),
     "size runs": in_program(with_size(CODE)),
     "size reaches": in_program(with_size("Symbol('s77').__class__")),
     "size is huge": in_program(with_size("Integer(9)**Integer(9)**Integer(9)")),
+    "power is huge": in_program(with_size("Pow(Integer(9),Pow(Integer(9),Integer(9)))")),
+    "powers of powers": in_program(with_size("Pow(Pow(Integer(9),Integer(9)),Integer(9))")),
     "range runs": in_program(lambda p: p.update(range_constraints={CODE: {}})),
     "input's name": in_program(renamed_input),
     "dunder": in_program(lambda p: node(p).update(name="__class__")),
@@ -135,8 +149,31 @@ ATTACKS: dict[str, Callable[[Members], object]] = {
     "not JSON": lambda m: m.update({"models/model.json": b"{"}),
     "deep": lambda m: m.update({"models/model.json": b"[" * 100_000}),
     "torn weights": lambda m: m.update({"data/weights/weight_0": b""}),
+    "no objects": lambda m: m.update(
+        {"data/constants/model_constants_config.json": b'{"config": 3.5}'}
+    ),
+    "no weights": lambda m: m.pop("data/weights/weight_0"),
+    "claimed weights": lambda m: in_weights(m, [{"as_int": 10**9}, {"as_int": 3}]),
     "no inputs": lambda m: m.pop("data/sample_inputs/model.pt"),
 }
+
+
+def grows(target: str, a: int, b: int) -> Callable[[Members], object]:
+    """A whole number computed before all else."""
+    sizes = [{"name": n, "arg": {"as_int": v}, "kind": 1} for n, v in (("a", a), ("b", b))]
+
+    def change(program: dict[str, Any]) -> None:
+        graph = program["graph_module"]["graph"]
+        made = dict.fromkeys(graph["nodes"][0]) | {"metadata": {}, "target": target}
+        outputs = [{"as_sym_int": {"as_name": "grown"}}]
+        graph["nodes"].insert(0, made | {"inputs": sizes, "outputs": outputs})
+        graph["sym_int_values"]["grown"] = {"as_int": 3}
+
+    return in_program(change)
+
+
+ATTACKS["power hangs"] = grows("_operator.pow", 10**9, 10**9)
+ATTACKS["no size"] = grows("_operator.mul", 2**62, 2**62)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -148,7 +185,7 @@ def test_nothing_in_a_file_runs(
     ATTACKS[name](members)
     assert members != plain
     with pytest.raises(UserError, match="model.pt2") as caught:
-        open_file(write(tmp_path / "model.pt2", members))(torch.zeros(2, 3))
+        open_file(write(tmp_path / "model.pt2", members))(torch.zeros(4, 3))
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
 
@@ -169,3 +206,33 @@ def test_the_honest_file_runs_and_its_comments_do_not(
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(UserError, match="compressed"):
         open_file(write(tmp_path / "packed.pt2", plain, ZIP_DEFLATED))
+
+
+def test_a_damaged_program_says_why_and_prints_nothing(
+    plain: Members, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    members = dict(plain)
+    node_of = in_program(lambda p: node(p)["inputs"][0]["arg"].update(as_tensor={"name": "gone"}))
+    node_of(members)
+    with pytest.raises(UserError, match="gone"):
+        open_file(write(tmp_path / "model.pt2", members))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_sizes_may_be_multiplied_and_raised(plain: Members, tmp_path: Path) -> None:
+    for operator, a, b in (("pow", 2, 5), ("mul", 3, 4), ("pow", 1, 10**9), ("pow", 2, -70)):
+        members = dict(plain)
+        grows(f"_operator.{operator}", a, b)(members)
+        path = tmp_path / f"{operator}{a}{b}.pt2"
+        assert open_file(write(path, members))(torch.zeros(4, 3)).shape == (4, 2)
+
+
+def test_an_answer_of_no_numbers_is_one_line(tmp_path: Path) -> None:
+    class Which(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.argmax(1)
+
+    program = torch.export.export(Which(), (torch.zeros(4, 3),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    with pytest.raises(UserError, match="no numbers"):
+        open_file(tmp_path / "model.pt2")(torch.zeros(4, 3))

@@ -3,7 +3,7 @@
 ``torch.export.load`` unpickles, evaluates and looks up by name whatever a file says. Here the
 archive is read first and written anew in memory, of these members alone: weights and constants as
 raw bytes, sample inputs that ``weights_only`` reads, and the program. In the program every
-operator must be one of ATen's that computes on tensors, every name a plain one, every size an
+operator must be one of :mod:`vitrail.export.operators`, every name a plain one, every size an
 arithmetic expression; comments and guards, which torch turns into code, are left out.
 """
 
@@ -11,15 +11,18 @@ import ast
 import io
 import json
 import keyword
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 
 from vitrail.errors import UserError, printable
+from vitrail.export.operators import Unsafe, check_operator
+from vitrail.limits import FREE_BYTES, UNPACKED_RATIO
 
 _WHOLE = re.compile(
     r"archive_(format|version)|byteorder|\.data/(version|serialization_id)|models/model\.json|"
@@ -30,17 +33,6 @@ _WHOLE = re.compile(
 """Members of an archive below its first folder; libraries, objects and pickles are none of them."""
 _CONFIG = re.compile(r"data/(weights|constants)/model_\w+_config\.json")
 _PROGRAM, _INPUTS = "models/model.json", "data/sample_inputs/model.pt"
-_ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)")
-_SCALAR = re.compile(
-    r"_operator\.(add|sub|mul|floordiv|truediv|mod|neg|pow|getitem|lt|le|gt|ge|eq|ne|and_|or_)|"
-    r"torch\.sym_(int|float|max|min|not|ite|sum)|math\.(floor|ceil|trunc|sqrt)"
-)
-"""What programs compute sizes with."""
-_TEXTS = {"gelu", "gelu_", "div", "div_", "einsum", "conv1d", "conv2d", "conv3d", "index_reduce"}
-_TEXTS |= {"scatter_reduce", "scatter_reduce_", "pad", "searchsorted", "meshgrid", "bucketize"}
-"""Operators of ATen that take a text, and only to choose a way of computing; others name files."""
-_KINDS = {"Tensor", "Int", "Float", "Bool", "Number", "String", "Optional", "List", "DeviceObj"}
-"""Types of arguments and results of operators that only compute."""
 _PLAIN = re.compile(r"(?!.*(^|\.)__)[\w.+-]{0,200}")
 _FORMS = {
     "in_spec": re.compile(r".*", re.DOTALL),  # checked as JSON
@@ -58,10 +50,8 @@ _CALLS = {
     "StrictGreaterThan", "GreaterThan", "And", "Or", "Not",
 }  # fmt: skip
 _MOST_DIGITS = 19
-
-
-class Unsafe(ValueError):
-    """What a file holds that is not read."""
+_MOST_EXPONENTS = 64
+"""Of all powers in one size, multiplied."""
 
 
 def safe_archive(path: Path) -> io.BytesIO:
@@ -77,7 +67,7 @@ def safe_archive(path: Path) -> io.BytesIO:
             f"{str(path)!r} is not opened: {printable(error)}; Vitrail runs no code from files: "
             "ask for the ONNX form (vitrail export RUN --format onnx)"
         ) from error
-    except (BadZipFile, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except Exception as error:  # right syntax of a wrong shape fails in every way that there is
         raise UserError(
             f"cannot read {str(path)!r} as a torch.export program: "
             f"{printable(error) or type(error).__name__}"
@@ -102,7 +92,7 @@ def _members(path: Path) -> dict[str, bytes]:
 
 def _rewritten(members: dict[str, bytes]) -> io.BytesIO:
     for name in filter(_CONFIG.fullmatch, members):
-        _check_payloads(json.loads(members[name]))
+        _check_payloads(json.loads(members[name]), members, name.rpartition("/")[0])
     members[_PROGRAM] = json.dumps(_checked_program(json.loads(members[_PROGRAM]))).encode()
     members[_INPUTS] = _plain_tensors(members[_INPUTS])
     anew = io.BytesIO()
@@ -125,12 +115,19 @@ def _plain_tensors(content: bytes) -> bytes:
     return anew.getvalue()
 
 
-def _check_payloads(config: Any) -> None:
-    """Weights and constants are raw bytes, not pickles."""
+def _check_payloads(config: Any, members: Mapping[str, bytes], folder: str) -> None:
+    """Weights and constants are raw bytes, not pickles, and as many as they are said to be.
+
+    Torch takes an empty member for zeros of any size, and one number for as many as are claimed.
+    """
     for name, about in config["config"].items():
         plain = re.fullmatch(r"(weight|tensor)_\d+", about["path_name"])
         if about["use_pickle"] is not False or not plain or not _PLAIN.fullmatch(name):
             raise Unsafe(f"the weights {name[:100]!r} are pickled")
+        held = len(members[f"{folder}/{about['path_name']}"])
+        claimed = math.prod(size["as_int"] for size in about["tensor_meta"]["sizes"])
+        if claimed and (not held or claimed > max(FREE_BYTES, UNPACKED_RATIO * held)):
+            raise ValueError(f"{held} bytes stand for the {claimed} numbers of {name[:100]!r}")
 
 
 def _checked_program(program: Any) -> Any:
@@ -141,7 +138,7 @@ def _checked_program(program: Any) -> Any:
         _check_spec(json.loads(signature["in_spec"]))
         _check_spec(json.loads(signature["out_spec"]))
     for node in _nodes(program):
-        _check_operator(node["target"])
+        check_operator(node["target"])
     _check_texts(program)
     return program
 
@@ -164,33 +161,6 @@ def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, list):
         for inner in value:
             yield from _nodes(inner)
-
-
-def _check_operator(target: Any) -> None:
-    """Only operators that compute, found where torch keeps them."""
-    if not isinstance(target, str):
-        raise Unsafe("it calls something that has no name")
-    if _SCALAR.fullmatch(target):
-        return
-    found = _ATEN.fullmatch(target)
-    packet = getattr(torch.ops.aten, found[1], None) if found else None
-    overload = getattr(packet, found[2], None) if found and packet is not None else None
-    if found is None or not isinstance(overload, torch._ops.OpOverload):
-        raise Unsafe(f"it calls {target[:100]!r}")
-    schema = overload._schema
-    kinds = {a.name: _kinds_of(a.type) for a in schema.arguments}
-    kinds |= {f"result {i}": _kinds_of(r.type) for i, r in enumerate(schema.returns)}
-    strange = {kind for some in kinds.values() for kind in some} - _KINDS
-    texts = any("String" in some for some in kinds.values())
-    if strange or (texts and found[1] not in _TEXTS):
-        raise Unsafe(f"it calls {target[:100]!r}, which does more than compute on tensors")
-
-
-def _kinds_of(kind: Any) -> set[str]:
-    """Names of a type of torch's and of all inside it."""
-    name = type(kind).__name__.removesuffix("Type")
-    inner = kind.containedTypes() if hasattr(kind, "containedTypes") else []
-    return {name}.union(*(_kinds_of(k) for k in inner))
 
 
 def _check_spec(value: Any) -> None:
@@ -243,8 +213,23 @@ def _check_size(text: str) -> None:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unsafe(f"it has the size {text[:100]!r}") from error
-    if not all(_is_arithmetic(node) for node in ast.walk(tree)):
+    nodes = list(ast.walk(tree))
+    exponents = math.prod(_exponent(node) for node in nodes)
+    if not all(map(_is_arithmetic, nodes)) or exponents > _MOST_EXPONENTS:
         raise Unsafe(f"it has the size {text[:100]!r}")
+
+
+def _exponent(node: ast.AST) -> int:
+    """By how much a power multiplies a number's digits; 1 for what is none."""
+    if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Pow"):
+        return 1
+    inside = [n for argument in node.args[1:] for n in ast.walk(argument)]
+    numbers: list[Any] = [n.value for n in inside if isinstance(n, ast.Constant)]
+    names = {n.id for n in inside if isinstance(n, ast.Name)}
+    plain = names <= {"Integer", "Rational"} and all(isinstance(n, int) for n in numbers)
+    if not plain or len(node.args) != 2 or node.keywords:
+        return _MOST_EXPONENTS + 1
+    return math.prod(max(1, number) for number in numbers)
 
 
 def _is_arithmetic(node: ast.AST) -> bool:

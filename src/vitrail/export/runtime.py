@@ -3,9 +3,11 @@
 .onnx -> ONNX Runtime, or OpenVINO      .pt2 -> torch
 """
 
+import logging
 import mmap
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import UserError
+from vitrail.export.operators import bound_sizes
 from vitrail.export.pt2 import safe_archive
 from vitrail.export.verify import Answer, ExportError
 
@@ -33,6 +36,12 @@ FATAL = 4
 """ONNX Runtime's level of messages: lesser ones repeat its errors, with names out of the file."""
 HINTS = {"float32": "f32", "bf16": "bf16"}
 """How OpenVINO calls the precisions that it computes in."""
+READERS = (
+    "torch.export",
+    "torch.export.pt2_archive._package",
+    "torch._export.serde.serialize",
+)
+"""Torch's loggers that speak while a program is read."""
 SAYS_NOTHING = re.compile(r"Check '.*' failed at|Exception from|FrontEnd API failed|Loading input")
 """Lines with which OpenVINO's errors begin."""
 
@@ -246,21 +255,47 @@ def open_torch(path: Path) -> Answer:
         raise UserError(f"cannot read {str(path)!r} as a torch.export program: it is no archive")
     archive = safe_archive(path)
     try:
-        module = torch.export.load(archive).module(check_guards=False)
+        with errors_kept() as kept:
+            module = torch.export.load(archive).module(check_guards=False)
+            bound_sizes(module)
     except Exception as error:  # torch's own reader fails in many ways on a damaged program
         raise UserError(
-            f"cannot read {str(path)!r} as a torch.export program: {first_line(error)}"
+            f"cannot read {str(path)!r} as a torch.export program: {first_line((*kept, error)[0])}"
         ) from error
 
     def answer(pictures: Tensor) -> Tensor:
         try:
             with torch.no_grad():
-                result: Tensor = module(pictures)
-        except (RuntimeError, TypeError, IndexError, ValueError) as error:
+                result = module(pictures)
+        except Exception as error:  # a program's arithmetic on sizes fails in as many ways
             raise unfit(path, pictures, error) from error
+        if not isinstance(result, Tensor) or not result.is_floating_point():
+            raise UserError(f"{path.name} answers with no numbers; export it again")
         return result
 
     return answer
+
+
+@contextmanager
+def errors_kept() -> Iterator[list[BaseException]]:
+    """Errors that torch's reader of programs would print with their traceback, in a list instead.
+
+    It logs why it failed, and then raises another error that says no more than "see above".
+    """
+    kept: list[BaseException] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        kept.extend(filter(None, (record.exc_info or (None, None))[1:2]))
+        return False
+
+    loggers = [logging.getLogger(name) for name in READERS]
+    for logger in loggers:
+        logger.addFilter(keep)
+    try:
+        yield kept
+    finally:
+        for logger in loggers:
+            logger.removeFilter(keep)
 
 
 def unfit(path: Path, pictures: Tensor, error: Exception) -> UserError:
