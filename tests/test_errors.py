@@ -1,8 +1,20 @@
 """Unknown names answer with the close ones."""
 
+import os
+import shutil
+import subprocess
+
 import pytest
 
-from vitrail.errors import UserError, cell_text, figure_text, printable, unknown
+from vitrail.errors import (
+    UserError,
+    cell_text,
+    figure_text,
+    printable,
+    shell_path,
+    shell_word,
+    unknown,
+)
 
 
 def test_close_names_first() -> None:
@@ -35,3 +47,16 @@ def test_a_cell_is_no_formula_and_numbers_stay() -> None:
         *("'=cmd|' /C calc'!A0", "'+1", "'-x", "'@a", "\\x09=a", "cat"),
         *(-1.5, None),
     ]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="it takes a shell")
+def test_a_shell_takes_back_what_is_said_for_it() -> None:
+    names = ["photos", "my photos", "it's \"q\" & $HOME `id`", "<script>", "a\nb", "",
+             "\u202etr\u200f", "\x1b[31mred", "a\\x0ab", "a\\x0ab\n'", os.fsdecode(b"\xff\xfe")]  # fmt: skip
+    words = [shell_word(name) for name in names]
+    assert words[:2] == ["photos", "'my photos'"] and shell_path("-x") == "./-x"
+    assert all(printable(word) == word for word in words)
+    said = subprocess.run(
+        ["bash", "-c", "printf '%s\\0' " + " ".join(words)], capture_output=True, check=True
+    )
+    assert [os.fsdecode(word) for word in said.stdout.split(b"\0")[:-1]] == names

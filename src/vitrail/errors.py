@@ -1,6 +1,7 @@
 """Errors for the user, and text from outside made safe to print."""
 
 import difflib
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -45,6 +46,30 @@ def cell_text(value: object) -> object:
         line = printable(value)
         return f"'{line}" if line[:1] in _FORMULAS else line
     return value
+
+
+def shell_word(text: object) -> str:
+    """``text`` as a word for a shell, which takes it back as it is, and on one line.
+
+    What :func:`printable` would escape stands as bytes in ``$'...'``, which bash, zsh and ksh know.
+    """
+    word = str(text)
+    if printable(word) == word:
+        return shlex.quote(word)
+    return "$'" + "".join(map(_shell_letter, word)) + "'"
+
+
+def shell_path(path: object) -> str:
+    """:func:`shell_word` of a file or folder, which no command takes for an option."""
+    word = str(path)
+    return shell_word(f"./{word}" if word.startswith("-") else word)
+
+
+def _shell_letter(character: str) -> str:
+    if _is_harmless(character):
+        return f"\\{character}" if character in "\\'" else character
+    how = "surrogateescape" if 0xDC80 <= ord(character) <= 0xDCFF else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", how))
 
 
 def _is_harmless(character: str) -> bool:

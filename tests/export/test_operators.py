@@ -1,5 +1,7 @@
 """What a program of a stranger's may call."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -29,9 +31,11 @@ def test_what_leaves_checks_to_its_callers_may_not(name: str) -> None:
 def test_sizes_stay_sizes() -> None:
     assert multiply_sizes(3, 5) == 15 and raise_size(2, 62) == 2**62 and raise_size(2, -1) == 0.5
     assert multiply_sizes(torch.ones(2), 3).tolist() == [3, 3]
-    for a, b in ((2**40, 2**40), ([1], 10**12), (10**12, "x")):
+    wrong: tuple[tuple[Any, Any], ...] = ((2**40, 2**40), ([1], 10**12), (10**12, "x"))
+    for a, b in wrong:
         with pytest.raises(Unsafe):
             multiply_sizes(a, b)
-    for a, b in ((10**9, 10**9), (2, 63), ("x", 2)):
+    wrong = ((10**9, 10**9), (2, 63), ("x", 2))
+    for a, b in wrong:
         with pytest.raises(Unsafe):
             raise_size(a, b)

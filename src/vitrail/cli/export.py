@@ -1,6 +1,5 @@
 """``vitrail export``: a trained run as files that need neither the run nor the model's code."""
 
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from vitrail.cli.command import FLAG, Answer, Command, metavar, table
 from vitrail.console import status_bar
-from vitrail.errors import UserError
+from vitrail.errors import UserError, shell_path
 from vitrail.files import resolve_path
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def export_lines(made: "Exported", out: Path, every: bool) -> list[Any]:
         f"sizes {made.sizes}",
         f"largest difference from the run: {worst.largest:.1e} ({worst.relative:.1e} of the "
         f"largest output, {made.tolerance:.1e} allowed) over {len(made.differences)} batches",
-        f"next: vitrail predict {shlex.quote(str(out))} PICTURES",
+        f"next: vitrail predict {shell_path(out)} PICTURES",
     ]
     if every:
         rows = [

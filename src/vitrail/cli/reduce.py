@@ -1,6 +1,5 @@
 """``vitrail reduce``: a trained run with another reducer, without training."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from vitrail.cli.command import Answer, Command, metavar, table
 from vitrail.console import print_stderr
-from vitrail.errors import UserError
+from vitrail.errors import UserError, shell_path
 
 if TYPE_CHECKING:
     from vitrail.hub.reduce import ReducedRun
@@ -92,6 +91,5 @@ def lines(made: "ReducedRun", source: Path) -> list[str]:
         f"newly initialised: {new}",
         *gone,
         f"new run: {made.folder}",
-        f"next: vitrail train --from {shlex.quote(str(made.folder))} "
-        f"--teacher {shlex.quote(str(source))}",
+        f"next: vitrail train --from {shell_path(made.folder)} --teacher {shell_path(source)}",
     ]

@@ -1,10 +1,10 @@
 """``vitrail train``: from a set of pictures to a trained model."""
 
-import shlex
 from dataclasses import asdict, dataclass
 
 from vitrail.cli.command import Answer
 from vitrail.cli.options import TrainOptions
+from vitrail.errors import shell_path
 
 
 @dataclass(kw_only=True)
@@ -52,4 +52,4 @@ class Train(TrainOptions):
         known = best.get("accuracy") is not None
         score = f", best in validation: {describe_scores(best)}" if known else ""
         said = f"{result.epochs} epochs in {result.seconds:.0f} s{score}: {result.folder}"
-        return Answer(facts, [said, f"next: vitrail predict {shlex.quote(result.folder)} PICTURES"])
+        return Answer(facts, [said, f"next: vitrail predict {shell_path(result.folder)} PICTURES"])

@@ -1,9 +1,8 @@
 """Where the weights lie in what Vitrail saved: a run, a job of a study, a saved folder, a file."""
 
-import shlex
 from pathlib import Path
 
-from vitrail.errors import UserError, printable
+from vitrail.errors import UserError, printable, shell_path
 
 WEIGHTS = ("best.safetensors", "last.safetensors")
 SAVED = "model.safetensors"
@@ -65,7 +64,7 @@ def refuse_other_files(path: Path) -> Path:
     if path.suffix in BARE:
         raise UserError(
             f"{str(path)!r} holds weights but no Vitrail card (classes, preprocessing); train from "
-            f"them with: vitrail train DATA --model MODEL --weights {shlex.quote(str(path))}"
+            f"them with: vitrail train DATA --model MODEL --weights {shell_path(path)}"
         )
     return path
 

@@ -7,7 +7,6 @@ has trusted a file with this SHA-256 on this machine before (see :mod:`vitrail.t
 """
 
 import re
-import shlex
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitrail.errors import UserError, printable
+from vitrail.errors import UserError, printable, shell_path
 from vitrail.hub.baselines import TIMM
 from vitrail.plugins import FOLDER, PluginSource, copy_names, source_behind, use_trusted
 from vitrail.schema import convert
@@ -141,7 +140,7 @@ def untrusted_error(record: PluginRecord, at: Path) -> UserError:
     return UserError(
         f"{str(at)!r} needs {', '.join(record.names)} of the plugin {record.file} (SHA-256 "
         f"{record.sha256}), which is not trusted on this machine; {where}, if you trust it, "
-        f"say --plugin {shlex.quote(str(copy) if copy else record.file)}"
+        f"say --plugin {shell_path(copy or record.file)}"
     )
 
 

@@ -7,7 +7,6 @@ stopped goes on from its checkpoint; one that failed leaves ``error.json`` and i
 the next run.
 """
 
-import shlex
 import sys
 import time
 import traceback
@@ -18,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from vitrail.errors import UserError
+from vitrail.errors import UserError, shell_word
 from vitrail.files import (
     DiskError,
     draft_folder,
@@ -238,7 +237,7 @@ def _write_plan(out: Path, setup: StudySetup, command: str | None) -> None:
     plan = setup.plan
     facts = setup.facts() | {
         "machine": machine(),
-        "command": command or " ".join(["vitrail", *map(shlex.quote, sys.argv[1:])]),
+        "command": command or " ".join(["vitrail", *map(shell_word, sys.argv[1:])]),
         "started": started,
         "jobs": len(plan.jobs),
         "budget": plan.describe(),

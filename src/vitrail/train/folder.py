@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 from vitrail import schema
 from vitrail.data import Manifest, read_manifest
 from vitrail.digests import add_digest, check_text_digest
-from vitrail.errors import UserError, printable
+from vitrail.errors import UserError, printable, shell_path
 from vitrail.files import (
     Destination,
     lock_folder,
@@ -175,7 +174,7 @@ def refuse_existing(out: Path) -> None:
     if is_run(out):
         raise UserError(
             f"{str(out)!r} already holds a run; go on with 'vitrail train --resume "
-            f"{shlex.quote(str(out))}', "
+            f"{shell_path(out)}', "
             "or choose another --out"
         )
     refuse_occupied(out)
@@ -211,7 +210,7 @@ def require_best(out: Path) -> None:
     Raises:
         UserError: they are; says what can be done.
     """
-    best, last = (shlex.quote(str(out / name)) for name in (BEST, LAST))
+    best, last = (shell_path(out / name) for name in (BEST, LAST))
     if not (out / BEST).is_file():
         raise UserError(
             f"{best} is gone; put it back, or take the last weights in its place "

@@ -4,7 +4,6 @@ options [+ the run to start from] -> ImageDataset -> parts, recipe, image size -
 """
 
 import re
-import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,7 @@ import torch
 from vitrail.arguments import check_arguments
 from vitrail.console import collect_warnings, counting_bar
 from vitrail.data import History, ImageDataset, Item, open_dataset, take_fraction
-from vitrail.errors import UserError
+from vitrail.errors import UserError, shell_path
 from vitrail.files import (
     DatedFolder,
     Destination,
@@ -288,7 +287,7 @@ def open_with_problems(
     notes += [problem.line for problem in dataset.problems[:PROBLEMS]]
     if len(dataset.problems) > PROBLEMS:
         more = len(dataset.problems) - PROBLEMS
-        notes.append(f"… and {more} more: vitrail check {shlex.quote(str(options.data))}")
+        notes.append(f"… and {more} more: vitrail check {shell_path(options.data)}")
     return dataset
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from vitrail.console import is_rank_zero
-from vitrail.errors import UserError, printable
+from vitrail.errors import UserError, printable, shell_path
 from vitrail.signals import listen, redirect_lost_terminal, restore
 
 LOST = re.compile(r"gloo.*(Connection|Socket|[Tt]imed out|Read error)|NCCL|ncclRemoteError", re.S)
@@ -27,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 def resume_command(out: Path) -> str:
     """The command that goes on with a run."""
-    return f"vitrail train --resume {shlex.quote(str(out))}"
+    return f"vitrail train --resume {shell_path(out)}"
 
 
 def lost_worker_error(error: Exception, out: Path, step: int) -> UserError:

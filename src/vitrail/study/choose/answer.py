@@ -3,13 +3,12 @@
 state -> rows (accuracy with interval, cost, Pareto front) -> table for a terminal -> choose.html
 """
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitrail.errors import printable
+from vitrail.errors import printable, shell_path, shell_word
 from vitrail.files import write_text
 from vitrail.study import stats
 from vitrail.study.choose.halving import rank, rank_correlation
@@ -23,10 +22,10 @@ def command(state: ChoiceState) -> str:
     """What trains the chosen one."""
     data, winner = str(state.question["data"]), state.entry(state.winner)
     weights = winner.weights if winner.released else "none"
-    words = ["vitrail", "train", data, "--model", winner.model, "--weights", weights]
+    words = ["--model", winner.model, "--weights", weights]
     folder = state.question.get("weights_folder")
     words += ["--weights-folder", str(folder)] if folder and winner.released else []
-    return " ".join(map(shlex.quote, words))
+    return " ".join(["vitrail", "train", shell_path(data), *map(shell_word, words)])
 
 
 def sentences(state: ChoiceState) -> list[str]:

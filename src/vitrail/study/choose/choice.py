@@ -1,6 +1,5 @@
 """``vitrail.choose``: the function that people call, and what it gives."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -9,7 +8,7 @@ from typing import Any
 
 from vitrail.arguments import check_arguments
 from vitrail.console import print_stderr
-from vitrail.errors import UserError
+from vitrail.errors import UserError, shell_word
 from vitrail.files import LOCK, refuse_non_utf8_name, refuse_occupied, write_error
 from vitrail.study import stats
 from vitrail.study.choose.answer import PAGE, command, sentences, table, write_page
@@ -184,6 +183,6 @@ def facts() -> dict[str, Any]:
 
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": " ".join(["vitrail", *map(shlex.quote, sys.argv[1:])]),
+        "command": " ".join(["vitrail", *map(shell_word, sys.argv[1:])]),
         "machine": machine(),
     }
