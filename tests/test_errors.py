@@ -52,7 +52,8 @@ def test_a_cell_is_no_formula_and_numbers_stay() -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="it takes a shell")
 def test_a_shell_takes_back_what_is_said_for_it() -> None:
     names = ["photos", "my photos", "it's \"q\" & $HOME `id`", "<script>", "a\nb", "",
-             "\u202etr\u200f", "\x1b[31mred", "a\\x0ab", "a\\x0ab\n'", os.fsdecode(b"\xff\xfe")]  # fmt: skip
+             "\u202etr\u200f", "\x1b[31mred", "a\\x0ab", "a\\x0ab\n'",
+             os.fsdecode(b"\xff\xfe")]  # fmt: skip
     words = [shell_word(name) for name in names]
     assert words[:2] == ["photos", "'my photos'"] and shell_path("-x") == "./-x"
     assert all(printable(word) == word for word in words)

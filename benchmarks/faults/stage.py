@@ -33,7 +33,7 @@ HEAVY = (
     "torch.export", "torch.onnx", "torchmetrics.functional.classification",
     "torchvision.transforms.v2", "tyro", "vitrail.cli.app", "vitrail.cost", "vitrail.attribution",
     "vitrail.attribution.draw", "vitrail.export.files", "vitrail.hub.save", "vitrail.study",
-    "vitrail.train",
+    "vitrail.study.choose.choice", "vitrail.train",
 )  # fmt: skip
 
 

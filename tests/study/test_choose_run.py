@@ -212,6 +212,19 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_same_question_goes_on(tmp_path: Pa
         ask(tmp_path / "c", again, seed=1)
 
 
+def test_first_weights_hang_on_the_seed_and_on_nothing_before(tmp_path: Path) -> None:
+    class Drawing(Stands):
+        def open(self, entry: ChoiceEntry, pictures) -> Opened:
+            drawn.append(float(torch.rand(())))
+            return super().open(entry, pictures)
+
+    drawn: list[float] = []
+    for name, seed in (("c", 0), ("d", 0), ("e", 1)):
+        torch.rand(3)  # a choice gone on with has measured nothing before, another one has
+        ask(tmp_path / name, Drawing(NOISE), minutes=0.05, seed=seed)
+        assert len(set(drawn)) == 1 + (seed > 0)
+
+
 def test_a_race_that_spoils_the_winner_leaves_the_answer_to_its_probe(tmp_path: Path) -> None:
     class Spoiling(Stands):
         def guess(self, model: str, items) -> np.ndarray:

@@ -13,6 +13,8 @@ from benchmarks.faults.verdict import Fault, Said, judge
 NAMED = {victim.name: victim for victim in VICTIMS}
 MAY_SHARE = ("cost",)
 """One file, written whole: the last one stays."""
+GOES_ON = ("study", "choose")
+"""A later one finds the answer of the first and says it."""
 
 
 def together(place: Path, commands: list[list[Any]]) -> list[Said]:
@@ -30,7 +32,7 @@ def same_folder(trial: Trial, victim: Victim) -> None:
     count = trial.chance.choice((2, 2, 3))
     said = together(place, [list(victim.words(trial.stage, out)) for _ in range(count)])
     won = [one for one in said if one.status == 0]
-    if victim.name not in (*MAY_SHARE, "study") and len(won) != 1:
+    if victim.name not in (*MAY_SHARE, *GOES_ON) and len(won) != 1:
         raise Fault(f"{len(won)} of {count} wrote one folder", "\n".join(s.tail() for s in said))
     if not won:
         raise Fault("nobody wrote the folder", "\n".join(s.tail() for s in said))

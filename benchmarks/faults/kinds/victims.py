@@ -259,6 +259,26 @@ def study_facts(out: Path) -> Any:
     return [[str(p.relative_to(out)), tensors(p)] for p in runs]
 
 
+def choose(stage: Stage, out: Path) -> list[Any]:
+    """Among two, one of which keeps the limit: who wins does not hang on the machine's hurry."""
+    from benchmarks.faults.stage import TINY
+
+    pool = (TINY, TINY.replace("dim=24", "dim=48"))
+    limits = ("--max-params", 40_000, "--minutes", 0.3, "--weights", "none")
+    return ["choose", "scenes(count=240, size=32)", "--pool", *pool, *limits, "--out", out]
+
+
+def choice_facts(out: Path) -> Any:
+    """Who was chosen, why the other was not, and how good; the page must be whole."""
+    page = (out / "choose.html").read_text()
+    if not page.rstrip().endswith("</html>"):
+        raise ValueError("the page is not whole")
+    said = json.loads((out / "choose.json").read_text())
+    answers = [[e["left"], [r["right"] for r in e["rounds"]]] for e in said["entries"]]
+    winner = said["winner"]
+    return [names_in(out), said["phase"], winner, said["estimate"], answers, f">{winner}<" in page]
+
+
 def once_more(words: Words) -> Words:
     """The same command, if it has not written its result."""
     return lambda stage, out: [] if out.exists() else words(stage, out)
@@ -271,5 +291,6 @@ VICTIMS = (
     Victim("explain", explain, once_more(explain), maps_facts, ("run",)),
     Victim("export", export, once_more(export), exported_facts, ("run",)),
     Victim("cost", cost, once_more(cost), picture_facts, (), "out.svg"),
+    Victim("choose", choose, choose, choice_facts),
     Victim("study", study, study, study_facts, ("study",), prepare=measured),
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vitrail.data import ImageDataset, manifest_digest
 from vitrail.disk import make_folder
@@ -260,7 +261,9 @@ def open_bank(run: ChoiceRun, entry: ChoiceEntry) -> FeatureBank | None:
     if entry.model in run.banks:
         return run.banks[entry.model]
     try:
-        opened = run.tools.open(entry, run.pictures)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.question.seed)  # a choice gone on with has the weights it had
+            opened = run.tools.open(entry, run.pictures)
     except UserError as error:
         run.put(replace(entry, left=f"cannot be had: {error}"))
         run.note(f"{entry.model}: {error}")
