@@ -38,8 +38,24 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """One in which ``<<`` merges no more than a recipe can hold."""
+
+        merged = 0
+
+        def flatten_mapping(self, node: Any) -> None:
+            for key, value in node.value:
+                if key.tag == "tag:yaml.org,2002:merge":
+                    some = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                    for one in (one for one in some if isinstance(one, yaml.MappingNode)):
+                        self.flatten_mapping(one)
+                        self.merged += len(one.value)
+                        if self.merged > MOST_VALUES:
+                            raise yaml.YAMLError(f"it merges more than {MOST_VALUES:,} values")
+            super().flatten_mapping(node)
+
     try:
-        found = yaml.safe_load(text)
+        found = yaml.load(text, Loader)  # noqa: S506
     except RecursionError as error:
         raise UserError(f"{where} is not YAML: nested too deep") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:

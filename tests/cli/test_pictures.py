@@ -193,6 +193,7 @@ def test_few_decoded_pictures_are_held(tmp_path: Path, monkeypatch) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"\x1b[31mx")
     assert [len(some) for some in batches([*paths, bad])] == [6]
+    assert [len(some) for some in batches(paths, each=1 << 26)] == [3, 2]  # of a large model input
     monkeypatch.setattr(limits, "BATCH_BYTES", 2 * 4 * 36 * 48 - 1)
     assert [len(some) for some in batches([*paths, bad])] == [2, 2, 2]
     assert not any([*batches([*paths, bad])][:2])  # each is let go of before the next is read

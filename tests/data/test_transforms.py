@@ -67,6 +67,7 @@ def test_preprocess_survives_json_and_refuses_what_it_does_not_know():
     ("values", "line"),
     [
         ({"image": 0}, "image size must be 1 or more"),
+        ({"image": 16384}, "larger than 8192 px"),  # a MemoryError or Pillow's refusal else
         ({"crop": 0.0}, "crop must be above 0"),
         ({"crop": 1.1}, "crop must be above 0"),
         ({"in_chans": 2}, "1 or 3 channels"),

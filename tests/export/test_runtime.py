@@ -119,3 +119,59 @@ def test_names_in_a_file_that_fails_stay_off_the_terminal(
     with pytest.raises(UserError, match="cannot run pictures"):
         open_file(tmp_path / "m.onnx")(torch.zeros(1, 3, 4, 4))
     assert capfd.readouterr() == ("", "")
+
+
+def write_steps(path: Path, kind: str) -> None:
+    """An ONNX file of loops, of functions that call one another, of a huge or a whole answer."""
+    onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+    make = onnx.helper
+    ends = [make.make_tensor_value_info(name, 1, None) for name in ("x", "y")]
+    turns = [make.make_tensor_value_info(f"{name}{i}", 9 if name == "go" else 1, None)
+             for i in "ab" for name in ("go", "v")]  # fmt: skip
+    body = make.make_graph(
+        [make.make_node("Identity", [f"{n}a"], [f"{n}b"]) for n in ("go", "v")], "body",
+        [make.make_tensor_value_info("i", 7, []), *turns[:2]], turns[2:],
+    )  # fmt: skip
+    loop = make.make_node("Loop", ["", "yes", "x"], ["y"], body=body)
+    aside = make.make_graph([loop], "aside", [], ends[1:])
+    steps = {
+        "loop": [loop],
+        "hidden": [make.make_node("If", ["yes"], ["y"], then_branch=aside, else_branch=aside)],
+        "large": [make.make_node("Expand", ["x", "size"], ["y"])],
+        "whole": [make.make_node("Cast", ["x"], ["y"], to=7)],
+        "brain": [make.make_node("Cast", ["x"], ["y"], to=16)],
+    }
+    imports = [make.make_opsetid("", 18), make.make_opsetid("own", 1)]
+    functions = []
+    for i in range(30):
+        calls = [(f"f{i + 1}", "a", "c"), (f"f{i + 1}", "c", "b")] if i < 29 else [("g", "a", "b")]
+        inner = [make.make_node(n, [a], [b], domain="own" if n != "g" else "") for n, a, b in calls]
+        functions.append(make.make_function("own", f"f{i}", ["a"], ["b"], inner, imports))
+    nodes = steps.get(kind, [make.make_node("f0", ["x"], ["y"], domain="own")])
+    ends[1].type.tensor_type.elem_type = {"whole": 7, "brain": 16}.get(kind, 1)
+    fixed = [make.make_tensor("yes", 9, [], [True]), make.make_tensor("size", 7, [2], [10**7] * 2)]
+    graph = make.make_graph(nodes, "g", ends[:1], ends[1:], fixed)
+    functions = functions if kind == "functions" else []
+    made = make.make_model(graph, opset_imports=imports, functions=functions, ir_version=9)
+    path.write_bytes(made.SerializeToString())
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("kind", "why"), [("loop", "repeats steps"), ("hidden", "repeats"), ("functions", "stands for")]
+)
+def test_steps_without_end_are_refused_before_the_file_is_opened(
+    kind: str, why: str, runtime: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime" if runtime == "onnx" else "openvino")
+    write_steps(tmp_path / "m.onnx", kind)
+    with pytest.raises(UserError, match=f"m.onnx' is not opened: it {why}"):
+        open_file(tmp_path / "m.onnx", kind=runtime)
+
+
+@pytest.mark.parametrize("kind", ["large", "whole", "brain"])
+def test_answers_that_no_memory_holds_and_that_are_no_logits(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    write_steps(tmp_path / "m.onnx", kind)
+    with pytest.raises(UserError, match="m.onnx (cannot run pictures|answers with torch.int64)"):
+        open_file(tmp_path / "m.onnx")(torch.zeros(1, 1))

@@ -48,3 +48,12 @@ def test_tensors_of_any_form_are_fitted_or_refused(name: str) -> None:
                 with contextlib.suppress(UserError), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     load_into(model, state)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_numbers_that_are_not_real_are_no_weights(kind: torch.dtype) -> None:
+    model = vitrail.create("coat_lite_tiny", **SMALL)
+    state = {n: t.to(kind) for n, t in model.state_dict().items()}
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(UserError, match=rf"no real numbers: .* tensors, such as .* \({name}\)"):
+        load_into(model, state)

@@ -17,9 +17,10 @@ from vitrail.errors import UserError, printable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vitrail.data import ImageDataset
+    from vitrail.data import ImageDataset, Preprocess
 
 AT_ONCE = 32
+BYTES_PER_VALUE = 4
 MOST_LINES = 40
 
 
@@ -124,6 +125,11 @@ class Predictor(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names in the order of the probabilities."""
+        ...
+
+    @property
+    def preprocess(self) -> "Preprocess":
+        """How pictures are made ready."""
         ...
 
     def predict(self, images: Sequence[Any]) -> "Tensor":
@@ -234,7 +240,9 @@ def close_names(path: Path) -> str:
 def predictions(run: Predictor, paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
     """One row a picture: its top classes, or its problem."""
     rows: list[dict[str, Any]] = []
-    for some in batches(track_items("predicting", paths)):
+    seen = run.preprocess
+    each = BYTES_PER_VALUE * seen.in_chans * seen.image**2
+    for some in batches(track_items("predicting", paths), each):
         rows += rows_of(run, some, top)
     return rows
 
@@ -255,15 +263,18 @@ def rows_of(
     return rows
 
 
-def batches(paths: Iterable[Path]) -> Iterator[list[tuple[Path, Any, str]]]:
-    """Pictures (or problems) to predict together: few enough to be held, decoded, in memory."""
+def batches(paths: Iterable[Path], each: int = 0) -> Iterator[list[tuple[Path, Any, str]]]:
+    """Pictures (or problems) to predict together: few enough to be held, decoded, in memory.
+
+    ``each`` is what a model takes of any picture, in bytes.
+    """
     from vitrail.data import limits
 
     some: list[tuple[Path, Any, str]] = []
     held = 0
     for path in paths:
         some.append((path, *picture_or_problem(path)))
-        held += decoded_bytes(some[-1][1])
+        held += max(each, decoded_bytes(some[-1][1]))
         if len(some) == AT_ONCE or held > limits.BATCH_BYTES:
             done, some, held = some, [], 0
             yield done

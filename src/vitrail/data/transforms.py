@@ -25,8 +25,8 @@ from vitrail.schema import build
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MOST_PIXELS = 2**15
-"""No model is given a larger edge."""
+MOST_PIXELS = 2**13
+"""No model is given a larger edge; Pillow takes squares of a larger one for an attack."""
 
 
 #: Before a centre crop, images are cut to this long side over short side.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vitrail.digests import add_digest
 from vitrail.errors import UserError
 from vitrail.export.metadata import metadata_of, read_metadata
-from vitrail.export.runtime import ENDINGS, answer_of, open_file, session_of
+from vitrail.export.runtime import ENDINGS, answer_of, check_ends, open_file, session_of
 from vitrail.files import atomic_folder, resolve_path, write_text
 from vitrail.schema import convert, read_json
 from vitrail.tensors import check_file, file_digest
@@ -241,6 +241,7 @@ def open_onnx_alone(path: Path) -> ExportedClassifier:
     if not path.is_file():
         raise UserError(f"no exported file {str(path)!r}")
     session = session_of(path)
+    check_ends(path, session.get_inputs(), session.get_outputs())
     card = read_metadata(session.get_modelmeta().custom_metadata_map, path)
     preprocess = Preprocess.from_dict(card.preprocess)
     image = (preprocess.in_chans, preprocess.image, preprocess.image)

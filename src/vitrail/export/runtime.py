@@ -19,7 +19,9 @@ from torch import Tensor
 from vitrail.errors import UserError
 from vitrail.export.operators import bound_sizes
 from vitrail.export.pt2 import safe_archive
+from vitrail.export.steps import Endless, refuse_endless
 from vitrail.export.verify import Answer, ExportError
+from vitrail.limits import usable_memory
 
 REFUSED = (
     "Fail",
@@ -107,20 +109,32 @@ def session_of(path: Path, threads: int | None = None) -> Any:
         UserError: the file is damaged.
     """
     runtime = need("onnxruntime")
-    refuse_outside_data(path)
+    refuse_unsafe(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = FATAL
+    limit_memory(runtime)
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except refusals(runtime) as error:
         raise UserError(f"cannot read {str(path)!r} as ONNX: {first_line(error)}") from error
 
 
+@cache
+def limit_memory(runtime: Any) -> None:
+    """ONNX Runtime takes no more than the machine has; a few bytes in a file can ask for any."""
+    most = usable_memory()
+    if most:
+        kinds = (runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+        about = runtime.OrtMemoryInfo("Cpu", *kinds)
+        runtime.create_and_register_allocator(about, runtime.OrtArenaCfg({"max_mem": most}))
+
+
 def refusals(runtime: Any) -> tuple[type[Exception], ...]:
-    """The errors of ONNX Runtime."""
+    """The errors of ONNX Runtime, and what it raises for answers of types that NumPy has not."""
     state = runtime.capi.onnxruntime_pybind11_state
-    return tuple(getattr(state, name) for name in REFUSED)
+    return (RuntimeError, *(getattr(state, name) for name in REFUSED))
 
 
 def answer_of(session: Any, path: Path) -> Answer:
@@ -145,19 +159,22 @@ def numbers_of(result: Any, path: Path) -> Tensor:
     """An output as a tensor.
 
     Raises:
-        UserError: it holds no numbers.
+        UserError: it holds no numbers, or whole ones, which are no logits.
     """
     try:
-        return torch.from_numpy(result)
+        found = torch.from_numpy(result)
     except TypeError as error:
         raise UserError(f"{path.name} answers with no numbers; export it again") from error
+    if not found.is_floating_point():
+        raise UserError(f"{path.name} answers with {found.dtype}, no logits; export it again")
+    return found
 
 
 def open_openvino(path: Path, threads: int | None, precision: str) -> Answer:
     """The file in OpenVINO on the CPU, compiled anew for every shape of pictures it meets: for
     shapes it knows it is faster."""
     core = core_of(need("openvino", "openvino"))
-    refuse_outside_data(path)
+    refuse_unsafe(path)
     wishes = {
         "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -231,15 +248,18 @@ OUTSIDE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 """How an ONNX file says that a tensor lies in another file, in all spellings of its format."""
 
 
-def refuse_outside_data(path: Path) -> None:
+def refuse_unsafe(path: Path) -> None:
     """An ONNX file brings its weights inside; one that names other files could read any.
 
     Raises:
-        UserError: it names one, or cannot be read.
+        UserError: it names one, asks for steps without end, or cannot be read.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             named = OUTSIDE.search(data) is not None
+            refuse_endless(data)
+    except Endless as error:
+        raise UserError(f"{str(path)!r} is not opened: {error}; export the model again") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {str(path)!r} as ONNX: {error}") from error
     if named:

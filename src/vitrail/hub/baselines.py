@@ -115,9 +115,10 @@ def load_weights(
             another model.
     """
     from vitrail.models.reader import read_weights
-    from vitrail.models.weights import LoadReport
+    from vitrail.models.weights import LoadReport, check_kinds
 
     state, own = read_weights(weights), model.state_dict()
+    check_kinds(state, own)
     if same_shapes(state, own):
         model.load_state_dict(state)
         return LoadReport(loaded=sum("num_batches" not in n for n in own))
@@ -125,6 +126,7 @@ def load_weights(
     misfit = f"the weights in {str(weights)!r} do not fit {TIMM}{name}"
     try:
         state = filter_state_dict(model, state)
+        check_kinds(state, own)
         missing, unexpected = load_released(model, state, classes, in_chans)
     except UserError:
         raise

@@ -188,7 +188,7 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     if str(folder).startswith(TIMM) and not is_there(Path(folder)):
         return open_released(str(folder), device)
     from vitrail.data import Preprocess
-    from vitrail.models.weights import check_finite
+    from vitrail.models.weights import check_finite, check_kinds
     from vitrail.tasks.card import load_weights
 
     device = choose_device(device)
@@ -196,8 +196,10 @@ def open_run(folder: str | Path, device: str | None = None) -> Classifier:
     card = read_fitting_card(path, run_of(Path(folder)))
     preprocess = Preprocess.from_dict(card.preprocess or {"image": card.image})
     model = create_from_card(card)
+    state = load_weights(path)
+    check_kinds(state, model.state_dict())
     try:
-        model.load_state_dict(load_weights(path))
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"the weights in {str(path)!r} do not fit {card.model}") from error
     check_finite(model, repr(str(path)))

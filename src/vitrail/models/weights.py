@@ -192,6 +192,7 @@ def load(
                 f"these weights do not fit {type(model).__name__}: {len(names)} tensors {what}, "
                 f"such as {some}; is this the same variant?"
             )
+    check_kinds(ours, own)
     model.load_state_dict({**own, **ours})
     return LoadReport(
         loaded=sum("num_batches" not in n for n in ours),
@@ -199,6 +200,24 @@ def load(
         new=tuple(n for n in own if n not in ours and n not in fixed),
         left_out=tuple(n for n in shapes if n not in ours),
     )
+
+
+def check_kinds(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse whole, complex and yes-or-no numbers where a model learns real ones.
+
+    torch would cast them: the codes of a quantised model without their scale, or half of a number.
+
+    Raises:
+        UserError: there are such; the first is named.
+    """
+    learned = [n for n in state if n in own and own[n].is_floating_point()]
+    other = [n for n in learned if not state[n].is_floating_point()]
+    if other:
+        kind = str(state[other[0]].dtype).removeprefix("torch.")
+        raise UserError(
+            f"these weights are no real numbers: {len(other)} tensors, such as {other[0]} ({kind});"
+            " save them as float32 where they were made"
+        )
 
 
 def check_finite(model: nn.Module, where: str) -> None:
