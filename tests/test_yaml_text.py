@@ -26,6 +26,17 @@ WRONG = {
         ),
         "holds more than",
     ),
+    "twice": (b"lr: 1\nepochs: 1\nlr: 2", "'lr' stands there twice, the second time in line 3"),
+    "merges": (
+        b"a: &a {"
+        + b",".join(b"k%d: 1" % i for i in range(2000))
+        + b"}\nb: {<<: ["
+        + b",".join([b"*a"] * 2000)
+        + b"]}",
+        "merges more than",
+    ),
+    "hexadecimal": (b"epochs: 0x" + b"f" * 9000, "more than 1024 bits"),
+    "of base 60": (b"epochs: " + b":".join([b"59"] * 9000), "more than 1024 bits"),
     "long": (b"#" * 2**21, "larger than 1 MiB"),
 }
 
@@ -45,6 +56,8 @@ def test_what_is_one(tmp_path: Path) -> None:
     path.write_text("")
     assert read_yaml(path) == {}
     assert parse_yaml("a: &x [1, 2]\nb: *x", "text") == {"a": [1, 2], "b": [1, 2]}
+    merged = "a: &x {k: 1, m: 2}\nb: {<<: *x, k: 3}\nc: {<<: *x}"
+    assert parse_yaml(merged, "text")["b"] == {"k": 3, "m": 2}
     for wrong in (tmp_path, tmp_path / "none.yaml", "/dev/null"):
         with pytest.raises(UserError, match="cannot read recipe"):
             read_yaml(wrong, "recipe")

@@ -20,7 +20,7 @@ from vitrail.hub import fetch
 from vitrail.hub.fetch import NotAvailable
 from vitrail.hub.origin import origin_of
 from vitrail.hub.released import released_classes
-from vitrail.hub.weights import find_weights
+from vitrail.hub.weights import find_weights, preprocess_in
 from vitrail.tasks import Card, save_weights
 
 timm = pytest.importorskip("timm")
@@ -230,3 +230,14 @@ def test_released_weights_are_loaded_with_their_head_and_classes(
 
 def test_classes_of_another_set_are_numbers() -> None:
     assert released_classes(3) == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    "odd", [{"input_size": []}, {"input_size": ["x"]}, {"mean": [{}, 1, 2]}, {"crop_pct": "much"},
+            {"crop_pct": [1]}, {"std": [0, 0, 0]}, {"input_size": [3, 10**6, 10**6]}],
+)  # fmt: skip
+def test_a_config_of_odd_values_is_one_line(odd: dict[str, object]) -> None:
+    plain = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}
+    assert preprocess_in({"pretrained_cfg": plain})["image"] == 224
+    with pytest.raises(UserError, match="config.json prepares no pictures"):
+        preprocess_in({"pretrained_cfg": plain | odd})

@@ -16,7 +16,7 @@ import torch
 
 import vitrail
 from vitrail.errors import UserError
-from vitrail.models.reader import bare_names, read_weights
+from vitrail.models.reader import bare_names, is_plain, read_weights
 
 RAW = {"stem.weight": torch.zeros(2), "head.weight": torch.zeros(3)}
 AVERAGED = {name: tensor + 1 for name, tensor in RAW.items()}
@@ -153,3 +153,14 @@ def test_our_models_and_timms_take_the_same_weights_from_one_file(tmp_path) -> N
     with pytest.warns(UserWarning, match="trained ones are taken"):
         timms = build("timm:resnet10t", classes=3, image=64, weights=f"{other}#raw")
     assert torch.equal(timms.state_dict()["fc.bias"], theirs["fc.bias"])
+
+
+def test_one_name_of_two_tensors_that_differ_is_refused() -> None:
+    two = {"a.b": torch.zeros(2), "a._orig_mod.b": torch.zeros(2)}
+    assert list(bare_names(two)) == ["a.b"]
+    with pytest.raises(UserError, match="hold 'a.b' twice"):
+        bare_names(two | {"_orig_mod.a.b": torch.ones(2)})
+
+
+def test_nested_tensors_are_no_weights() -> None:
+    assert not is_plain(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]))

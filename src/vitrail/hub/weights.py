@@ -176,12 +176,25 @@ def licence_in(text: str) -> str:
 
 
 def preprocess_in(config: dict[str, Any]) -> dict[str, Any]:
-    """How pictures are prepared, by timm's ``config.json``; nothing where it does not say."""
+    """How pictures are prepared, by timm's ``config.json``; nothing where it does not say.
+
+    Raises:
+        UserError: it says what no model can want.
+    """
+    from vitrail.data import Preprocess
+
     said = config.get("pretrained_cfg")
     keys = ("input_size", "mean", "std")
     if not isinstance(said, dict) or any(not isinstance(said.get(k), list) for k in keys):
         return {}
-    return preprocess_from_timm(said)
+    try:
+        found = preprocess_from_timm(said)
+        if len(found["mean"]) in (1, 3):
+            Preprocess.from_dict({**found, "in_chans": len(found["mean"])})
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise UserError(f"'pretrained_cfg' in config.json prepares no pictures: {why}") from error
+    return found
 
 
 def find_in_folder(path: Path) -> Path:

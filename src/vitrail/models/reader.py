@@ -231,6 +231,7 @@ def is_plain(value: Any) -> bool:
     return (
         isinstance(value, Tensor)
         and not value.is_quantized
+        and not value.is_nested
         and value.layout == torch.strided
         and value.device.type == "cpu"
     )
@@ -285,12 +286,29 @@ def say_choice(path: Path, prefer: Prefer) -> None:
     )
 
 
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same; torch compares those of one type alone."""
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
 def bare_names(state: State, say: bool = True) -> State:
     """Names without what wrappers put before them, in any order and number.
 
     A prefix goes where nearly all names carry it; what does not carry it is no part of the model.
+
+    Raises:
+        UserError: two tensors of one name then, which differ.
     """
-    state = {INSIDE.sub("", name): tensor for name, tensor in state.items()}
+    bare: State = {}
+    for name, tensor in state.items():
+        short = INSIDE.sub("", name)
+        if short in bare and not agree(bare[short], tensor):
+            raise UserError(
+                f"the weights hold {printable(short)[:80]!r} twice, with and without what torch's "
+                "wrappers put before it, and they differ; save one of the two where it was made"
+            )
+        bare[short] = tensor
+    state = bare
     while True:
         state = {n: t for n, t in state.items() if n not in COUNTERS}
         carried = [p for p in PREFIXES if state and _share(state, p) >= NEARLY_ALL]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vitrail.errors import UserError, printable
 from vitrail.layers.grid import Grid
 from vitrail.layers.position import Table, resize_table
-from vitrail.models.reader import State
+from vitrail.models.reader import State, agree
 
 Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
@@ -46,7 +46,7 @@ def rename(state: Mapping[str, Tensor], renames: Renames) -> State:
         new = old
         for pattern, into in renames:
             new = re.sub(pattern, into, new)
-        if new in ours and not torch.equal(ours[new], tensor):
+        if new in ours and not agree(ours[new], tensor):
             raise UserError(
                 f"{origin[new]!r} and {old!r} should be one shared tensor but differ; this file "
                 "comes from a port that separated them, and is another model"
