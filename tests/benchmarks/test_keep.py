@@ -3,9 +3,12 @@
 import json
 
 from benchmarks import contract, keep, keep_table
+from vitrail.cost import Settings
 
 
-def test_small_run_keeps_the_contract_and_trains_nothing_twice(tmp_path, capsys):
+def test_small_run_keeps_the_contract_and_trains_nothing_twice(tmp_path, monkeypatch):
+    short = {"window_s": 0.005, "warmup_s": 0.005}
+    monkeypatch.setattr(keep, "Settings", lambda **options: Settings(**{**options, **short}))
     options = keep.Options(
         data="scenes(size=32, count=48, classes=2)",
         model="vit_tiny(depth=1, dim=24, patch=8)",

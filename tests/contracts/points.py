@@ -18,7 +18,7 @@ from vitrail.models.backbone import Backbone
 
 Build = Callable[..., Backbone]
 SIZES = ((64, 64), (96, 64), (75, 101), (160, 224))
-LARGE = ((257, 384), (64, 512), (512, 512))
+LARGE = ((257, 512), (64, 512))
 HEART, STEPS, ROUND = 32, 120, 15
 """Pixels; steps in which a model learns pictures by heart; steps of one fall of the rate."""
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

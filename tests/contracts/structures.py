@@ -7,7 +7,8 @@ the same once narrowed are one structure; what each stands for is printed by
 
     python -m tests.contracts.structures
 
-The dearest points are held by :func:`kinds`, one structure of each that has other parts.
+The dearest points are held by :func:`kinds`, one structure of each that has other parts, and what
+is traced or written as a file by :data:`WIRINGS`.
 """
 
 from dataclasses import fields, replace
@@ -83,6 +84,14 @@ def structures() -> dict[str, tuple[str, ...]]:
 
 
 STRUCTURES = structures()
+
+
+WIRINGS = (  # plain; in stages; norms in batches; windows and maps between; tokens chosen
+    *("vit_rel_tiny", "cvt_13", "coat_lite_mini", "coatnet_bn_0_rw", "cmt_b"),
+    *("mobilevit_s", "filtervit_xxs"),
+)
+"""Backbones with the least in common. What traces them (compiling, optimising, files) is asked of
+these; of all by ``benchmarks.contract_sweep`` and ``benchmarks.export_parity``."""
 
 
 def is_ours(spec: type) -> bool:

@@ -13,12 +13,11 @@ from vitrail.errors import UserError
 from vitrail.export import ExportError, files, open_file, to_onnx, to_openvino, to_torch
 
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
-# One of each kind, its dearest part in one stage; all others: python -m benchmarks.export_parity
+# Stages and maps, norms in batches, tokens chosen; all others: python -m benchmarks.export_parity
 FAMILIES = {
     "coat_lite_mini": {"mixer": ("conv_attention", "softmax", "softmax", "softmax")},
-    "cmt_b": {},
     "mobilevit_s": {},
-    "filtervit_xxs": {},
+    "vit_tiny": {"depth": 1, "reducer": "filter(keep=0.25)"},
 }
 onnx = pytest.mark.skipif(
     not all(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tests.contracts.structures import HASHED, one_each
+from tests.contracts.structures import WIRINGS
 from tests.export.small import pictures, smallest
 from tests.parity.measured import randomised
 from torch import nn
@@ -16,11 +16,9 @@ from vitrail.export.optimized import OptimizationStep
 TINY = "vit_tiny(patch=16, dim=24, heads=3, depth=1)"
 
 
-NAMES = [*one_each(), "coatnet_bn_0_rw", "coatnet_rmlp_1_rw"]
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(HASHED)])
-def test_every_model_says_the_same(name: str) -> None:
+# All others: python -m benchmarks.export_parity
+@pytest.mark.parametrize("name", WIRINGS)
+def test_every_wiring_says_the_same(name: str) -> None:
     model = smallest(name)
     made = optimize(model, pictures(2), compile=False)
     assert made.report.worst.relative <= 1e-5

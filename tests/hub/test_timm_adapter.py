@@ -1,15 +1,14 @@
 """timm's contract (its own test suite's list) held by every kind of model in the zoo.
 
-Shapes are checked on the meta device, where nothing is computed; numbers on one variant a paper.
+On narrow models, which take less time than the meta device takes for as many operators.
 """
 
 import copy
 import pickle
-from dataclasses import fields
 
 import pytest
 import torch
-from tests.contracts.structures import one_each
+from tests.contracts.structures import one_each, options_of
 
 import vitrail
 from vitrail.errors import UserError
@@ -31,20 +30,11 @@ def size(name):
 
 NARROW = {entry(n).model: n for n in sorted(NAMES, key=size, reverse=True) if "lite" not in n}
 FEW = sorted({*NARROW.values(), "coat_lite_tiny", "clustering_coat_lite_tiny"})
-HASHED = ("_qf", "_qs")  # how many clusters there are depends on the pictures: nothing for meta
-SHORT = {"depth": 4, "local": 3, "parallel": 1, "resample": 0}
 
 
 def shallow(name):
-    """Overrides that leave the wiring and take blocks away, and width from the giants."""
-    config = entry(name).config
-    known = {f.name for f in fields(config)}
-    changed = {k: min(v, getattr(config, k)) for k, v in SHORT.items() if k in known}
-    if "depths" in known:
-        changed["depths"] = (1,) * len(config.depths)
-    if "dims" in known and max(config.dims) > 1024:
-        changed["dims"] = tuple(32 * 2**i for i in range(len(config.dims)))
-    return changed
+    """Overrides that leave the wiring and take blocks and channels away."""
+    return {k: v for k, v in options_of(name).items() if k not in ("classes", "image")}
 
 
 def make(name, **options):
@@ -52,11 +42,9 @@ def make(name, **options):
     return timm.create_model(f"vitrail_{name}", **options)
 
 
-def on_meta(name, **options):
-    """A model and pictures without numbers; the hashed ones with numbers."""
-    device = "cpu" if name.endswith(HASHED) else "meta"
-    with torch.device(device):
-        return make(name, **options), torch.zeros(2, options.get("in_chans", 3), 64, 64)
+def with_pictures(name, **options):
+    """A model, and two pictures for it."""
+    return make(name, **options), torch.randn(2, 3, 64, 64)
 
 
 def stem_of(model):
@@ -78,7 +66,7 @@ def test_every_model_is_registered_under_a_prefix_and_a_module_of_its_own():
 
 @every
 def test_forward_shapes_head_and_attributes(name):
-    model, x = on_meta(name)
+    model, x = with_pictures(name)
     final = model.forward_features(x)
     channels = final.shape[1] if final.dim() == 4 else final.shape[2]
     assert model.num_classes == 5 and model.in_chans == 3 and model.output_fmt == "NCHW"
@@ -105,7 +93,7 @@ def test_forward_shapes_head_and_attributes(name):
 
 @every
 def test_every_parameter_has_a_gradient_and_a_group(name):
-    model, x = on_meta(name, num_classes=42, drop_rate=0.1, drop_path_rate=0.1)
+    model, x = with_pictures(name, num_classes=42, drop_rate=0.1, drop_path_rate=0.1)
     model(x).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
     names = {n for n, _ in model.named_parameters()}
@@ -118,7 +106,7 @@ def test_every_parameter_has_a_gradient_and_a_group(name):
 @every
 def test_maps_for_pyramids(name):
     """``features_only`` gives the maps of ``forward_intermediates``, every parameter used."""
-    model, x = on_meta(name)
+    model, x = with_pictures(name)
     final, maps = model.forward_intermediates(x)
     assert final.shape == model.forward_features(x).shape
     assert [tuple(m.shape) for m in maps] == [
@@ -127,13 +115,13 @@ def test_maps_for_pyramids(name):
     ]
     wide = model.forward_intermediates(x, [1, -1], output_fmt="NHWC", intermediates_only=True)
     assert wide[1].shape == (2, 2, 2, model.channels[3])
-    pyramid, _ = on_meta(name, features_only=True)
+    pyramid, _ = with_pictures(name, features_only=True)
     assert pyramid.feature_info.reduction() == [4, 8, 16, 32]
     got = pyramid(x)
     assert [m.shape for m in got] == [m.shape for m in maps]
     sum(m.sum() for m in got).backward()
     assert [n for n, p in pyramid.named_parameters() if p.grad is None] == []
-    fine, _ = on_meta(name, features_only=True, out_indices=(0, 1))
+    fine, _ = with_pictures(name, features_only=True, out_indices=(0, 1))
     assert [m.shape for m in fine(x)] == [m.shape for m in maps[:2]]
     if model.prune_to.__func__ is not vitrail.Backbone.prune_to and "parallel" not in shallow(name):
         assert len(list(fine.parameters())) < len(list(pyramid.parameters()))
@@ -174,8 +162,8 @@ def test_numbers_any_size_and_checkpointing(name):
 
 @pytest.mark.parametrize("name", [n for n in EVERY if make(n).final_grid((64, 64))])
 def test_the_grid_of_unpooled_maps_is_told_for_any_image(name):
-    with torch.device("meta"):
-        model = make(name, num_classes=0, global_pool="").eval()
+    model = make(name, num_classes=0, global_pool="").eval()
+    with torch.no_grad():
         for size in ((224, 224), (75, 101), (97, 33)):
             assert model(torch.zeros(1, 3, *size)).shape[2:] == model.final_grid(size), size
 
@@ -264,9 +252,8 @@ def test_copied_and_pickled(name):
         assert torch.equal(other(x), model(x))
 
 
-@pytest.mark.parametrize("name", ["vit_tiny", "coat_lite_tiny"])
-def test_export_with_a_free_batch(name):
-    model = make(name).eval()
+def test_export_with_a_free_batch():
+    model = make("vit_tiny").eval()
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
@@ -335,7 +322,7 @@ def test_what_cannot_be_is_said_in_one_line(call, message):
 
 def test_an_unpooled_model_without_classes_can_be_asked_for():
     model = make("coat_lite_tiny", num_classes=0, global_pool="")
-    assert model(torch.ones(1, 3, 64, 64)).shape == (1, 5, 320)
+    assert model(torch.ones(1, 3, 64, 64)).shape == (1, 5, 64)
 
 
 def test_timms_own_switches_reach_the_model():

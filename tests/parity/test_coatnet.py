@@ -12,14 +12,16 @@ from vitrail.models.coatnet_rw import CONFIGS
 
 timm = pytest.importorskip("timm")
 
+SHORT = {"depths": (2, 1, 2, 2)}  # wiring, not size, is compared: both are cut alike
+DIMS, STEM = (32, 64, 96, 128), (16, 32)  # own widths: test_sizes_are_*, test_timm_adapter
 MAX = {"conv_pool_type": "max2", "transformer_pool_type": "max2"}  # timm's default averages
-PAPER = {"conv_stride_mode": "1x1", **MAX}  # ... and halves in the depthwise convolution
+HEAD = {"head_hidden_size": DIMS[-1]}
+PAPER = {"conv_stride_mode": "1x1", **MAX, **HEAD}  # ... and halves in the depthwise convolution
 TIMM = {
     **{name: {} for name in CONFIGS},
     **{f"coatnet_{i}": PAPER for i in range(4)},
-    "coatnet_0(style='dagger')": MAX,
+    "coatnet_0(style='dagger')": {**MAX, **HEAD},
 }
-SHORT = {"depths": (2, 1, 2, 2)}  # wiring, not depth, is compared: both are cut alike
 
 # parameters and multiply-adds (G) at 224 px: published (arXiv 2106.04803, tables 4, 5, 11), ours
 PUBLISHED = {
@@ -42,9 +44,16 @@ RELEASED = {
 def theirs_and_ours(name, size, **options):
     base = name.split("(")[0]
     theirs = timm.create_model(
-        f"{base}_224", num_classes=7, img_size=size, **SHORT, **TIMM[name], **options
+        f"{base}_224",
+        num_classes=7,
+        img_size=size,
+        embed_dim=DIMS,
+        stem_width=STEM,
+        **SHORT,
+        **TIMM[name],
+        **options,
     )
-    ours = vitrail.create(name, classes=7, image=size, **SHORT).eval()
+    ours = vitrail.create(name, classes=7, image=size, dims=DIMS, stem=STEM, **SHORT).eval()
     return randomised_with_statistics(theirs), ours
 
 
@@ -98,8 +107,8 @@ def test_sizes_are_the_papers(name):
 
 def test_the_sixth_misses_its_published_size():
     """Table 12 gives 1.35 G parameters, table 5 prints 1.47 G: what 3072 channels in S4 give."""
-    assert counts("coatnet_6")[0] == 1_348_435_040
-    assert counts("coatnet_6(dims=(192, 384, 768, 1536, 3072))")[0] == 1_471_125_232
+    assert parameters(meta("coatnet_6")) == 1_348_435_040
+    assert parameters(meta("coatnet_6(dims=(192, 384, 768, 1536, 3072))")) == 1_471_125_232
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -111,12 +120,15 @@ def test_sizes_are_timms(name):
 
 
 def counts(name):
-    with torch.device("meta"):
-        model = vitrail.create(name).eval()
+    model = meta(name).eval()
     counter = FlopCounterMode(display=False)
     with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         model(torch.empty(1, 3, 224, 224, device="meta"))
-    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2e9
+    return parameters(model), counter.get_total_flops() / 2e9
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
 
 
 def test_weights_resize_to_another_size_and_classes(tmp_path):
@@ -124,7 +136,13 @@ def test_weights_resize_to_another_size_and_classes(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
     load_into(ours, theirs.state_dict())
     other = vitrail.create(
-        "coatnet_0_rw", classes=3, image=(96, 128), weights=tmp_path / "timm.pth", **SHORT
+        "coatnet_0_rw",
+        classes=3,
+        image=(96, 128),
+        weights=tmp_path / "timm.pth",
+        dims=DIMS,
+        stem=STEM,
+        **SHORT,
     ).eval()
     x = torch.randn(1, 3, 96, 128)
     with torch.no_grad():

@@ -25,6 +25,13 @@ from vitrail.study.setup import StudySetup
 PLAN = StudyPlan(data="fashion", arms=("one", "two"), fractions=(1.0, 0.1), seeds=(0,), image=32)
 
 
+@pytest.fixture(autouse=True)
+def no_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are looked at in ``test_report``; they are most of the time of a study made up."""
+    monkeypatch.setattr("vitrail.study.figures.to_svg", lambda *_: "<svg></svg>")
+    monkeypatch.setattr("vitrail.study.figures._label_points", lambda *_, **__: None)
+
+
 def test_a_study_runs_every_job_once_and_leaves_table_and_report(tmp_path: Path) -> None:
     lab = Lab()
     done = run(PLAN, tmp_path / "s", use=lab.tools, progress=False)

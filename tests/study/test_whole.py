@@ -1,16 +1,17 @@
 """A small study with everything real: data, models, training, costs, report."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.study.made import unmeasured
 
-from vitrail import study
+from vitrail import cost, study
 from vitrail.data import Preprocess
 from vitrail.errors import UserError
 from vitrail.hub import build
-from vitrail.study import StudyPlan, StudyResults
+from vitrail.study import StudyPlan, StudyResults, costs
 from vitrail.study.job import check
 from vitrail.study.setup import CachedStore, prepare
 from vitrail.tasks import Card, save_weights
@@ -43,7 +44,25 @@ def plan(**changes: object) -> StudyPlan:
     return StudyPlan(data="fashion", **{**told, **changes})  # type: ignore[arg-type]
 
 
-def test_a_real_study_ends_in_table_and_report(tmp_path: Path, one_thread: object) -> None:
+@pytest.fixture
+def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of milliseconds, and memory measured (in a fresh process) for the first arm alone."""
+    settings, memory, known = cost.Settings, costs.training_memory, []
+
+    def measured(arm: str, *options: Any) -> int | None:
+        if not known:
+            known.append(memory(arm, *options))
+        return known[0]
+
+    monkeypatch.setattr(
+        cost, "Settings", lambda **o: settings(**{**o, "window_s": 0.005, "warmup_s": 0.005})
+    )
+    monkeypatch.setattr(costs, "training_memory", measured)
+
+
+def test_a_real_study_ends_in_table_and_report(
+    tmp_path: Path, one_thread: object, quick_costs: None
+) -> None:
     done = study.run(plan(), tmp_path / "s", progress=False)
     assert done.status == 0 and [row["train_count"] for row in done.rows] == [30, 30, 60, 60]
     assert all(row["test_count"] == 500 and 0 <= row["accuracy"] <= 1 for row in done.rows)

@@ -32,7 +32,7 @@ HEAVY = (
     "torchvision.transforms.v2",
     "vitrail.cost",
 )
-RECIPE = {"epochs": 30, "checkpoint_steps": 2, "patience": 0, "validate_every": 2}
+RECIPE = {"epochs": 20, "checkpoint_steps": 2, "patience": 0, "validate_every": 2}
 
 
 def spawn(work: Callable[[], object]) -> int:

@@ -1,6 +1,5 @@
-"""One of two processes that shard a model (FSDP2, gloo), take a step and save the whole state."""
+"""Two processes shard a model (FSDP2, gloo), take a step and save the whole state."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -13,9 +12,8 @@ from vitrail.train import checkpoint
 from vitrail.train.checkpoint import Snapshot, TrainingProgress
 
 
-def main(path: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def save_and_load(path: Path) -> None:
+    """In each of the processes, whose group there is already."""
     whole, model = small.build(norm=False).eval(), small.build(norm=False).eval()
     fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
     # eps: a gradient that is zero but for rounding (the keys' bias) must not decide a step.
@@ -30,13 +28,13 @@ def main(path: str) -> None:
         for name, value in whole.state_dict().items():
             torch.testing.assert_close(state[name], value)
         checkpoint.save(
-            Path(path),
+            path,
             Snapshot(
                 progress=TrainingProgress(), model=state, ema={}, best={}, optim=optim, scaler={}
             ),
         )
     dist.barrier()
-    saved = checkpoint.load(Path(path))
+    saved = checkpoint.load(path)
     fresh = small.build(norm=False, seed=2).eval()
     fully_shard(fresh, mesh=init_device_mesh("cpu", (2,)))
     optimizer = torch.optim.AdamW(fresh.parameters(), lr=1e-2)
@@ -46,8 +44,3 @@ def main(path: str) -> None:
     if dist.get_rank() == 0:
         for name, values in saved.optim.items():
             assert torch.equal(values["exp_avg"], again[name]["exp_avg"]), name
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

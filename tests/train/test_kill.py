@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.train.same import assert_same_to_the_bit
 
-KILLS = 12
+KILLS = 8
 ROOT = Path(__file__).parents[2]
 
 

@@ -62,7 +62,8 @@ def test_two_processes_are_one_with_two_parts(tmp_path: Path) -> None:
     recipe = small.recipe(epochs=4, lr=3e-3)
     small.recipe(epochs=4, lr=3e-3).to_yaml(tmp_path / "recipe.yaml")
     ended = launch(
-        "tests.train.two_processes", str(tmp_path / "two"), str(tmp_path / "recipe.yaml"), "plain"
+        "tests.train.two_processes",
+        *(str(tmp_path / "two"), str(tmp_path / "recipe.yaml"), "plain", str(tmp_path / "state")),
     )
     assert [p.returncode for p in ended] == [0, 0], "\n".join(p.stdout for p in ended)
     small.fit(tmp_path / "one", small.recipe(epochs=4, lr=3e-3, accumulate=2), norm=False)
@@ -73,6 +74,20 @@ def test_two_processes_are_one_with_two_parts(tmp_path: Path) -> None:
     assert largest_difference(tmp_path / "one", tmp_path / "other") > 10 * max(difference, 1e-4)
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         assert one == pytest.approx(two, rel=1e-4)
+    check_sharded_state(tmp_path / "state")
+
+
+def check_sharded_state(path: Path) -> None:
+    """FSDP2 on gloo: what a sharded model saves loads into a whole one, and back."""
+    snapshot = checkpoint.load(path)
+    model = small.build(norm=False, seed=1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint.set_model_state(model, snapshot.model)
+    checkpoint.set_optimizer_state(model, optimizer, snapshot.optim)
+    again = checkpoint.optimizer_state(model, optimizer)
+    assert set(again) == {name for name, _ in model.named_parameters()}
+    for name, state in snapshot.optim.items():
+        assert torch.equal(state["exp_avg"], again[name]["exp_avg"])
 
 
 def test_a_process_whose_other_is_killed_says_how_to_go_on(tmp_path: Path) -> None:
@@ -106,21 +121,6 @@ def test_one_of_several_says_itself_that_it_lost_a_worker(
         kept = "step 7" if count == "1" else "its last checkpoint"
         assert f"the run is kept ({kept}), go on with: vitrail train --resume run" in line
         assert capsys.readouterr().err == (f"vitrail: {line}\n" if rank == "1" else "")
-
-
-def test_sharded_state_is_the_whole_state(tmp_path: Path) -> None:
-    """FSDP2 on gloo: what a sharded model saves loads into a whole one, and back."""
-    ended = launch("tests.train.sharded", str(tmp_path / "state"))
-    assert [p.returncode for p in ended] == [0, 0], "\n".join(p.stdout for p in ended)
-    snapshot = checkpoint.load(tmp_path / "state")
-    model = small.build(norm=False, seed=1)
-    optimizer = torch.optim.AdamW(model.parameters())
-    checkpoint.set_model_state(model, snapshot.model)
-    checkpoint.set_optimizer_state(model, optimizer, snapshot.optim)
-    again = checkpoint.optimizer_state(model, optimizer)
-    assert set(again) == {name for name, _ in model.named_parameters()}
-    for name, state in snapshot.optim.items():
-        assert torch.equal(state["exp_avg"], again[name]["exp_avg"])
 
 
 def test_resume_needs_as_many_processes(tmp_path: Path) -> None:
