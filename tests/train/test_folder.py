@@ -1,5 +1,6 @@
 """The run folder among other processes, kills and workers that die."""
 
+import json
 import os
 import shutil
 import signal
@@ -37,6 +38,17 @@ def test_two_trainings_in_one_minute_get_a_folder_each(tmp_path: Path) -> None:
     assert {str(path) for path in (tmp_path / "runs").iterdir()} == folders
     assert train.read_run(first.folder).recipe.seed == 1
     assert train.read_run(second[0]).recipe.seed == 0
+
+
+def test_facts_are_used_as_the_types_they_were_held_against(tmp_path: Path) -> None:
+    """A share that stands there as a text is that share, everywhere it is used."""
+    said = {"open": {"val": "0.3", "seed": 4, "later": 1}, "fraction": "0.5", "note": "mine"}
+    (tmp_path / "run.json").write_text(json.dumps(said))
+    facts = folder.read_facts(tmp_path)
+    assert facts == {"open": {"val": 0.3, "seed": 4}, "fraction": 0.5, "note": "mine"}
+    (tmp_path / "run.json").write_text('{"open": {"val": "much"}}')
+    with pytest.raises(UserError, match="open: val must be float, not str"):
+        folder.read_facts(tmp_path)
 
 
 def test_of_two_that_make_one_folder_the_later_is_told(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ never a run that cannot go on.
 """
 
 import contextlib
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -124,6 +123,7 @@ class RunFacts:
     format: str | None = None
     data: str = ""
     open: OpenOptions = OpenOptions()
+    fraction: float | None = None
     teacher: dict[str, Any] | None = None
     manifest: str | None = None
 
@@ -136,11 +136,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     path = folder / "run.json"
     facts: dict[str, Any] = schema.read_json(path, dict[str, Any])
-    schema.convert(RunFacts, facts, repr(str(path)), extra_keys=True)
-    if isinstance(facts.get("open"), dict):
-        known = {f.name for f in dataclasses.fields(OpenOptions)}
-        facts["open"] = {key: value for key, value in facts["open"].items() if key in known}
-    return facts
+    held = schema.convert(RunFacts, facts, repr(str(path)), extra_keys=True)
+    said = facts.get("open") or {}
+    used = {key: value for key, value in vars(held).items() if key in facts}
+    if "open" in facts:  # a share as a text, "0.2", is that share
+        used["open"] = {key: value for key, value in vars(held.open).items() if key in said}
+    return {**facts, **used}
 
 
 def card_of(facts: dict[str, Any], where: str = "run.json") -> Card:
