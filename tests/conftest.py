@@ -21,7 +21,7 @@ OpenHub = Callable[..., Endpoint]
 
 
 def pytest_collection_finish() -> None:
-    """What imports and collection made stays; looking through it again and again costs 8 %."""
+    """What imports and collection made stays: the garbage collector passes it over."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
