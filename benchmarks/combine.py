@@ -96,7 +96,7 @@ def by_run(result: Result) -> Iterator[dict[str, Any]]:
 def question(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """What a row answers, as text: its facts, and what its run was about."""
     facts = {key: row[key] for key in QUESTION if key in row}
-    asked = {key: settings[key] for key in ASKED if key in settings}
+    asked = {key: settings[key] for key in ASKED if key in settings and key not in facts}
     if asked.get("data"):
         asked["data"] = Path(asked["data"]).stem  # moved pictures are the same pictures
     return json.dumps([facts, asked], sort_keys=True, default=str)

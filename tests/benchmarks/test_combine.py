@@ -65,3 +65,9 @@ def test_one_file_for_each_kind_of_machine(tmp_path: Path) -> None:
     combine.main(combine.Options(folder=tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["try-2.json", "try-3.json"]
     assert len(json.loads((tmp_path / "try-2.json").read_text())["rows"]) == 3
+
+
+def test_a_set_that_a_row_names_is_not_asked_of_the_run() -> None:
+    row, sets = {"arm": "head", "data": "flowers"}, {"data": ["a/flowers.zip", "b/clothing.zip"]}
+    assert combine.question(row, sets) == combine.question(row, {"data": ["b/flowers.zip"]})
+    assert combine.question(row, sets) != combine.question({**row, "data": "clothing"}, sets)

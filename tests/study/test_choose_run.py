@@ -150,9 +150,9 @@ def test_random_features_are_asked_once_where_there_are_released_ones() -> None:
     new, scratch = ChoiceEntry(model="new"), ChoiceEntry(model="scratch", rounds=(done,))
     released = ChoiceEntry(model="released", released=True, rounds=(done,))
     step = rounds.Step(train=(), asked=())
-    assert rounds.asked([new, scratch, released], step) == ["new", "released"]
-    assert rounds.asked([new, scratch], step) == ["new", "scratch"]
-    assert rounds.asked([scratch, replace(released, left="behind")][:1], step) == ["scratch"]
+    assert rounds.to_probe([new, scratch, released], step) == ["new", "released"]
+    assert rounds.to_probe([new, scratch], step) == ["new", "scratch"]
+    assert rounds.to_probe([scratch, replace(released, left="behind")][:1], step) == ["scratch"]
 
 
 def test_limits_come_first_and_what_breaks_them_is_not_opened(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def work(bank: FeatureBank, step: Step) -> int:
     return len({item.key for item in (*step.train, *step.asked)} - set(bank.rows))
 
 
-def asked(entries: Sequence[ChoiceEntry], step: Step) -> list[str]:
+def to_probe(entries: Sequence[ChoiceEntry], step: Step) -> list[str]:
     """Who takes part in a round: all that have not yet, in the first one.
 
     Later ones are between released candidates where there are some: random features say no more

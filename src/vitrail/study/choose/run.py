@@ -233,7 +233,7 @@ def probe_round(run: ChoiceRun, step: rounds.Step, until: float) -> bool:
     nothing is known.
     """
     for entry in sorted(run.state.open, key=lambda entry: entry.forward_seconds):
-        if entry.model not in rounds.asked(run.state.open, step):
+        if entry.model not in rounds.to_probe(run.state.open, step):
             continue
         ahead = entry.forward_seconds * (len(step.train) + len(step.asked))
         probed = sum(1 for other in run.state.open if other.rounds)
