@@ -1,15 +1,17 @@
 """The page: complete whatever is missing, and alone: no script, no address, nothing to fetch."""
 
+import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.study.made import results
+from tests.study.made import cost, results
 
 from vitrail.errors import UserError
-from vitrail.study.record import JobRecord
+from vitrail.schema import read_json
+from vitrail.study.record import ArmCost, JobRecord
 from vitrail.study.report import Failure, StudyResults, render, report
 
 LEVELS = {"vit_tiny(patch=4)": 0.7, "coat_lite_tiny": 0.8, "timm:resnet18": 0.95}
@@ -156,3 +158,18 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
     record.save(tmp_path / "deep" / "evaluation.json")
     assert JobRecord.load(tmp_path / "deep" / "evaluation.json") == record
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["evaluation.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("latency", "NaN"), ("latency", "0"), ("latency_spread", "-1"), ("throughput", "0")),
+        *(("macs", "-5"), ("batch", "0"), ("memory", "-1")),
+    ],
+)
+def test_costs_that_no_measuring_gives_are_refused(tmp_path: Path, name: str, value: str) -> None:
+    whole = asdict(cost(macs=10**9, latency=0.01))
+    text = json.dumps({"arm": {**whole, name: "HERE"}}).replace('"HERE"', value)
+    (tmp_path / "costs.json").write_text(text)
+    with pytest.raises(UserError, match=name):
+        read_json(tmp_path / "costs.json", dict[str, ArmCost])

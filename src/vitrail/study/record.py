@@ -1,6 +1,7 @@
 """What a study leaves on disk for its analysis: one ``evaluation.json`` a job, costs an arm."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -136,6 +137,13 @@ class ArmCost:
     batch: int
     memory: int | None = None
     quiet: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UserError(f"the cost {name} must be a number from 0, not {value}")
+        if not (self.batch and self.latency and self.throughput):
+            raise UserError("the costs batch, latency and throughput must be above 0")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
