@@ -79,7 +79,7 @@ class Training:
         name = f"{self.data.stem}-{self.way.replace(' ', '-')}-{self.seed}"
         return self.options.work.absolute() / name
 
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The command."""
         options = self.options
         size = (options.image or {}).get(self.data.stem)
@@ -102,14 +102,14 @@ class Training:
         note = self.folder.with_name(f"{self.folder.name}.json")
         if not note.exists():
             env = os.environ | {"OMP_NUM_THREADS": str(self.options.threads)}
-            line = [sys.executable, "-m", "vitrail", *self.words()]
+            line = [sys.executable, "-m", "vitrail", *self.arguments()]
             with self.folder.with_name(f"{self.folder.name}.log").open("w") as log:
                 child = Popen(line, env=env, stdout=log, stderr=log)
                 _, status, used = os.wait4(child.pid, 0)
                 child.returncode = os.waitstatus_to_exitcode(status)
             if child.returncode:
-                raise UserError(f"vitrail {' '.join(self.words())} failed; see {log.name}")
-            took = {"user": used.ru_utime, "system": used.ru_stime, "words": self.words()}
+                raise UserError(f"vitrail {' '.join(self.arguments())} failed; see {log.name}")
+            took = {"user": used.ru_utime, "system": used.ru_stime, "arguments": self.arguments()}
             write_text(note, json.dumps(took))
         took = json.loads(note.read_text())
         return float(took["user"] + took["system"])

@@ -43,7 +43,7 @@ def parse_yaml(text: str, where: str) -> Any:
     import yaml
 
     try:
-        found = yaml.load(text, strict_loader())  # noqa: S506
+        found = yaml.load(text, strict_loader())  # noqa: S506 - a SafeLoader
     except RecursionError as error:
         raise UserError(f"{where} is not YAML: nested too deep") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:

@@ -56,7 +56,7 @@ def test_each_way_is_a_command(tmp_path: Path) -> None:
     options = start.Options(data=(tmp_path / "a.zip",), weights_folder=tmp_path, image={"a": 99})
     said = {
         way: " ".join(
-            start.Training(data=options.data[0], way=way, seed=3, options=options).words()
+            start.Training(data=options.data[0], way=way, seed=3, options=options).arguments()
         )
         for way in options.ways
     }

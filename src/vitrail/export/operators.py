@@ -55,7 +55,7 @@ _MORE = frozenset(
     unsafe_split_with_sizes upsample_bicubic2d upsample_bilinear2d upsample_linear1d
     upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d var_mean
     view_as vstack zero zeros zeros_like
-    """.split()  # noqa: SIM905 - a page of quotes
+    """.split()  # noqa: SIM905 - quoted one by one they fill a page
 )
 """What torch.export writes for networks, beside the core of ATen and what works point by point."""
 
