@@ -45,6 +45,7 @@ def test_a_file_becomes_its_type(tmp_path: Path) -> None:
         ("[" * 100_000, "cannot read"),
         ('{"name": "\\ud800", "inner": {"size": 2}}', "half a character"),
         ('{"name": "a", "inner": {"size": 2, "rates": [1' + "0" * 400 + "]}}", "too large"),
+        ('{"name": "a", "inner": {"size": 9223372036854775808}}', "size is too large"),
     ],
 )
 def test_another_shape_is_one_line(tmp_path: Path, text: str, error: str) -> None:

@@ -151,6 +151,8 @@ def convert(kind: Any, value: Any, where: str, *, extra_keys: bool = False) -> A
         return float(value)  # YAML 1.1 reads 1e-3 as a text
     if kind is float and type(value) in (int, float):
         return _as_float(value, where)
+    if type(value) is int and value.bit_length() > 63:
+        raise UserError(f"{where} is too large a number")
     if isinstance(kind, type) and type(value) is kind:
         return value
     raise UserError(f"{where} must be {_name(kind)}, not {_format_value(value)}")

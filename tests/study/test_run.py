@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.study.made import Lab
 
-from vitrail.digests import add_digest
+from vitrail.digests import KEY, add_digest
 from vitrail.errors import UserError
 from vitrail.files import lock_folder
 from vitrail.study import Job, StudyPlan, costs, resume, run
 from vitrail.study.record import JobRecord
+from vitrail.study.report import report
 from vitrail.study.run import OUTPUTS
 from vitrail.study.setup import StudySetup
 
@@ -118,6 +120,61 @@ def test_a_job_left_by_other_settings_is_trained_again(tmp_path: Path) -> None:
     lab = Lab()
     run(PLAN, tmp_path, use=lab.tools, progress=False)
     assert lab.trained == [PLAN.jobs[0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"curve": [{"epoch": 1, "train_loss": [1.0]}]}, "curve"),
+        ({"labels": [0, 1], "predictions": [0, 1], "confidences": [1, 1]}, "other test pictures"),
+        ({"predictions": [99] * 200}, "class beyond"),
+        ({"predictions": [-1] * 200}, "numbers from 0"),
+        ({"labels": [10**30] * 200}, "too large"),
+        *(({"share": share}, "share") for share in (0, 2, float("nan"))),
+        ({"seconds": float("nan")}, "seconds"),
+        ({"arm": "another"}, "the plan lacks"),
+    ],
+)
+def test_a_record_that_no_job_leaves_is_one_line(
+    tmp_path: Path, change: dict[str, object], error: str
+) -> None:
+    run(PLAN, tmp_path, use=Lab().tools, progress=False)
+    told = tmp_path / PLAN.jobs[1].folder / "evaluation.json"
+    record = bare(json.loads(told.read_text())) | change
+    told.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=error) as found:
+        report(tmp_path)
+    assert "\n" not in str(found.value)
+
+
+def test_what_a_diverged_arm_leaves_is_drawn(tmp_path: Path) -> None:
+    run(PLAN, tmp_path, use=Lab().tools, progress=False)
+    told = tmp_path / PLAN.jobs[1].folder / "evaluation.json"
+    losses = (1.0, None, float("inf"), 1e308, float("nan"))
+    rows: list[dict[str, object]] = [{"epoch": i, "train_loss": v} for i, v in enumerate(losses)]
+    record = bare(json.loads(told.read_text())) | {"curve": [*rows, {}], "loss": float("nan")}
+    told.write_text(json.dumps(record))
+    report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data", {"name": "x"}), ("jobs", "four"), ("machine", None), ("starts", [1]), ("recipe", 3)],
+)
+def test_facts_that_a_report_cannot_show_are_one_line(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    run(PLAN, tmp_path, use=Lab().tools, progress=False)
+    whole = bare(json.loads((tmp_path / "study.json").read_text()))
+    whole["facts"][key] = value
+    (tmp_path / "study.json").write_text(json.dumps(whole))
+    with pytest.raises(UserError, match=rf"study.json': facts: {key}"):
+        report(tmp_path)
+
+
+def bare(value: dict[str, Any]) -> dict[str, Any]:
+    """A file's value without its digest, which would refuse any change."""
+    return {key: item for key, item in value.items() if key != KEY}
 
 
 def test_budgets_say_how_long_a_job_trains() -> None:

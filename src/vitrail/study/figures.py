@@ -19,6 +19,8 @@ INK, FAINT, PAPER = "#010203", "#040506", "#070809"
 #: Stand-ins for ``--s0`` .. ``--s7`` of the page (Okabe and Ito's palette, two tunings).
 SERIES = tuple(f"#0a0b{12 + i:02x}" for i in range(8))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MOST_DRAWN = 1e30
+"""Larger values, of a training that diverged, are left out: axes have room for no more."""
 STYLES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1, 1, 1)))
 
 
@@ -107,7 +109,12 @@ def curves(analysis: Analysis, records: Sequence[JobRecord]) -> str:
 
 def _curve(axes: Any, record: JobRecord, field: str, style: Mapping[str, Any]) -> None:
     scale = 1 if field == "train_loss" else 100
-    points = [(p["epoch"], scale * p[field]) for p in record.curve if p.get(field) is not None]
+    pairs = [(p.get("epoch"), p.get(field)) for p in record.curve]
+    points = [
+        (epoch, scale * value)
+        for epoch, value in pairs
+        if epoch is not None and value is not None and abs(value) < MOST_DRAWN
+    ]
     if points:
         axes.plot(*zip(*points, strict=True), **style)
 

@@ -56,8 +56,17 @@ class JobRecord:
     seconds: float
     epochs: int
     images_seen: int
-    curve: tuple[dict[str, Any], ...] = ()
+    curve: tuple[dict[str, int | float | None], ...] = ()
     mistakes: tuple[Mistake, ...] = ()
+
+    def __post_init__(self) -> None:
+        counts = (self.train_count, self.epochs, self.images_seen)
+        if min(*counts, *self.labels, *self.predictions) < 0:
+            raise UserError("a job's counts, labels and predictions must be numbers from 0")
+        if not 0 < self.share <= 1:
+            raise UserError(f"a job's share must lie above 0 and at most at 1, not at {self.share}")
+        if not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise UserError(f"a job's seconds must be a number from 0, not {self.seconds}")
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -92,6 +101,58 @@ class JobEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a report tells of a study's pictures."""
+
+    name: str
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    tested_on: str
+    tested: int
+    manifest: str
+    problems: tuple[str, ...]
+    problem_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartFacts:
+    """What a report tells of the weights of an arm."""
+
+    arm: str
+    source: str
+    sha256: str
+    place: str = ""
+    revision: str | None = None
+    licence: str | None = None
+    is_non_commercial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFacts:
+    """The facts that the report shows; their values are for people where no type is named."""
+
+    data: DataFacts
+    preprocess: dict[str, Any]
+    recipe: dict[str, Any]
+    machine: dict[str, Any]
+    command: str
+    started: str
+    jobs: int
+    budget: str
+    starts: tuple[StartFacts, ...] = ()
+    fine_tuning: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFacts:
+    """What the report reads of the plan."""
+
+    arms: tuple[str, ...]
+    data: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyFile:
     """``study.json``."""
 
@@ -112,10 +173,8 @@ class StudyFile:
         where = repr(str(path))
         if not re.fullmatch("[0-9a-f]{1,64}", found.digest):
             raise UserError(f"{where}: digest must be hexadecimal, not {found.digest[:60]!r}")
-        convert(list[str], found.plan.get("arms"), f"{where}: plan: arms")
-        data = convert(dict[str, Any], found.facts.get("data"), f"{where}: facts: data")
-        convert(list[str], data.get("classes"), f"{where}: facts: data: classes")
-        convert(str, data.get("name"), f"{where}: facts: data: name")
+        convert(PlanFacts, found.plan, f"{where}: plan", extra_keys=True)
+        convert(StudyFacts, found.facts, f"{where}: facts", extra_keys=True)
         return found
 
 

@@ -3,7 +3,7 @@
 study folder -> :class:`StudyResults` -> tables, figures, words -> ``report.html``
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,7 @@ class StudyResults:
         jobs = [(job, out / job.folder) for job in study.jobs]
         done = [(job, at / "evaluation.json") for job, at in jobs]
         records = [JobRecord.load(at) for job, at in done if _fits(at, job.digest)]
+        _check_records(records, study)
         failures = [_failure(at) for _, at in jobs if (at / "error.json").is_file()]
         costs_at = out / "costs.json"
         costs = read_json(costs_at, dict[str, ArmCost]) if costs_at.is_file() else {}
@@ -145,6 +146,23 @@ def harmless(value: Any) -> Any:
 
 def _fits(evaluation: Path, digest: str) -> bool:
     return evaluation.is_file() and JobRecord.load(evaluation).digest == digest
+
+
+def _check_records(records: Sequence[JobRecord], study: StudyFile) -> None:
+    """All jobs of a study answered the same pictures, in its classes.
+
+    Raises:
+        UserError: one did not, or is of an arm that the plan lacks.
+    """
+    classes = len(study.facts["data"]["classes"])
+    for r in records:
+        where = f"the record of {printable(r.arm)[:40]!r}, share {r.share}, seed {r.seed}"
+        if r.arm not in study.plan["arms"]:
+            raise UserError(f"{where} is of an arm that the plan lacks; delete it to run it anew")
+        if r.labels != records[0].labels:
+            raise UserError(f"{where} is of other test pictures; delete it to run it anew")
+        if max((*r.labels, *r.predictions), default=0) >= classes:
+            raise UserError(f"{where} names a class beyond the {classes} of the study")
 
 
 def _failure(job: Path) -> Failure:

@@ -39,6 +39,8 @@ from vitrail.train.stop import resume_command
 from vitrail.yaml_text import MOST_BYTES
 
 FORMAT = "vitrail-run-1"
+EpochRow = dict[str, int | float | None]
+"""A row of ``metrics.jsonl``, as it must stand in a file."""
 BEST, LAST = "best.safetensors", "last.safetensors"
 
 
@@ -231,7 +233,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     where, lines = repr(str(path)), schema.read_text(path).splitlines()
-    return [schema.parse_json(line, dict[str, Any], where) for line in lines if line]
+    return [schema.parse_json(line, EpochRow, where) for line in lines if line]
 
 
 def check_epochs(rows: list[dict[str, Any]], path: Path) -> None:

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from vitrail.errors import UserError
 from vitrail.hub.runs import Classifier, Images, load
 from vitrail.schema import convert
-
-EpochRow = dict[str, int | float | None]
-"""A row of ``metrics.jsonl``, as it must stand in a file."""
+from vitrail.train.folder import EpochRow
 
 
 @dataclass(frozen=True, kw_only=True)
