@@ -228,6 +228,13 @@ def _bad_checksum() -> bytes:
     return bytes(data)
 
 
+def _without_palette() -> bytes:
+    """Numbers of colours, and nowhere the colours."""
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 3, 0, 0, 0)
+    rows = zlib.compress(bytes((WIDTH + 1) * HEIGHT))
+    return _png((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+
+
 BAD = (
     Bad("zero.jpg", lambda: b"", "empty-file", "the file has zero bytes"),
     Bad("text.jpg", lambda: b"I am no picture.\n" * 9, "not-a-picture",
@@ -256,6 +263,8 @@ BAD = (
     Bad("head-only.jpg", lambda: b"\xff\xd8\xff\xe0", "broken",
         "cannot be decoded (a damaged JPEG file)"),
     Bad("checksum.png", _bad_checksum, "broken", "cannot be decoded"),
+    Bad("no-palette.png", _without_palette, "broken",
+        "cannot be decoded (its palette is missing)"),
     Bad("bomb.png", _bomb, "too-large",
         "more than 178,956,970 pixels, refused as a decompression bomb"),
     Bad("text-bomb.png", _text_bomb, "broken", "cannot be decoded"),

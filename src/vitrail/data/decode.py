@@ -78,7 +78,7 @@ def decode(data: bytes, *, short_side: int | None = None) -> Image.Image:
     try:
         if short_side:
             _draft(image, short_side)
-        image.load()
+        _load(image)
         image = _upright(image)
         return to_rgb(image)
     except Exception as error:  # whatever a decoder raises on damage
@@ -112,7 +112,8 @@ def probe(data: bytes, gate: MemoryGate | None = None) -> tuple[int, int]:
     try:
         _draft(image, 1)
         with (gate or MemoryGate()).hold(BYTES_PER_PIXEL * image.width * image.height):
-            image.load()
+            _load(image)
+            to_rgb(image.crop((0, 0, 1, 1)))  # what cannot become RGB cannot be used
             turned = 5 <= _orientation(image) <= 8
             image.close()
     except Exception as error:  # whatever a decoder raises on damage
@@ -181,6 +182,17 @@ def _open(data: bytes) -> Image.Image:
     _check_size(image, len(data))
     _check_scans(image, data)
     return image
+
+
+def _load(image: Image.Image) -> None:
+    """Decode all pixels of a picture that is to become RGB.
+
+    Raises:
+        ImageError: they stand for the colours of a palette that the file lacks.
+    """
+    image.load()
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ImageError("cannot be decoded (its palette is missing)", "broken")
 
 
 def _check_size(image: Image.Image, held: int) -> None:
