@@ -234,14 +234,57 @@ def test_own_and_adapted_weights(name, tmp_path):
 
 
 @few
+def test_pruned_to_a_map_the_model_ends_there(name):
+    """Nothing is left that it does not use; classes, another size and a copy work from there."""
+    whole, x = make(name).eval(), torch.randn(2, 3, 64, 64)
+    parallel = bool(getattr(whole.config, "parallel", 0))  # blocks of three scales stay whole
+    for i in range(4):
+        model = copy.deepcopy(whole)
+        assert model.prune_intermediate_layers([i], prune_norm=True) == [i]
+        with torch.no_grad():
+            wanted = whole.forward_intermediates(x, [i], intermediates_only=True)[0]
+            assert torch.equal(model.forward_features(x), wanted)
+            final, maps = model.forward_intermediates(x, [i])
+            assert torch.equal(final, wanted) and torch.equal(maps[0], wanted)
+            torch.testing.assert_close(model(x), wanted.mean((2, 3)))
+        model.train().forward_features(x).sum().backward()
+        unused = [n for n, p in model.named_parameters() if p.grad is None]
+        assert not unused or (parallel and i)
+        assert model.num_features == model.head_hidden_size == wanted.shape[1]
+        model.reset_classifier(3)
+        model.set_input_size((96, 64))
+        assert model(x).shape == (2, 3)
+    with pytest.raises(UserError, match="pruned to map 1"):
+        model.prune_intermediate_layers([1])
+        model.forward_intermediates(x, [2])
+
+
+def test_an_unneeded_head_goes_and_a_needed_one_stays():
+    whole, x = make("coat_lite_tiny").eval(), torch.randn(1, 3, 64, 64)
+    model = copy.deepcopy(whole)
+    model.prune_intermediate_layers([3], prune_head=False)
+    assert torch.equal(model(x), whole(x))
+    model.prune_intermediate_layers([3])
+    assert model.num_classes == 0 and model(x).shape == (1, model.head_hidden_size)
+
+
+def test_a_new_head_is_in_the_models_mode_and_pools_as_the_paper():
+    model = make("ceit_tiny", num_classes=0, global_pool="").eval()
+    model.reset_classifier(2)
+    assert not any(part.training for part in model.modules())
+    assert model(torch.ones(1, 3, 64, 64)).shape == (1, 2)
+
+
+@few
 def test_another_input_size_in_place(name):
-    model = make(name, drop_rate=0.2).eval()
+    model = make(name, drop_rate=0.2).eval().requires_grad_(False)
     before = model(torch.ones(1, 3, 96, 64))
     model.set_input_size((96, 64))
     assert not model.training and model.pretrained_cfg["architecture"] == f"vitrail_{name}"
     after = model(torch.ones(1, 3, 96, 64))
     torch.testing.assert_close(after, before, rtol=1e-2, atol=1e-2)  # tables resized once, or twice
     assert model.config.image == model._traits["img_size"] == (96, 64)
+    assert not any(p.requires_grad for p in model.parameters())  # frozen as before
 
 
 @few
@@ -318,6 +361,12 @@ def test_what_cannot_be_is_said_in_one_line(call, message):
     with pytest.raises(UserError, match=message) as refusal:
         call()
     assert "\n" not in str(refusal.value)
+
+
+def test_an_option_that_no_model_has_is_a_type_error_as_with_timms_models():
+    for name in ("vit_tiny_patch16_224", "vitrail_vit_tiny"):
+        with pytest.raises(TypeError):
+            timm.create_model(name, not_an_option=1)
 
 
 def test_an_unpooled_model_without_classes_can_be_asked_for():

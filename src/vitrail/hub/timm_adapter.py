@@ -6,13 +6,14 @@ own test suite; differences that a user can meet:
 
 - ``global_pool`` is ``"native"`` (the paper's: class token, mean, ...) or ``""`` (none).
 - ``norm`` of ``forward_intermediates`` changes nothing: maps are un-normalised, as in the papers.
-- ``stop_early`` saves nothing; ``prune_intermediate_layers`` (and ``features_only``) do.
+- ``stop_early`` saves nothing; ``prune_intermediate_layers`` (and ``features_only``) do. A model
+  pruned to an earlier map ends there: pooling is that map's mean.
 """
 
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from typing import Any
 
@@ -32,8 +33,7 @@ from vitrail.errors import UserError
 from vitrail.hub.fetch import fetch
 from vitrail.hub.timm_names import TIMM_NAMES
 from vitrail.layers.grid import grid_of, to_map, to_tokens
-from vitrail.models.backbone import Backbone, image_hw
-from vitrail.models.pyramid import quarters
+from vitrail.models.backbone import Backbone, classifier, image_hw
 from vitrail.models.reader import read_weights
 from vitrail.models.weights import fit_tables
 from vitrail.models.zoo import build_within_limits, configure, entry, list_models, our_names
@@ -51,12 +51,18 @@ SOURCE = ("hf_hub_id", "hf_hub_filename", "url", "num_classes", "mean", "std", "
 ABOUT = ("interpolation", "input_size", "license", "origin_url", "paper_ids", "paper_name")
 
 
+class UnknownOption(UserError, TypeError):
+    """A keyword that a model does not have; a ``TypeError`` too, as of timm's own models."""
+
+
 class TimmAdapter(Backbone):
     """What timm asks of a model beyond what :class:`Backbone` promises; mixed into each model."""
 
     drop_rate: float = 0.0
     global_pool: str = NATIVE
     output_fmt = "NCHW"
+    end: int | None = None
+    """The map that a pruned model ends with; None for a whole one."""
 
     def __init__(
         self, config: Any, *, variant: str, drop_rate: float = 0.0, global_pool: str = NATIVE
@@ -74,12 +80,12 @@ class TimmAdapter(Backbone):
     @property
     def num_features(self) -> int:
         """Channels of :meth:`forward_features`."""
-        return self.last_channels
+        return self.last_channels if self.end is None else self.channels[self.end]
 
     @property
     def head_hidden_size(self) -> int:
         """Channels of pooled features, without a classifier."""
-        return self.single_width
+        return self.single_width if self.end is None else self.channels[self.end]
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
@@ -104,6 +110,8 @@ class TimmAdapter(Backbone):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """What the head pools: a map wherever there is one, else tokens."""
+        if self.end is not None:
+            return self.features(x)[self.end]
         return self.to_timm_layout(super().forward_features(x), x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,7 +121,10 @@ class TimmAdapter(Backbone):
         return self.forward_head(self.forward_features(x))
 
     def features_and_last(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Four maps, and :meth:`forward_features` from the same pass."""
+        """The maps, and :meth:`forward_features` from the same pass."""
+        if self.end is not None:
+            maps = self.features(x)
+            return maps, maps[self.end]
         maps, last = super().features_and_last(x)
         return maps, self.to_timm_layout(last, x)
 
@@ -124,11 +135,12 @@ class TimmAdapter(Backbone):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool (unless ``global_pool`` is empty), drop out and classify."""
+        whole = self.end is None
         if self.global_pool:
-            x = self.pool(to_tokens(x) if self.flat_map else x)
+            x = self.pool(to_tokens(x) if self.flat_map else x) if whole else x.mean((2, 3))
         x = F.dropout(x, self.drop_rate, self.training)
         if pre_logits or not self.classes:
-            return self.single(x) if self.global_pool else x
+            return self.single(x) if self.global_pool and whole else x
         return self.head(x)
 
     def forward_intermediates(
@@ -143,7 +155,7 @@ class TimmAdapter(Backbone):
         """Chosen maps (all, the last n, or those of ``indices``), after what the head pools."""
         if output_fmt not in FORMATS:
             raise UserError(f"output_fmt={output_fmt!r}: one of {', '.join(FORMATS)}")
-        chosen = absolute(indices, len(self.channels))
+        chosen = self.choose_maps(indices)
         if intermediates_only:
             maps = self.features(x)
         else:
@@ -157,21 +169,41 @@ class TimmAdapter(Backbone):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Drop what the chosen maps do not need; gives their absolute indices."""
-        chosen = absolute(indices, len(self.channels))
-        if prune_norm:
+        """Drop what the chosen maps do not need; gives their absolute indices.
+
+        With a map before the last, norm and head go whatever is asked: they read what is dropped.
+        """
+        chosen = self.choose_maps(indices)
+        shorter = max(chosen) + 1 < len(self.channels)
+        if shorter or prune_norm:
+            self.prune_to(max(chosen) + 1)
+            self.end = max(chosen)
             for name in self.tail:
                 setattr(self, name, None)
-        if prune_head:
+        if shorter or prune_head:
             self.reset_classifier(0)
-        if prune_norm or max(chosen) + 1 < len(self.channels):
-            self.prune_to(max(chosen) + 1)
         return chosen
 
+    def choose_maps(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Absolute indices; UserError where there is no such map, or pruning has dropped it."""
+        chosen = absolute(indices, len(self.channels))
+        if self.end is not None and max(chosen) > self.end:
+            raise UserError(f"indices={indices!r}: the model was pruned to map {self.end}")
+        return chosen
+
+    def fresh_head(self, classes: int) -> nn.Module:
+        """A classifier of what the model gives."""
+        whole = self.end is None
+        return super().fresh_head(classes) if whole else classifier(self.num_features, classes)
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh head for another number of classes (0: none), and perhaps other pooling."""
+        """A fresh head for another number of classes (0: none), and perhaps other pooling.
+
+        A classifier after none brings the paper's own pooling back, unless another is named.
+        """
         super().reset_classifier(num_classes)
-        self.pool_by(self.global_pool if global_pool is None else global_pool)
+        kept = NATIVE if num_classes else self.global_pool
+        self.pool_by(kept if global_pool is None else global_pool)
 
     def pool_by(self, how: str) -> None:
         """Choose ``global_pool``.
@@ -195,6 +227,8 @@ class TimmAdapter(Backbone):
         self.config = replace(self.config, image=image_hw(img_size))
         fresh = self.clone_fresh()
         fresh.load_state_dict(fit_tables(self.state_dict(), fresh))
+        for now, new in zip(self.parameters(), fresh.parameters(), strict=True):
+            new.requires_grad_(now.requires_grad)
         parts = fresh.train(self.training).__dict__
         self.__dict__.update({key: part for key, part in parts.items() if "hook" not in key})
         traits = getattr(self, "_traits", {})
@@ -234,6 +268,9 @@ class TimmAdapter(Backbone):
                 global_pool=self.global_pool,
             )
         fresh.set_grad_checkpointing(self.grad_checkpointing)
+        if self.end is not None:
+            fresh.prune_intermediate_layers([self.end], prune_norm=True)
+            fresh.reset_classifier(self.classes)
         return fresh.to(some.dtype)
 
     def load_state_dict(
@@ -254,15 +291,12 @@ def feature_modules(model: Backbone) -> list[str]:
     """The module each map comes from: its stage or block, as ``torch.fx`` names its nodes."""
     count = len(model.channels)
     stages: Any = getattr(model, "stages", None)
-    blocks: Any = getattr(model, "blocks", None)
+    ends: Any = getattr(model, "ends", None)
     if stages is not None:
         last = len(stages) - 1
         first = max(0, last + 1 - count)
-        ends = getattr(model, "ends", range(first, first + count))
-        return [f"stages.{min(i, last)}" for i in ends]
-    if blocks is not None:
-        return [f"blocks.{i}" for i in quarters(len(blocks))]
-    return [f"level{i}" for i in range(count)]
+        return [f"stages.{min(i, last)}" for i in ends or range(first, first + count)]
+    return [f"level{i}" for i in range(count)] if ends is None else [f"blocks.{i}" for i in ends]
 
 
 def absolute(indices: int | Sequence[int] | None, count: int) -> list[int]:
@@ -298,8 +332,9 @@ def create_adapter(name: str, **options: Any) -> TimmAdapter:
     """Our model ``name`` from timm's keywords; others are fields of the model's config.
 
     Raises:
-        UserError: an option the model does not have, options that do not fit each other, a stride
-            it cannot have, or more parameters than fit in memory.
+        UnknownOption: an option the model does not have.
+        UserError: options that do not fit each other, a stride it cannot have, or more parameters
+            than fit in memory.
     """
     if options.pop("output_stride", 32) != 32:
         raise UserError(
@@ -311,8 +346,14 @@ def create_adapter(name: str, **options: Any) -> TimmAdapter:
     if "img_size" in options:
         options["img_size"] = image_hw(options["img_size"])
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # from JSON
-    config = configure(name, **{CONFIG_NAMES.get(k, k): v for k, v in options.items()})
     found = entry(name)
+    ours = {CONFIG_NAMES.get(k, k): v for k, v in options.items()}
+    try:
+        config = configure(name, **ours)
+    except UserError as error:
+        if set(ours) <= {field.name for field in fields(found.config)}:
+            raise
+        raise UnknownOption(str(error)) from error
     kind: Any = partial(adapt(found.model), variant=name, **own)
     with torch.device(device) if device else nullcontext():
         model: Any = build_within_limits(name, replace(found, model=kind), config)

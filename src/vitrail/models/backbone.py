@@ -177,7 +177,7 @@ class Backbone(nn.Module, ABC):
         """Replace the head by a fresh one for another number of classes (0: none)."""
         like = next(self.parameters())
         self.classes = classes
-        self.head = self.fresh_head(classes).to(like.device, like.dtype)
+        self.head = self.fresh_head(classes).to(like.device, like.dtype).train(self.training)
         self.head.apply(init_weights)
 
     def fresh_head(self, classes: int) -> nn.Module:

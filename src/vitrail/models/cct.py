@@ -25,7 +25,6 @@ from vitrail.layers.grid import Grid, grid_of, to_tokens
 from vitrail.layers.plan import Plan
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
-    Backbone,
     Config,
     Size,
     States,
@@ -37,7 +36,7 @@ from vitrail.models.backbone import (
     image_hw,
     init_weights,
 )
-from vitrail.models.pyramid import pyramid
+from vitrail.models.pyramid import OneScale
 from vitrail.models.reading import CamLayer, Fields, last_block
 from vitrail.specs import Place
 
@@ -97,7 +96,7 @@ class CCTBlock(nn.Module):
         return x + self.drop_path(self.mlp(x))
 
 
-class CCT(Backbone):
+class CCT(OneScale):
     """A small hybrid for small pictures and small data."""
 
     tail = ("norm", "weigh")
@@ -144,7 +143,7 @@ class CCT(Backbone):
         if not maps:
             return States((), self.blocks(x, grid, shared=self.shared))
         after = self.blocks.states(x, grid, shared=self.shared)
-        return States(pyramid(after, grid, size, self.strides), after[-1])
+        return States(self.pyramid(after, grid, size), after[-1])
 
     def finish(self, last: Tensor) -> Tensor:
         """Normalised tokens."""

@@ -27,7 +27,6 @@ from vitrail.layers.feed import LocalFeedForward, Mlp
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
-    Backbone,
     Config,
     States,
     check_choices,
@@ -38,7 +37,7 @@ from vitrail.models.backbone import (
     image_hw,
     init_weights,
 )
-from vitrail.models.pyramid import pyramid
+from vitrail.models.pyramid import OneScale
 from vitrail.models.reading import CamLayer, Fields, last_mixer
 from vitrail.specs import Place
 
@@ -110,7 +109,7 @@ class LayerAttention(nn.Module):
         return attention_weights(q[:, :, -1:], k).mean(1)[:, 0]
 
 
-class CeiT(Backbone):
+class CeiT(OneScale):
     """A ViT that convolves before, inside and, over its layers, attends after."""
 
     tail = ("norm", "lca", "layers")
@@ -153,7 +152,7 @@ class CeiT(Backbone):
         x = x + resize_table(self.position, self.grid, grid, 1, self.config.resize)
         after = self.blocks.states(x, grid, shared=self.shared)
         last = torch.cat([tokens[:, :1] for tokens in after], 1)
-        return States(pyramid(after, grid, size, self.strides) if maps else (), last)
+        return States(self.pyramid(after, grid, size) if maps else (), last)
 
     def pool(self, x: Tensor) -> Tensor:
         """What the last class token learns from the others, normalised: ``(B, C)``."""

@@ -155,7 +155,9 @@ class CoaT(Backbone):
         return torch.cat([norm(last[:, i : i + 1]) for i, norm in enumerate(norms)], 1)
 
     def prune_to(self, levels: int) -> None:
-        """Lite: drop later stages. CoaT's parallel blocks need all of them."""
+        """Drop later stages; parallel blocks, behind all maps but the first, need all of them."""
+        if levels == 1:
+            del self.parallel[:]
         if not self.parallel:
             self.stages = self.stages[:levels]
 

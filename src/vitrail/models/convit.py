@@ -23,7 +23,6 @@ from vitrail.layers.blocks import Blocks
 from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
-    Backbone,
     Config,
     States,
     check_choices,
@@ -34,7 +33,7 @@ from vitrail.models.backbone import (
     image_hw,
     init_weights,
 )
-from vitrail.models.pyramid import pyramid
+from vitrail.models.pyramid import OneScale
 from vitrail.models.reading import CamLayer, last_mixer
 from vitrail.specs import Place
 
@@ -61,7 +60,7 @@ CONFIGS = {
 }
 
 
-class ConViT(Backbone):
+class ConViT(OneScale):
     """Attention that starts as convolution and may learn to leave it."""
 
     tail = ("norm",)
@@ -91,7 +90,7 @@ class ConViT(Backbone):
         """Maps after each quarter of the depth; the last tokens, ``(B, 1 + N, C)``."""
         if maps:
             after, grid = self.blocks_out(x)
-            return States(pyramid(after, grid, grid_of(x), self.strides), after[-1])
+            return States(self.pyramid(after, grid, grid_of(x)), after[-1])
         x, grid = self.embed(x)
         x = self.blocks(x, grid, shared=self.shared_local, last=self.config.local)
         x = self.join(x)
@@ -105,6 +104,8 @@ class ConViT(Backbone):
         x, grid = self.embed(x)
         local = self.config.local
         early = self.blocks.states(x, grid, shared=self.shared_local, last=local)
+        if len(self.blocks) <= local:  # pruned
+            return early, grid
         x = self.join(early[-1] if early else x)
         return early + self.blocks.states(x, grid, shared=self.shared_late, first=local), grid
 
@@ -122,6 +123,13 @@ class ConViT(Backbone):
     def join(self, x: Tensor) -> Tensor:
         """The class token in front, ``(B, N, C)`` -> ``(B, 1 + N, C)``."""
         return torch.cat((self.cls.expand(x.shape[0], -1, -1), x), 1)
+
+    def prune_to(self, levels: int) -> None:
+        """Drop later blocks, and the class token where they were to meet it."""
+        super().prune_to(levels)
+        if len(self.blocks) <= self.config.local:
+            self.register_parameter("cls", None)
+            self.shared_late = None
 
     def pool(self, x: Tensor) -> Tensor:
         """The class token, ``(B, C)``."""

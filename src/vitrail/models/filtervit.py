@@ -193,7 +193,7 @@ class FilterViT(Backbone):
         strides = [s for s in self.strides_of_blocks if s <= self.strides[levels - 1]]
         early, self.strides_of_blocks = list(self.early.items()), strides
         self.early = nn.ModuleDict(dict(early[: len(strides)]))
-        self.late = Chain(list(self.late)[: max(0, len(strides) - len(early))])
+        del self.late[max(0, len(strides) - len(early)) :]
 
     def pool(self, x: Tensor) -> Tensor:
         """The mean over places."""

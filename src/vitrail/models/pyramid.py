@@ -5,11 +5,14 @@ nothing is learned: maps after each quarter of the depth are resampled, the head
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrail.layers.blocks import Blocks
 from vitrail.layers.grid import Grid, cells, to_map
+from vitrail.models.backbone import Backbone
 
 
 def quarters(depth: int) -> list[int]:
@@ -30,9 +33,25 @@ def resample(maps: Sequence[Tensor], image: Grid, strides: Sequence[int]) -> tup
     )
 
 
-def pyramid(
-    after: Sequence[Tensor], grid: Grid, image: Grid, strides: Sequence[int]
-) -> tuple[Tensor, ...]:
-    """The tokens ``(B, E + N, C)`` after each quarter of the depth, as maps at ``strides``."""
-    maps = [grid_map(after[i], grid) for i in quarters(len(after))]
-    return resample(maps, image, strides)
+class OneScale(Backbone):
+    """A backbone that works on one grid: its maps are those after each quarter of the depth.
+
+    Attributes:
+        blocks: one after the other.
+        ends: the blocks that end each quarter.
+    """
+
+    blocks: Blocks
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.ends = quarters(config.depth)
+
+    def pyramid(self, after: Sequence[Tensor], grid: Grid, image: Grid) -> tuple[Tensor, ...]:
+        """The tokens ``(B, E + N, C)`` after each block -> maps at ``strides`` of the image."""
+        maps = [grid_map(after[i], grid) for i in self.ends if i < len(after)]
+        return resample(maps, image, self.strides[: len(maps)])
+
+    def prune_to(self, levels: int) -> None:
+        """Drop later blocks."""
+        del self.blocks[self.ends[levels - 1] + 1 :]

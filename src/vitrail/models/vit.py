@@ -24,7 +24,6 @@ from vitrail.layers.grid import Grid, cells, grid_of, pad_to, to_tokens
 from vitrail.layers.patches import ShiftedPatches
 from vitrail.layers.position import RESIZE, resize_table
 from vitrail.models.backbone import (
-    Backbone,
     Config,
     States,
     check_choices,
@@ -36,7 +35,7 @@ from vitrail.models.backbone import (
     init_weights,
 )
 from vitrail.models.jax import from_jax
-from vitrail.models.pyramid import pyramid
+from vitrail.models.pyramid import OneScale
 from vitrail.models.reading import CamLayer, last_block, last_mixer
 from vitrail.specs import Place
 
@@ -90,7 +89,7 @@ STEMS: dict[str, Callable[[int, int, int], nn.Module]] = {
 CHOICES = {"stem": tuple(STEMS), "pool": ("token", "mean"), "resize": tuple(RESIZE)}
 
 
-class PlainTransformer(Backbone):
+class PlainTransformer(OneScale):
     """What ViT and DeiT share: patches, tokens in front, a position table, plain blocks."""
 
     tail = ("norm",)
@@ -142,7 +141,7 @@ class PlainTransformer(Backbone):
         if not maps:
             return States((), self.blocks(x, grid, shared=self.shared))
         after = self.blocks.states(x, grid, shared=self.shared)
-        return States(pyramid(after, grid, size, self.strides), after[-1])
+        return States(self.pyramid(after, grid, size), after[-1])
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Stem, then one group a block."""

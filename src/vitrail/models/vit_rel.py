@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vitrail.layers.grid import cells, grid_of, pad_to, to_tokens
 from vitrail.models.backbone import (
-    Backbone,
     States,
     check_choices,
     check_image,
@@ -23,7 +22,7 @@ from vitrail.models.backbone import (
     image_hw,
     init_weights,
 )
-from vitrail.models.pyramid import pyramid
+from vitrail.models.pyramid import OneScale
 from vitrail.models.reading import CamLayer, last_block
 from vitrail.models.vit import STEMS, ViTConfig
 from vitrail.specs import Place
@@ -37,7 +36,7 @@ def variant(dim: int) -> ViTConfig:
 CONFIGS = {"vit_rel_tiny": variant(192), "vit_rel_small": variant(384)}
 
 
-class ViTRel(Backbone):
+class ViTRel(OneScale):
     """Patches and plain blocks with relative attention."""
 
     tail = ("norm",)
@@ -65,7 +64,7 @@ class ViTRel(Backbone):
         if not maps:
             return States((), self.blocks(x, grid, shared=self.shared))
         after = self.blocks.states(x, grid, shared=self.shared)
-        return States(pyramid(after, grid, size, self.strides), after[-1])
+        return States(self.pyramid(after, grid, size), after[-1])
 
     def pool(self, x: Tensor) -> Tensor:
         """The normalised mean: ``(B, C)``."""
