@@ -32,16 +32,15 @@ def pictures(count: int, size: tuple[int, int] = (64, 64), in_chans: int = 3) ->
 def any_size(build: Build) -> None:
     """Maps at strides 4 to 32 and logits for 64 to 512 pixels, square or not.
 
-    Large pictures are seen by a model without numbers (the meta device), unless it chooses by them.
+    Large pictures are seen by a model without numbers (the meta device).
     """
     model = build().eval()
-    chooses = "prototype" in str(model.config.mixer)
-    with torch.device("cpu" if chooses else "meta"):
+    with torch.device("meta"):
         plan = build().eval()
     for size in SIZES:
         check_maps(model, pictures(1, size))
     for size in LARGE:
-        check_maps(plan, pictures(1, size).to("cpu" if chooses else "meta"))
+        check_maps(plan, pictures(1, size).to("meta"))
 
 
 def check_maps(model: Backbone, x: Tensor) -> None:

@@ -34,6 +34,7 @@ def test_a_flat_picture_takes_fewer_than_a_rich_one():
     assert z.shape[1] == 1 + 16
     assert plan.sizes[0].gt(0).sum() == 1 + 4 and plan.sizes[1].gt(0).all()
     assert plan.sizes.sum(1).tolist() == [65.0, 65.0]
+    assert built().to("meta")(x[:1].to("meta"), GRID, same)[0].shape[1] == 1 + 16
 
 
 def blocks(mixer):

@@ -98,7 +98,7 @@ class BudgetClusters(Reducer):
         choice = coarsest(torch.stack(losses, 1) <= self.max_variance_loss)
         picked = choice.view(-1, 1, 1).expand(-1, 1, features.shape[1])
         assignment = torch.stack(options, 1).gather(1, picked).squeeze(1)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or features.is_meta:
             return assignment, counts[0]
         return assignment, counts[int(choice.min())]
 

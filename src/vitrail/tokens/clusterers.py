@@ -117,6 +117,8 @@ class HashClusterer(Clusterer):
         """Assignment ``(B, N)`` and the number of clusters of the fullest image."""
         digits = hash_digits(x.float(), self.planes.float(), self.offsets.float(), self.width)
         assignment, counts = assign_by_code(mix_digits(digits))
+        if x.is_meta:  # shapes without numbers: the most there could be
+            return assignment, x.shape[1]
         return assignment, int(counts.max())
 
 
