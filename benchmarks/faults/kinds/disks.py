@@ -19,6 +19,8 @@ from benchmarks.faults.verdict import Fault, judge
 CLONE_NEWNS = 0x20000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 SHM = "/dev/shm"
+ROOM = 256 << 20
+"""Bytes of a disk with plenty of room."""
 
 
 def full(trial: Trial, victim: Victim) -> None:
@@ -27,22 +29,22 @@ def full(trial: Trial, victim: Victim) -> None:
     most = needed(trial, victim)
     size = trial.chance.randint(8 << 10, max(16 << 10, most))
     if limits.is_root() and trial.chance.random() < 0.7:
-        with small_disk(trial.folder / "disk", size) as (disk, grow):
+        with disk_of_its_own(trial.folder / "disk") as (disk, resize):
             place = lay_out(disk / "work")
+            victim.prepare(trial.stage, place / victim.out)
+            resize(used(disk) + size)
             write(trial, victim, place, lambda: None)
-            grow()
+            resize(ROOM)
             victim.goes_on(trial.stage, place)
     else:
         place = lay_out(trial.folder / "work")
-        write(
-            trial, victim, place, partial(bound_files, trial.chance.randint(8192, max(16384, most)))
-        )
+        victim.prepare(trial.stage, place / victim.out)
+        write(trial, victim, place, partial(bound_files, size))
         victim.goes_on(trial.stage, place)
 
 
 def write(trial: Trial, victim: Victim, place: Path, before: Callable[[], None]) -> None:
     """The command where it has no room: done, or one line that says so."""
-    victim.prepare(trial.stage, place / victim.out)
     said = judge(
         children.spawn(victim.words(trial.stage, place / victim.out), place, before).told(LIMIT_S)
     )
@@ -70,16 +72,21 @@ def bound_files(size: int) -> None:
 
 
 @contextmanager
-def small_disk(place: Path, size: int) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A file system of ``size`` bytes, and a call that gives it plenty of room."""
+def disk_of_its_own(place: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """A file system with plenty of room, and a call that gives it so many bytes in all."""
     place.mkdir()
-    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place))
+    mount("-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(place))
     try:
-        resize = ("-o", "remount,size=256m", str(place))
-        yield place, lambda: mount(*resize)
+        yield place, lambda size: mount("-o", f"remount,size={size}", str(place))
     finally:
         os.chdir("/")
         subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
+
+
+def used(place: Path) -> int:
+    """Bytes that are taken on its file system."""
+    found = os.statvfs(place)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 def mount(*words: str) -> None:
