@@ -138,7 +138,8 @@ CARD_JSON = {
         ({"preprocess": {"image": "big"}}, "image must be int"),
         ({"preprocess": []}, "preprocess must be"),
         ({"version": None}, "version must be int"),
-        ({"version": 10**30}, "by a later Vitrail"),
+        ({"version": 10**12}, "by a later Vitrail"),
+        ({"version": 10**30}, "version is too large a number"),
         ({"sha256": "0" * 64}, "is damaged"),
     ],
 )

@@ -26,7 +26,7 @@ def count_on_meta(model: str, image: int) -> "Count":
     """Parameters, and multiply-adds of one picture with 1000 classes, of a model of our zoo.
 
     The model is built and run on torch's meta device, which takes neither memory nor arithmetic;
-    one whose forward reads a value (the number of clusters that hashing found) is built for real.
+    one whose work follows the content (as many clusters as hashing finds) is built for real.
 
     Raises:
         UserError: an image size that the model cannot serve.
@@ -36,12 +36,11 @@ def count_on_meta(model: str, image: int) -> "Count":
     from vitrail.cost import count
     from vitrail.hub.resolve import create
 
-    try:
-        with torch.device("meta"):
-            shell = create(model, classes=1000, image=image)
-        return count(shell, image)
-    except RuntimeError:  # "Tensor.item() cannot be called on meta tensors" and its like
-        return count(create(model, classes=1000, image=image), image)
+    with torch.device("meta"):
+        shell = create(model, classes=1000, image=image)
+    if any(getattr(part, "follows_content", False) for part in shell.modules()):
+        shell = create(model, classes=1000, image=image)
+    return count(shell, image)
 
 
 def by_stage(specs: Sequence[str]) -> str:

@@ -74,6 +74,9 @@ class Budget(ReducerSpec, name="budget"):
 class BudgetClusters(Reducer):
     """Clusters at every ratio; of these each picture's own choice."""
 
+    follows_content = True
+    """As :attr:`vitrail.tokens.clusterers.HashClusterer.follows_content`."""
+
     def __init__(self, sides: tuple[int, ...], max_variance_loss: float) -> None:
         super().__init__()
         self.sides, self.max_variance_loss = sides, max_variance_loss

@@ -103,6 +103,8 @@ class SortClusterer(Clusterer):
 class HashClusterer(Clusterer):
     """ACT's E2LSH: as many clusters as there are distinct codes, so nothing here is static."""
 
+    follows_content = True
+    """How many clusters there are shows only in numbers; without them, the most are taken."""
     planes: Tensor
     offsets: Tensor
 
