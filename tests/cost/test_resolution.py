@@ -2,8 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tests.cost import builders
 
+import vitrail
 from vitrail import cost
 from vitrail.cost.resolution import GrowthRow, fit, power_law
 from vitrail.cost.timing import Timing, TimingWindow, WarmUp
@@ -87,3 +89,12 @@ def test_what_takes_too_much_is_left_out_at_that_size() -> None:
     assert [row.image for row in grown.of("narrow")] == [16, 32, 48]
     assert [row.image for row in grown.of("wide")] == [16, 32]
     assert {fit.model for fit in grown.exponents} == {"narrow", "wide"}
+
+
+def test_work_that_follows_the_content_is_counted_with_numbers_also_under_a_bound() -> None:
+    model = "clustering_coat_lite_tiny_qf"
+    found = cost.growth([model], [32, 64], settings=SHORT, with_memory=False, most_macs=1e12)
+    for one in found.rows:
+        with torch.device("meta"):
+            most = cost.count(vitrail.create(model, image=one.image), one.image).macs
+        assert 0 < one.macs < most

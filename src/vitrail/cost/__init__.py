@@ -5,7 +5,7 @@ Everything here takes any ``nn.Module`` or callable; nothing is estimated from a
 
 from vitrail.cost.bylayer import LayerCost, Profile, by_layer
 from vitrail.cost.candidates import Settings
-from vitrail.cost.counting import Count, Part, count, parameters
+from vitrail.cost.counting import Count, Part, count, follows_content, parameters
 from vitrail.cost.host import machine
 from vitrail.cost.peak import memory
 from vitrail.cost.report import CostReport, cost
@@ -35,6 +35,7 @@ __all__ = [
     "ceilings",
     "cost",
     "count",
+    "follows_content",
     "draw",
     "growth",
     "machine",

@@ -51,6 +51,11 @@ class Count:
         return {name: part for name, part in self.by_module.items() if name.count(".") < depth}
 
 
+def follows_content(model: nn.Module) -> bool:
+    """Whether the work depends on what a picture shows: without numbers only its most is known."""
+    return any(getattr(part, "follows_content", False) for part in model.modules())
+
+
 def count(model: nn.Module, image: int | tuple[int, int], in_chans: int = 3) -> Count:
     """Count a model at one picture size (an edge in pixels, or height and width), at batch 1.
 

@@ -22,7 +22,7 @@ from vitrail.cost.candidates import (
     forward,
     time_interleaved,
 )
-from vitrail.cost.counting import count
+from vitrail.cost.counting import count, follows_content
 from vitrail.cost.peak import memory
 from vitrail.cost.timing import Timing
 from vitrail.errors import UserError, figure_text
@@ -147,8 +147,10 @@ def _time_all(
     build: Build | str,
     tell: Callable[[str], None],
 ) -> tuple[dict[str, Timing], dict[tuple[str, int], int]]:
-    """Timings, and the multiply-adds not known yet. The models, with tables that may take
-    gigabytes, end with this function: the fresh processes that measure memory need the room.
+    """Timings and multiply-adds; those of work that follows the content are counted here.
+
+    The models, with tables that may take gigabytes, end with this function: the fresh processes
+    that measure memory need the room.
     """
     built = {key: build_on_device(key[0], where, build) for key, where in at.items()}
     calls = {
@@ -156,7 +158,9 @@ def _time_all(
     }
     timings = time_interleaved(calls, settings, tell)
     return timings, {
-        key: macs[key] if key in macs else count(model, key[1], settings.in_chans).macs
+        key: macs[key]
+        if key in macs and not follows_content(model)
+        else count(model, key[1], settings.in_chans).macs
         for key, model in built.items()
     }
 

@@ -1,6 +1,7 @@
 """Our own zoo as a table, without weights in memory: ``vitrail models``."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,14 +34,15 @@ def count_on_meta(model: str, image: int) -> "Count":
     """
     import torch
 
-    from vitrail.cost import count
+    from vitrail.cost import count, follows_content
     from vitrail.hub.resolve import create
 
     with torch.device("meta"):
         shell = create(model, classes=1000, image=image)
-    if any(getattr(part, "follows_content", False) for part in shell.modules()):
-        shell = create(model, classes=1000, image=image)
-    return count(shell, image)
+    if not follows_content(shell):
+        with suppress(RuntimeError):  # a layer of one's own that reads a value
+            return count(shell, image)
+    return count(create(model, classes=1000, image=image), image)
 
 
 def by_stage(specs: Sequence[str]) -> str:

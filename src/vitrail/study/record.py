@@ -59,15 +59,6 @@ class JobRecord:
     curve: tuple[dict[str, int | float | None], ...] = ()
     mistakes: tuple[Mistake, ...] = ()
 
-    def __post_init__(self) -> None:
-        counts = (self.train_count, self.epochs, self.images_seen)
-        if min(*counts, *self.labels, *self.predictions) < 0:
-            raise UserError("a job's counts, labels and predictions must be numbers from 0")
-        if not 0 < self.share <= 1:
-            raise UserError(f"a job's share must lie above 0 and at most at 1, not at {self.share}")
-        if not (math.isfinite(self.seconds) and self.seconds >= 0):
-            raise UserError(f"a job's seconds must be a number from 0, not {self.seconds}")
-
     @property
     def correct(self) -> NDArray[np.bool_]:
         """``(pictures,)``: which test pictures were answered rightly."""
@@ -84,6 +75,13 @@ class JobRecord:
         found: JobRecord = read_json(path, cls)
         if not len(found.labels) == len(found.predictions) == len(found.confidences):
             raise UserError(f"{str(path)!r}: labels, predictions and confidences differ in number")
+        counts = (found.train_count, found.epochs, found.images_seen)
+        if min(*counts, *found.labels, *found.predictions) < 0:
+            raise UserError(f"{str(path)!r}: counts, labels and predictions must be numbers from 0")
+        if not 0 < found.share <= 1:
+            raise UserError(f"{str(path)!r}: share must be above 0, at most 1, not {found.share}")
+        if not (math.isfinite(found.seconds) and found.seconds >= 0):
+            raise UserError(f"{str(path)!r}: seconds must be a number from 0, not {found.seconds}")
         return found
 
 
